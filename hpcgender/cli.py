@@ -1,0 +1,31 @@
+"""The command `hpcgender` and `python -m hpcgender.<command>`."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+from shard_tools.commands import Command, run_command
+
+COMMANDS = {
+    "train": Command(
+        "hpcgender.train.config:TrainConfig", "hpcgender.train.loop:train", "train a model on packed shards"
+    ),
+    "evaluate": Command(
+        "hpcgender.evaluate.config:EvaluateConfig",
+        "hpcgender.evaluate.run:evaluate",
+        "measure a checkpoint on a split, every image once",
+    ),
+    "predict": Command(
+        "hpcgender.predict.config:PredictConfig", "hpcgender.predict.run:predict", "label image files with a checkpoint"
+    ),
+    "cam": Command(
+        "hpcgender.cam.config:CamConfig", "hpcgender.cam.run:cam", "heat maps: where the network looks, and averages"
+    ),
+    "launch": Command("hpcgender.launch:LaunchConfig", "hpcgender.launch:launch", "run a command on several nodes"),
+}
+
+
+def main(*command: str) -> NoReturn:
+    """Runs the named command, or the one that the first argument names, and exits with its code."""
+    sys.exit(run_command("hpcgender", COMMANDS, [*command, *sys.argv[1:]]))

@@ -1,0 +1,3 @@
+from shard_tools.cli import main
+
+main()

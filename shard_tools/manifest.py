@@ -1,0 +1,137 @@
+"""The shard format: `manifest.json`, and the index of every split that says where each sample lies.
+
+A packed data set is a directory
+
+    manifest.json                what it is; written last, so its presence means that the data set is complete
+    <split>/<split>-000000.tar   WebDataset shards: <key>.jpg, <key>.json, <key>.jpg, ...
+    <split>/<split>-000000.idx   the same for DALI's own reader (wds2idx, version 1.2)
+    <split>/index.npy            a structured array, one row a sample, in the order of the shards
+
+whose index every reader memory-maps: it finds any sample's bytes without reading the tars.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shard_tools.commands import UserError
+
+FORMAT = "hpcgender-shards"
+VERSION = 1
+CLASSES = ("female", "male")
+MANIFEST = "manifest.json"
+
+Index = npt.NDArray[np.void]
+
+
+def index_dtype(key: int, subject: int, group: int) -> np.dtype[np.void]:
+    """The dtype of an index whose longest key, subject and group have so many bytes (UTF-8)."""
+    return np.dtype(
+        [
+            ("shard", "<u4"),  # number of the shard within its split
+            ("offset", "<u8"),  # of the encoded image within the tar, bytes
+            ("length", "<u4"),  # of the encoded image, bytes
+            ("gender", "i1"),  # 0 female, 1 male, -1 unknown
+            ("age", "<f4"),  # years, -1 unknown
+            ("row", "<u8"),  # number of the image in its source
+            ("key", f"S{max(key, 1)}"),
+            ("subject", f"S{max(subject, 1)}"),
+            ("group", f"S{max(group, 1)}"),
+        ]
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One tar: its name within the data set, the samples and bytes in it, and its SHA-256."""
+
+    file: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """One split: its samples, how many of each class, its shards, and the SHA-256 of its index."""
+
+    name: str
+    samples: int
+    counts: dict[str, int]
+    shards: tuple[Shard, ...]
+    index_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a packed data set is. `root` is where it lies and `sha256` the hash of its manifest.json."""
+
+    root: Path
+    source: str
+    convention: str
+    seed: int
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+    quarantined: int
+    sha256: str = ""
+
+    def split(self, name: str) -> Split:
+        """The split of that name; UserError if there is none."""
+        if name not in self.splits:
+            raise UserError(f"no split {name!r} in {self.root}: it has {', '.join(self.splits)}")
+        return self.splits[name]
+
+    def index(self, split: str) -> Index:
+        """The index of a split, memory-mapped: one row a sample with the fields of `index_dtype`."""
+        path = self.root / split / "index.npy"
+        try:
+            index = np.load(path, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read {path}: {error}; pack the data set again") from None
+        if len(index) != self.split(split).samples:
+            raise UserError(f"{path} has {len(index)} samples, not {self.split(split).samples}: pack again")
+        return index
+
+    def shard_paths(self, split: str) -> list[Path]:
+        """The tars of a split, in order."""
+        return [self.root / shard.file for shard in self.split(split).shards]
+
+
+def write_manifest(manifest: Manifest) -> None:
+    """Writes manifest.json; the last step of packing. Equal data sets give equal bytes: it holds no time or path."""
+    content = asdict(manifest)
+    del content["root"], content["sha256"]
+    text = json.dumps({"format": FORMAT, "version": VERSION, **content}, indent=1) + "\n"
+    (manifest.root / MANIFEST).write_text(text)
+
+
+def read_manifest(root: Path) -> Manifest:
+    """The manifest of the data set in `root`; UserError if there is none or it is of another format."""
+    path = root / MANIFEST
+    try:
+        raw = path.read_bytes()
+    except OSError:
+        raise UserError(
+            f"no {MANIFEST} in {root}: name a packed data set with --data, or pack one: shard-tools pack --help"
+        ) from None
+    try:
+        content: dict[str, Any] = json.loads(raw)
+        if (content.pop("format"), content.pop("version")) != (FORMAT, VERSION):
+            raise UserError(f"{path} is not of format {FORMAT} {VERSION}: pack the data set again")
+        splits = {
+            name: Split(**{**split, "shards": tuple(Shard(**shard) for shard in split["shards"])})
+            for name, split in content.pop("splits").items()
+        }
+        classes = tuple(content.pop("classes"))
+        return Manifest(
+            root=root, classes=classes, splits=splits, sha256=hashlib.sha256(raw).hexdigest(), **content
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}): pack the data set again") from None
