@@ -1,1 +1,1 @@
-"""Raw face images to WebDataset shards: the sources, the packer and the shard format. Imports neither torch nor DALI."""
+"""Raw face images to WebDataset shards: sources, packer and shard format. Imports neither torch nor DALI."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 EXIT_BAD_INPUT = 2
-"""Exit code for what the user can mend: input or configuration. 0 is done, 99 asks for a requeue, 1 is anything else."""
+"""Exit code for what the user can mend: input or configuration. 0 is done, 99 asks for a requeue, 1 is the rest."""
 
 
 class UserError(Exception):

@@ -13,7 +13,7 @@ EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp"}
 MAX_PIXELS = 50_000_000
 
 
-class BadImage(Exception):
+class ImageError(Exception):
     """Why an image cannot be used."""
 
 
@@ -29,21 +29,21 @@ class Fingerprint:
 
 
 def fingerprint(encoded: bytes) -> Fingerprint:
-    """Decodes the whole image and fingerprints it; raises BadImage if it cannot be used."""
+    """Decodes the whole image and fingerprints it; raises ImageError if it cannot be used."""
     if not encoded:
-        raise BadImage("the file is empty")
+        raise ImageError("the file is empty")
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             if image.format not in EXTENSIONS:
-                raise BadImage(f"it is {image.format}, not one of {', '.join(EXTENSIONS)}")
+                raise ImageError(f"it is {image.format}, not one of {', '.join(EXTENSIONS)}")
             if image.width * image.height > MAX_PIXELS:
-                raise BadImage(f"it has {image.width}x{image.height} pixels, more than {MAX_PIXELS}")
+                raise ImageError(f"it has {image.width}x{image.height} pixels, more than {MAX_PIXELS}")
             gray = image.convert("L")
             extension = EXTENSIONS[image.format]
-    except BadImage:
+    except ImageError:
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
-        raise BadImage(f"it does not decode: {' '.join(str(error).split())}") from None
+        raise ImageError(f"it does not decode: {' '.join(str(error).split())}") from None
     pixels = np.asarray(gray.resize((9, 8), Image.Resampling.BILINEAR))
     bits = np.packbits(pixels[:, :-1] < pixels[:, 1:])
     return Fingerprint(

@@ -92,7 +92,7 @@ class Manifest:
         """The index of a split, memory-mapped: one row a sample with the fields of `index_dtype`."""
         path = self.root / split / "index.npy"
         try:
-            index = np.load(path, mmap_mode="r")
+            index: Index = np.load(path, mmap_mode="r")
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {path}: {error}; pack the data set again") from None
         if len(index) != self.split(split).samples:
@@ -130,8 +130,6 @@ def read_manifest(root: Path) -> Manifest:
             for name, split in content.pop("splits").items()
         }
         classes = tuple(content.pop("classes"))
-        return Manifest(
-            root=root, classes=classes, splits=splits, sha256=hashlib.sha256(raw).hexdigest(), **content
-        )
+        return Manifest(root=root, classes=classes, splits=splits, sha256=hashlib.sha256(raw).hexdigest(), **content)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}): pack the data set again") from None

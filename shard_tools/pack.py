@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from shard_tools.commands import UserError
-from shard_tools.images import BadImage, Fingerprint, fingerprint
+from shard_tools.images import Fingerprint, ImageError, fingerprint
 from shard_tools.manifest import CLASSES, MANIFEST, Manifest, Split, write_manifest
 from shard_tools.progress import track
 from shard_tools.sources import Record, Source
@@ -92,7 +92,7 @@ def look(source: Source, records: list[Record]) -> tuple[list[Sample], list[tupl
             return record.rejected
         try:
             return fingerprint(source.read(record))
-        except BadImage as error:
+        except ImageError as error:
             return str(error)
         except OSError as error:
             return f"it cannot be read: {error.strerror}"

@@ -1,4 +1,4 @@
-"""Writes the shards of one split: tars, DALI's .idx beside each, and the index. The bytes depend on the samples alone."""
+"""Writes the shards of one split: tars, DALI's .idx beside each, the index. Equal samples give equal bytes."""
 
 from __future__ import annotations
 

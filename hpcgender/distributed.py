@@ -1,0 +1,91 @@
+"""The ranks: who this process is, by torchrun's environment variables alone, and sums over all of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from shard_tools.commands import UserError
+
+TIMEOUT = timedelta(minutes=10)
+"""How long a rank waits for the others before it gives up."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all: `rank` of `world_size`, and the device it computes on."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sums a tensor over all ranks, in place."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, in order of rank, on rank 0; an empty list on the others."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.world_size if self.is_first else None
+        dist.gather_object(value, values)
+        return values or []
+
+    def barrier(self) -> None:
+        """Waits for all ranks."""
+        if self.world_size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def process_group() -> Iterator[Ranks]:
+    """Joins the other ranks and leaves them at the end; one process alone needs no torchrun."""
+    variables = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    missing = [name for name, value in variables.items() if value is None]
+    if 0 < len(missing) < len(variables):
+        raise UserError(f"{', '.join(missing)} not set: start several processes with python -m hpcgender.launch")
+    rank, world_size, local_rank = (
+        int(value or default) for value, default in zip(variables.values(), "010", strict=True)
+    )
+    if torch.cuda.is_available():
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    else:
+        device = torch.device("cpu")
+    if world_size == 1:
+        yield Ranks(0, 1, device)
+        return
+    cuda = device.type == "cuda"
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT, device_id=device if cuda else None)
+    try:
+        yield Ranks(rank, world_size, device)
+    finally:
+        dist.destroy_process_group()
+
+
+def speak_into(folder: Path, rank: int) -> None:
+    """Sends what a rank other than the first prints, its errors and tracebacks too, to `rank-<n>.log` in `folder`."""
+    if rank == 0:
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"rank-{rank}.log").open("a") as log:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
