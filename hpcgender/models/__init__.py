@@ -1,0 +1,1 @@
+"""The models: ResNet and SE-ResNet, and the registry of their names."""

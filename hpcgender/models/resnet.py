@@ -1,0 +1,142 @@
+"""ResNet v1.5 (He et al., arXiv 1512.03385) and SE-ResNet (Hu et al., arXiv 1709.01507).
+
+The state-dict keys are torchvision's `resnet*`, and timm's `seresnet*` for the squeeze-and-excitation ones.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+WIDTHS = (64, 128, 256, 512)
+
+
+class SqueezeExcitation(nn.Module):
+    """Scales each channel by a gate computed from the means of all channels; reduces to 1/16 of them, at least 8."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        reduced = max(8, channels // 16)
+        self.fc1 = nn.Conv2d(channels, reduced, 1)
+        self.fc2 = nn.Conv2d(reduced, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gate = self.fc2(torch.relu(self.fc1(x.mean((2, 3), keepdim=True))))
+        return x * gate.sigmoid()  # type: ignore[no-any-return]
+
+
+def conv3x3(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    expansion = 1
+
+    def __init__(
+        self, inputs: int, width: int, stride: int, dilations: tuple[int, int], squeeze_excitation: bool
+    ) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(inputs, width, stride, dilations[0])
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = conv3x3(width, width, dilation=dilations[1])
+        self.bn2 = nn.BatchNorm2d(width)
+        self.last_norm = "bn2"
+        self.se = SqueezeExcitation(width) if squeeze_excitation else nn.Identity()
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = shortcut(inputs, width, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.se(self.bn2(self.conv2(y)))
+        return self.relu(y + self.downsample(x))  # type: ignore[no-any-return]
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions and a shortcut; the stride sits in the 3x3 one (v1.5)."""
+
+    expansion = 4
+
+    def __init__(
+        self, inputs: int, width: int, stride: int, dilations: tuple[int, int], squeeze_excitation: bool
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = conv3x3(width, width, stride, dilations[0])
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(4 * width)
+        self.last_norm = "bn3"
+        self.se = SqueezeExcitation(4 * width) if squeeze_excitation else nn.Identity()
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = shortcut(inputs, 4 * width, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        y = self.se(self.bn3(self.conv3(y)))
+        return self.relu(y + self.downsample(x))  # type: ignore[no-any-return]
+
+
+def shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
+    if inputs == outputs and stride == 1:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs))
+
+
+class ResNet(nn.Module):
+    """A (SE-)ResNet for images (n, 3, h, w) with `classes` logits (n, classes).
+
+    `output_stride` is the number of pixels a cell of the last feature map is apart: 32, or 16 or 8, where the last
+    one or two stages are dilated instead of strided: the same parameters, finer heat maps, more computation.
+    """
+
+    def __init__(self, depth: int, *, squeeze_excitation: bool, classes: int, output_stride: int = 32) -> None:
+        super().__init__()
+        block = BasicBlock if depth < 50 else Bottleneck
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        inputs, reached, dilation = 64, 4, 1
+        for stage, (width, blocks) in enumerate(zip(WIDTHS, STAGES[depth], strict=True), 1):
+            stride = 1 if stage == 1 or reached == output_stride else 2
+            reached *= stride
+            dilated = dilation * 2 if stage > 1 and stride == 1 else dilation
+            layers = []
+            for number in range(blocks):
+                # A dilated stage's first 3x3 convolution still sees the neighbours of the stage before.
+                first = dilation if number == 0 else dilated
+                layers.append(block(inputs, width, stride if number == 0 else 1, (first, dilated), squeeze_excitation))
+                inputs = width * block.expansion
+            dilation = dilated
+            self.add_module(f"layer{stage}", nn.Sequential(*layers))
+        self.fc = nn.Linear(inputs, classes)
+        self.initialise()
+
+    def initialise(self) -> None:
+        """He initialisation; each block starts as its shortcut (Goyal et al., arXiv 1706.02677, section 5.1)."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, BasicBlock | Bottleneck):
+                nn.init.zeros_(getattr(module, module.last_norm).weight)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """The last feature maps, (n, channels, ceil(h / output_stride), ceil(w / output_stride))."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        for stage in (1, 2, 3, 4):
+            x = self.get_submodule(f"layer{stage}")(x)
+        return x
+
+    def classify(self, features: torch.Tensor) -> torch.Tensor:
+        """The logits of feature maps: global average pooling and a linear layer."""
+        return self.fc(features.mean((2, 3)))  # type: ignore[no-any-return]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.classify(self.features(x))
