@@ -1,0 +1,1 @@
+"""Evaluation: every image of a split once, on any number of ranks."""

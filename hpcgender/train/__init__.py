@@ -1,0 +1,1 @@
+"""Training: the options, the loop, the schedule, and what it says."""
