@@ -1,0 +1,126 @@
+"""Heat maps of a split with a checkpoint: every image's map, the averages, and a sheet to look at."""
+
+from __future__ import annotations
+
+import csv
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from hpcgender.cam.config import CamConfig
+from hpcgender.cam.maps import Average, FaceSums, Maps, activation_maps, class_averages, to_pixels
+from hpcgender.cam.sheet import Panel, draw_sheet
+from hpcgender.checkpoint import Trained, load_trained
+from hpcgender.data.loader import Loader
+from hpcgender.data.order import Samples
+from hpcgender.distributed import process_group, speak_into
+from hpcgender.evaluate.run import in_order
+from shard_tools.manifest import Index, read_manifest
+
+Faces = dict[int, npt.NDArray[np.uint8]]
+
+
+@torch.inference_mode()
+def cam(config: CamConfig) -> None:
+    """Computes maps as `config` says; rank 0 writes maps.npy, maps.csv, averages.npz and sheet.png."""
+    config.check()
+    manifest = read_manifest(config.data)
+    with process_group() as ranks:
+        speak_into(config.out_dir / "logs", ranks.rank)
+        trained = load_trained(config.checkpoint, ranks.device, manifest.classes)
+        loader = Loader(
+            manifest,
+            config.split,
+            batch_size=config.batch_size * ranks.world_size,
+            image_size=trained.image_size,
+            ranks=ranks,
+            threads=config.workers,
+        )
+        chosen = examples(loader.index["gender"], config.examples, len(manifest.classes))
+        faces = FaceSums(len(manifest.classes), trained.image_size, ranks.device)
+        samples: list[Samples] = []
+        maps: list[torch.Tensor] = []
+        shown: Faces = {}
+        with closing(loader):
+            for batch in loader.epoch(0):
+                features = trained.model.features(batch.images.to(memory_format=torch.channels_last))
+                maps.append(activation_maps(trained.model, features))
+                samples.append(batch.samples)
+                faces.add(batch.images, batch.gender)
+                for place in np.flatnonzero(np.isin(batch.samples, chosen)):
+                    pixels = to_pixels(batch.images[place]).permute(1, 2, 0)
+                    shown[int(batch.samples[place])] = pixels.cpu().numpy()
+        parts = ranks.gather((np.concatenate(samples), torch.cat(maps).cpu().numpy()) if samples else None)
+        shown_parts = ranks.gather(shown)
+        mean_faces = faces.means(ranks)
+        if ranks.is_first:
+            all_maps = in_order([part for part in parts if part is not None], len(loader.index))
+            all_shown = {sample: face for part in shown_parts for sample, face in part.items()}
+            write_results(config, trained, loader.index, all_maps, mean_faces, chosen, all_shown)
+
+
+def examples(gender: npt.NDArray[np.integer], count: int, classes: int) -> Samples:
+    """Up to `count` samples of each class, spread over the index: int64, class after class."""
+    chosen = []
+    for value in range(classes):
+        of_class = np.flatnonzero(gender == value)
+        chosen.append(of_class[np.linspace(0, len(of_class) - 1, min(count, len(of_class))).astype(np.int64)])
+    return np.concatenate(chosen)
+
+
+def write_results(
+    config: CamConfig,
+    trained: Trained,
+    index: Index,
+    maps: Maps,
+    mean_faces: npt.NDArray[np.float64],
+    chosen: Samples,
+    shown: Faces,
+) -> None:
+    """Writes the maps in the order of the index, their averages, and the sheet."""
+    config.out_dir.mkdir(parents=True, exist_ok=True)
+    np.save(config.out_dir / "maps.npy", maps)
+    with (config.out_dir / "maps.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("key", "gender", "mean_evidence"))
+        for row, evidence in zip(index, maps.mean((1, 2)), strict=True):
+            gender = trained.classes[row["gender"]] if row["gender"] >= 0 else ""
+            writer.writerow((row["key"].decode(), gender, f"{evidence:.6f}"))
+    averages = class_averages(maps, index["gender"], len(trained.classes))
+    female, male = averages
+    arrays: dict[str, Any] = {"difference": male.mean - female.mean}
+    for name, average, face in zip(trained.classes, averages, mean_faces, strict=True):
+        arrays |= {name: average.mean, f"count_{name}": average.count, f"face_{name}": face}
+    np.savez(config.out_dir / "averages.npz", **arrays)
+    draw_sheet(
+        config.out_dir / "sheet.png",
+        f"{trained.name}, epoch {trained.epoch}, {config.split} of {config.data.name}: where it sees female and male",
+        average_panels(trained.classes, averages, mean_faces),
+        [
+            [
+                Panel(f"{name}: {index['key'][sample].decode()[-14:]}", shown[sample], maps[sample])
+                for sample in chosen.tolist()
+                if index["gender"][sample] == value
+            ]
+            for value, name in enumerate(trained.classes)
+        ],
+        trained.classes,
+    )
+    counts = ", ".join(f"{average.count} {name}" for name, average in zip(trained.classes, averages, strict=True))
+    print(f"{len(maps)} heat maps of {maps.shape[1]}x{maps.shape[2]} cells ({counts}) in {config.out_dir / 'maps.npy'}")
+    print(f"averages: {config.out_dir / 'averages.npz'}, to look at: {config.out_dir / 'sheet.png'}")
+
+
+def average_panels(
+    classes: tuple[str, ...], averages: list[Average], mean_faces: npt.NDArray[np.float64]
+) -> list[Panel]:
+    """The average of each class over its mean face, and their difference over the mean of both."""
+    panels = [
+        Panel(f"average {name} (n={average.count})", face, average.mean)
+        for name, average, face in zip(classes, averages, mean_faces, strict=True)
+    ]
+    difference = averages[1].mean - averages[0].mean
+    return [*panels, Panel(f"{classes[1]} minus {classes[0]}", mean_faces.mean(0), difference)]

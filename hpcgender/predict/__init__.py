@@ -1,0 +1,1 @@
+"""Prediction: the class of single image files."""

@@ -1,0 +1,63 @@
+"""Prediction of image files, through the pixels that evaluation sees."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hpcgender.checkpoint import load_trained
+from hpcgender.data.augment import centred
+from hpcgender.data.dali import Decoder
+from hpcgender.data.shards import Encoded
+from hpcgender.distributed import process_group
+from hpcgender.predict.config import PredictConfig
+from shard_tools.commands import UserError
+from shard_tools.images import ImageError, fingerprint
+
+BATCH = 32
+
+
+def predict(config: PredictConfig) -> None:
+    """Prints the class and the confidence of every image."""
+    config.check()
+    encoded = [read_image(path) for path in config.images]
+    with process_group() as ranks:
+        trained = load_trained(config.checkpoint, ranks.device)
+        size = min(BATCH, len(encoded))
+        decoder = Decoder(size, trained.image_size, ranks.device, colour=False, threads=1)
+        results = []
+        for begin in range(0, len(encoded), size):
+            batch = encoded[begin : begin + size]
+            decoder.submit(batch, centred(len(batch)))
+            with torch.inference_mode():
+                logits = trained.model(decoder.result().to(memory_format=torch.channels_last))
+            for path, probabilities in zip(config.images[begin:], logits.double().softmax(1).tolist(), strict=False):
+                best = int(np.argmax(probabilities))
+                results.append(
+                    {
+                        "image": str(path),
+                        "label": trained.classes[best],
+                        "confidence_percent": round(100 * probabilities[best], 2),
+                        "probabilities": dict(zip(trained.classes, probabilities, strict=True)),
+                    }
+                )
+    if config.json:
+        print(json.dumps(results, indent=1))
+    else:
+        for result in results:
+            print(f"{result['image']}: {result['label']} {result['confidence_percent']:.2f} %")
+
+
+def read_image(path: Path) -> Encoded:
+    """The bytes of an image file; UserError if it does not decode."""
+    try:
+        encoded = path.read_bytes()
+        fingerprint(encoded)
+    except ImageError as error:
+        raise UserError(f"cannot use {path}: {error}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    return np.frombuffer(encoded, dtype=np.uint8)
