@@ -31,6 +31,11 @@ class Command:
     summary: str
 
 
+def one_line(error: BaseException) -> str:
+    """What an exception says, on one line; its kind if it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def attribute(path: str) -> Any:
     """The object that `module:attribute` names."""
     module, _, name = path.partition(":")
@@ -67,6 +72,9 @@ def run_command(program: str, commands: Mapping[str, Command], argv: Sequence[st
     except UserError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # the reader went away, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

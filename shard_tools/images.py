@@ -7,7 +7,9 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+
+from shard_tools.commands import one_line
 
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp"}
 MAX_PIXELS = 50_000_000
@@ -42,8 +44,10 @@ def fingerprint(encoded: bytes) -> Fingerprint:
             extension = EXTENSIONS[image.format]
     except ImageError:
         raise
+    except UnidentifiedImageError:
+        raise ImageError("it is not an image") from None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
-        raise ImageError(f"it does not decode: {' '.join(str(error).split())}") from None
+        raise ImageError(f"it does not decode: {one_line(error)}") from None
     pixels = np.asarray(gray.resize((9, 8), Image.Resampling.BILINEAR))
     bits = np.packbits(pixels[:, :-1] < pixels[:, 1:])
     return Fingerprint(

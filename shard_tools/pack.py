@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,8 @@ import numpy as np
 
 from shard_tools.commands import UserError
 from shard_tools.images import Fingerprint, ImageError, fingerprint
-from shard_tools.manifest import CLASSES, MANIFEST, Manifest, Split, write_manifest
+from shard_tools.manifest import CLASSES, Manifest, Split, write_manifest
+from shard_tools.output import check_empty, new_directory
 from shard_tools.progress import track
 from shard_tools.sources import Record, Source
 from shard_tools.split import Ints, keep_own_splits, linked_groups, split_groups
@@ -48,11 +48,7 @@ def pack(source: Source) -> None:
     )
     splits, moved = assign_splits(source, samples, groups)
 
-    out = source.out.absolute()
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
+    with new_directory(source.out) as partial:
         write_quarantine(partial, rejected)
         manifest = Manifest(
             root=partial,
@@ -64,12 +60,6 @@ def pack(source: Source) -> None:
             quarantined=len(rejected),
         )
         write_manifest(manifest)
-        partial.rename(out)
-    except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise UserError(f"cannot pack into {source.out}: {error}; nothing was left there") from None
-        raise
     summarise(source, manifest, len(np.unique(groups)), moved)
 
 
@@ -79,9 +69,7 @@ def check(source: Source) -> None:
         raise UserError(f"--val {source.val} and --test {source.test} leave no images for training")
     if source.shard_mb <= 0 or source.workers < 1:
         raise UserError("--shard-mb and --workers must be positive")
-    if source.out.exists() and (not source.out.is_dir() or any(source.out.iterdir())):
-        what = "already holds a packed data set" if (source.out / MANIFEST).exists() else "is not empty"
-        raise UserError(f"{source.out} {what}: remove it or give another --out")
+    check_empty(source.out)
 
 
 def look(source: Source, records: list[Record]) -> tuple[list[Sample], list[tuple[Record, str]]]:

@@ -1,0 +1,40 @@
+"""Directories that appear whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from shard_tools.commands import UserError, one_line
+
+
+def check_empty(out: Path) -> None:
+    """Raises UserError unless `out` does not exist or is an empty directory."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: give a directory as --out")
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty: remove it or give another --out")
+
+
+@contextmanager
+def new_directory(out: Path) -> Iterator[Path]:
+    """A directory beside `out` to write into, which becomes `out` at the end and is removed if anything goes wrong.
+
+    What a killed process left there is removed by the next one. Raises UserError if `out` holds something, or where
+    the disk or its permissions fail.
+    """
+    check_empty(out)
+    target = out.absolute()
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        partial.rename(target)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise UserError(f"cannot write {out}: {one_line(error)}; nothing was left there") from None
+        raise

@@ -1,0 +1,62 @@
+"""What tests of all rooms share: command lines run for real, drawn faces, and real ones where there are any."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+REAL_DATA = Path(os.environ.get("HPCGENDER_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Runs `python -m <arguments>` and returns the completed process; for at most 5 minutes."""
+    elsewhere = tmp_path_factory.mktemp("cwd")
+
+    def run(*arguments: object, cwd: Path = elsewhere, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", *map(str, arguments)],
+            cwd=cwd,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
+    """A directory of 320 drawn faces of 48x48 pixels, named as MORPH's."""
+    out = tmp_path_factory.mktemp("faces") / "images"
+    drawn = run("shard_tools", "synthetic", "--out", out, "--count", 320, "--size", 48, "--seed", 7)
+    assert drawn.returncode == 0, drawn.stderr
+    return out
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory, run: Run, faces: Path) -> Path:
+    """The drawn faces packed, in several shards."""
+    out = tmp_path_factory.mktemp("packed") / "shards"
+    packed = run("shard_tools", "pack", "morph", "--images", faces, "--out", out, "--shard-mb", 0.2)
+    assert packed.returncode == 0, packed.stderr
+    return out
+
+
+@pytest.fixture(scope="session")
+def real_faces() -> Path:
+    """A directory of real UTKFace images; the test is skipped where there is none."""
+    images = REAL_DATA / "utkface" / "images"
+    if not images.is_dir():
+        pytest.skip(f"no real faces in {images}: set HPCGENDER_TEST_DATA to a directory that has utkface/images")
+    return images

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import webdataset
+from nvidia.dali import fn, pipeline_def
+from PIL import Image
+
+from shard_tools.commands import UserError
+from shard_tools.manifest import read_manifest
+from shard_tools.pack import pack
+from shard_tools.sources.folders import Folders
+from shard_tools.sources.morph import Morph
+from shard_tools.sources.utkface import Utkface
+from tests.conftest import Run
+
+
+def picture(seed: int, size: tuple[int, int] = (24, 20)) -> Image.Image:
+    """A picture that looks like no other seed's."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (4, 4, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+
+
+def save(path: Path, image: Image.Image, **options: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+
+
+@pytest.fixture
+def utkface(tmp_path: Path) -> Path:
+    """40 images in UTKFace's convention: 20 men and 20 women, each of a moment of its own."""
+    for seed in range(40):
+        name = f"{20 + seed}_{seed % 2}_{seed % 5}_20170109{seed:09d}.jpg.chip.jpg"
+        save(tmp_path / "utk" / name, picture(seed), quality=90)
+    return tmp_path / "utk"
+
+
+def digest(root: Path) -> dict[str, str]:
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_samples_are_the_original_bytes_with_converted_labels(utkface: Path, tmp_path: Path) -> None:
+    pack(Utkface(images=utkface, out=tmp_path / "out", val=0.25, test=0.25))
+    manifest = read_manifest(tmp_path / "out")
+    assert {name: split.samples for name, split in manifest.splits.items()} == {"train": 20, "val": 10, "test": 10}
+    seen = set()
+    for name in manifest.splits:
+        index = manifest.index(name)
+        for row in index:
+            tar = manifest.shard_paths(name)[row["shard"]].read_bytes()
+            encoded = tar[row["offset"] : row["offset"] + row["length"]]
+            source = next(utkface.glob(f"{row['key'].decode()}.*"))
+            assert encoded == source.read_bytes()
+            age, gender, race, _ = source.name.split("_")
+            assert row["gender"] == 1 - int(gender)  # UTKFace has 0 male, hpcgender has 1 male
+            assert row["age"] == float(age)
+            assert row["group"] == [b"White", b"Black", b"Asian", b"Indian", b"Other"][int(race)]
+            seen.add(source.name)
+    assert len(seen) == 40
+
+
+def test_packing_again_gives_the_same_bytes(utkface: Path, tmp_path: Path) -> None:
+    for out in ("a", "b"):
+        pack(Utkface(images=utkface, out=tmp_path / out, workers=1 if out == "a" else 3))
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+    pack(Utkface(images=utkface, out=tmp_path / "c", seed=1))
+    assert digest(tmp_path / "a") != digest(tmp_path / "c")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset leaves its last file open
+def test_other_tools_read_the_shards(utkface: Path, tmp_path: Path) -> None:
+    pack(Utkface(images=utkface, out=tmp_path / "out", shard_mb=0.02))
+    manifest = read_manifest(tmp_path / "out")
+    index = manifest.index("train")
+    paths = manifest.shard_paths("train")
+    assert len(paths) > 1
+
+    listed = subprocess.run(["tar", "tf", paths[0]], capture_output=True, text=True, check=True).stdout.split()
+    keys = [row["key"].decode() for row in index]
+    assert listed[:4] == [f"{keys[0]}.jpg", f"{keys[0]}.json", f"{keys[1]}.jpg", f"{keys[1]}.json"]
+
+    samples = list(webdataset.WebDataset([str(path) for path in paths], shardshuffle=False))
+    assert [sample["__key__"] for sample in samples] == keys
+    assert [json.loads(sample["json"])["gender"] for sample in samples] == index["gender"].tolist()
+
+    @pipeline_def(batch_size=len(index), num_threads=1, device_id=None)  # type: ignore[untyped-decorator]
+    def by_dali() -> object:
+        idx = [str(path.with_suffix(".idx")) for path in paths]
+        images, labels = fn.readers.webdataset(paths=[str(p) for p in paths], index_paths=idx, ext=["jpg", "json"])  # type: ignore[misc]
+        return images, labels
+
+    pipeline = by_dali()
+    pipeline.build()
+    images, labels = pipeline.run()
+    assert [bytes(images.at(i)) for i in range(len(index))] == [sample["jpg"] for sample in samples]
+    assert [bytes(labels.at(i)) for i in range(len(index))] == [sample["json"] for sample in samples]
+
+
+def test_the_idx_is_what_dalis_own_tool_writes(utkface: Path, tmp_path: Path) -> None:
+    pack(Utkface(images=utkface, out=tmp_path / "out"))
+    tar = tmp_path / "out" / "train" / "train-000000.tar"
+    subprocess.run(["wds2idx", tar, tmp_path / "expected.idx"], capture_output=True, check=True)
+    assert tar.with_suffix(".idx").read_text() == (tmp_path / "expected.idx").read_text()
+
+
+def test_tars_are_plain_ustar_without_time_or_owner(utkface: Path, tmp_path: Path) -> None:
+    pack(Utkface(images=utkface, out=tmp_path / "out"))
+    with tarfile.open(tmp_path / "out" / "train" / "train-000000.tar") as tar:
+        members = tar.getmembers()
+    assert all(m.isreg() and (m.mtime, m.uid, m.gid, m.mode) == (0, 0, 0, 0o644) for m in members)
+    assert not any(m.pax_headers for m in members)
+
+
+def test_copies_of_a_picture_stay_on_one_side(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    for seed in range(30):
+        for copy in range(3):  # the same bytes, and the same pixels in other bytes
+            save(images / f"30_0_0_20170109{seed:06d}{copy:03d}.jpg", picture(seed), optimize=copy == 2)
+    pack(Utkface(images=images, out=tmp_path / "out", val=0.3, test=0.3))
+    manifest = read_manifest(tmp_path / "out")
+    where: dict[bytes, set[str]] = {}
+    for name in manifest.splits:
+        for key in manifest.index(name)["key"]:
+            where.setdefault(key[:-3], set()).add(name)
+    assert len(where) == 30
+    assert all(len(splits) == 1 for splits in where.values())
+
+
+def test_pictures_of_a_morph_subject_stay_on_one_side(faces: Path, shards: Path) -> None:
+    manifest = read_manifest(shards)
+    subjects = [set(manifest.index(name)["subject"].tolist()) for name in manifest.splits]
+    assert len(subjects) == 3
+    assert not subjects[0] & subjects[1]
+    assert not (subjects[0] | subjects[1]) & subjects[2]
+    assert sum(split.samples for split in manifest.splits.values()) == len(list(faces.iterdir()))
+
+
+def test_morph_names_give_the_labels(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "065649_01M46.JPG", picture(0))
+    save(tmp_path / "images" / "000007_12F102.JPG", picture(1))
+    pack(Morph(images=tmp_path / "images", out=tmp_path / "out", val=0, test=0))
+    rows = {row["subject"].item(): row for row in read_manifest(tmp_path / "out").index("train")}
+    assert (rows[b"065649"]["gender"], rows[b"065649"]["age"]) == (1, 46)
+    assert (rows[b"000007"]["gender"], rows[b"000007"]["age"]) == (0, 102)
+
+
+def test_folders_keep_the_sources_own_splits(tmp_path: Path) -> None:
+    for number, folder in enumerate(("Training/male", "Training/female", "Validation/male", "Validation/female")):
+        for picture_number in range(3):
+            save(tmp_path / "images" / folder / f"{picture_number}.png", picture(10 * number + picture_number))
+    pack(Folders(images=tmp_path / "images", out=tmp_path / "out"))
+    manifest = read_manifest(tmp_path / "out")
+    assert {name: split.counts for name, split in manifest.splits.items()} == {
+        "train": {"female": 3, "male": 3},
+        "val": {"female": 3, "male": 3},
+    }
+    assert len({key for name in manifest.splits for key in manifest.index(name)["key"].tolist()}) == 12
+
+
+def test_what_cannot_be_used_is_left_out_with_the_reason(utkface: Path, tmp_path: Path) -> None:
+    whole = next(utkface.iterdir()).read_bytes()
+    (utkface / "1_0_0_20170109000000001.jpg").write_bytes(whole[: len(whole) // 2])
+    (utkface / "2_0_0_20170109000000002.jpg").write_bytes(b"")
+    (utkface / "3_0_0_20170109000000003.jpg").write_text("not an image")
+    (utkface / "39_1_20170116174525125.jpg").write_bytes(whole)
+    pack(Utkface(images=utkface, out=tmp_path / "out"))
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest.quarantined == 4
+    assert sum(split.samples for split in manifest.splits.values()) == 40
+    reasons = (tmp_path / "out" / "quarantine.csv").read_text()
+    for reason in ("runcated", "empty", "not an image", "age_gender_race_time"):
+        assert reason in reasons
+
+
+def test_gray_and_alpha_images_are_packed_as_they_are(tmp_path: Path) -> None:
+    modes = ("L", "RGBA", "CMYK", "P")
+    for number, mode in enumerate(modes):
+        image = picture(number).convert(mode)
+        suffix = "jpg" if mode in ("L", "CMYK") else "png"
+        save(tmp_path / "images" / "male" / f"{mode}.{suffix}", image)
+    pack(Folders(images=tmp_path / "images", out=tmp_path / "out", val=0, test=0))
+    manifest = read_manifest(tmp_path / "out")
+    with tarfile.open(manifest.shard_paths("train")[0]) as tar:
+        images = [m for m in tar.getmembers() if not m.name.endswith(".json")]
+        found = set()
+        for member in images:
+            file = tar.extractfile(member)
+            assert file
+            found.add(Image.open(io.BytesIO(file.read())).mode)
+    assert found == set(modes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["utkface", "--images", "missing"], "no directory missing"),
+        (["utkface", "--images", "empty"], "no images in empty"),
+        (["utkface", "--images", "wrong"], "none of 1 images can be used"),
+        (["folders", "--images", "wrong"], "no class folders in wrong"),
+        (["utkface", "--images", "wrong", "--val", "0.6", "--test", "0.5"], "leave no images for training"),
+        (["utkfaces"], "did you mean utkface?"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(run: Run, tmp_path: Path, arguments: list[str], says: str) -> None:
+    (tmp_path / "empty").mkdir()
+    save(tmp_path / "wrong" / "nobody.jpg", picture(0))
+    before = digest(tmp_path)
+    done = run("shard_tools", "pack", *arguments, *(["--out", "out"] if len(arguments) > 1 else []), cwd=tmp_path)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert digest(tmp_path) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"empty", "wrong"}
+
+
+def test_a_directory_with_something_in_it_is_not_packed_into(utkface: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="is not empty"):
+        pack(Utkface(images=utkface, out=tmp_path / "out"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.txt"]
+
+
+def test_a_full_disk_leaves_nothing(utkface: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(UserError, match="No space left"):
+        pack(Utkface(images=utkface, out=tmp_path / "out"))
+    assert {path.name for path in tmp_path.iterdir()} == {"utk"}
+
+
+def test_real_faces_are_split_by_duplicate_group(real_faces: Path, tmp_path: Path) -> None:
+    labels = real_faces.parent / "labels.csv"
+    pack(Utkface(images=real_faces, out=tmp_path / "out", val=0.2, test=0))
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest.quarantined == 3
+    with labels.open(newline="") as file:
+        group = {row["file"].split(".")[0].strip(): row["dup_group"] for row in csv.DictReader(file)}
+    sides = [
+        {group[key.decode()] for key in manifest.index(name)["key"] if key.decode() in group}
+        for name in ("train", "val")
+    ]
+    assert sum(map(len, sides)) > 11_000
+    assert not sides[0] & sides[1]
