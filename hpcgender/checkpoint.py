@@ -13,7 +13,7 @@ import torch
 
 from hpcgender.models.registry import create
 from hpcgender.models.resnet import ResNet
-from shard_tools.commands import UserError
+from shard_tools.commands import UserError, one_line
 from shard_tools.manifest import CLASSES
 
 FORMAT = "hpcgender-checkpoint-1"
@@ -50,8 +50,7 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
             os.close(folder)
     except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError on a full disk
         partial.unlink(missing_ok=True)
-        reason = " ".join(str(error).split())
-        raise UserError(f"cannot write {path}: {reason}; free space and go on with --resume") from None
+        raise UserError(f"cannot write {path}: {one_line(error)}; free space and go on with --resume") from None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -61,7 +60,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises zipfile, pickle, unicode and runtime errors
-        raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}; use another checkpoint") from None
+        raise UserError(f"cannot read {path}: {one_line(error)[:200]}; use another checkpoint") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} is no checkpoint of hpcgender: use one from runs/<name>/checkpoints")
     return content
@@ -88,6 +87,6 @@ def load_trained(path: Path, device: torch.device, classes: Sequence[str] = CLAS
     try:
         model.load_state_dict(content["model"])
     except RuntimeError as error:
-        raise UserError(f"{path} does not fit {config['model']}: {str(error).splitlines()[-1].strip()}") from None
+        raise UserError(f"{path} does not fit {config['model']}: {one_line(error)[:200]}") from None
     model = model.to(device).to(memory_format=torch.channels_last)
     return Trained(model.eval(), config["model"], config["image_size"], tuple(classes), content["epoch"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -18,7 +18,7 @@ from hpcgender.data.dali import PREFETCH, Decoder
 from hpcgender.data.order import Samples, check_world_size, rank_batch, shuffled, steps_per_epoch
 from hpcgender.data.shards import Encoded, ShardReader
 from hpcgender.distributed import Ranks
-from shard_tools.commands import UserError
+from shard_tools.commands import UserError, one_line
 from shard_tools.manifest import Manifest
 
 
@@ -84,7 +84,7 @@ class Loader:
             return centred(len(samples))
         return draw(self.augmentation, self.seed, epoch, samples)
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, first_step: int = 0) -> Generator[Batch]:
         """The rank's batches of an epoch from `first_step` on; a batch that would be empty is left out."""
         order = self.order(epoch)
 
@@ -98,7 +98,7 @@ class Loader:
 
     def decoded(
         self, fetch: Callable[[int], tuple[Samples, list[Encoded], Draws]], steps: range
-    ) -> Iterator[tuple[Samples, torch.Tensor]]:
+    ) -> Generator[tuple[Samples, torch.Tensor]]:
         """Reads in a thread and decodes in DALI's, both ahead of the caller."""
         with ThreadPoolExecutor(1, thread_name_prefix="read") as reading:
             ahead = iter(steps)
@@ -134,7 +134,7 @@ class Loader:
             keys: npt.NDArray[np.bytes_] = self.keys[samples]
             raise UserError(
                 f"an image does not decode, one of {b' '.join(keys).decode()}: pack the data set again; DALI says: "
-                + " ".join(str(error).split())
+                f"{one_line(error)}"
             ) from None
 
     def close(self) -> None:
