@@ -1,0 +1,26 @@
+#!/bin/bash
+# Where the best checkpoint of runs/resnet152 looks on the test split of data/morph: average heat maps.
+# The same file for qsub, sbatch and bash, from the project's directory; options of `cam` may follow the file's name.
+# What to ask for differs from site to site: the PE and its slots, the GPUs, a queue or partition, the time limit.
+#$ -N cam_morph
+#$ -S /bin/bash
+#$ -cwd
+#$ -o logs/ -j y
+#$ -pe mpi 2
+#$ -l gpu=1
+#SBATCH --job-name=cam_morph
+#SBATCH --output=logs/%x.o%j
+#SBATCH --open-mode=append
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=4
+#SBATCH --gpus-per-node=1
+
+# A scheduler runs a copy of this file that lies elsewhere.
+cd "$(dirname "$0")/.." && [ -d hpcgender ] || cd "${SLURM_SUBMIT_DIR:-$SGE_O_WORKDIR}" || exit 2
+[ ! -f .venv/bin/activate ] || . .venv/bin/activate
+nodes=() # those that the job was granted
+[ -n "$SLURM_JOB_ID$SGE_TASK_ID" ] || nodes=(--nodes 2)
+
+exec python -m hpcgender.launch "${nodes[@]}" -- cam \
+    --checkpoint runs/resnet152/checkpoints/best.pt --data data/morph --split test "$@"

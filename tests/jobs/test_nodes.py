@@ -1,0 +1,183 @@
+"""Several local nodes: real agents and ranks, started, failing, asked to stop, and all gone afterwards."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs.allocation import Allocation, Host
+from jobs.machine import candidate_ports, ephemeral_range, port_is_free
+from jobs.nodes import End, Node, Outcome, agent_command, carried, run_nodes
+
+ROOT = Path(__file__).parents[2]
+
+LAUNCHER = """
+import sys
+from tests.jobs.test_nodes import run_locally
+sys.exit(run_locally(*sys.argv[1:]).code)
+"""
+
+
+def run_locally(*arguments: str) -> Outcome:
+    """Runs the tests' program on two local nodes of one process each."""
+    allocation = Allocation(scheduler="local", job_id=str(os.getpid()), hosts=(Host("here", 1), Host("here", 1)))
+    port = next(filter(port_is_free, candidate_ports(allocation.job_id, ephemeral_range())))
+    commands = [
+        agent_command(
+            nodes=2, node_rank=rank, procs_per_node=1, address="127.0.0.1", port=port, job_id=allocation.job_id
+        )
+        for rank in range(2)
+    ]
+    return run_nodes(
+        [
+            Node(
+                host="here",
+                argv=carried(allocation, rank, (*command, "-m", "tests.jobs.program", *arguments), str(ROOT)),
+                environ={"OMP_NUM_THREADS": "3"},
+            )
+            for rank, command in enumerate(commands)
+        ],
+        str(ROOT),
+    )
+
+
+def start_launcher(directory: Path) -> "tuple[subprocess.Popen[str], list[int]]":
+    """A launcher in a process of its own, and the pids of its ranks, which are waiting."""
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, "wait", str(directory)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while len(list(directory.iterdir())) < 2 and launcher.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return launcher, [int(path.name) for path in directory.iterdir()]
+
+
+def family(pid: int) -> list[int]:
+    """All running descendants of a process."""
+    listing = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True, timeout=10).stdout
+    pairs = [(int(child), int(parent)) for child, parent in map(str.split, listing.splitlines())]
+    found, new = [], [pid]
+    while new:
+        new = [child for child, parent in pairs if parent in new]
+        found += new
+    return found
+
+
+def gone(pids: list[int], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while any(Path(f"/proc/{pid}/exe").exists() for pid in pids):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_two_nodes_compute_together_and_only_rank_0_speaks(capfd: pytest.CaptureFixture[str]) -> None:
+    outcome = run_locally("sum")
+    assert (outcome.code, outcome.silent, outcome.stopped_by) == (0, None, None)
+    assert capfd.readouterr() == ("sum 3 of 2, 3 threads\n", "")
+
+
+def test_a_failing_node_ends_the_other_and_its_code_counts(capfd: pytest.CaptureFixture[str]) -> None:
+    started = time.monotonic()
+    outcome = run_locally("exit", "1", "2")
+    assert time.monotonic() - started < 40  # the other rank sleeps for 60 s
+    assert (outcome.code, outcome.silent) == (2, None)
+    assert capfd.readouterr() == ("", "program: no such data\n")
+
+
+def test_a_crash_on_another_node_shows_its_traceback_once(capfd: pytest.CaptureFixture[str]) -> None:
+    outcome = run_locally("crash", "1")
+    _, err = capfd.readouterr()
+    assert outcome.code == 1
+    assert err.count("RuntimeError: the marked crash") == 1
+    assert err.count("rank 1 failed with exit code 1") == 1
+    assert "ChildFailedError" not in err
+
+
+def test_term_asks_ranks_to_stop_and_leaves_nothing(tmp_path: Path) -> None:
+    launcher, ranks = start_launcher(tmp_path)
+    with launcher:
+        everyone = family(launcher.pid)
+        assert set(ranks) < set(everyone)
+        launcher.send_signal(signal.SIGTERM)
+        out, err = launcher.communicate(timeout=30)
+        assert (launcher.returncode, out, err) == (99, "", "")
+        assert gone(everyone, 0)
+
+
+def test_a_killed_launcher_leaves_nothing(tmp_path: Path) -> None:
+    launcher, _ = start_launcher(tmp_path)
+    with launcher:
+        everyone = family(launcher.pid)
+        launcher.kill()
+        launcher.communicate(timeout=30)
+        assert gone(everyone, 20)
+
+
+def test_a_killed_agent_takes_its_ranks_along(tmp_path: Path) -> None:
+    launcher, ranks = start_launcher(tmp_path)
+    with launcher:
+        everyone = family(launcher.pid)
+        agent = int(Path(f"/proc/{ranks[0]}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(agent, signal.SIGKILL)
+        launcher.communicate(timeout=30)
+        assert launcher.returncode == 1  # not the 99 of the other node's rank, which was ended
+        assert gone(everyone, 0)
+
+
+def ends(*codes: int) -> tuple[End, ...]:
+    return tuple(End(host=f"node{number}", code=code, torn_down=number > 0) for number, code in enumerate(codes))
+
+
+@pytest.mark.parametrize(
+    ("codes", "code"),
+    [
+        ((0, 0), 0),
+        ((97, 0), 1),
+        ((97, 2), 2),
+        ((97, 99), 1),
+        ((99, 97), 99),
+        ((99, 2), 2),
+        ((-9, 97), 1),
+        ((98, 97), 98),
+        ((137,), 1),
+    ],
+)
+def test_the_most_telling_code_counts(codes: tuple[int, ...], code: int) -> None:
+    assert Outcome(ends=ends(*codes), stopped_by=None).code == code
+
+
+def test_after_a_request_to_stop_99_counts() -> None:
+    assert Outcome(ends=ends(97, 99), stopped_by=signal.SIGTERM).code == 99
+
+
+@pytest.mark.parametrize(("codes", "silent"), [((0, 0), False), ((97, -9), False), ((1, 97), True), ((-9, 97), True)])
+def test_an_agent_that_could_not_speak_is_noticed(codes: tuple[int, ...], silent: bool) -> None:
+    assert (Outcome(ends=ends(*codes), stopped_by=None).silent is not None) == silent
+
+
+def test_slurm_starts_one_task_on_the_named_host() -> None:
+    allocation = Allocation(scheduler="slurm", job_id="7", hosts=(Host("node1", 8), Host("node2", 4)))
+    command = carried(allocation, 1, ("python", "-m", "jobs.agent"), "/home/a b")
+    assert command[0] == "srun"
+    assert command[-3:] == ("python", "-m", "jobs.agent")
+    assert {"--nodes=1", "--ntasks=1", "--nodelist=node2", "--cpus-per-task=4", "--chdir=/home/a b"} < set(command)
+
+
+def test_grid_engine_quotes_for_the_shell_over_there() -> None:
+    allocation = Allocation(scheduler="sge", job_id="7", hosts=(Host("node1", 8), Host("node2", 4)))
+    program = ("python", "-m", "jobs.agent", "--name", "it's a run")
+    assert carried(allocation, 0, program, "/home/a b") == program
+    command = carried(allocation, 1, program, "/home/a b")
+    assert command[:4] == ("qrsh", "-inherit", "-V", "node2")
+    assert shlex.split(command[4]) == ["cd", "/home/a b", "&&", "exec", *program]
