@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import hpcgender.cli
+import shard_tools.cli
+from hpcgender.checkpoint import save_checkpoint
+from hpcgender.models.registry import create
+from tests.conftest import Run
+
+HELP = [
+    *(("hpcgender", *name.split()) for name in ("", *hpcgender.cli.COMMANDS)),
+    *(("shard_tools", *name.split()) for name in ("", *shard_tools.cli.COMMANDS)),
+]
+HEAVY = ("torch", "nvidia", "matplotlib", "tensorboard")
+WATCH = """
+import atexit, runpy, sys
+atexit.register(lambda: print(*(name for name in {heavy!r} if name in sys.modules), file=sys.stderr, end=""))
+sys.argv = {argv!r}
+runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("command", HELP, ids=" ".join)
+def test_help_answers_without_what_takes_long_to_import(command: tuple[str, ...]) -> None:
+    code = WATCH.format(heavy=HEAVY, argv=[*command, "--help"], module=command[0])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0
+    assert "usage: " in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("name", list(hpcgender.cli.COMMANDS))
+def test_every_command_is_a_module_too(run: Run, name: str) -> None:
+    done = run(f"hpcgender.{name}", "--help")
+    assert done.returncode == 0
+    assert f"usage: hpcgender {name}" in done.stdout
+
+
+def test_the_console_scripts() -> None:
+    for script in ("hpcgender", "shard-tools"):
+        path = Path(sys.executable).with_name(script)
+        done = subprocess.run([path, "--help"], capture_output=True, text=True, timeout=60, check=True)
+        assert f"usage: {script} COMMAND" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
+    """A directory with a packed data set, checkpoints good and bad, and images good and bad."""
+    root = tmp_path_factory.mktemp("workplace")
+    (root / "data").symlink_to(shards)
+    content: dict[str, Any] = {
+        "model": create("resnet18", 2).state_dict(),
+        "classes": ["female", "male"],
+        "epoch": 1,
+        "config": {"model": "resnet18", "output_stride": 32, "image_size": 32},
+    }
+    save_checkpoint(root / "good.pt", content)
+    save_checkpoint(root / "swapped.pt", {**content, "classes": ["male", "female"]})
+    torch.save({"weights": 1}, root / "foreign.pt")
+    (root / "cut.pt").write_bytes((root / "good.pt").read_bytes()[:1000])
+    (root / "no.jpg").write_text("not an image")
+    (root / "empty").mkdir()
+    return root
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("trian", "unknown command 'trian': did you mean train?"),
+        ("train --data nowhere", "no manifest.json in nowhere"),
+        ("train --data empty", "no manifest.json in empty"),
+        ("train --data data --model se_resnet51", "unknown model 'se_resnet51': did you mean se_resnet50?"),
+        ("train --data data --augment lite", "unknown augmentation 'lite': did you mean light?"),
+        ("train --data data --batch-size 100000", "fewer than --batch-size 100000"),
+        ("train --data data --epochs 0", "--epochs 0 must be positive"),
+        ("evaluate --checkpoint nothing.pt --data data", "no checkpoint nothing.pt"),
+        ("evaluate --checkpoint good.pt --data nowhere", "no manifest.json in nowhere"),
+        ("evaluate --checkpoint good.pt --data data --split tset", "no split 'tset' in data: it has train, val, test"),
+        ("evaluate --checkpoint swapped.pt --data data", "trained for classes male, female, not female, male"),
+        ("evaluate --checkpoint foreign.pt --data data", "is no checkpoint of hpcgender"),
+        ("cam --checkpoint cut.pt --data data", "cannot read cut.pt"),
+        ("cam --checkpoint good.pt --data data --examples 0", "must be positive"),
+        ("predict --checkpoint good.pt nobody.jpg", "no image file nobody.jpg"),
+        ("predict --checkpoint good.pt no.jpg", "cannot use no.jpg: it is not an image"),
+        ("predict --checkpoint nothing.pt data/manifest.json", "cannot use data/manifest.json: it is not an image"),
+        ("launch -- trian", "unknown command 'trian': did you mean train?"),
+        ("launch --nodes 2 -- train --data nowhere", "no manifest.json in nowhere"),
+        ("launch --nodes 2 -- evaluate --checkpoint swapped.pt --data data", "trained for classes male, female"),
+    ],
+)
+def test_bad_input_is_one_line_with_exit_code_2(run: Run, workplace: Path, command: str, says: str) -> None:
+    before = sorted(workplace.rglob("*"))
+    done = run("hpcgender", *command.split(), cwd=workplace)
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("launch: ")]
+    assert len(lines) == 1, done.stderr
+    assert says in lines[0]
+    assert lines[0].startswith("hpcgender: ")
+    new = [path for path in sorted(workplace.rglob("*")) if path not in before and "logs" not in path.parts]
+    assert [path for path in new if path.is_file()] == []
+
+
+def test_a_half_set_torchrun_environment_is_refused(run: Run, workplace: Path) -> None:
+    done = run("hpcgender", *["evaluate", "--checkpoint", "good.pt", "--data", "data"], cwd=workplace, RANK="0")
+    assert done.returncode == 2
+    assert "WORLD_SIZE, LOCAL_RANK not set" in done.stderr

@@ -1,0 +1,210 @@
+"""The main job on a few hundred drawn faces: pack, train on two ranks, evaluate, predict, look."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from shard_tools.manifest import read_manifest
+from tests.conftest import Run
+
+SMALL = ("--model", "se_resnet18", "--image-size", 32, "--output-stride", 16, "--batch-size", 32, "--lr", 0.02)
+LAUNCH = ("hpcgender.launch", "--nodes", 2, "--")
+EPOCH_LINE = re.compile(
+    r"epoch (\d+)/3 \| train loss (\d+\.\d{4}) acc \d+\.\d\d% \| val loss \d+\.\d{4} acc \d+\.\d\d% "
+    r"\(female \d+\.\d\d% male \d+\.\d\d%\) \| lr \d\.\de[+-]\d\d \| \d+ img/s \| data wait \d+\.\d% \| eta \w+"
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, run: Run, shards: Path) -> tuple[Path, str]:
+    """A run directory of three epochs on two nodes, and what the launcher printed."""
+    cwd = tmp_path_factory.mktemp("work")
+    done = run(*LAUNCH, "train", "--data", shards, *SMALL, "--epochs", 3, "--name", "both", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return cwd / "runs" / "both", done.stdout
+
+
+def metrics(run_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def model_of(checkpoint: Path) -> dict[str, torch.Tensor]:
+    content: dict[str, dict[str, torch.Tensor]] = torch.load(checkpoint, weights_only=True)
+    return content["model"]
+
+
+def test_the_log_has_one_line_an_epoch_and_the_loss_falls(trained: tuple[Path, str]) -> None:
+    run_dir, log = trained
+    lines = [line for line in log.splitlines() if line.startswith("epoch ")]
+    matches = [EPOCH_LINE.fullmatch(line) for line in lines]
+    assert [match and match[1] for match in matches] == ["1", "2", "3"]
+    records = metrics(run_dir)
+    assert [record["epoch"] for record in records] == [1, 2, 3]
+    assert records[2]["train"]["loss"] < records[0]["train"]["loss"]
+
+
+def test_every_epoch_counts_every_image(trained: tuple[Path, str], shards: Path) -> None:
+    splits = read_manifest(shards).splits
+    for record in metrics(trained[0]):
+        assert record["train"]["images"] == splits["train"].samples // 32 * 32
+        assert record["val"]["images"] == splits["val"].samples
+
+
+def test_the_run_directory(trained: tuple[Path, str], shards: Path) -> None:
+    run_dir, _ = trained
+    config = json.loads((run_dir / "config.json").read_text())
+    assert (config["model"], config["batch_size"], config["seed"]) == ("se_resnet18", 32, 0)
+    assert list((run_dir / "tensorboard").iterdir())
+    assert (run_dir / "logs" / "rank-1.log").exists()
+    last = torch.load(run_dir / "checkpoints" / "last.pt", weights_only=True)
+    assert last["classes"] == ["female", "male"]
+    assert last["manifest"] == read_manifest(shards).sha256
+    assert last["epoch"] == 3
+    assert "optimiser" not in torch.load(run_dir / "checkpoints" / "best.pt", weights_only=True)
+
+
+def test_both_ranks_hold_equal_weights(run: Run, shards: Path, tmp_path: Path) -> None:
+    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "tests.hpcgender.two_ranks")
+    repository = Path(__file__).parent.parent.parent
+    options = ("--data", shards, *SMALL, "--epochs", 1, "--runs", tmp_path / "runs")
+    done = run(*torchrun, *options, cwd=repository)
+    assert done.returncode == 0, done.stderr
+    held = json.loads((tmp_path / "runs" / "train" / "held.json").read_text())
+    assert len(held) == 2
+    assert held[0] == held[1]
+
+
+def processes_of(text: str) -> list[int]:
+    """The processes whose command line has `text`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it ended meanwhile
+            if text in path.read_text():
+                found.append(int(path.parent.name))
+    return found
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(trained: tuple[Path, str], run: Run, shards: Path) -> None:
+    run_dir, _ = trained
+    cwd, killed = run_dir.parent.parent, run_dir.parent / "killed"
+    train = [*LAUNCH, "train", "--data", shards, *SMALL, "--epochs", 3, "--name", "killed", "--resume"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", *map(str, train)]
+    with subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith("epoch 1/3"):
+                break
+        process.kill()
+    deadline = time.monotonic() + 60
+    while processes_of(str(shards)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not processes_of(str(shards))
+    assert [record["epoch"] for record in metrics(killed)] == [1]
+
+    done = run(*train, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    assert f"going on with runs/{killed.name}" in done.stdout
+    assert [record["epoch"] for record in metrics(killed)] == [1, 2, 3]
+    expected = model_of(run_dir / "checkpoints" / "last.pt")
+    weights = model_of(killed / "checkpoints" / "last.pt")
+    assert all(torch.equal(weights[key], value) for key, value in expected.items())
+    assert [r["val"] for r in metrics(killed)] == [r["val"] for r in metrics(run_dir)]
+
+    again = run(*train, cwd=cwd)
+    assert again.returncode == 0
+    assert "runs/killed is finished: 3 epochs" in again.stdout
+
+
+def test_a_run_is_not_trained_over_nor_gone_on_with_otherwise(
+    trained: tuple[Path, str], run: Run, shards: Path
+) -> None:
+    cwd = trained[0].parent.parent
+    train = ("hpcgender.train", "--data", shards, *SMALL, "--epochs", 3, "--name", "both")
+    anew = run(*train, cwd=cwd)
+    assert (anew.returncode, anew.stderr) == (
+        2,
+        "hpcgender: runs/both holds a run already: go on with --resume, or give another --name\n",
+    )
+    other = run(*train, "--resume", "--seed", 1, cwd=cwd)
+    assert other.returncode == 2
+    assert "was trained with --seed 0, not 1" in other.stderr
+
+
+def evaluate(run: Run, nodes: int, shards: Path, checkpoint: Path, split: str, out: Path) -> list[dict[str, str]]:
+    done = run(
+        "hpcgender.launch", "--nodes", nodes, "--", "evaluate", "--checkpoint", checkpoint, "--data", shards,
+        "--split", split, "--out", out, "--batch-size", 16,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with (out / "predictions.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_evaluation_counts_every_image_once(trained: tuple[Path, str], run: Run, shards: Path, tmp_path: Path) -> None:
+    run_dir, _ = trained
+    index = read_manifest(shards).index("val")
+    last = run_dir / "checkpoints" / "last.pt"
+    for nodes in (1, 3):
+        rows = evaluate(run, nodes, shards, last, "val", tmp_path / str(nodes))
+        assert [row["key"] for row in rows] == [key.decode() for key in index["key"]]
+        assert [row["gender"] for row in rows] == [("female", "male")[gender] for gender in index["gender"]]
+        scores = json.loads((tmp_path / str(nodes) / "scores.json").read_text())
+        assert scores["images"] == len(index)
+        assert scores["accuracy"] == pytest.approx(np.mean([row["gender"] == row["predicted"] for row in rows]))
+        assert sum(sum(row.values()) for row in scores["confusion"].values()) == len(index)
+        # What training said of the same weights.
+        assert scores["accuracy"] == pytest.approx(metrics(run_dir)[-1]["val"]["accuracy"])
+        assert scores["loss"] == pytest.approx(metrics(run_dir)[-1]["val"]["loss"], rel=1e-5)
+
+
+def test_prediction_says_what_evaluation_says(
+    trained: tuple[Path, str], run: Run, shards: Path, faces: Path, tmp_path: Path
+) -> None:
+    best = trained[0] / "checkpoints" / "best.pt"
+    rows = evaluate(run, 1, shards, best, "test", tmp_path)[:5]
+    files = [faces / f"{row['key']}.JPG" for row in rows]
+    done = run("hpcgender.predict", "--checkpoint", best, "--json", *files)
+    assert done.returncode == 0, done.stderr
+    for row, said in zip(rows, json.loads(done.stdout), strict=True):
+        assert said["label"] == row["predicted"]
+        assert said["probabilities"]["male"] == pytest.approx(float(row["probability_male"]), abs=1e-4)
+        assert said["confidence_percent"] == pytest.approx(100 * max(said["probabilities"].values()), abs=0.006)
+    lines = run("hpcgender.predict", "--checkpoint", best, files[0]).stdout
+    assert re.fullmatch(rf"{re.escape(str(files[0]))}: (fe)?male \d+\.\d\d %\n", lines)
+
+
+def test_heat_maps_of_two_processes_are_those_of_one(
+    trained: tuple[Path, str], run: Run, shards: Path, tmp_path: Path
+) -> None:
+    best = trained[0] / "checkpoints" / "best.pt"
+    found = []
+    for nodes in (1, 2):
+        out = tmp_path / str(nodes)
+        options = ("--checkpoint", best, "--data", shards, "--split", "test", "--out", out, "--batch-size", 16)
+        done = run("hpcgender.launch", "--nodes", nodes, "--", "cam", *options)
+        assert done.returncode == 0, done.stderr
+        assert (out / "sheet.png").stat().st_size > 10_000
+        found.append((np.load(out / "maps.npy"), dict(np.load(out / "averages.npz"))))
+    (maps, averages), (two_maps, two_averages) = found
+    assert maps.shape == (read_manifest(shards).split("test").samples, 2, 2)
+    np.testing.assert_allclose(two_maps, maps, rtol=1e-4, atol=1e-5)
+    gender = read_manifest(shards).index("test")["gender"]
+    for value, name in enumerate(("female", "male")):
+        np.testing.assert_allclose(averages[name], maps[gender == value].mean(0, dtype=np.float64))
+        assert averages[f"count_{name}"] == np.count_nonzero(gender == value)
+        np.testing.assert_array_equal(averages[f"face_{name}"], two_averages[f"face_{name}"])
+    np.testing.assert_allclose(averages["difference"], averages["male"] - averages["female"])
