@@ -97,11 +97,12 @@ def write_results(
     np.savez(config.out_dir / "averages.npz", **arrays)
     draw_sheet(
         config.out_dir / "sheet.png",
-        f"{trained.name}, epoch {trained.epoch}, {config.split} of {config.data.name}: where it sees female and male",
+        f"Where {trained.name} (epoch {trained.epoch}) sees {' and '.join(trained.classes)} in {config.split} of "
+        f"{config.data.resolve().name}; single images: label: what it says",
         average_panels(trained.classes, averages, mean_faces),
         [
             [
-                Panel(f"{name}: {index['key'][sample].decode()[-14:]}", shown[sample], maps[sample])
+                Panel(f"{name}: {said(maps[sample], trained)}", shown[sample], maps[sample])
                 for sample in chosen.tolist()
                 if index["gender"][sample] == value
             ]
@@ -112,6 +113,13 @@ def write_results(
     counts = ", ".join(f"{average.count} {name}" for name, average in zip(trained.classes, averages, strict=True))
     print(f"{len(maps)} heat maps of {maps.shape[1]}x{maps.shape[2]} cells ({counts}) in {config.out_dir / 'maps.npy'}")
     print(f"averages: {config.out_dir / 'averages.npz'}, to look at: {config.out_dir / 'sheet.png'}")
+
+
+def said(activation: npt.NDArray[np.float32], trained: Trained) -> str:
+    """The class that a map adds up to, and how sure: the mean of a map is the logits' difference without the biases."""
+    bias = trained.model.fc.bias
+    male = 1 / (1 + np.exp(-(np.float64(activation.mean()) + float(bias[1] - bias[0]))))
+    return f"{trained.classes[int(male > 0.5)]} {max(male, 1 - male):.0%}"
 
 
 def average_panels(

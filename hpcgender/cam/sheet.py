@@ -11,7 +11,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 
 COLOURS = "RdBu"
 """Diverging and safe for the colour-blind: red is evidence for the first class, blue for the second."""
@@ -43,30 +43,32 @@ def draw_panel(axes: Axes, panel: Panel, limit: float) -> None:
     axes.set_axis_off()
 
 
+def draw_rows(figure: FigureBase, rows: Sequence[Sequence[Panel]], classes: Sequence[str]) -> None:
+    """Rows of panels on one colour scale, with its bar on the right."""
+    limit = max((float(np.nanmax(np.abs(panel.map))) for row in rows for panel in row), default=0.0) or 1.0
+    grid = np.atleast_2d(figure.subplots(len(rows), max(len(row) for row in rows), squeeze=False))
+    for axes_row, row in zip(grid, rows, strict=True):
+        for axes in axes_row[len(row) :]:
+            axes.set_axis_off()
+        for axes, panel in zip(axes_row, row, strict=False):
+            draw_panel(axes, panel, limit)
+    bar = figure.colorbar(ScalarMappable(Normalize(-limit, limit), COLOURS), ax=grid, fraction=0.03, pad=0.02)
+    bar.set_label(f"evidence: {classes[0]} < 0 < {classes[1]}", fontsize=7)
+    bar.ax.tick_params(labelsize=7)
+
+
 def draw_sheet(
     path: Path, title: str, averages: Sequence[Panel], examples: Sequence[Sequence[Panel]], classes: Sequence[str]
 ) -> None:
-    """Writes the sheet as PNG: the averages in the first row, then a row for each sequence of examples."""
-    columns = max(len(averages), *(len(row) for row in examples))
-    rows = 1 + len(examples)
-    figure = Figure(figsize=(1.5 * columns + 0.9, 1.65 * rows + 0.5), dpi=150, layout="constrained")
-    figure.suptitle(title, fontsize=9)
-    grid = figure.add_gridspec(rows, columns)
-    scales = []
-    for number, row in enumerate([averages, *examples]):
-        # Single maps are stronger than averages: each kind has a scale of its own, shared by all of the kind.
-        kind = averages if number == 0 else [panel for row in examples for panel in row]
-        limit = max((float(np.nanmax(np.abs(panel.map))) for panel in kind), default=0.0) or 1.0
-        row_axes = []
-        for column, panel in enumerate(row):
-            axes = figure.add_subplot(grid[number, column])
-            draw_panel(axes, panel, limit)
-            row_axes.append(axes)
-        scales.append((row_axes, limit))
-    shown = [(scales[0][0], scales[0][1]), ([a for axes, _ in scales[1:] for a in axes], scales[-1][1])]
-    for axes_of_kind, limit in shown:
-        if axes_of_kind:
-            bar = figure.colorbar(ScalarMappable(Normalize(-limit, limit), COLOURS), ax=axes_of_kind, fraction=0.04)
-            bar.set_label(f"{classes[0]}  -  evidence  -  {classes[1]}", fontsize=6)
-            bar.ax.tick_params(labelsize=6)
+    """Writes the sheet as PNG: the averages, and below them a row for each sequence of examples.
+
+    Averages have a colour scale of their own: single maps are much stronger.
+    """
+    columns = max(len(row) for row in examples)
+    heights = (2.6, 1.45 * len(examples))
+    figure = Figure(figsize=(max(1.3 * columns, 7.0) + 0.8, sum(heights) + 0.3), dpi=120, layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    top, bottom = figure.subfigures(2, 1, height_ratios=heights)  # type: ignore[misc]
+    draw_rows(top, [averages], classes)
+    draw_rows(bottom, examples, classes)
     figure.savefig(path)

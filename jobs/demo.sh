@@ -1,0 +1,69 @@
+#!/bin/bash
+# The main job from raw pictures to heat maps on this machine, in a few minutes. What is there already is used again.
+#   bash jobs/demo.sh                 on drawn faces
+#   bash jobs/demo.sh --images DIR    on your own images with UTKFace's names
+# Further options: --count N (faces drawn) and --epochs N.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+images='' count=2000 epochs=10
+while [ $# -gt 0 ]; do
+    case $1 in
+    --images) images=${2:?--images needs a directory} ;;
+    --count) count=${2:?--count needs a number} ;;
+    --epochs) epochs=${2:?--epochs needs a number} ;;
+    *) sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    esac
+    shift 2
+done
+if [ -n "$images" ] && [ ! -d "$images" ]; then
+    echo "demo: no directory $images: give the one with the images as --images" >&2
+    exit 2
+fi
+
+bash jobs/install.sh
+. .venv/bin/activate
+# tell N TEXT PATH: says what comes; false if PATH, which it makes, is there already.
+tell() {
+    if [ -e "$3" ]; then
+        printf '\n[%s/6] %s: %s is there and is used again\n' "$1" "$2" "$3"
+        return 1
+    fi
+    printf '\n[%s/6] %s\n' "$1" "$2"
+}
+
+if [ -z "$images" ]; then
+    name=demo images=data/demo-faces source=morph
+    tell 1 "draw $count faces" $images && shard-tools synthetic --out $images --count "$count" --size 64 --workers "$(nproc)"
+else
+    name=demo-$(basename "$(realpath "$images")") source=utkface
+    printf '\n[1/6] the images of %s\n' "$images"
+fi
+data=data/$name run=runs/$name
+best=$run/checkpoints/best.pt
+
+tell 2 "pack them" "$data" && shard-tools pack $source --images "$images" --out "$data"
+
+printf '\n[3/6] train SE-ResNet-50 on two local nodes with one process each\n'
+python -m hpcgender.launch --nodes 2 -- train --data "$data" --name "$name" --resume --model se_resnet50 \
+    --image-size 64 --output-stride 16 --batch-size 32 --lr 0.02 --epochs "$epochs"
+
+printf '\n[4/6] evaluate the best checkpoint\n'
+hpcgender evaluate --checkpoint "$best" --data "$data" --split test
+
+printf '\n[5/6] predict one image\n'
+find "$images" -iname '*.jpg' | sort | tail -n 1 | xargs -d '\n' hpcgender predict --checkpoint "$best"
+
+printf '\n[6/6] heat maps with two processes\n'
+python -m hpcgender.launch --nodes 2 -- cam --checkpoint "$best" --data "$data" --split test
+
+cat <<END
+
+Everything is there:
+  $images   the pictures
+  $data   the shards and their manifest.json
+  $run/metrics.jsonl   what each epoch gave; curves: tensorboard --logdir runs
+  $run/checkpoints   best.pt to use, last.pt to go on from
+  $run/evaluations   scores and the prediction for each image
+  $run/cams   heat maps; look at $run/cams/$name-test/sheet.png
+END
