@@ -65,8 +65,10 @@ def pack(source: Source) -> None:
 
 def check(source: Source) -> None:
     """Raises UserError for options that cannot work."""
-    if source.val < 0 or source.test < 0 or source.val + source.test >= 1:
-        raise UserError(f"--val {source.val} and --test {source.test} leave no images for training")
+    if source.val < 0 or source.test < 0 or source.val + source.test > 1:
+        raise UserError(
+            f"--val {source.val} and --test {source.test} are not shares of all images: give 0 to 1 together"
+        )
     if source.shard_mb <= 0 or source.workers < 1:
         raise UserError("--shard-mb and --workers must be positive")
     check_empty(source.out)

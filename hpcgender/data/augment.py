@@ -35,7 +35,7 @@ class Augmentation:
 PRESETS = {
     "none": Augmentation(),
     "light": Augmentation(
-        crop_area=0.6, crop_ratio=1.15, flip=0.5, brightness=0.25, contrast=0.25, saturation=0.25, hue=4.0
+        crop_area=0.8, crop_ratio=1.1, flip=0.5, brightness=0.2, contrast=0.2, saturation=0.2, hue=3.0
     ),
 }
 

@@ -42,7 +42,7 @@ class Source:
     val: float = 0.1
     """Share of the images for validation."""
     test: float = 0.1
-    """Share of the images for testing."""
+    """Share of the images for testing; what val and test leave is for training."""
     seed: int = 0
     """Draws the split and the order of the images in the shards."""
     shard_mb: float = 64.0

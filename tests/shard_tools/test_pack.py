@@ -145,6 +145,11 @@ def test_pictures_of_a_morph_subject_stay_on_one_side(faces: Path, shards: Path)
     assert sum(split.samples for split in manifest.splits.values()) == len(list(faces.iterdir()))
 
 
+def test_all_images_can_be_for_testing(utkface: Path, tmp_path: Path) -> None:
+    pack(Utkface(images=utkface, out=tmp_path / "out", val=0, test=1))
+    assert {name: split.samples for name, split in read_manifest(tmp_path / "out").splits.items()} == {"test": 40}
+
+
 def test_morph_names_give_the_labels(tmp_path: Path) -> None:
     save(tmp_path / "images" / "065649_01M46.JPG", picture(0))
     save(tmp_path / "images" / "000007_12F102.JPG", picture(1))
@@ -207,7 +212,7 @@ def test_gray_and_alpha_images_are_packed_as_they_are(tmp_path: Path) -> None:
         (["utkface", "--images", "empty"], "no images in empty"),
         (["utkface", "--images", "wrong"], "none of 1 images can be used"),
         (["folders", "--images", "wrong"], "no class folders in wrong"),
-        (["utkface", "--images", "wrong", "--val", "0.6", "--test", "0.5"], "leave no images for training"),
+        (["utkface", "--images", "wrong", "--val", "0.6", "--test", "0.5"], "are not shares of all images"),
         (["utkfaces"], "did you mean utkface?"),
     ],
 )
