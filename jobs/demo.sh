@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-images='' count=2000 epochs=10
+images='' count=1500 epochs=5
 while [ $# -gt 0 ]; do
     case $1 in
     --images) images=${2:?--images needs a directory} ;;

@@ -98,7 +98,7 @@ def write_results(
     draw_sheet(
         config.out_dir / "sheet.png",
         f"Where {trained.name} (epoch {trained.epoch}) sees {' and '.join(trained.classes)} in {config.split} of "
-        f"{config.data.resolve().name}; single images: label: what it says",
+        f"{config.data.resolve().name}. Single images have their label, and what it says",
         average_panels(trained.classes, averages, mean_faces),
         [
             [

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, FigureBase
+from PIL import Image
 
 COLOURS = "RdBu"
 """Diverging and safe for the colour-blind: red is evidence for the first class, blue for the second."""
@@ -27,25 +28,20 @@ class Panel:
 
 
 def draw_panel(axes: Axes, panel: Panel, limit: float) -> None:
-    """The face in gray with the map in colour over it, from -limit to limit."""
+    """The face in gray with the map in colour over it, from -limit to limit, and clear where it is near zero."""
     height, width = panel.face.shape[:2]
+    smooth = Image.fromarray(panel.map.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
+    evidence = np.asarray(smooth) / limit
     axes.imshow(np.asarray(panel.face, dtype=np.float64).mean(2), cmap="gray", vmin=0, vmax=255)
-    axes.imshow(
-        panel.map,
-        cmap=COLOURS,
-        vmin=-limit,
-        vmax=limit,
-        alpha=0.5,
-        interpolation="bicubic",
-        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-    )
+    axes.imshow(evidence, cmap=COLOURS, vmin=-1, vmax=1, alpha=0.8 * np.minimum(np.abs(evidence), 1))
     axes.set_title(panel.title, fontsize=8)
     axes.set_axis_off()
 
 
 def draw_rows(figure: FigureBase, rows: Sequence[Sequence[Panel]], classes: Sequence[str]) -> None:
-    """Rows of panels on one colour scale, with its bar on the right."""
-    limit = max((float(np.nanmax(np.abs(panel.map))) for row in rows for panel in row), default=0.0) or 1.0
+    """Rows of panels on one colour scale, with its bar on the right; it ends where one cell in fifty is stronger."""
+    cells = np.concatenate([np.abs(panel.map).ravel() for row in rows for panel in row])
+    limit = float(np.nanquantile(cells, 0.98)) or 1.0
     grid = np.atleast_2d(figure.subplots(len(rows), max(len(row) for row in rows), squeeze=False))
     for axes_row, row in zip(grid, rows, strict=True):
         for axes in axes_row[len(row) :]:

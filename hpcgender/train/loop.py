@@ -59,7 +59,7 @@ class Run:
         torch.manual_seed(config.seed)
         model = create(config.model, len(manifest.classes), config.output_stride)
         self.model = model.to(ranks.device).to(memory_format=torch.channels_last)
-        self.optimiser = sgd(self.model, config, fused=ranks.device.type == "cuda")
+        self.optimiser = sgd(self.model, config)
         self.epoch = 0
         self.best = -1.0
         if config.resume and (self.checkpoints / "last.pt").exists():

@@ -13,12 +13,12 @@ DECAY_EVERY_EPOCHS = 15
 DECAY_FACTOR = 0.1
 
 
-def sgd(model: nn.Module, config: TrainConfig, fused: bool) -> torch.optim.SGD:
+def sgd(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
     """Nesterov SGD; biases, normalisation weights and other vectors are not decayed (arXiv 1812.01187, section 3.1)."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=fused)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
 
 
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:

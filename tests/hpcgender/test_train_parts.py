@@ -56,7 +56,7 @@ def test_the_learning_rate_falls_to_a_tenth_every_15_epochs() -> None:
 
 def test_biases_and_normalisation_are_not_decayed() -> None:
     model = create("se_resnet18", 2)
-    decayed, kept = sgd(model, TrainConfig(data=Path("x")), fused=False).param_groups
+    decayed, kept = sgd(model, TrainConfig(data=Path("x"))).param_groups
     names = {id(p): name for name, p in model.named_parameters()}
     assert kept["weight_decay"] == 0
     assert {names[id(p)].rsplit(".", 1)[-1] for p in decayed["params"]} == {"weight"}
