@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-images='' count=1500 epochs=5
+images='' count=2000 epochs=4
 while [ $# -gt 0 ]; do
     case $1 in
     --images) images=${2:?--images needs a directory} ;;
@@ -46,7 +46,7 @@ tell 2 "pack them" "$data" && shard-tools pack $source --images "$images" --out 
 
 printf '\n[3/6] train SE-ResNet-50 on two local nodes with one process each\n'
 python -m hpcgender.launch --nodes 2 -- train --data "$data" --name "$name" --resume --model se_resnet50 \
-    --image-size 64 --output-stride 16 --batch-size 32 --lr 0.02 --epochs "$epochs"
+    --image-size 64 --output-stride 16 --batch-size 32 --lr 0.01 --warmup-epochs 0.5 --epochs "$epochs"
 
 printf '\n[4/6] evaluate the best checkpoint\n'
 hpcgender evaluate --checkpoint "$best" --data "$data" --split test
