@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -12,6 +13,10 @@ from typing import Any
 
 EXIT_BAD_INPUT = 2
 """Exit code for what the user can mend: input or configuration. 0 is done, 99 asks for a requeue, 1 is the rest."""
+
+
+ENVIRONMENT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+"""What a disk and its permissions can refuse: the user's to mend, not a bug."""
 
 
 class UserError(Exception):
@@ -72,12 +77,17 @@ def run_command(program: str, commands: Mapping[str, Command], argv: Sequence[st
     except UserError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # the reader went away, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.errno not in ENVIRONMENT or not error.filename:
+            raise
+        print(f"{program}: {error.filename}: {error.strerror}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 130
 
 
 def parse_options(options: type, program: str, argv: Sequence[str]) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,10 @@ import torch
 from hpcgender.cam.config import CamConfig
 from hpcgender.cam.maps import Average, FaceSums, Maps, activation_maps, class_averages, to_pixels
 from hpcgender.cam.sheet import Panel, draw_sheet
-from hpcgender.checkpoint import Trained, load_trained
-from hpcgender.data.loader import Loader
+from hpcgender.checkpoint import Trained
 from hpcgender.data.order import Samples
-from hpcgender.distributed import process_group, speak_into
-from hpcgender.evaluate.run import in_order
-from shard_tools.manifest import Index, read_manifest
+from hpcgender.evaluate.inputs import gather_in_order, open_inputs
+from shard_tools.manifest import Index
 
 Faces = dict[int, npt.NDArray[np.uint8]]
 
@@ -26,40 +23,27 @@ Faces = dict[int, npt.NDArray[np.uint8]]
 @torch.inference_mode()
 def cam(config: CamConfig) -> None:
     """Computes maps as `config` says; rank 0 writes maps.npy, maps.csv, averages.npz and sheet.png."""
-    config.check()
-    manifest = read_manifest(config.data)
-    with process_group() as ranks:
-        speak_into(config.out_dir / "logs", ranks.rank)
-        trained = load_trained(config.checkpoint, ranks.device, manifest.classes)
-        loader = Loader(
-            manifest,
-            config.split,
-            batch_size=config.batch_size * ranks.world_size,
-            image_size=trained.image_size,
-            ranks=ranks,
-            threads=config.workers,
-        )
-        chosen = examples(loader.index["gender"], config.examples, len(manifest.classes))
-        faces = FaceSums(len(manifest.classes), trained.image_size, ranks.device)
+    with open_inputs(config) as inputs:
+        ranks, trained, index = inputs.ranks, inputs.trained, inputs.loader.index
+        chosen = examples(index["gender"], config.examples, len(trained.classes))
+        faces = FaceSums(len(trained.classes), trained.image_size, ranks.device)
         samples: list[Samples] = []
-        maps: list[torch.Tensor] = []
+        maps: list[Maps] = []
         shown: Faces = {}
-        with closing(loader):
-            for batch in loader.epoch(0):
-                features = trained.model.features(batch.images.to(memory_format=torch.channels_last))
-                maps.append(activation_maps(trained.model, features))
-                samples.append(batch.samples)
-                faces.add(batch.images, batch.gender)
-                for place in np.flatnonzero(np.isin(batch.samples, chosen)):
-                    pixels = to_pixels(batch.images[place]).permute(1, 2, 0)
-                    shown[int(batch.samples[place])] = pixels.cpu().numpy()
-        parts = ranks.gather((np.concatenate(samples), torch.cat(maps).cpu().numpy()) if samples else None)
+        for batch in inputs.loader.epoch(0):
+            features = trained.model.features(batch.images.to(memory_format=torch.channels_last))
+            maps.append(activation_maps(trained.model, features).cpu().numpy())
+            samples.append(batch.samples)
+            faces.add(batch.images, batch.gender)
+            for place in np.flatnonzero(np.isin(batch.samples, chosen)):
+                pixels = to_pixels(batch.images[place]).permute(1, 2, 0)
+                shown[int(batch.samples[place])] = pixels.cpu().numpy()
+        all_maps = gather_in_order(ranks, samples, maps, len(index))
         shown_parts = ranks.gather(shown)
         mean_faces = faces.means(ranks)
-        if ranks.is_first:
-            all_maps = in_order([part for part in parts if part is not None], len(loader.index))
+        if all_maps is not None:
             all_shown = {sample: face for part in shown_parts for sample, face in part.items()}
-            write_results(config, trained, loader.index, all_maps, mean_faces, chosen, all_shown)
+            write_results(config, trained, index, all_maps, mean_faces, chosen, all_shown)
 
 
 def examples(gender: npt.NDArray[np.integer], count: int, classes: int) -> Samples:

@@ -57,6 +57,7 @@ class Decoder:
 
     def __init__(self, batch_size: int, image_size: int, device: torch.device, colour: bool, threads: int) -> None:
         self.colour = colour
+        self.device = device
         gpu = device.type == "cuda"
         self.pipeline = graph(
             image_size,
@@ -84,6 +85,8 @@ class Decoder:
 
     def result(self) -> torch.Tensor:
         """The pixels of the earliest batch under way, without a copy: float32 (n, 3, size, size) on the device."""
-        (images,) = self.pipeline.share_outputs()
+        # On a GPU the buffer belongs to PyTorch's stream, so that it is not reused before the kernels that read it.
+        stream = torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
+        (images,) = self.pipeline.share_outputs(cuda_stream=stream)
         self.pipeline.release_outputs()  # the dynamic executor's buffers live as long as the tensor does
         return torch.utils.dlpack.from_dlpack(images.as_tensor())

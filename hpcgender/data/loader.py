@@ -121,11 +121,13 @@ class Loader:
                         images = self.result(samples)
                         self.waited += time.perf_counter() - begin
                         yield samples, images
+            except GeneratorExit:  # the caller stopped early: empty DALI's queue for the next epoch
+                for samples in decoding:
+                    self.result(samples)
+                raise
             finally:
                 for future in read:
                     future.cancel()
-                while decoding:  # the caller stopped early: empty DALI's queue for the next epoch
-                    self.result(decoding.popleft())
 
     def result(self, samples: Samples) -> torch.Tensor:
         try:

@@ -4,72 +4,40 @@ from __future__ import annotations
 
 import csv
 import json
-from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from hpcgender.checkpoint import load_trained
-from hpcgender.data.loader import Loader
 from hpcgender.data.order import Samples
-from hpcgender.distributed import process_group, speak_into
 from hpcgender.evaluate.config import EvaluateConfig
+from hpcgender.evaluate.inputs import Floats, gather_in_order, open_inputs
 from hpcgender.metrics import Scores, Tally
-from shard_tools.manifest import Index, Manifest, read_manifest
-
-Logits = npt.NDArray[np.float32]
+from shard_tools.manifest import Index, Manifest
 
 
 @torch.inference_mode()
 def evaluate(config: EvaluateConfig) -> None:
     """Evaluates as `config` says; rank 0 prints the scores and writes scores.json and predictions.csv."""
-    config.check()
-    manifest = read_manifest(config.data)
-    with process_group() as ranks:
-        speak_into(config.out_dir / "logs", ranks.rank)
-        trained = load_trained(config.checkpoint, ranks.device, manifest.classes)
-        loader = Loader(
-            manifest,
-            config.split,
-            batch_size=config.batch_size * ranks.world_size,
-            image_size=trained.image_size,
-            ranks=ranks,
-            threads=config.workers,
-        )
-        tally = Tally(ranks.device)
+    with open_inputs(config) as inputs:
+        tally = Tally(inputs.ranks.device)
         samples: list[Samples] = []
-        logits: list[torch.Tensor] = []
-        with closing(loader):
-            for batch in loader.epoch(0):
-                out = trained.model(batch.images.to(memory_format=torch.channels_last))
-                tally.add(out, batch.gender)
-                samples.append(batch.samples)
-                logits.append(out)
-        scores = tally.scores(ranks)
-        width = len(trained.classes)
-        own: tuple[Samples, Logits] = (
-            np.concatenate(samples) if samples else np.empty(0, dtype=np.int64),
-            torch.cat(logits).cpu().numpy() if logits else np.empty((0, width), dtype=np.float32),
-        )
-        parts = ranks.gather(own)
-        if ranks.is_first:
-            all_logits = in_order(parts, len(loader.index))
-            write_results(config, manifest, loader.index, all_logits, scores, trained.epoch)
-
-
-def in_order(parts: list[tuple[Samples, Logits]], count: int) -> Logits:
-    """The logits of all ranks by sample number; every sample must be there exactly once."""
-    samples = np.concatenate([part[0] for part in parts])
-    logits = np.concatenate([part[1] for part in parts])
-    assert np.array_equal(np.sort(samples), np.arange(count)), "an image was evaluated twice or not at all"
-    return logits[np.argsort(samples)]
+        logits: list[Floats] = []
+        for batch in inputs.loader.epoch(0):
+            said = inputs.trained.model(batch.images.to(memory_format=torch.channels_last))
+            tally.add(said, batch.gender)
+            samples.append(batch.samples)
+            logits.append(said.cpu().numpy())
+        scores = tally.scores(inputs.ranks)
+        index = inputs.loader.index
+        all_logits = gather_in_order(inputs.ranks, samples, logits, len(index))
+        if all_logits is not None:
+            write_results(config, inputs.manifest, index, all_logits, scores, inputs.trained.epoch)
 
 
 def write_results(
-    config: EvaluateConfig, manifest: Manifest, index: Index, logits: Logits, scores: Scores, epoch: int
+    config: EvaluateConfig, manifest: Manifest, index: Index, logits: Floats, scores: Scores, epoch: int
 ) -> None:
     """Prints the scores and writes them and every image's prediction."""
     config.out_dir.mkdir(parents=True, exist_ok=True)

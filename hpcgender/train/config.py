@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hpcgender.data.augment import PRESETS
 from hpcgender.models.registry import check_model
@@ -56,6 +56,10 @@ class TrainConfig:
     @property
     def run_dir(self) -> Path:
         return self.runs / self.name
+
+    def plain(self) -> dict[str, Any]:
+        """The options as JSON and checkpoints have them."""
+        return {**asdict(self), "data": str(self.data), "runs": str(self.runs)}
 
     def check(self) -> None:
         """Raises UserError for what cannot work, before anything is started or written."""

@@ -55,22 +55,24 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
+def read_lines(path: Path) -> list[str]:
+    """The whole lines of a file, without one that a kill cut short at its end; none if there is no file."""
+    return path.read_text().split("\n")[:-1] if path.exists() else []
+
+
 class RunLog:
     """Rank 0's log of a run directory. Records of epochs after `epoch`, from an earlier attempt, are dropped."""
 
     def __init__(self, run_dir: Path, epoch: int, step: int) -> None:
         self.path = run_dir / "metrics.jsonl"
-        kept = (
-            [line for line in self.path.read_text().splitlines() if json.loads(line)["epoch"] <= epoch]
-            if (self.path.exists())
-            else []
-        )
-        self.path.write_text("".join(f"{line}\n" for line in kept))
+        kept = [line for line in read_lines(self.path) if json.loads(line)["epoch"] <= epoch]
+        partial = run_dir / ".metrics.jsonl.partial"
+        partial.write_text("".join(f"{line}\n" for line in kept))
+        partial.replace(self.path)
         self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step if epoch else None)
 
     def write(self, record: EpochRecord) -> None:
-        """Writes the record everywhere."""
-        print(epoch_line(record), flush=True)
+        """Appends the record to metrics.jsonl and TensorBoard's curves."""
         content: dict[str, Any] = asdict(record)
         with self.path.open("a") as file:
             file.write(json.dumps(content) + "\n")

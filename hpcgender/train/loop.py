@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from hpcgender.metrics import Scores, Tally
 from hpcgender.models.registry import create
 from hpcgender.precision import Precision
 from hpcgender.train.config import TrainConfig
-from hpcgender.train.log import EpochRecord, RunLog
+from hpcgender.train.log import EpochRecord, RunLog, epoch_line
 from hpcgender.train.optimiser import learning_rate, sgd
 from shard_tools.commands import UserError
 from shard_tools.manifest import Manifest, read_manifest
@@ -93,22 +92,23 @@ class Run:
                 improved = val.accuracy > self.best
                 self.best = max(self.best, val.accuracy)
                 if log:
-                    self.save(improved)
                     seconds = time.perf_counter() - begin
-                    log.write(
-                        EpochRecord(
-                            epoch=self.epoch,
-                            epochs=self.config.epochs,
-                            step=self.epoch * len(self.train_images),
-                            train=scores,
-                            val=val,
-                            lr=self.optimiser.param_groups[0]["lr"],
-                            images_per_s=scores.images / trained,
-                            data_wait=wait / total,
-                            seconds=seconds,
-                            eta=seconds * (self.config.epochs - self.epoch),
-                        )
+                    record = EpochRecord(
+                        epoch=self.epoch,
+                        epochs=self.config.epochs,
+                        step=self.epoch * len(self.train_images),
+                        train=scores,
+                        val=val,
+                        lr=self.optimiser.param_groups[0]["lr"],
+                        images_per_s=scores.images / trained,
+                        data_wait=wait / total,
+                        seconds=seconds,
+                        eta=seconds * (self.config.epochs - self.epoch),
                     )
+                    # In this order nothing is lost by a kill: a record without its checkpoint is dropped on resuming.
+                    log.write(record)
+                    self.save(improved)
+                    print(epoch_line(record), flush=True)
             if log:
                 print(f"best validation accuracy {self.best:.2%}, its weights are {self.checkpoints / 'best.pt'}")
         finally:
@@ -137,8 +137,7 @@ class Run:
     def open_log(self) -> RunLog:
         """Makes the run directory, says what is about to be trained, and opens the log."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        config = {**asdict(self.config), "data": str(self.config.data), "runs": str(self.config.runs)}
-        (self.config.run_dir / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+        (self.config.run_dir / "config.json").write_text(json.dumps(self.config.plain(), indent=1) + "\n")
         images = {name: split.samples for name, split in self.manifest.splits.items()}
         print(
             f"{'going on with' if self.epoch else 'training'} {self.config.run_dir}: {self.config.model} at "
@@ -157,7 +156,7 @@ class Run:
             "epoch": self.epoch,
             "step": self.epoch * len(self.train_images),
             "best": self.best,
-            "config": {**asdict(self.config), "data": str(self.config.data), "runs": str(self.config.runs)},
+            "config": self.config.plain(),
             "manifest": self.manifest.sha256,
             "revision": git_revision(),
         }
@@ -171,7 +170,7 @@ class Run:
         content = read_checkpoint(path)
         if content["manifest"] != self.manifest.sha256:
             raise UserError(f"{path} was trained on other data than {self.config.data}: give that, or another --name")
-        for field, value in asdict(self.config).items():
+        for field, value in self.config.plain().items():
             if field not in MAY_CHANGE and content["config"][field] != value:
                 raise UserError(
                     f"{path} was trained with --{field.replace('_', '-')} {content['config'][field]}, not {value}: "

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from hpcgender.metrics import Scores
 from hpcgender.models.registry import create
 from hpcgender.train.config import TrainConfig
-from hpcgender.train.log import EpochRecord, duration, epoch_line
+from hpcgender.train.log import EpochRecord, RunLog, duration, epoch_line
 from hpcgender.train.optimiser import learning_rate, sgd
 
 
@@ -36,6 +37,35 @@ def test_the_epoch_line() -> None:
 )
 def test_durations(seconds: float, said: str) -> None:
     assert duration(seconds) == said
+
+
+def record(epoch: int) -> EpochRecord:
+    scores = Scores(10, 0.5, 0.9, {"female": 0.9, "male": 0.9}, 0.9)
+    return EpochRecord(
+        epoch=epoch,
+        epochs=9,
+        step=epoch,
+        train=scores,
+        val=scores,
+        lr=0.1,
+        images_per_s=1,
+        data_wait=0,
+        seconds=1,
+        eta=1,
+    )
+
+
+def test_a_log_gone_on_with_drops_what_came_after_the_checkpoint(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, 0, 0)
+    for epoch in (1, 2, 3):
+        log.write(record(epoch))
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "val": {"lo')  # killed while it wrote
+    log = RunLog(tmp_path, 2, 2)
+    log.write(record(3))
+    log.close()
+    assert [json.loads(line)["epoch"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
 
 
 def test_the_learning_rate_rises_then_falls_by_half_a_cosine() -> None:

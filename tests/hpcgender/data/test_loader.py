@@ -142,6 +142,21 @@ def test_a_flip_mirrors_the_image(shards: Path) -> None:
     assert torch.equal(flipped[0][1].flip(3), plain[0][1])
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
+def test_a_gpu_sees_what_a_cpu_sees(shards: Path) -> None:
+    manifest = read_manifest(shards)
+    device = torch.device("cuda", 0)
+    options = {"batch_size": 24, "image_size": 40, "augmentation": LIGHT, "seed": 9}
+    loader = Loader(manifest, "train", ranks=Ranks(0, 1, device), **options)  # type: ignore[arg-type]
+    with closing(loader):
+        on_gpu = [(b.samples, b.images.cpu(), b.gender.cpu()) for b in loader.epoch(1)]
+    for (samples, images, gender), expected in zip(on_gpu, load(shards), strict=True):
+        assert np.array_equal(samples, expected[0])
+        assert torch.equal(gender, expected[2])
+        assert (images - expected[1]).abs().mean() < 0.02  # nvJPEG rounds otherwise than libjpeg-turbo
+
+
 def test_stopping_in_the_middle_leaves_the_loader_usable(shards: Path) -> None:
     loader = Loader(
         read_manifest(shards), "train", batch_size=16, image_size=40, ranks=Ranks(0, 1, CPU), augmentation=LIGHT
