@@ -6,13 +6,15 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+usage() { sed -n '2,5s/^# \{0,1\}//p' "$0"; }
 images='' count=2000 epochs=4
 while [ $# -gt 0 ]; do
     case $1 in
     --images) images=${2:?--images needs a directory} ;;
     --count) count=${2:?--count needs a number} ;;
     --epochs) epochs=${2:?--epochs needs a number} ;;
-    *) sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    -h | --help) usage; exit ;;
+    *) usage >&2; exit 2 ;;
     esac
     shift 2
 done

@@ -9,10 +9,11 @@ from shard_tools.commands import UserError
 from shard_tools.sources import ImageDirectory, Record
 
 GENDERS = {"female": 0, "woman": 0, "women": 0, "f": 0, "male": 1, "man": 1, "men": 1, "m": 1}
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"} | {
-    "test": "test",
-    "testing": "test",
-}
+SPLITS = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
 
 
 @dataclass(kw_only=True)

@@ -1,5 +1,6 @@
 """Several local nodes: real agents and ranks, started, failing, asked to stop, and all gone afterwards."""
 
+import contextlib
 import os
 import shlex
 import signal
@@ -63,8 +64,11 @@ def start_launcher(directory: Path) -> "tuple[subprocess.Popen[str], list[int]]"
 
 def family(pid: int) -> list[int]:
     """All running descendants of a process."""
-    listing = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True, timeout=10).stdout
-    pairs = [(int(child), int(parent)) for child, parent in map(str.split, listing.splitlines())]
+    pairs = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            parent = stat.read_text().rpartition(")")[2].split()[1]
+            pairs.append((int(stat.parent.name), int(parent)))
     found, new = [], [pid]
     while new:
         new = [child for child, parent in pairs if parent in new]

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,8 @@ def test_other_tools_read_the_shards(utkface: Path, tmp_path: Path) -> None:
 def test_the_idx_is_what_dalis_own_tool_writes(utkface: Path, tmp_path: Path) -> None:
     pack(Utkface(images=utkface, out=tmp_path / "out"))
     tar = tmp_path / "out" / "train" / "train-000000.tar"
-    subprocess.run(["wds2idx", tar, tmp_path / "expected.idx"], capture_output=True, check=True)
+    wds2idx = Path(sys.executable).with_name("wds2idx")
+    subprocess.run([wds2idx, tar, tmp_path / "expected.idx"], capture_output=True, check=True)
     assert tar.with_suffix(".idx").read_text() == (tmp_path / "expected.idx").read_text()
 
 
