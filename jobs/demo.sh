@@ -4,7 +4,6 @@
 #   bash jobs/demo.sh --images DIR    on your own images with UTKFace's names
 # Further options: --count N (faces drawn) and --epochs N.
 set -euo pipefail
-cd "$(dirname "$0")/.."
 
 usage() { sed -n '2,5s/^# \{0,1\}//p' "$0"; }
 images='' count=2000 epochs=4
@@ -22,6 +21,8 @@ if [ -n "$images" ] && [ ! -d "$images" ]; then
     echo "demo: no directory $images: give the one with the images as --images" >&2
     exit 2
 fi
+[ -z "$images" ] || images=$(realpath "$images")
+cd "$(dirname "$0")/.."
 
 bash jobs/install.sh
 . .venv/bin/activate
@@ -38,7 +39,7 @@ if [ -z "$images" ]; then
     name=demo images=data/demo-faces source=morph
     tell 1 "draw $count faces" $images && shard-tools synthetic --out $images --count "$count" --size 64 --workers "$(nproc)"
 else
-    name=demo-$(basename "$(realpath "$images")") source=utkface
+    name=demo-$(basename "$images") source=utkface
     printf '\n[1/6] the images of %s\n' "$images"
 fi
 data=data/$name run=runs/$name
