@@ -31,7 +31,7 @@ def main(*command: str) -> NoReturn:
     """Runs the named command, or the one that the first argument names, and exits with its code.
 
     OpenMP's threads sleep while they wait unless the user says otherwise: on a shared node, spinning ones take the
-    cores from those they wait for (training on two busy cores ran at a third of its speed).
+    cores from those they wait for.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(run_command("hpcgender", COMMANDS, [*command, *sys.argv[1:]]))
