@@ -46,11 +46,6 @@ class Ranks:
         dist.gather_object(value, values)
         return values or []
 
-    def barrier(self) -> None:
-        """Waits for all ranks."""
-        if self.world_size > 1:
-            dist.barrier()
-
 
 @contextmanager
 def process_group() -> Iterator[Ranks]:

@@ -13,13 +13,15 @@ from shard_tools.manifest import CLASSES
 
 @dataclass(frozen=True)
 class Scores:
-    """Means over images. `loss` is cross-entropy in nats; accuracies are parts of 1, nan where there is no image."""
+    """Means over images; nan if there is none. `loss` is cross-entropy in nats; accuracies are parts of 1."""
 
     images: int
     loss: float
     accuracy: float
     class_accuracy: dict[str, float]
+    """Of each class that has images."""
     balanced_accuracy: float
+    """The mean of these."""
 
 
 class Tally:
@@ -41,12 +43,12 @@ class Tally:
         """The scores over all ranks. Every rank must ask."""
         sums = ranks.sum(self.sums.clone())
         loss, correct, images = sums.sum(0).tolist()
-        by_class = (sums[:, 1] / sums[:, 2]).tolist()
+        by_class = {name: right / of for name, (_, right, of) in zip(CLASSES, sums.tolist(), strict=True) if of}
         nan = float("nan")
         return Scores(
             images=int(images),
             loss=loss / images if images else nan,
             accuracy=correct / images if images else nan,
-            class_accuracy=dict(zip(CLASSES, by_class, strict=True)),
-            balanced_accuracy=sum(by_class) / len(by_class),
+            class_accuracy=by_class,
+            balanced_accuracy=sum(by_class.values()) / len(by_class) if by_class else nan,
         )

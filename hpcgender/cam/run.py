@@ -15,6 +15,7 @@ from hpcgender.cam.sheet import Panel, draw_sheet
 from hpcgender.checkpoint import Trained
 from hpcgender.data.order import Samples
 from hpcgender.evaluate.inputs import gather_in_order, open_inputs
+from shard_tools.commands import UserError
 from shard_tools.manifest import Index
 
 Faces = dict[int, npt.NDArray[np.uint8]]
@@ -26,6 +27,10 @@ def cam(config: CamConfig) -> None:
     with open_inputs(config) as inputs:
         ranks, trained, index = inputs.ranks, inputs.trained, inputs.loader.index
         chosen = examples(index["gender"], config.examples, len(trained.classes))
+        if not len(chosen):
+            raise UserError(
+                f"{config.split} in {config.data} has no image of known gender: there is nothing to average"
+            )
         faces = FaceSums(len(trained.classes), trained.image_size, ranks.device)
         samples: list[Samples] = []
         maps: list[Maps] = []
@@ -74,10 +79,12 @@ def write_results(
             gender = trained.classes[row["gender"]] if row["gender"] >= 0 else ""
             writer.writerow((row["key"].decode(), gender, f"{evidence:.6f}"))
     averages = class_averages(maps, index["gender"], len(trained.classes))
-    female, male = averages
-    arrays: dict[str, Any] = {"difference": male.mean - female.mean}
+    arrays: dict[str, Any] = {}
     for name, average, face in zip(trained.classes, averages, mean_faces, strict=True):
-        arrays |= {name: average.mean, f"count_{name}": average.count, f"face_{name}": face}
+        if average.count:
+            arrays |= {name: average.mean, f"count_{name}": average.count, f"face_{name}": face}
+    if all(average.count for average in averages):
+        arrays["difference"] = averages[1].mean - averages[0].mean
     np.savez(config.out_dir / "averages.npz", **arrays)
     draw_sheet(
         config.out_dir / "sheet.png",
@@ -91,6 +98,7 @@ def write_results(
                 if index["gender"][sample] == value
             ]
             for value, name in enumerate(trained.classes)
+            if averages[value].count
         ],
         trained.classes,
     )
@@ -109,10 +117,13 @@ def said(activation: npt.NDArray[np.float32], trained: Trained) -> str:
 def average_panels(
     classes: tuple[str, ...], averages: list[Average], mean_faces: npt.NDArray[np.float64]
 ) -> list[Panel]:
-    """The average of each class over its mean face, and their difference over the mean of both."""
+    """The average of each class over its mean face, and their difference over the mean of both; of those there are."""
     panels = [
         Panel(f"average {name} (n={average.count})", face, average.mean)
         for name, average, face in zip(classes, averages, mean_faces, strict=True)
+        if average.count
     ]
+    if len(panels) < len(classes):
+        return panels
     difference = averages[1].mean - averages[0].mean
     return [*panels, Panel(f"{classes[1]} minus {classes[0]}", mean_faces.mean(0), difference)]

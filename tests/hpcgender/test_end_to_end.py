@@ -208,3 +208,31 @@ def test_heat_maps_of_two_processes_are_those_of_one(
         assert averages[f"count_{name}"] == np.count_nonzero(gender == value)
         np.testing.assert_array_equal(averages[f"face_{name}"], two_averages[f"face_{name}"])
     np.testing.assert_allclose(averages["difference"], averages["male"] - averages["female"])
+
+
+def test_a_split_of_one_class_is_measured_and_drawn_as_far_as_it_goes(
+    trained: tuple[Path, str], run: Run, faces: Path, tmp_path: Path
+) -> None:
+    for face in sorted(faces.glob("*M??.JPG"))[:10]:
+        (tmp_path / "men").mkdir(exist_ok=True)
+        (tmp_path / "men" / face.name).write_bytes(face.read_bytes())
+    packed = run(
+        "shard_tools", "pack", "morph", "--images", tmp_path / "men", "--out", tmp_path / "p", "--val", 0, "--test", 1
+    )
+    assert packed.returncode == 0, packed.stderr
+    options = (
+        "--checkpoint",
+        trained[0] / "checkpoints" / "best.pt",
+        "--data",
+        tmp_path / "p",
+        "--out",
+        tmp_path / "o",
+    )
+    for command in ("evaluate", "cam"):
+        done = run(f"hpcgender.{command}", *options)
+        assert done.returncode == 0, done.stderr
+    scores = json.loads((tmp_path / "o" / "scores.json").read_text(), parse_constant=pytest.fail)
+    assert scores["images"] == 10
+    assert scores["class_accuracy"] == {"male": scores["accuracy"]}
+    assert set(np.load(tmp_path / "o" / "averages.npz")) == {"male", "count_male", "face_male"}
+    assert (tmp_path / "o" / "sheet.png").exists()
