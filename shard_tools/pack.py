@@ -7,8 +7,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,13 +55,20 @@ def pack(source: Source) -> None:
             root=partial,
             source=type(source).__name__.lower(),
             convention=source.convention,
-            seed=source.seed,
+            options=options_of(source),
             classes=CLASSES,
             splits=write_splits(source, partial, samples, splits),
             quarantined=len(rejected),
         )
         write_manifest(manifest)
     summarise(source, manifest, len(np.unique(groups)), moved)
+
+
+def options_of(source: Source) -> dict[str, Any]:
+    """The options that decide what is packed, without paths: what the manifest says of how it came about."""
+    transient = {"workers", "task", "dry_run"}
+    values = {field.name: getattr(source, field.name) for field in fields(source) if field.name not in transient}
+    return {name: value for name, value in values.items() if not isinstance(value, Path)}
 
 
 def check(source: Source) -> None:
@@ -132,7 +140,7 @@ def write_splits(source: Source, root: Path, samples: list[Sample], splits: Ints
         chosen = [samples[i] for i in np.random.default_rng([source.seed, 1, number]).permutation(members)]
         with SplitWriter(root, name, int(source.shard_mb * 1e6)) as writer:
             for sample in track(chosen, len(chosen), f"packing {name}"):
-                writer.write(sample.record, sample.key, sample.fingerprint.extension, source.read(sample.record))
+                writer.write(sample.record, sample.key, sample.fingerprint, source.read(sample.record))
             written[name] = writer.close()
     return written
 

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from shard_tools.images import Fingerprint
 from shard_tools.manifest import CLASSES, Shard, Split, index_dtype
 from shard_tools.sources import Record
 
@@ -33,7 +34,7 @@ class SplitWriter:
         self.split = split
         self.shard_bytes = shard_bytes
         self.shards: list[Shard] = []
-        self.rows: list[tuple[int, int, int, int, float, int, bytes, bytes, bytes]] = []
+        self.rows: list[tuple[int, int, int, int, float, int, int, int, bytes, bytes, bytes]] = []
         self.tar: BinaryIO | None = None
         (root / split).mkdir(parents=True)
 
@@ -44,7 +45,7 @@ class SplitWriter:
         if self.tar:
             self.tar.close()
 
-    def write(self, record: Record, key: str, extension: str, encoded: bytes) -> None:
+    def write(self, record: Record, key: str, seen: Fingerprint, encoded: bytes) -> None:
         """Appends one sample; starts a new shard when it would pass the size asked for."""
         labels = {
             "age": record.age,
@@ -55,7 +56,7 @@ class SplitWriter:
             "subject": record.subject,
         }
         label_bytes = json.dumps(labels, ensure_ascii=False, separators=(",", ":")).encode()
-        image_name, label_name = f"{key}.{extension}", f"{key}.json"
+        image_name, label_name = f"{key}.{seen.extension}", f"{key}.json"
         members = member(image_name, encoded) + member(label_name, label_bytes)
         if self.tar and self.position + len(members) + len(END) > self.shard_bytes:
             self.finish_shard()
@@ -68,7 +69,7 @@ class SplitWriter:
         self.hash.update(members)
         self.position += len(members)
         self.idx.append(
-            f"{extension} {offset} {len(encoded)} {image_name} json {label_offset} {len(label_bytes)} {label_name}"
+            f"{seen.extension} {offset} {len(encoded)} {image_name} json {label_offset} {len(label_bytes)} {label_name}"
         )
         self.rows.append(
             (
@@ -78,6 +79,8 @@ class SplitWriter:
                 record.gender,
                 record.age,
                 record.row,
+                seen.content,
+                seen.appearance,
                 key.encode(),
                 record.subject.encode(),
                 record.group.encode(),
@@ -111,7 +114,7 @@ class SplitWriter:
         """Finishes the last shard and writes the index; the split is complete."""
         if self.tar:
             self.finish_shard()
-        widths = [max((len(row[column]) for row in self.rows), default=1) for column in (6, 7, 8)]  # type: ignore[arg-type]
+        widths = [max((len(row[column]) for row in self.rows), default=1) for column in (8, 9, 10)]  # type: ignore[arg-type]
         index = np.array(self.rows, dtype=index_dtype(*widths))
         path = self.root / self.split / "index.npy"
         np.save(path, index)

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from shard_tools.commands import UserError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One image of a source and what the source says of it, in hpcgender's conventions."""
 
     row: int
     """Number of the image in the source's own order."""
     name: str
-    """Where the source has it: a path below its directory."""
+    """Where the source has it: a path below its directory, or the key of a record."""
     gender: int = -1
     """0 female, 1 male, -1 unknown."""
     age: float = -1.0
@@ -31,24 +31,47 @@ class Record:
     """The source's own split (train, val or test); empty if it has none."""
     rejected: str = ""
     """Why the source cannot label this image; empty if it can."""
+    at: int = -1
+    """Where `read` finds the image if its name does not say: the offset of a record, say."""
 
 
 @dataclass(kw_only=True)
 class Source:
-    """What to pack and how: the options that every source shares. A source adds its own and says how to read it."""
+    """What to pack and how: the options that every source shares. A source adds its own and says how to read it.
+
+    A source is pickled to reach the processes that read it: what it opens, it opens when first asked to read.
+    """
 
     out: Path
-    """Directory to write; must not exist or be empty."""
+    """Directory to write. It must not exist or be empty, or hold the same pack unfinished, which then goes on."""
     val: float = 0.1
     """Share of the images for validation."""
     test: float = 0.1
     """Share of the images for testing; what val and test leave is for training."""
     seed: int = 0
-    """Draws the split and the order of the images in the shards."""
+    """Draws the splits, the balance and the order of the images in the shards."""
+    order: Literal["shuffled", "source"] = "shuffled"
+    """How images lie in the shards: in a random order over the whole split, or as in the source."""
+    balance: Literal["none", "equal"] = "none"
+    """equal takes as many women as men in each split, of as many subjects as possible, and leaves the rest out."""
+    near_duplicates: bool = True
+    """Keep pictures that look the same in one split, as byte-identical ones always are."""
+    contradictions: Literal["keep", "drop"] = "keep"
+    """drop leaves out copies of one picture that are labelled both female and male."""
+    resize: int | None = None
+    """Shorter side in pixels that larger images are shrunk to, as JPEG; without, the original bytes are packed."""
+    quality: int | None = None
+    """JPEG quality, 1 to 95, of images that are encoded anew; 95 with --resize alone."""
+    decode: bool = True
+    """Decode every image once, to leave out what is damaged."""
     shard_mb: float = 64.0
     """Size of a shard in MB (10^6 bytes)."""
     workers: int = 2
-    """Threads that read and decode."""
+    """Processes that read, decode and write."""
+    task: str = ""
+    """K/N looks at part K of N only, as one task of an array job; then `shard-tools finalize OUT` joins the parts."""
+    dry_run: bool = False
+    """Print what would be packed and write nothing."""
 
     @property
     def convention(self) -> str:
@@ -60,8 +83,15 @@ class Source:
         raise NotImplementedError
 
     def read(self, record: Record) -> bytes:
-        """The encoded image of a record."""
+        """The encoded image of a record, of which only `row`, `name` and `at` are filled in.
+
+        Raises OSError or ImageError if that cannot be had; then the image goes to quarantine.
+        """
         raise NotImplementedError
+
+    def remarks(self) -> list[str]:
+        """What was noticed while listing, a line each: labels that disagree, fixes applied. Called after `records`."""
+        return []
 
 
 @dataclass(kw_only=True)
