@@ -134,5 +134,5 @@ def read_manifest(root: Path) -> Manifest:
         }
         classes = tuple(content.pop("classes"))
         return Manifest(root=root, classes=classes, splits=splits, sha256=hashlib.sha256(raw).hexdigest(), **content)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}): pack the data set again") from None
