@@ -15,6 +15,9 @@ COMMANDS = {
     "pack utkface": Command("shard_tools.sources.utkface:Utkface", PACK, "pack images with UTKFace's names"),
     "pack morph": Command("shard_tools.sources.morph:Morph", PACK, "pack images with MORPH's names"),
     "pack folders": Command("shard_tools.sources.folders:Folders", PACK, "pack one folder of images a class"),
+    "finalize": Command(
+        "shard_tools.pack:FinalizeConfig", "shard_tools.pack:finalize", "join the parts that tasks looked at"
+    ),
 }
 
 

@@ -15,7 +15,7 @@ EXIT_BAD_INPUT = 2
 """Exit code for what the user can mend: input or configuration. 0 is done, 99 asks for a requeue, 1 is the rest."""
 
 
-ENVIRONMENT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+ENVIRONMENT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a disk and its permissions can refuse: the user's to mend, not a bug."""
 
 

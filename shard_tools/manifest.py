@@ -6,6 +6,8 @@ A packed data set is a directory
     <split>/<split>-000000.tar   WebDataset shards: <key>.jpg, <key>.json, <key>.jpg, ...
     <split>/<split>-000000.idx   the same for DALI's own reader (wds2idx, version 1.2)
     <split>/index.npy            a structured array, one row a sample, in the order of the shards
+    summary.txt                  what the packer said of it
+    quarantine/, contradictions.csv   what was left out and why, and labels that contradict each other, if any
 
 whose index every reader memory-maps: it finds any sample's bytes without reading the tars.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -112,7 +115,12 @@ def write_manifest(manifest: Manifest) -> None:
     content = asdict(manifest)
     del content["root"], content["sha256"]
     text = json.dumps({"format": FORMAT, "version": VERSION, **content}, indent=1) + "\n"
-    (manifest.root / MANIFEST).write_text(text)
+    partial = manifest.root / f".{MANIFEST}.partial"
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(manifest.root / MANIFEST)
 
 
 def read_manifest(root: Path) -> Manifest:

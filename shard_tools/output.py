@@ -10,11 +10,11 @@ from pathlib import Path
 from shard_tools.commands import UserError, one_line
 
 
-def check_empty(out: Path) -> None:
-    """Raises UserError unless `out` does not exist or is an empty directory."""
+def check_empty(out: Path, besides: str = "") -> None:
+    """Raises UserError unless `out` does not exist or is a directory with nothing in it besides one name."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: give a directory as --out")
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and any(path.name != besides for path in out.iterdir()):
         raise UserError(f"{out} is not empty: remove it or give another --out")
 
 

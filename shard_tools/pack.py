@@ -1,167 +1,252 @@
-"""Packs a source: looks at every image, deals them to splits, writes the shards, and the manifest last."""
+"""Packs a source: lists it, looks at every image, plans what goes where, writes the shards, and the manifest last.
+
+All that is done is kept in `<out>/.packing` until the manifest is there, so the same command started again goes on
+where it was killed, and ends with the same bytes.
+"""
 
 from __future__ import annotations
 
-import csv
+import dataclasses
+import itertools
 import re
+import tempfile
 from collections import Counter
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
+import tyro
 
-from shard_tools.commands import UserError
-from shard_tools.images import Fingerprint, ImageError, fingerprint
-from shard_tools.manifest import CLASSES, Manifest, Split, write_manifest
-from shard_tools.output import check_empty, new_directory
-from shard_tools.progress import track
-from shard_tools.sources import Record, Source
-from shard_tools.split import Ints, keep_own_splits, linked_groups, split_groups
-from shard_tools.writer import SplitWriter
+from shard_tools import unfinished
+from shard_tools.catalogue import Catalogue, gather
+from shard_tools.commands import ENVIRONMENT, UserError
+from shard_tools.look import Chunk, Work, list_source, look
+from shard_tools.manifest import CLASSES, MANIFEST, Manifest, Shard, Split, write_manifest
+from shard_tools.plan import Plan, make_plan
+from shard_tools.progress import progress
+from shard_tools.quarantine import write_contradictions, write_quarantine
+from shard_tools.sources import Source
+from shard_tools.workers import Workers
+from shard_tools.writer import jobs_of, write_index, write_shard
 
-SPLITS = ("train", "val", "test")
-MAX_KEY = 80  # a ustar name has at most 100 bytes
+SHOWN = 12
+"""Remarks of a source that are printed; the summary has all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """An image that will be packed."""
+@dataclass(frozen=True, kw_only=True)
+class FinalizeConfig:
+    """Joins the parts that `shard-tools pack SOURCE --task K/N` looked at into one data set."""
 
-    record: Record
-    fingerprint: Fingerprint
-    key: str
+    out: Annotated[Path, tyro.conf.Positional]
+    """Directory that the parts were packed into."""
+    workers: int = 2
+    """Processes that read and write."""
 
 
 def pack(source: Source) -> None:
-    """Packs `source` into `source.out`; nothing is left there unless all went well."""
-    check(source)
-    records = list(source.records())
-    samples, rejected = look(source, records)
-    if not samples:
-        raise UserError(f"none of {len(records)} images can be used, the first because {rejected[0][1]}")
-    groups = linked_groups(
-        np.array([s.fingerprint.content for s in samples], dtype=np.uint64),
-        np.array([s.fingerprint.appearance for s in samples], dtype=np.uint64),
-        np.array([s.record.subject for s in samples]),
-    )
-    splits, moved = assign_splits(source, samples, groups)
+    """Packs `source` into `source.out`, or the part of it that `source.task` says; raises UserError."""
+    part, parts = check(source)
+    if source.dry_run:
+        with tempfile.TemporaryDirectory(prefix="shard-tools-") as scratch:
+            work = Work(source, Path(scratch))
+            with Workers(_shared(work), source.workers) as workers:
+                chunks = list_source(work)
+                _look(workers, chunks)
+                gather(work, chunks)
+                with Catalogue(work.directory) as catalogue:
+                    print("\n".join(summary(source, catalogue, make_plan(source, catalogue))))
+                    print("nothing was written: a dry run")
+        return
+    if (source.out / MANIFEST).exists() and (source.out / unfinished.NAME).exists():
+        unfinished.finish(source.out / unfinished.NAME)  # killed after the last step but one
+        print(f"{source.out} was packed already")
+        return
+    fresh = not (source.out / unfinished.NAME).exists()
+    with _disk_errors(source.out):
+        work = Work(source, unfinished.begin(source, parts))
+        with Workers(_shared(work), source.workers) as workers:
+            try:
+                chunks = list_source(work, part, parts)
+            except UserError:
+                if fresh:
+                    unfinished.abandon(source.out)
+                raise
+            mine = chunks[part::parts]
+            _look(workers, mine)
+            if parts == 1:
+                _complete(work, workers, chunks)
+                return
+    images = sum(chunk.size for chunk in mine)
+    print(f"looked at part {part + 1} of {parts}, {images} images; after all parts: shard-tools finalize {source.out}")
 
-    with new_directory(source.out) as partial:
-        write_quarantine(partial, rejected)
-        manifest = Manifest(
-            root=partial,
-            source=type(source).__name__.lower(),
-            convention=source.convention,
-            options=options_of(source),
-            classes=CLASSES,
-            splits=write_splits(source, partial, samples, splits),
-            quarantined=len(rejected),
-        )
-        write_manifest(manifest)
-    summarise(source, manifest, len(np.unique(groups)), moved)
+
+def finalize(config: FinalizeConfig) -> None:
+    """Joins the parts of a pack that was run as tasks; UserError if any is missing."""
+    if config.workers < 1:
+        raise UserError("--workers must be positive")
+    source, parts = unfinished.restore(config.out, config.workers)
+    with _disk_errors(config.out):
+        work = Work(source, config.out / unfinished.NAME)
+        chunks = list_source(work)
+        missing = sorted({chunk.number % parts + 1 for chunk in chunks if not work.looked(chunk, ".rows").exists()})
+        if missing:
+            tasks = ", ".join(f"{part}/{parts}" for part in missing)
+            raise UserError(f"{config.out} lacks parts of the source as it is now: pack again with --task {tasks}")
+        with Workers(_shared(work), source.workers) as workers:
+            _complete(work, workers, chunks)
 
 
-def options_of(source: Source) -> dict[str, Any]:
-    """The options that decide what is packed, without paths: what the manifest says of how it came about."""
-    transient = {"workers", "task", "dry_run"}
-    values = {field.name: getattr(source, field.name) for field in fields(source) if field.name not in transient}
-    return {name: value for name, value in values.items() if not isinstance(value, Path)}
-
-
-def check(source: Source) -> None:
-    """Raises UserError for options that cannot work."""
+def check(source: Source) -> tuple[int, int]:
+    """Which part to pack, from 0, and of how many; raises UserError for options that cannot work."""
     if source.val < 0 or source.test < 0 or source.val + source.test > 1:
         raise UserError(
             f"--val {source.val} and --test {source.test} are not shares of all images: give 0 to 1 together"
         )
     if source.shard_mb <= 0 or source.workers < 1:
         raise UserError("--shard-mb and --workers must be positive")
-    check_empty(source.out)
+    if source.resize is not None and source.resize < 1:
+        raise UserError(f"--resize {source.resize} is no number of pixels")
+    if source.quality is not None and not 1 <= source.quality <= 95:
+        raise UserError(f"--quality {source.quality} is not from 1 to 95")
+    if not source.task:
+        return 0, 1
+    match = re.fullmatch(r"(\d+)/(\d+)", source.task)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UserError(f"--task {source.task} is not K/N with K from 1 to N, as in --task 3/16")
+    if source.dry_run:
+        raise UserError("--dry-run looks at all images: give it without --task")
+    return int(match[1]) - 1, int(match[2])
 
 
-def look(source: Source, records: list[Record]) -> tuple[list[Sample], list[tuple[Record, str]]]:
-    """Decodes every image: what can be packed, and what cannot with the reason."""
-
-    def examine(record: Record) -> Fingerprint | str:
-        if record.rejected:
-            return record.rejected
-        try:
-            return fingerprint(source.read(record))
-        except ImageError as error:
-            return str(error)
-        except OSError as error:
-            return f"it cannot be read: {error.strerror}"
-
-    samples: list[Sample] = []
-    rejected: list[tuple[Record, str]] = []
-    keys = unique_keys(records)
-    with ThreadPoolExecutor(source.workers) as pool:
-        looked = track(pool.map(examine, records), len(records), "looking at images")
-        for record, key, result in zip(records, keys, looked, strict=True):
-            if isinstance(result, str):
-                rejected.append((record, result))
-            else:
-                samples.append(Sample(record, result, key))
-    return samples, rejected
+def _shared(work: Work) -> Work:
+    """The work as the processes get it: with a source that has not opened anything."""
+    return Work(dataclasses.replace(work.source), work.directory)
 
 
-def unique_keys(records: Iterable[Record]) -> list[str]:
-    """A WebDataset key for each record: its name, without what a key must not hold, made unique by its row."""
-    keys = []
-    for record in records:
-        folder, _, file = record.name.rpartition("/")
-        stem = f"{folder}/{file.split('.', 1)[0]}" if folder else file.split(".", 1)[0]
-        keys.append(re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[-MAX_KEY:])
-    seen = Counter(keys)
-    return [
-        key if key and seen[key] == 1 else f"{key}-{record.row}".lstrip("-")
-        for key, record in zip(keys, records, strict=True)
-    ]
+@contextmanager
+def _disk_errors(out: Path) -> Iterator[None]:
+    """Turns what the disk refuses into a line for people; what was done stays."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in ENVIRONMENT:
+            raise
+        raise UserError(
+            f"cannot write {error.filename or out}: {error.strerror}; when that is mended the same command goes on"
+        ) from None
 
 
-def assign_splits(source: Source, samples: list[Sample], groups: Ints) -> tuple[Ints, int]:
-    """The number of each sample's split in SPLITS, and how many samples left the split the source had put them in."""
-    if any(sample.record.split for sample in samples):
-        own = np.array([SPLITS.index(sample.record.split or "train") for sample in samples])
-        return keep_own_splits(groups, own)
-    return split_groups(groups, (1 - source.val - source.test, source.val, source.test), source.seed), 0
+def _look(workers: Workers, chunks: list[Chunk]) -> None:
+    with progress("looking at images", sum(chunk.size for chunk in chunks)) as advance:
+        for images in workers.map(look, chunks):
+            advance(images)
 
 
-def write_splits(source: Source, root: Path, samples: list[Sample], splits: Ints) -> dict[str, Split]:
-    """Writes the shards of every split that has samples, in a seeded random order."""
-    written = {}
-    for number, name in enumerate(SPLITS):
-        members = np.flatnonzero(splits == number)
-        if not len(members):
-            continue
-        chosen = [samples[i] for i in np.random.default_rng([source.seed, 1, number]).permutation(members)]
-        with SplitWriter(root, name, int(source.shard_mb * 1e6)) as writer:
-            for sample in track(chosen, len(chosen), f"packing {name}"):
-                writer.write(sample.record, sample.key, sample.fingerprint, source.read(sample.record))
-            written[name] = writer.close()
-    return written
-
-
-def write_quarantine(root: Path, rejected: list[tuple[Record, str]]) -> None:
-    """Lists the images that were left out, with the reason, in quarantine.csv; no file if there are none."""
-    if rejected:
-        with (root / "quarantine.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(("row", "source", "reason"))
-            writer.writerows((record.row, record.name, reason) for record, reason in rejected)
-
-
-def summarise(source: Source, manifest: Manifest, groups: int, moved: int) -> None:
-    for split in manifest.splits.values():
-        counts = ", ".join(f"{count} {name}" for name, count in split.counts.items())
-        print(f"{split.name}: {split.samples} images ({counts}) in {len(split.shards)} shards")
-    total = sum(split.samples for split in manifest.splits.values())
-    print(f"{total} images in {groups} groups of the same picture or subject; no group is in two splits")
-    if moved:
-        print(f"{moved} images were moved to the split of a picture that is the same or of the same subject")
-    if manifest.quarantined:
-        print(f"{manifest.quarantined} images left out, reasons in {source.out / 'quarantine.csv'}")
+def _complete(work: Work, workers: Workers, chunks: list[Chunk]) -> None:
+    """Everything after all images were looked at."""
+    source = work.source
+    digest = gather(work, chunks)
+    with Catalogue(work.directory) as catalogue:
+        plan = make_plan(source, catalogue)
+        lines = summary(source, catalogue, plan)
+        if not plan.splits:
+            unfinished.abandon(source.out)
+            raise UserError(f"none of {catalogue.size} images can be used{_first_reason(catalogue, plan)}")
+        splits = _write(work, workers, plan, digest)
+        write_quarantine(source, catalogue, plan)
+        write_contradictions(source.out, catalogue, plan)
+    (source.out / "summary.txt").write_text("\n".join([*lines, *source.remarks()]) + "\n")
+    _remove_strangers(source.out, splits)
+    write_manifest(
+        Manifest(
+            root=source.out,
+            source=type(source).__name__.lower(),
+            convention=source.convention,
+            options=options_of(source),
+            classes=CLASSES,
+            splits=splits,
+            quarantined=len(plan.rejected),
+        )
+    )
+    unfinished.finish(work.directory)
+    print("\n".join(lines))
+    remarks = source.remarks()
+    print("\n".join(remarks[:SHOWN]), end="\n" if remarks else "")
+    if len(remarks) > SHOWN:
+        print(f"and {len(remarks) - SHOWN} remarks more in {source.out / 'summary.txt'}")
     print(f"packed into {source.out}")
+
+
+def _write(work: Work, workers: Workers, plan: Plan, digest: str) -> dict[str, Split]:
+    """Writes the shards and the indices of all splits."""
+    jobs = {split.name: list(jobs_of(split, digest)) for split in plan.splits}
+    for name, shards in jobs.items():
+        (work.directory.parent / name).mkdir(exist_ok=True)
+        shards[0].written(work).mkdir(parents=True, exist_ok=True)
+    with progress("writing shards", sum(len(split.samples) for split in plan.splits)) as advance:
+        written = workers.map(write_shard, [job for shards in jobs.values() for job in shards])
+        splits = {}
+        for split in plan.splits:
+            done: list[Shard] = []
+            for shard in itertools.islice(written, len(jobs[split.name])):
+                done.append(shard)
+                advance(shard.samples)
+            splits[split.name] = write_index(work, split, done, jobs[split.name])
+    return splits
+
+
+def _remove_strangers(out: Path, splits: dict[str, Split]) -> None:
+    """Removes what an earlier, killed run left and this one has no use for."""
+    for name in ("train", "val", "test"):
+        expected = {"index.npy"}
+        if name in splits:
+            tars = [Path(shard.file).name for shard in splits[name].shards]
+            expected |= {file for tar in tars for file in (tar, f"{tar.removesuffix('.tar')}.idx")}
+        elif not (out / name).exists():
+            continue
+        for path in (out / name).iterdir():
+            if name not in splits or path.name not in expected:
+                path.unlink()
+        if name not in splits:
+            (out / name).rmdir()
+
+
+def options_of(source: Source) -> dict[str, Any]:
+    """The options that decide what is packed, without paths: what the manifest says of how it came about."""
+    values = {f.name: getattr(source, f.name) for f in dataclasses.fields(source)}
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in unfinished.TRANSIENT and not isinstance(value, Path) and value is not None
+    }
+
+
+def summary(source: Source, catalogue: Catalogue, plan: Plan) -> list[str]:
+    """What is packed, a line each thing."""
+    turned = int(catalogue.column("turned").sum())
+    lines = [f"{catalogue.size} images of {type(source).__name__.lower()}: {source.convention}"]
+    for split in plan.splits:
+        counts = [f"{count} {name}" for name, count in split.counts.items()]
+        unknown = len(split.samples) - sum(split.counts.values())
+        counts += [f"{unknown} unknown"] if unknown else []
+        shards = len(split.bounds) - 1
+        lines.append(
+            f"{split.name}: {len(split.samples)} images ({', '.join(counts)}) in {shards} shard{'s'[: shards > 1]},"
+            f" {split.bytes / 1e6:.1f} MB"
+        )
+    lines += plan.remarks
+    if turned:
+        lines.append(f"{turned} images lie on their side and have an EXIF tag that says so: decoders turn them upright")
+    if len(plan.rejected):
+        reasons = Counter(line["rejected"] for line in catalogue.labels(plan.rejected))
+        lines.append(f"{len(plan.rejected)} images left out, listed in {Path('quarantine') / 'quarantine.csv'}:")
+        lines += [f"  {count}: {reason}" for reason, count in reasons.most_common(5)]
+    return lines
+
+
+def _first_reason(catalogue: Catalogue, plan: Plan) -> str:
+    if not len(plan.rejected):
+        return ""
+    return f", the first because {next(iter(catalogue.labels(plan.rejected[:1])))['rejected']}"

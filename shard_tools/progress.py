@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
@@ -31,9 +32,9 @@ class RateColumn(ProgressColumn):
         return Text(f"{task.speed or 0:.0f}/s")
 
 
-def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Yields the `total` items while telling stderr how far it is; `what` names the work, as in "packing train"."""
-    start = last = time.monotonic()
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Tells stderr how far the work on `total` items is: yields the function to call with the number newly done."""
     if sys.stderr.isatty():
         columns = (
             TextColumn("{task.description}"),
@@ -42,13 +43,28 @@ def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
             RateColumn(),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=Console(stderr=True)) as progress:
-            yield from progress.track(items, total=total, description=what)
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda count: bar.advance(task, count)
         return
-    for done, item in enumerate(items, 1):
-        yield item
+    start = last = time.monotonic()
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done, last
+        done += count
         now = time.monotonic()
         if now - last >= LOG_EVERY_S and done < total:
             last = now
             rate = done / (now - start)
             print(f"{what}: {done}/{total}, {rate:.0f}/s, {(total - done) / rate:.0f} s left", file=sys.stderr)
+
+    yield advance
+
+
+def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    """Yields the `total` items while telling stderr how far it is; `what` names the work, as in "drawing faces"."""
+    with progress(what, total) as advance:
+        for item in items:
+            yield item
+            advance(1)

@@ -1,128 +1,193 @@
-"""Writes the shards of one split: tars, DALI's .idx beside each, the index. Equal samples give equal bytes."""
+"""Writes shards: the tar, DALI's .idx beside it, its rows of the index. Equal samples give equal bytes."""
 
 from __future__ import annotations
 
 import hashlib
+import io
+import itertools
 import json
-import tarfile
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 import numpy as np
+from numpy.lib.format import dtype_to_descr
 
-from shard_tools.images import Fingerprint
-from shard_tools.manifest import CLASSES, Shard, Split, index_dtype
+from shard_tools import tar
+from shard_tools.catalogue import Catalogue
+from shard_tools.commands import UserError, one_line
+from shard_tools.images import ImageError, content_hash
+from shard_tools.keys import key_of, with_row
+from shard_tools.look import CHUNK, EXTENSION_NAMES, Work, write_whole
+from shard_tools.manifest import Index, Shard, Split, index_dtype
+from shard_tools.plan import SplitPlan
 from shard_tools.sources import Record
 
-BLOCK = tarfile.BLOCKSIZE
-END = bytes(2 * BLOCK)
+_decode = json.JSONDecoder().decode
+FLUSH = 4_000_000
+"""Bytes that are collected before they are hashed and written."""
 
 
-def member(name: str, content: bytes) -> bytes:
-    """A tar member in plain ustar: header, content, padding. Time, owner and mode are fixed."""
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    return info.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % BLOCK)
+@dataclass(frozen=True, slots=True)
+class ShardJob:
+    """A shard to write: its images by their numbers in the catalogue, and which of them get their row in the key."""
+
+    split: str
+    number: int
+    samples: Sequence[int]
+    repeated: Sequence[bool]
+    digest: str
+    """Of the catalogue that the numbers are of."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.split}-{self.number:06d}"
+
+    def written(self, work: Work) -> Path:
+        """Where it is noted that the shard is written, and its rows of the index wait for those of the others."""
+        return work.directory / "written" / self.digest[:16]
 
 
-class SplitWriter:
-    """Writes samples one by one into `<root>/<split>/<split>-000000.tar` and so on; `close` returns the Split."""
+def jobs_of(plan: SplitPlan, digest: str) -> Iterator[ShardJob]:
+    """The shards of a split."""
+    for number in range(len(plan.bounds) - 1):
+        part = slice(int(plan.bounds[number]), int(plan.bounds[number + 1]))
+        yield ShardJob(plan.name, number, plan.samples[part].tolist(), plan.repeated[part].tolist(), digest)
 
-    def __init__(self, root: Path, split: str, shard_bytes: int) -> None:
-        self.root = root
-        self.split = split
-        self.shard_bytes = shard_bytes
-        self.shards: list[Shard] = []
-        self.rows: list[tuple[int, int, int, int, float, int, int, int, bytes, bytes, bytes]] = []
-        self.tar: BinaryIO | None = None
-        (root / split).mkdir(parents=True)
 
-    def __enter__(self) -> SplitWriter:
-        return self
+def write_shard(work: Work, job: ShardJob) -> Shard:
+    """Writes one shard unless that is done. Raises UserError if an image is no longer what it was when looked at."""
+    out = work.directory.parent / job.split
+    path, note = out / f"{job.name}.tar", job.written(work) / f"{job.name}.json"
+    if note.exists():
+        shard = Shard(**json.loads(note.read_bytes()))
+        if path.exists() and path.stat().st_size == shard.bytes:
+            return shard
+    partial = out / f".{path.name}.{os.getpid()}.partial"
+    with Catalogue(work.directory) as catalogue, partial.open("wb") as file:
+        sha256, idx, index = _write_samples(work, job, catalogue, file)
+        size = file.tell()
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)
+    write_whole(path.with_suffix(".idx"), "".join([f"v1.2 {len(idx)}\n", *idx]).encode())
+    shard = Shard(file=f"{job.split}/{path.name}", samples=len(idx), bytes=size, sha256=sha256)
+    buffer = io.BytesIO()
+    np.save(buffer, index)
+    write_whole(note.with_suffix(".npy"), buffer.getvalue())
+    write_whole(note, json.dumps(asdict(shard)).encode())
+    return shard
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self.tar:
-            self.tar.close()
 
-    def write(self, record: Record, key: str, seen: Fingerprint, encoded: bytes) -> None:
-        """Appends one sample; starts a new shard when it would pass the size asked for."""
-        labels = {
-            "age": record.age,
-            "gender": record.gender,
-            "group": record.group,
-            "row": record.row,
-            "source": record.name,
-            "subject": record.subject,
-        }
-        label_bytes = json.dumps(labels, ensure_ascii=False, separators=(",", ":")).encode()
-        image_name, label_name = f"{key}.{seen.extension}", f"{key}.json"
-        members = member(image_name, encoded) + member(label_name, label_bytes)
-        if self.tar and self.position + len(members) + len(END) > self.shard_bytes:
-            self.finish_shard()
-        if not self.tar:
-            self.start_shard()
-        assert self.tar
-        offset = self.position + BLOCK
-        label_offset = self.position + len(members) - BLOCK * -(-len(label_bytes) // BLOCK)
-        self.tar.write(members)
-        self.hash.update(members)
-        self.position += len(members)
-        self.idx.append(
-            f"{seen.extension} {offset} {len(encoded)} {image_name} json {label_offset} {len(label_bytes)} {label_name}"
+def _write_samples(work: Work, job: ShardJob, catalogue: Catalogue, file: BinaryIO) -> tuple[str, list[str], Index]:
+    """Writes the tar of a shard; returns its SHA-256, the lines of its .idx and its rows of the index."""
+    rows = catalogue.rows(job.samples)
+    sha256 = hashlib.sha256()
+    parts: list[bytes] = []
+    pending = position = 0
+    idx: list[str] = []
+    offsets: list[int] = []
+    keys: list[bytes] = []
+    labels: list[tuple[float, int, bytes, bytes]] = []
+    extensions = [EXTENSION_NAMES[place] for place in rows["extension"].tolist()]
+    for number, repeated, at, length, content, extension, line in zip(
+        job.samples,
+        job.repeated,
+        rows["at"].tolist(),
+        rows["length"].tolist(),
+        rows["content"].tolist(),
+        extensions,
+        catalogue.lines(rows),
+        strict=True,
+    ):
+        of = _decode(line.decode())
+        encoded = _read(work, number, Record(of["row"], of["source"], at=at), length, content)
+        key = with_row(key_of(of["source"]), of["row"]) if repeated else key_of(of["source"])
+        image_name, label_name = f"{key}.{extension}", f"{key}.json"
+        image_header, label_header = image_name.encode(), label_name.encode()
+        parts += (
+            tar.header(image_header, length),
+            encoded,
+            tar.padding(length),
+            tar.header(label_header, len(line)),
+            line,
+            tar.padding(len(line)),
         )
-        self.rows.append(
-            (
-                len(self.shards),
-                offset,
-                len(encoded),
-                record.gender,
-                record.age,
-                record.row,
-                seen.content,
-                seen.appearance,
-                key.encode(),
-                record.subject.encode(),
-                record.group.encode(),
-            )
-        )
+        offset = position + tar.BLOCK
+        label_offset = position + tar.BLOCK * (tar.blocks(length) + 1)
+        size = tar.BLOCK * (tar.blocks(length) + tar.blocks(len(line)))
+        idx.append(f"{extension} {offset} {length} {image_name} json {label_offset} {len(line)} {label_name}\n")
+        offsets.append(offset)
+        keys.append(key.encode())
+        labels.append((of["age"], of["row"], of["subject"].encode(), of["group"].encode()))
+        position += size
+        pending += size
+        if pending >= FLUSH:
+            _flush(parts, sha256, file)
+            pending = 0
+    parts.append(tar.END)
+    _flush(parts, sha256, file)
 
-    def start_shard(self) -> None:
-        self.name = f"{self.split}/{self.split}-{len(self.shards):06d}"
-        self.tar = (self.root / f"{self.name}.tar").open("wb")
-        self.hash = hashlib.sha256()
-        self.position = 0
-        self.idx: list[str] = []
+    ages, row_numbers, subjects, groups = zip(*labels, strict=True)
+    index = np.empty(len(rows), dtype=index_dtype(*(max(map(len, texts)) for texts in (keys, subjects, groups))))
+    index["shard"] = job.number
+    index["offset"] = offsets
+    for name in ("length", "gender", "content", "appearance"):
+        index[name] = rows[name]
+    for name, values in (("age", ages), ("row", row_numbers), ("key", keys), ("subject", subjects), ("group", groups)):
+        index[name] = values
+    return sha256.hexdigest(), idx, index
 
-    def finish_shard(self) -> None:
-        assert self.tar
-        self.tar.write(END)
-        self.hash.update(END)
-        self.tar.close()
-        self.tar = None
-        (self.root / f"{self.name}.idx").write_text("\n".join([f"v1.2 {len(self.idx)}", *self.idx]) + "\n")
-        self.shards.append(
-            Shard(
-                file=f"{self.name}.tar",
-                samples=len(self.idx),
-                bytes=self.position + len(END),
-                sha256=self.hash.hexdigest(),
-            )
-        )
 
-    def close(self) -> Split:
-        """Finishes the last shard and writes the index; the split is complete."""
-        if self.tar:
-            self.finish_shard()
-        widths = [max((len(row[column]) for row in self.rows), default=1) for column in (8, 9, 10)]  # type: ignore[arg-type]
-        index = np.array(self.rows, dtype=index_dtype(*widths))
-        path = self.root / self.split / "index.npy"
-        np.save(path, index)
-        counts = {name: int(np.count_nonzero(index["gender"] == value)) for value, name in enumerate(CLASSES)}
-        return Split(
-            name=self.split,
-            samples=len(index),
-            counts=counts,
-            shards=tuple(self.shards),
-            index_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        )
+def _read(work: Work, number: int, record: Record, length: int, content: int) -> bytes:
+    """The image of a record, checked to be the one that was looked at."""
+    try:
+        if work.reencodes:
+            with work.encoded(number // CHUNK).open("rb") as file:
+                encoded = os.pread(file.fileno(), length, record.at)
+        else:
+            encoded = work.source.read(record)
+        if len(encoded) == length and content_hash(encoded) == content:
+            return encoded
+        what = "is not what it was when it was looked at"
+    except (OSError, ImageError) as error:
+        what = f"could be read before but not now: {one_line(error)}"
+    for path in work.directory.glob(f"looked/{number // CHUNK:06d}-*"):
+        path.unlink()
+    raise UserError(f"{record.name} {what}; run the same command again to look at it again")
+
+
+def _flush(parts: list[bytes], sha256: hashlib._Hash, file: BinaryIO) -> None:
+    block = b"".join(parts)
+    sha256.update(block)
+    file.write(block)
+    parts.clear()
+
+
+def write_index(work: Work, plan: SplitPlan, shards: Sequence[Shard], jobs: Sequence[ShardJob]) -> Split:
+    """Joins the index rows of a split's shards, whose files are all written; the split is complete."""
+    parts = [job.written(work) / f"{job.name}.npy" for job in jobs]
+    dtypes = [np.load(part, mmap_mode="r").dtype for part in parts]
+    dtype = index_dtype(*(max(dtype[name].itemsize for dtype in dtypes) for name in ("key", "subject", "group")))
+    path = work.directory.parent / plan.name / "index.npy"
+    head = io.BytesIO()
+    description = {"descr": dtype_to_descr(dtype), "fortran_order": False, "shape": (len(plan.samples),)}
+    np.lib.format.write_array_header_1_0(head, description)
+    sha256 = hashlib.sha256()
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        for block in itertools.chain([head.getvalue()], (np.load(part).astype(dtype).tobytes() for part in parts)):
+            sha256.update(block)
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)
+    return Split(
+        name=plan.name,
+        samples=len(plan.samples),
+        counts=plan.counts,
+        shards=tuple(shards),
+        index_sha256=sha256.hexdigest(),
+    )

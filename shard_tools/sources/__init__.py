@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from shard_tools.commands import UserError
+from shard_tools.images import MAX_BYTES, ImageError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
@@ -111,4 +113,7 @@ class ImageDirectory(Source):
         return sorted(p.relative_to(self.images).as_posix() for p in paths)
 
     def read(self, record: Record) -> bytes:
-        return (self.images / record.name).read_bytes()
+        with (self.images / record.name).open("rb") as file:
+            if os.fstat(file.fileno()).st_size > MAX_BYTES:
+                raise ImageError(f"it has more than {MAX_BYTES} bytes")
+            return file.read()

@@ -184,7 +184,7 @@ def test_what_cannot_be_used_is_left_out_with_the_reason(utkface: Path, tmp_path
     manifest = read_manifest(tmp_path / "out")
     assert manifest.quarantined == 4
     assert sum(split.samples for split in manifest.splits.values()) == 40
-    reasons = (tmp_path / "out" / "quarantine.csv").read_text()
+    reasons = (tmp_path / "out" / "quarantine" / "quarantine.csv").read_text()
     for reason in ("runcated", "empty", "not an image", "age_gender_race_time"):
         assert reason in reasons
 

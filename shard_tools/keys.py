@@ -1,0 +1,25 @@
+"""WebDataset keys: what a sample is called in its shard."""
+
+from __future__ import annotations
+
+import re
+
+from shard_tools.tar import MAX_NAME
+
+MAX_KEY = MAX_NAME - len("+") - len(str(2**32)) - len(".jpeg")
+
+_FOREIGN = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+def key_of(name: str) -> str:
+    """The key of an image by its name in the source: without extensions, and without what a key must not hold."""
+    if name.isalnum() and name.isascii() and len(name) <= MAX_KEY:
+        return name
+    folder, _, file = name.rpartition("/")
+    stem = file.split(".", 1)[0]
+    return _FOREIGN.sub("-", f"{folder}/{stem}" if folder else stem).strip("-")[-MAX_KEY:]
+
+
+def with_row(key: str, row: int) -> str:
+    """The key of an image whose own is that of another one, too: no key holds a plus."""
+    return f"{key}+{row}"

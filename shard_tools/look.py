@@ -1,0 +1,198 @@
+"""Looks at every image of a source, in chunks: each chunk's findings are a file, so that no work is done twice.
+
+The source is listed first, into one file of records a chunk. Looking at a chunk leaves two files named after its
+number and the digest of its records: `.jsonl` with the labels as they will lie in the tar, and `.rows` with a row of
+`SEEN` for each image, renamed into place last. A chunk whose files exist is done; if its records change, so does its
+digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from shard_tools.commands import one_line
+from shard_tools.images import (
+    EXTENSIONS,
+    Fingerprint,
+    ImageError,
+    content_hash,
+    extension_of,
+    fingerprint,
+    reencode,
+)
+from shard_tools.keys import key_of
+from shard_tools.sources import Record, Source
+
+CHUNK = 2048
+"""Images of a chunk: what a killed process has to look at again, at most."""
+SPLITS = ("train", "val", "test")
+EXTENSION_NAMES = tuple(sorted(set(EXTENSIONS.values())))
+
+SEEN = np.dtype(
+    [
+        ("content", "<u8"),  # hash of the encoded bytes
+        ("appearance", "<u8"),  # hash of the picture, 0 unknown
+        ("subject", "<u8"),  # hash of the subject, 0 unknown
+        ("key", "<u8"),  # hash of the key
+        ("at", "<i8"),  # where the source finds the image, or its offset in the chunk's file of images encoded anew
+        ("start", "<u8"),  # of its line of labels
+        ("line", "<u4"),  # length of that line, bytes
+        ("length", "<u4"),  # of the encoded image, bytes
+        ("gender", "i1"),
+        ("split", "i1"),  # the source's own: place in SPLITS, -1 none
+        ("extension", "u1"),  # place in EXTENSION_NAMES
+        ("turned", "?"),  # by its EXIF tag
+        ("rejected", "?"),  # then its line of labels says why
+    ]
+)
+Seen = npt.NDArray[np.void]
+
+_quoted = json.encoder.encode_basestring
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Neighbouring records of a source: their number among the chunks, their digest, and how many there are."""
+
+    number: int
+    digest: str
+    size: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.number:06d}-{self.digest[:16]}"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the processes share: the source, and the directory of the unfinished pack."""
+
+    source: Source
+    directory: Path
+
+    def listed(self, chunk: int) -> Path:
+        """The records of a chunk: a JSON list of lists."""
+        return self.directory / "listed" / f"{chunk:06d}.json"
+
+    def looked(self, chunk: Chunk, suffix: str) -> Path:
+        """The findings of a chunk: `.rows` or `.jsonl`."""
+        return self.directory / "looked" / f"{chunk.name}{suffix}"
+
+    def encoded(self, chunk: int) -> Path:
+        """The images of a chunk that were encoded anew, one after the other."""
+        return self.directory / "encoded" / f"{chunk:06d}.bin"
+
+    @property
+    def reencodes(self) -> bool:
+        return self.source.resize is not None or self.source.quality is not None
+
+
+def list_source(work: Work, part: int = 0, parts: int = 1) -> list[Chunk]:
+    """Lists the source and returns its chunks; writes the records of those of one part, each `parts`-th from `part`."""
+    for name in ("listed", "looked", "encoded"):
+        (work.directory / name).mkdir(parents=True, exist_ok=True)
+    records = work.source.records()
+    chunks: list[Chunk] = []
+    while some := list(itertools.islice(records, CHUNK)):
+        text = _encode(some).encode()
+        chunk = Chunk(len(chunks), hashlib.sha256(text).hexdigest(), len(some))
+        if chunk.number % parts == part and not work.looked(chunk, ".rows").exists():
+            write_whole(work.listed(chunk.number), text)
+        chunks.append(chunk)
+    return chunks
+
+
+def look(work: Work, chunk: Chunk) -> int:
+    """Looks at the images of a chunk unless that is done, and returns how many they are."""
+    if work.looked(chunk, ".rows").exists():
+        return chunk.size
+    rows: list[tuple[int | bool, ...]] = []
+    lines: list[bytes] = []
+    encoded_anew: list[bytes] = []
+    start = position = 0
+    for record in (Record(*fields) for fields in json.loads(work.listed(chunk.number).read_bytes())):
+        at, length = record.at, 0
+        try:
+            encoded, seen = examine(work, record)
+        except ImageError as error:
+            seen = Fingerprint("jpg", 0, 0)
+            line = _encode({"row": record.row, "source": record.name, "rejected": str(error)}).encode()
+            rejected = True
+        else:
+            length, rejected = len(encoded), False
+            if work.reencodes:
+                encoded_anew.append(encoded)
+                at = position
+                position += length
+            line = labels_of(record)
+        rows.append(
+            (
+                seen.content,
+                seen.appearance,
+                _hash(record.subject) if record.subject else 0,
+                _hash(key_of(record.name)),
+                at,
+                start,
+                len(line),
+                length,
+                record.gender,
+                SPLITS.index(record.split) if record.split else -1,
+                EXTENSION_NAMES.index(seen.extension),
+                seen.turned,
+                rejected,
+            )
+        )
+        lines.append(line)
+        start += len(line) + 1
+    write_whole(work.looked(chunk, ".jsonl"), b"".join(line + b"\n" for line in lines))
+    if work.reencodes:
+        write_whole(work.encoded(chunk.number), b"".join(encoded_anew))
+    write_whole(work.looked(chunk, ".rows"), np.array(rows, dtype=SEEN).tobytes())
+    return chunk.size
+
+
+def examine(work: Work, record: Record) -> tuple[bytes, Fingerprint]:
+    """The image of a record as it will be packed, and its fingerprint; raises ImageError if it cannot be."""
+    source = work.source
+    if record.rejected:
+        raise ImageError(record.rejected)
+    try:
+        encoded = source.read(record)
+    except OSError as error:
+        raise ImageError(f"it cannot be read: {error.strerror or one_line(error)}") from None
+    if work.reencodes:
+        encoded = reencode(encoded, source.resize, source.quality or 95)
+    if source.decode:
+        return encoded, fingerprint(encoded, source.near_duplicates)
+    return encoded, Fingerprint(extension_of(encoded), content_hash(encoded), 0)
+
+
+def labels_of(record: Record) -> bytes:
+    """The labels of a sample as JSON, as they lie in the tar: written out, for it's done millions of times."""
+    return (
+        f'{{"age":{record.age!r},"gender":{record.gender},"group":{_quoted(record.group)},"row":{record.row},'
+        f'"source":{_quoted(record.name)},"subject":{_quoted(record.subject)}}}'
+    ).encode()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file that is whole or not there at all, even if two processes write the same one."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(content)
+    partial.rename(path)
+
+
+@lru_cache(maxsize=4096)
+def _hash(text: str) -> int:
+    """64 bits of a text, never 0."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") or 1

@@ -1,0 +1,72 @@
+"""Processes that share the work: jobs go out, results come back in order, and no worker outlives its parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection, get_context, parent_process
+from types import TracebackType
+from typing import Any, TypeVar
+
+from shard_tools.commands import UserError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+_context: Any = None
+
+
+class Workers:
+    """`count` processes that have `context`, any object that can be pickled; with 1, this process does the work."""
+
+    def __init__(self, context: Any, count: int) -> None:
+        self.context = context
+        self.pool: ProcessPoolExecutor | None = None
+        if count > 1:
+            # Spawned, not forked: a fork of a process with threads may hang.
+            self.pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_start, initargs=(context,))
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self.pool:
+            self.pool.shutdown(cancel_futures=True)
+
+    def map(self, function: Callable[[Any, Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
+        """`function(context, job)` of every job, in order. UserError if a process dies."""
+        if not self.pool:
+            yield from (function(self.context, job) for job in jobs)
+            return
+        futures = deque(self.pool.submit(_call, function, job) for job in jobs)
+        try:
+            while futures:
+                yield futures.popleft().result()
+        except BrokenProcessPool:
+            raise UserError(
+                "a worker process was killed, perhaps for its memory: run the same command again, it goes on from there"
+            ) from None
+
+
+def _start(context: Any) -> None:
+    """Prepares a worker: keeps the context, leaves Ctrl-C to the parent, and dies with it, however that dies."""
+    global _context  # noqa: PLW0603
+    _context = context
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _call(function: Callable[[Any, Job], Result], job: Job) -> Result:
+    return function(_context, job)
