@@ -10,11 +10,14 @@ from shard_tools.commands import Command, run_command
 PACK = "shard_tools.pack:pack"
 COMMANDS = {
     "synthetic": Command(
-        "shard_tools.synthetic:SyntheticConfig", "shard_tools.synthetic:draw_faces", "draw a data set of faces"
+        "shard_tools.synthetic.files:SyntheticConfig",
+        "shard_tools.synthetic.files:draw_faces",
+        "draw faces into files",
     ),
     "pack utkface": Command("shard_tools.sources.utkface:Utkface", PACK, "pack images with UTKFace's names"),
     "pack morph": Command("shard_tools.sources.morph:Morph", PACK, "pack images with MORPH's names"),
     "pack folders": Command("shard_tools.sources.folders:Folders", PACK, "pack one folder of images a class"),
+    "pack synthetic": Command("shard_tools.sources.synthetic:Synthetic", PACK, "pack drawn faces"),
     "finalize": Command(
         "shard_tools.pack:FinalizeConfig", "shard_tools.pack:finalize", "join the parts that tasks looked at"
     ),

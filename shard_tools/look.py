@@ -32,7 +32,7 @@ from shard_tools.images import (
 from shard_tools.keys import key_of
 from shard_tools.sources import Record, Source
 
-CHUNK = 2048
+CHUNK = 1024
 """Images of a chunk: what a killed process has to look at again, at most."""
 SPLITS = ("train", "val", "test")
 EXTENSION_NAMES = tuple(sorted(set(EXTENSIONS.values())))
@@ -43,7 +43,7 @@ SEEN = np.dtype(
         ("appearance", "<u8"),  # hash of the picture, 0 unknown
         ("subject", "<u8"),  # hash of the subject, 0 unknown
         ("key", "<u8"),  # hash of the key
-        ("at", "<i8"),  # where the source finds the image, or its offset in the chunk's file of images encoded anew
+        ("at", "<i8"),  # where the source finds the image, or its offset in the chunk's file of kept images
         ("start", "<u8"),  # of its line of labels
         ("line", "<u4"),  # length of that line, bytes
         ("length", "<u4"),  # of the encoded image, bytes
@@ -88,18 +88,24 @@ class Work:
         """The findings of a chunk: `.rows` or `.jsonl`."""
         return self.directory / "looked" / f"{chunk.name}{suffix}"
 
-    def encoded(self, chunk: int) -> Path:
-        """The images of a chunk that were encoded anew, one after the other."""
-        return self.directory / "encoded" / f"{chunk:06d}.bin"
+    def kept(self, chunk: int) -> Path:
+        """The images of a chunk as they will be packed, one after the other."""
+        return self.directory / "kept" / f"{chunk:06d}.bin"
 
     @property
     def reencodes(self) -> bool:
+        """Whether images are encoded anew."""
         return self.source.resize is not None or self.source.quality is not None
+
+    @property
+    def keeps(self) -> bool:
+        """Whether images are kept as they were looked at, to be packed from there."""
+        return self.reencodes or self.source.costly
 
 
 def list_source(work: Work, part: int = 0, parts: int = 1) -> list[Chunk]:
     """Lists the source and returns its chunks; writes the records of those of one part, each `parts`-th from `part`."""
-    for name in ("listed", "looked", "encoded"):
+    for name in ("listed", "looked", "kept"):
         (work.directory / name).mkdir(parents=True, exist_ok=True)
     records = work.source.records()
     chunks: list[Chunk] = []
@@ -118,7 +124,7 @@ def look(work: Work, chunk: Chunk) -> int:
         return chunk.size
     rows: list[tuple[int | bool, ...]] = []
     lines: list[bytes] = []
-    encoded_anew: list[bytes] = []
+    kept: list[bytes] = []
     start = position = 0
     for record in (Record(*fields) for fields in json.loads(work.listed(chunk.number).read_bytes())):
         at, length = record.at, 0
@@ -130,8 +136,8 @@ def look(work: Work, chunk: Chunk) -> int:
             rejected = True
         else:
             length, rejected = len(encoded), False
-            if work.reencodes:
-                encoded_anew.append(encoded)
+            if work.keeps:
+                kept.append(encoded)
                 at = position
                 position += length
             line = labels_of(record)
@@ -155,8 +161,8 @@ def look(work: Work, chunk: Chunk) -> int:
         lines.append(line)
         start += len(line) + 1
     write_whole(work.looked(chunk, ".jsonl"), b"".join(line + b"\n" for line in lines))
-    if work.reencodes:
-        write_whole(work.encoded(chunk.number), b"".join(encoded_anew))
+    if work.keeps:
+        write_whole(work.kept(chunk.number), b"".join(kept))
     write_whole(work.looked(chunk, ".rows"), np.array(rows, dtype=SEEN).tobytes())
     return chunk.size
 

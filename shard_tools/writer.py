@@ -144,8 +144,8 @@ def _write_samples(work: Work, job: ShardJob, catalogue: Catalogue, file: Binary
 def _read(work: Work, number: int, record: Record, length: int, content: int) -> bytes:
     """The image of a record, checked to be the one that was looked at."""
     try:
-        if work.reencodes:
-            with work.encoded(number // CHUNK).open("rb") as file:
+        if work.keeps:
+            with work.kept(number // CHUNK).open("rb") as file:
                 encoded = os.pread(file.fileno(), length, record.at)
         else:
             encoded = work.source.read(record)

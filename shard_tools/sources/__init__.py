@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from shard_tools.commands import UserError
 from shard_tools.images import MAX_BYTES, ImageError
@@ -44,6 +44,9 @@ class Source:
     A source is pickled to reach the processes that read it: what it opens, it opens when first asked to read.
     """
 
+    costly: ClassVar[bool] = False
+    """Whether reading an image again costs more than keeping it on disk until it is packed."""
+
     out: Path
     """Directory to write. It must not exist or be empty, or hold the same pack unfinished, which then goes on."""
     val: float = 0.1
@@ -57,7 +60,7 @@ class Source:
     balance: Literal["none", "equal"] = "none"
     """equal takes as many women as men in each split, of as many subjects as possible, and leaves the rest out."""
     near_duplicates: bool = True
-    """Keep pictures that look the same in one split, as byte-identical ones always are."""
+    """Whether pictures that look the same stay in one split, as byte-identical ones always do."""
     contradictions: Literal["keep", "drop"] = "keep"
     """drop leaves out copies of one picture that are labelled both female and male."""
     resize: int | None = None
@@ -65,7 +68,7 @@ class Source:
     quality: int | None = None
     """JPEG quality, 1 to 95, of images that are encoded anew; 95 with --resize alone."""
     decode: bool = True
-    """Decode every image once, to leave out what is damaged."""
+    """Whether to decode every image once and leave out what is damaged."""
     shard_mb: float = 64.0
     """Size of a shard in MB (10^6 bytes)."""
     workers: int = 2

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shard_tools.split import keep_own_splits, linked_groups, split_groups
+from shard_tools.split import balance, keep_own_splits, linked_groups, split_groups
 
 keys = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.sampled_from(["", "a", "b", "c"])), min_size=1)
 
@@ -42,3 +42,21 @@ def test_a_group_in_two_of_the_sources_splits_goes_to_training() -> None:
     kept, moved = keep_own_splits(np.array([0, 0, 2, 3]), np.array([1, 0, 1, 2]))
     assert kept.tolist() == [0, 0, 1, 2]
     assert moved == 1
+
+
+def test_balance_takes_one_picture_of_each_subject_before_a_second() -> None:
+    genders = np.array([0] * 6 + [1] * 12 + [-1] * 3, dtype=np.int8)
+    subjects = np.array([1, 1, 2, 2, 3, 3] + [4] * 8 + [5, 5, 6, 0] + [7] * 3, dtype=np.uint64)
+    taken = balance(genders, subjects, seed=0)
+    assert taken.tolist() == sorted(taken.tolist())
+    assert (genders[taken] == 0).sum() == 6
+    men = subjects[taken][genders[taken] == 1].tolist()
+    assert len(men) == 6
+    assert {5, 6, 0, 4} == set(men)
+    assert men.count(4) == 2  # each of the other subjects has given all it has
+    assert balance(genders, subjects, seed=0).tolist() == taken.tolist()
+    assert any(balance(genders, subjects, seed=seed).tolist() != taken.tolist() for seed in range(1, 9))
+
+
+def test_balance_of_one_class_takes_nothing() -> None:
+    assert balance(np.ones(5, dtype=np.int8), np.zeros(5, dtype=np.uint64), seed=0).tolist() == []

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from shard_tools.commands import UserError
-from shard_tools.face_canvas import Picture, Subject
-from shard_tools.face_drawing import draw_face
-from shard_tools.synthetic import SEPARATION, SPREAD, SyntheticConfig, draw_faces, sample_pictures, sample_subject
+from shard_tools.synthetic.canvas import Picture, Subject
+from shard_tools.synthetic.drawing import draw_face
+from shard_tools.synthetic.files import SyntheticConfig, draw_faces
+from shard_tools.synthetic.subjects import SEPARATION, SPREAD, sample_pictures, sample_subject
 
 SMALL = SyntheticConfig(out=Path("pictures"), count=24, seed=5, size=48)
 
@@ -117,7 +118,7 @@ def test_leaves_nothing_behind_after_an_error(
         return draw_face(subject, picture, size)
 
     calls = iter(range(100))
-    monkeypatch.setattr("shard_tools.synthetic.draw_face", failing)
+    monkeypatch.setattr("shard_tools.synthetic.files.draw_face", failing)
     with pytest.raises(error):
         draw_faces(replace(SMALL, out=tmp_path / "new"))
     assert next(calls) == 6

@@ -1,4 +1,4 @@
-"""Draws the parts of a face, back to front. Face units and curves are those of `face_canvas`."""
+"""Draws the parts of a face, back to front. Face units and curves are those of `canvas`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from shard_tools.face_canvas import (
+from shard_tools.synthetic.canvas import (
     Array,
     Canvas,
     Colour,
@@ -22,7 +22,7 @@ from shard_tools.face_canvas import (
     moved,
     scaled,
 )
-from shard_tools.face_hair import Hair, draw_back_hair, draw_front_hair
+from shard_tools.synthetic.hair import Hair, draw_back_hair, draw_front_hair
 
 
 def draw_face(subject: Subject, picture: Picture, size: int) -> Image.Image:

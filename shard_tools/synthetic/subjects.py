@@ -1,4 +1,4 @@
-"""Draws a data set of illustrated faces, for trying the whole pipeline without any person's photograph.
+"""Who is drawn, and how: subjects and their pictures as a seed has them.
 
 How hard the task is was chosen, not found. Each subject has one latent masculinity m, drawn from N(+d/2, 1) for men and
 from N(-d/2, 1) for women, and every gender-correlated trait is drawn from m plus noise of its own: gender reaches the
@@ -12,25 +12,13 @@ from __future__ import annotations
 
 import itertools
 import math
-import signal
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
-from multiprocessing import get_context
-from pathlib import Path
-from typing import Literal, TypeAlias
 
 import numpy as np
 
-from shard_tools.commands import UserError
-from shard_tools.face_canvas import Colour, Garment, Picture, Subject, mix, scaled
-from shard_tools.face_drawing import draw_face
-from shard_tools.output import new_directory
-from shard_tools.progress import track
-
-Names: TypeAlias = Literal["morph", "utkface"]
+from shard_tools.synthetic.canvas import Colour, Garment, Picture, Subject, mix, scaled
 
 SEPARATION = 3.8
 """Distance d between the mean masculinities of men and women, in standard deviations of either."""
@@ -58,27 +46,6 @@ SPREAD = {
 
 MAX_PICTURES = 6
 """Of one subject."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SyntheticConfig:
-    """Draw a data set of synthetic faces, labelled by their file names."""
-
-    out: Path
-    """Folder to draw into; must not exist yet or be empty."""
-    count: int = 2400
-    """Number of pictures. A smaller number draws the first ones of a larger number."""
-    seed: int = 0
-    """The same seed draws the same files, byte for byte."""
-    size: int = 112
-    """Side of the square pictures in pixels."""
-    names: Names = "morph"
-    """morph: subject, picture, gender, age, as in 000017_01M46.JPG. utkface: age, gender (0 male, 1 female), group of
-    drawn skin tones (0 to 4), time stamp, as in 46_0_2_20170101000500000.jpg."""
-    quality: int = 90
-    """JPEG quality, 1 to 95."""
-    workers: int = 1
-    """Number of processes. Any number draws the same files."""
 
 
 # Anchors of the drawn skin tones, from light to dark, and of hair colours, from dark to light.
@@ -249,9 +216,6 @@ def utkface_name(subject: Subject, picture: Picture) -> str:
     return f"{picture.age}_{int(not subject.man)}_{subject.tone_group}_{moment:%Y%m%d%H%M%S}000.jpg"
 
 
-_NAMING = {"morph": morph_name, "utkface": utkface_name}
-
-
 @dataclass(frozen=True)
 class Job:
     """The first `pictures` pictures of subject `subject`."""
@@ -270,50 +234,3 @@ def jobs(seed: int, count: int) -> Iterator[Job]:
         count -= pictures
         if not count:
             return
-
-
-def run_job(config: SyntheticConfig, folder: Path, job: Job) -> Job:
-    """Draws the job's pictures into `folder` and returns the job."""
-    subject = sample_subject(config.seed, job.subject)
-    for picture in sample_pictures(config.seed, subject)[: job.pictures]:
-        image = draw_face(subject, picture, config.size)
-        image.save(folder / _NAMING[config.names](subject, picture), "JPEG", quality=config.quality)
-    return job
-
-
-def _run_jobs(config: SyntheticConfig, folder: Path, todo: list[Job]) -> Iterator[Job]:
-    """Runs the jobs, in processes if there are to be several, and yields each when done."""
-    work = partial(run_job, config, folder)
-    if config.workers == 1:
-        yield from map(work, todo)
-        return
-    pool = ProcessPoolExecutor(config.workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
-    try:
-        yield from pool.map(work, todo, chunksize=8)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def check_config(config: SyntheticConfig) -> None:
-    """Raises UserError for options outside their range."""
-    ranges = {
-        "count": (1, 1_000_000),
-        "seed": (0, 2**63 - 1),
-        "size": (32, 4096),
-        "quality": (1, 95),
-        "workers": (1, 1024),
-    }
-    for name, (low, high) in ranges.items():
-        value = getattr(config, name)
-        if not low <= value <= high:
-            raise UserError(f"--{name} {value} is out of range: give {low} to {high}")
-
-
-def draw_faces(config: SyntheticConfig) -> None:
-    """Draws the data set into `config.out`."""
-    check_config(config)
-    todo = list(jobs(config.seed, config.count))
-    with new_directory(config.out) as folder:
-        drawn = (job for job in _run_jobs(config, folder, todo) for _ in range(job.pictures))
-        men = sum(job.man for job in track(drawn, config.count, "drawing"))
-    print(f"{config.count} pictures of {len(todo)} subjects, {men} of men, {config.count - men} of women: {config.out}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shard_tools.face_canvas import Array, Canvas, Colour, Picture, Subject, curve, ellipse, mix, ribbon, scaled
+from shard_tools.synthetic.canvas import Array, Canvas, Colour, Picture, Subject, curve, ellipse, mix, ribbon, scaled
 
 _SHEEN: Colour = (255, 240, 220)
 _STRANDS = (0.06, 0.17, 0.28, 0.40, 0.51, 0.62, 0.74, 0.85, 0.96)
