@@ -215,12 +215,16 @@ def _remove_strangers(out: Path, splits: dict[str, Split]) -> None:
 
 def options_of(source: Source) -> dict[str, Any]:
     """The options that decide what is packed, without paths: what the manifest says of how it came about."""
-    values = {f.name: getattr(source, f.name) for f in dataclasses.fields(source)}
+    values = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
     return {
         name: value
         for name, value in values.items()
-        if name not in unfinished.TRANSIENT and not isinstance(value, Path) and value is not None
+        if name not in unfinished.TRANSIENT and value not in (None, "", ()) and not _has_path(value)
     }
+
+
+def _has_path(value: Any) -> bool:
+    return isinstance(value, Path) or (isinstance(value, tuple) and any(map(_has_path, value)))
 
 
 def summary(source: Source, catalogue: Catalogue, plan: Plan) -> list[str]:
