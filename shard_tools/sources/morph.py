@@ -1,34 +1,184 @@
-"""MORPH: labels in file names, `065649_01M46.JPG` = subject, picture number, M or F, age."""
+"""MORPH: labels in file names, `065649_01M46.JPG` = subject, picture number, M or F, age; and more in its CSV."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from shard_tools.sources import ImageDirectory, Record
+from shard_tools.sources.morph_pictures import (
+    FIXABLE,
+    RACES,
+    Picture,
+    corrected,
+    file_of,
+    from_name,
+    photo_of,
+    read_csv,
+    read_fixes,
+)
 
-NAME = re.compile(r"(?P<subject>\d+)_(?P<picture>\d+)(?P<gender>[MF])(?P<age>\d{2,3})\.", re.IGNORECASE)
+SHOWN = 3
+"""Pictures that a remark names."""
 
 
 @dataclass(kw_only=True)
 class Morph(ImageDirectory):
-    """Packs images whose names follow MORPH's convention; all pictures of a subject go to one split."""
+    """Packs MORPH's images; all pictures of a subject go to one split."""
+
+    csv: Path | None = None
+    """MORPH's table with photo, id_num, gender, race, age, dob, doa; its labels win over those of the names."""
+    fixes: Path | None = None
+    """Corrections as CSV: a column subject or photo, any of gender, race, dob and age to set, and perhaps a note."""
+
+    def __post_init__(self) -> None:
+        self._remarks: list[str] = []
 
     @property
     def convention(self) -> str:
-        return "MORPH names subject_picture{M|F}age: F is 0 female, M is 1 male"
+        said = ["MORPH names subject_picture{M|F}age: F is 0 female, M is 1 male"]
+        if self.csv:
+            races = ", ".join(f"{code} {race}" for code, race in RACES.items())
+            said.append(f"the CSV's labels before the names', races {races}")
+        if self.fixes:
+            said.append("with corrections")
+        return "; ".join(said)
 
     def records(self) -> Iterator[Record]:
-        for row, name in enumerate(self.files()):
-            match = NAME.match(name.rsplit("/", 1)[-1])
-            if match:
+        names = self.files()
+        pictures = [from_name(name) for name in names]
+        self._remarks = []
+        if self.csv:
+            pictures = self._merged(self.csv, names, pictures)
+        if self.fixes:
+            pictures = self._fixed(self.fixes, names, pictures)
+        self._remarks += disagreements(names, pictures)
+        for row, (name, picture) in enumerate(zip(names, pictures, strict=True)):
+            if picture.problems:
+                yield Record(row=row, name=name, rejected=picture.problems[0][1])
+            elif picture.subject is None or picture.gender is None:
+                lacking = "subject" if picture.subject is None else "gender"
+                said = f"neither its name nor the CSV says its {lacking}"
+                yield Record(
+                    row=row, name=name, rejected=said if self.csv else "its name is not subject_picture{M|F}age"
+                )
+            else:
                 yield Record(
                     row=row,
                     name=name,
-                    gender=int(match["gender"].upper() == "M"),
-                    age=float(match["age"]),
-                    subject=match["subject"],
+                    gender=picture.gender,
+                    age=-1.0 if picture.age is None else picture.age,
+                    subject=picture.subject,
+                    group=picture.race or "",
                 )
-            else:
-                yield Record(row=row, name=name, rejected="its name is not subject_picture{M|F}age")
+
+    def remarks(self) -> list[str]:
+        return self._remarks
+
+    def _merged(self, path: Path, names: list[str], pictures: list[Picture]) -> list[Picture]:
+        """The pictures with what the CSV says of them; remarks where it contradicts the names or lacks pictures."""
+        listed, unread = read_csv(path)
+        self._remarks += unread
+        contradicted: dict[str, list[str]] = {"subject": [], "gender": [], "age": []}
+        merged = []
+        for name, named in zip(names, pictures, strict=True):
+            row = listed.get(photo_of(name), Picture())
+            for field, where in contradicted.items():
+                ours, theirs = getattr(named, field), getattr(row, field)
+                if ours is not None and theirs is not None and ours != theirs:
+                    where.append(f"{file_of(name)} ({_shown(ours)} in the name, {_shown(theirs)} in the CSV)")
+            merged.append(named._replace(**{field: v for field, v in row._asdict().items() if v is not None}))
+        for field, where in contradicted.items():
+            if where:
+                some = ", ".join(where[:SHOWN]) + _more(where)
+                self._remarks.append(f"the CSV's {field} is taken, not the name's, for {_count(len(where))}: {some}")
+        absent = [name for name in names if photo_of(name) not in listed]
+        if absent:
+            self._remarks.append(
+                f"{_count(len(absent))} not in {path.name}, labelled by name: {file_of(absent[0])} is the first"
+            )
+        unused = len(listed.keys() - set(map(photo_of, names)))
+        if unused:
+            self._remarks.append(f"{_count(unused, 'photo')} of {path.name} not below --images")
+        return merged
+
+    def _fixed(self, path: Path, names: list[str], pictures: list[Picture]) -> list[Picture]:
+        """The pictures with the corrections applied, a photo's own before its subject's; remarks how many."""
+        subjects = {picture.subject for picture in pictures if picture.subject}
+        fixes = read_fixes(path, {"subject": subjects, "photo": set(map(photo_of, names))})
+        applied: Counter[str] = Counter()
+        fixed = []
+        for name, picture in zip(names, pictures, strict=True):
+            of_subject = fixes.get(("subject", picture.subject or ""), {})
+            changes = {**of_subject, **fixes.get(("photo", photo_of(name)), {})}
+            applied.update(["picture", *changes] if changes else [])
+            fixed.append(corrected(picture, changes))
+        fields = ", ".join(f"{field} of {applied[field]}" for field in FIXABLE if applied[field])
+        self._remarks.append(
+            f"{_count(len(fixes), 'correction')} of {path.name} applied to {_count(applied['picture'])}: {fields}"
+        )
+        return fixed
+
+
+def disagreements(names: Sequence[str], pictures: Sequence[Picture]) -> list[str]:
+    """How many subjects have pictures that disagree, and a line for each such subject."""
+    first: dict[str, Picture] = {}
+    counts: dict[str, set[str]] = {}
+    for picture in pictures:
+        if picture.subject is None:
+            continue
+        met = first.setdefault(picture.subject, picture)
+        for field in ("gender", "race", "dob"):
+            ours, theirs = getattr(met, field), getattr(picture, field)
+            if theirs is None:
+                continue
+            subjects = counts.setdefault(field, set())
+            if ours is None:
+                met = first[picture.subject] = met._replace(**{field: theirs})
+            elif ours != theirs:
+                subjects.add(picture.subject)
+    if not counts:
+        return []
+    said = {"gender": "gender", "race": "race", "dob": "birth date"}
+    lines = [
+        "subjects whose pictures disagree: "
+        + ", ".join(f"{len(counts[field])} in {name}" for field, name in said.items() if field in counts)
+    ]
+    torn = set().union(*counts.values())
+    theirs_of: dict[str, list[tuple[str, Picture]]] = defaultdict(list)
+    for name, picture in zip(names, pictures, strict=True):
+        if picture.subject in torn:
+            theirs_of[picture.subject].append((file_of(name), picture))
+    for subject in sorted(torn):
+        fields = [field for field in said if subject in counts.get(field, ())]
+        parts = [f"{said[field]} {_tally(field, theirs_of[subject])}" for field in fields]
+        lines.append(f"subject {subject}: {'; '.join(parts)}")
+    return lines
+
+
+def _tally(field: str, pictures: list[tuple[str, Picture]]) -> str:
+    """F in 1 picture (x.JPG), M in 3 pictures (...): the rarest value first, as it is likely the wrong one."""
+    by_value: dict[Any, list[str]] = defaultdict(list)
+    for name, picture in pictures:
+        if getattr(picture, field) is not None:
+            by_value[getattr(picture, field)].append(name)
+    return ", ".join(
+        f"{_shown(value)} in {_count(len(names))} ({', '.join(names[:SHOWN])}{_more(names)})"
+        for value, names in sorted(by_value.items(), key=lambda item: len(item[1]))
+    )
+
+
+def _shown(value: object) -> str:
+    """A value as MORPH spells it; genders are the only integers."""
+    return "FM"[value] if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _count(number: int, noun: str = "picture") -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def _more(pictures: Sequence[str]) -> str:
+    return f" and {len(pictures) - SHOWN} more" if len(pictures) > SHOWN else ""

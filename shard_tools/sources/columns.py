@@ -1,0 +1,345 @@
+"""What the columns of a table mean: which one says what, and how their values become labels."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from importlib import resources
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from shard_tools.commands import UserError, one_line, unknown
+from shard_tools.sources.folders import GENDERS, SPLITS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+UNKNOWN = ("", "unknown", "nan", "none", "null", "n/a")
+"""Values that say nothing in any column."""
+MAX_AGE = 130
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
+BIN = re.compile(r"[(\[]?\s*(\d+)\s*[-\u2013,]\s*(\d+)\s*[)\]]?")
+BRACES = re.compile(r"\{([^{}]+)\}")
+
+Value = TypeVar("Value")
+
+
+class MeaninglessError(Exception):
+    """Why a value cannot become a label."""
+
+
+class Label(NamedTuple):
+    """What a row says of an image, as sources.Record has it."""
+
+    gender: int = -1
+    age: float = -1.0
+    subject: str = ""
+    group: str = ""
+    split: str = ""
+    rejected: str = ""
+
+
+@dataclass(kw_only=True)
+class Columns:
+    """Which columns say what. A column is given by its name, or as text with names in braces: {folder}/{file}.
+
+    Besides a table's own columns there is `table`, its file's name without suffix, and there are those of `pattern`.
+    """
+
+    image: str = ""
+    """Column of the image's name; image, if not given."""
+    path: str = ""
+    """Column of the image's file below --images, if it is not its name."""
+    pattern: str = ""
+    """Regular expression to find in the image's name; its named groups, (?P<age>[0-9]+), are columns too."""
+    columns: tuple[str, ...] = ()
+    """Names of all columns, for tables whose first line does not tell them."""
+    gender: str = ""
+    """Column of the gender."""
+    male: tuple[str, ...] = ()
+    """Its values that mean male; words such as Male, m or man need not be given."""
+    female: tuple[str, ...] = ()
+    """Its values that mean female; words such as Female, f or woman need not be given."""
+    unknown: tuple[str, ...] = ()
+    """Values that mean unknown in any column; empty ones and words such as unknown need not be given."""
+    age: str = ""
+    """Column of the age: a number, or a bin such as 20-29, which becomes its middle, 24.5."""
+    ages: dict[str, str] = field(default_factory=dict)
+    """Values of that column that are neither, each followed by its age."""
+    subject: str = ""
+    """Column of who is in the picture; all pictures of a subject go to one split."""
+    group: str = ""
+    """Column of the race, or another group to tell apart."""
+    groups: dict[str, str] = field(default_factory=dict)
+    """Values of that column, each followed by its name; without any, they are names."""
+    split: str = ""
+    """Column of the source's own split."""
+    splits: dict[str, str] = field(default_factory=dict)
+    """Values of that column, each followed by train, val or test; words such as training need not be given."""
+    optional: tuple[str, ...] = ()
+    """Which of age, subject, group and split may have no column; they are unknown then."""
+
+    def labels(self) -> dict[str, str]:
+        """The columns of the labels that are stated, by the label's name."""
+        named = {name: getattr(self, name) for name in ("gender", "age", "subject", "group", "split")}
+        return {label: column for label, column in named.items() if column}
+
+    def describe(self) -> str:
+        """What is taken from where, and what its values mean: one line for the manifest."""
+        stated = {
+            "gender": [*(f"{v} is female" for v in self.female), *(f"{v} is male" for v in self.male)] or ["in words"],
+            "age": [f"{value} is {age}" for value, age in self.ages.items()],
+            "group": [f"{value} is {name}" for value, name in self.groups.items()],
+            "split": [f"{value} is {name}" for value, name in self.splits.items()],
+        }
+        stated["gender"].append("turned to 0 female 1 male")
+        said = {label: ", ".join(stated.get(label, [])) for label in self.labels()}
+        parts = [
+            f"{label} from {self.labels()[label]}" + (f" ({text})" if text else "") for label, text in said.items()
+        ]
+        if self.pattern:
+            parts.append(f"names as {self.pattern}")
+        return "; ".join(parts)
+
+
+Headers = Mapping[str, tuple[str, ...]]
+"""Names of the columns of tables that do not tell them, by a pattern of the tables' file names."""
+
+
+def stated(options: Columns, mapping: Path | None) -> tuple[Columns, Headers]:
+    """What the options say, and where they are silent the mapping: the name of a ready one, or a TOML file.
+
+    Raises UserError if there is no such mapping, or its keys are not those of `Columns`.
+    """
+    values, headers = _load(mapping) if mapping else ({}, {})
+    silent = Columns()
+    given = {f.name: getattr(options, f.name) for f in fields(Columns)}
+    values |= {name: value for name, value in given.items() if value != getattr(silent, name)}
+    columns = Columns(**values)
+    if options.columns:
+        headers = {}
+    _check(columns)
+    return columns, headers
+
+
+def _load(mapping: Path) -> tuple[dict[str, Any], Headers]:
+    """The values of the fields of `Columns` that a mapping states, and its headers."""
+    if mapping.suffix == ".toml":
+        try:
+            text = mapping.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot read the mapping {mapping}: {one_line(error)}") from None
+    else:
+        ready = {
+            file.name.removesuffix(".toml"): file
+            for file in resources.files(__package__).joinpath("mappings").iterdir()
+        }
+        if str(mapping) not in ready:
+            raise unknown("mapping", str(mapping), sorted(ready))
+        text = ready[str(mapping)].read_text(encoding="utf-8")
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{mapping}: {error}") from None
+
+    headers: dict[str, tuple[str, ...]] = {}
+    if isinstance(content.get("columns"), dict):
+        headers = {name: _texts(header) for name, header in content.pop("columns").items()}
+    empty = Columns()
+    names = [f.name for f in fields(Columns)]
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        if key not in names:
+            raise unknown(f"key in {mapping}", key, names)
+        kind = type(getattr(empty, key))
+        if kind is tuple:
+            values[key] = _texts(value)
+        elif kind is dict and isinstance(value, dict):
+            values[key] = {name: str(meaning) for name, meaning in value.items()}
+        elif kind is str and isinstance(value, str):
+            values[key] = value
+        else:
+            raise UserError(f"{mapping}: {key} must be {'a table' if kind is dict else 'a text in quotes'}")
+    return values, headers
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else (str(value),)
+
+
+def _check(columns: Columns) -> None:
+    """Raises UserError for what no table can make sense of."""
+    genders = [set(map(canonical, values)) for values in (columns.male, columns.female, columns.unknown)]
+    for value in set().union(*genders):
+        if sum(value in values for values in genders) > 1:
+            raise UserError(f"{value!r} is stated to be more than one of male, female and unknown: which is it?")
+    for value, name in columns.splits.items():
+        if name not in ("train", "val", "test"):
+            raise UserError(f"--splits turns {value!r} into {name!r}: it must be train, val or test")
+    for value, age in columns.ages.items():
+        if not NUMBER.fullmatch(age) or not 0 <= float(age) <= MAX_AGE:
+            raise UserError(f"--ages turns {value!r} into {age!r}: it must be 0 to {MAX_AGE} years")
+    for name in columns.optional:
+        if name not in ("age", "subject", "group", "split"):
+            raise unknown("label in --optional", name, ["age", "subject", "group", "split"])
+    try:
+        re.compile(columns.pattern)
+    except re.error as error:
+        raise UserError(f"--pattern {columns.pattern!r} is no regular expression: {error}") from None
+
+
+def canonical(value: str) -> str:
+    """What values are compared by: case, space and the spelling of a number (1, 01, +1, 1.0) make no difference."""
+    text = value.strip().casefold()
+    if not NUMBER.fullmatch(text):
+        return text
+    number = float(text)
+    return str(int(number)) if number.is_integer() else repr(number)
+
+
+class Labeller:
+    """Turns the rows of one table into the images' files and labels."""
+
+    def __init__(self, columns: Columns, table: str, known: Sequence[str]) -> None:
+        """`table` is a file's name and `known` are its columns. Labels whose columns are not among them stay unknown.
+
+        Raises UserError if those of the image are not.
+        """
+        self._pattern = re.compile(columns.pattern) if columns.pattern else None
+        groups = tuple(self._pattern.groupindex) if self._pattern else ()
+        image = columns.image or "image"
+        self.known = tuple(dict.fromkeys((*known, "table", *groups)))
+        said = {label: c for label, c in columns.labels().items() if not missing(c, self.known)}
+        self.labels = frozenset(said)
+        """Labels that this table has columns for."""
+        specs = {"image": image, "path": columns.path or image, **said}
+        for spec in specs.values():
+            if missing(spec, self.known):
+                raise unknown(f"column of {table}", missing(spec, self.known)[0], self.known)
+        used = {name for spec in specs.values() for name in names_in(spec, self.known)} - set(groups)
+        self.wanted = tuple(name for name in known if name in used)
+        """Columns to read; a row has their values in this order."""
+        self._constant = (Path(table).stem,)
+        self._groups = groups
+        order = (*self.wanted, "table", *groups)
+        position = {name: order.index(name) for name in order}
+        if self._pattern and set(names_in(image, self.known)) & set(groups):
+            raise UserError(f"the image's name {image!r} is what --pattern is found in: it cannot need its groups")
+        self._image = _getter(image, position)
+        self._path = _getter(specs["path"], position)
+        self._get = {label: _getter(column, position) for label, column in said.items()}
+        self._values: dict[str, Callable[[str], Any]] = {
+            "gender": _gender_of(columns),
+            "age": _age_of(columns),
+            "subject": _name_of({}, columns.unknown, "subject"),
+            "group": _name_of(columns.groups, columns.unknown, "group"),
+            "split": _name_of({**SPLITS, **columns.splits}, columns.unknown, "split"),
+        }
+        self.genders: Counter[str] = Counter()
+        """How often each value of the gender column was met; of the first that were."""
+
+    def __call__(self, values: tuple[str, ...]) -> tuple[str, Label]:
+        """File and label of a row with the values of the columns `wanted`; the label tells why it is rejected."""
+        row = values + self._constant
+        image = self._image(row)
+        if self._pattern:
+            match = self._pattern.search(image)
+            if not match:
+                return image, Label(rejected=f"its name does not match {self._pattern.pattern}")
+            row += tuple([match[name] or "" for name in self._groups])
+        labels: dict[str, Any] = {}
+        try:
+            for label, get in self._get.items():
+                text = get(row)
+                if label == "gender" and (text in self.genders or len(self.genders) < 10):
+                    self.genders[text] += 1
+                labels[label] = self._values[label](text)
+        except MeaninglessError as error:
+            labels["rejected"] = str(error)
+        return self._path(row), Label(**labels)
+
+
+def missing(spec: str, known: Sequence[str]) -> list[str]:
+    """The columns that `spec` names and that are not known."""
+    return [name for name in names_in(spec, known) if name not in known]
+
+
+def names_in(spec: str, known: Sequence[str]) -> list[str]:
+    """The columns that `spec` names: itself, or those in braces."""
+    return [spec] if spec in known else BRACES.findall(spec) or [spec]
+
+
+def _getter(spec: str, position: Mapping[str, int]) -> Callable[[Sequence[str]], str]:
+    """Takes what `spec` says from a row whose columns have these positions."""
+    if spec in position:
+        return itemgetter(position[spec])
+    pieces = BRACES.split(spec)  # text, name, text, name, ..., text
+    literal = pieces[::2]
+    at = [position[name] for name in pieces[1::2]]
+
+    def get(row: Sequence[str]) -> str:
+        return literal[0] + "".join([row[i] + text for i, text in zip(at, literal[1:], strict=True)])
+
+    return get
+
+
+# The functions below raise MeaninglessError. A column has few values, so that most are met again.
+
+
+def _gender_of(columns: Columns) -> Callable[[str], int]:
+    meaning = dict.fromkeys(map(canonical, (*UNKNOWN, *columns.unknown)), -1)
+    meaning |= GENDERS
+    meaning |= dict.fromkeys(map(canonical, columns.female), 0) | dict.fromkeys(map(canonical, columns.male), 1)
+
+    @lru_cache(1000)
+    def gender(text: str) -> int:
+        if canonical(text) not in meaning:
+            raise MeaninglessError(f"its gender {text!r} is not stated to be male, female or unknown")
+        return meaning[canonical(text)]
+
+    return gender
+
+
+def _age_of(columns: Columns) -> Callable[[str], float]:
+    nothing = {*UNKNOWN, "-1", *map(canonical, columns.unknown)}
+    stated = {canonical(value): float(age) for value, age in columns.ages.items()}
+
+    @lru_cache(1000)
+    def age(text: str) -> float:
+        value = canonical(text)
+        if value in stated:
+            return stated[value]
+        if value in nothing:
+            return -1.0
+        bounds = BIN.fullmatch(value)
+        years = (float(bounds[1]) + float(bounds[2])) / 2 if bounds else float(value) if NUMBER.fullmatch(value) else -1
+        if not 0 <= years <= MAX_AGE:
+            raise MeaninglessError(f"its age {text!r} is neither 0 to {MAX_AGE} years nor a bin such as 20-29")
+        return years
+
+    return age
+
+
+def _name_of(names: Mapping[str, str], nothing: Sequence[str], label: str) -> Callable[[str], str]:
+    unstated = {*UNKNOWN, *map(canonical, nothing)}
+    meaning = {canonical(value): name for value, name in names.items()}
+
+    @lru_cache(1000)
+    def name(text: str) -> str:
+        value = canonical(text)
+        if value in meaning:
+            return meaning[value]
+        if value in unstated:
+            return ""
+        if meaning:
+            raise MeaninglessError(f"its {label} {text!r} is not one that --{label}s has a meaning for")
+        return text
+
+    return name

@@ -1,0 +1,183 @@
+"""Any table: CSV, TSV, lists and Parquet whose columns say which file an image is in, and its labels."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import tyro
+
+from shard_tools.commands import UserError, unknown
+from shard_tools.images import ImageError
+from shard_tools.manifest import CLASSES
+from shard_tools.sources import ImageDirectory, Record
+from shard_tools.sources.columns import Columns, Label, Labeller, stated
+from shard_tools.sources.tabular import TableFile, open_table
+
+
+class Part(NamedTuple):
+    """One table and what reads its rows; the image files themselves if there is no table."""
+
+    name: str
+    file: TableFile | None
+    labeller: Labeller
+
+
+@dataclass(kw_only=True)
+class Table(Columns, ImageDirectory):
+    """Packs images that tables list. Which columns say what is told by options, by a mapping, or by both.
+
+    A column is given by its name, or as text with names in braces: {folder}/{file}. `table` is one too: the name of
+    the table's file, without suffix. Rows of the same image in several tables add up; without a table, each image file
+    is a row with the column `image`.
+    """
+
+    table: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
+    """CSV, TSV, Parquet or a list separated by spaces; give the option again for each further one."""
+    mapping: Path | None = None
+    """fairface, celeba, afad, lfw, or a TOML file whose keys are these options; what is given here goes before it."""
+
+    def __post_init__(self) -> None:
+        self._remarks: list[str] = []
+
+    @property
+    def convention(self) -> str:
+        return f"table: {stated(self, self.mapping)[0].describe()}"
+
+    def records(self) -> Iterator[Record]:
+        columns, parts = self._parts()
+        self._remarks = _absent(columns, parts)
+        if not self.images.is_dir():
+            raise UserError(f"no directory {self.images}: give the one with the images as --images")
+        counts = dict.fromkeys((-1, 0, 1), 0)
+        reason = ""
+        labelled = self._merged(parts) if len(parts) > 1 else self._streamed(parts[0])
+        for row, (name, label) in enumerate(labelled):
+            if label.rejected:
+                reason = reason or label.rejected
+            else:
+                counts[label.gender] += 1
+            yield Record(row, name, *label)
+        self._check_genders(columns, parts, counts, reason)
+
+    def read(self, record: Record) -> bytes:
+        if _outside(record.name):
+            raise ImageError("its path leads outside --images")
+        return super().read(record)
+
+    def remarks(self) -> list[str]:
+        return self._remarks
+
+    def _parts(self) -> tuple[Columns, list[Part]]:
+        """The tables, opened, and what their columns mean; UserError if a column that is needed is in none."""
+        columns, headers = stated(self, self.mapping)
+        parts = []
+        for path in self.table:
+            header = next((names for glob, names in headers.items() if fnmatch(path.name, glob)), columns.columns)
+            file = open_table(path, header, unnamed=columns.image or "image")
+            parts.append(Part(path.name, file, Labeller(columns, path.name, file.columns)))
+        if not parts:
+            name = "the paths of the image files"
+            parts = [Part(name, None, Labeller(columns, name, (columns.image or "image",)))]
+        known = tuple(dict.fromkeys(name for part in parts for name in part.labeller.known))
+        where = ", ".join(part.name for part in parts)
+        if not columns.gender:
+            raise UserError(f"which column has the gender? Say it with --gender; {where} has {', '.join(known)}")
+        for label, column in columns.labels().items():
+            if label not in columns.optional and not any(label in part.labeller.labels for part in parts):
+                raise unknown(f"column of {where}", column, known)
+        return columns, parts
+
+    def _rows(self, part: Part) -> Iterator[tuple[str, Label]]:
+        """Image file and label of every row of a table."""
+        if not part.file:
+            yield from map(part.labeller, zip(self.files(), strict=True))
+            return
+        root = f"{self.images.absolute().as_posix()}/"
+        for line, values, problem in part.file.rows(part.labeller.wanted):
+            name, label = part.labeller(values)
+            name = name.removeprefix(root).removeprefix("./")
+            if problem:
+                label = Label(rejected=problem)
+            elif _outside(name):
+                label = Label(rejected="its path leads outside --images")
+            elif not name or name.endswith("/"):
+                label = Label(rejected="it has no image")
+            yield name or f"line {line} of {part.name}", label
+
+    def _streamed(self, part: Part) -> Iterator[tuple[str, Label]]:
+        """The rows of the only table as they come: there may be millions."""
+        met = array("q")  # 8 bytes a row, to tell at least how many are there again
+        for name, label in self._rows(part):
+            met.append(hash(name))
+            yield name, label
+        again = len(met) - len(np.unique(np.frombuffer(met, dtype=np.int64))) if met else 0
+        if again:
+            self._remarks.append(f"rows of {part.name} whose image an earlier row has already: {again}")
+
+    def _merged(self, parts: list[Part]) -> Iterator[tuple[str, Label]]:
+        """The images of all tables, each with what any of them says of it, in the order in which they are met."""
+        held: dict[str, list[tuple[int, Label]]] = {}
+        same: dict[tuple[int, Label], tuple[int, Label]] = {}  # there are few different ones: hold each once
+        for number, part in enumerate(parts):
+            for name, label in self._rows(part):
+                entry = (number, label)
+                held.setdefault(name, []).append(same.setdefault(entry, entry))
+        for name, entries in held.items():
+            yield name, _joined(entries, parts)
+
+    @staticmethod
+    def _check_genders(columns: Columns, parts: list[Part], counts: dict[int, int], reason: str) -> None:
+        """Raises UserError if the stated convention cannot be right."""
+        values = sum((part.labeller.genders for part in parts), start=Counter[str]())
+        met = ", ".join(f"{value!r} ({count} times)" for value, count in values.most_common())
+        where = ", ".join(part.name for part in parts)
+        if not counts[0] and not counts[1]:
+            said = f"its column {columns.gender} has {met}" if met else f"the first because {reason}"
+            raise UserError(f"no row of {where} gives a gender, {said}: state the values with --male and --female")
+        for gender, values_of in enumerate((columns.female, columns.male)):
+            if values_of and not counts[gender]:
+                raise UserError(
+                    f"no row of {where} is {CLASSES[gender]}, which {' or '.join(values_of)} is stated to mean: "
+                    f"the column {columns.gender} has {met}"
+                )
+
+
+def _absent(columns: Columns, parts: list[Part]) -> list[str]:
+    """A line for each label whose column no table has."""
+    return [
+        f"no table has a column {column}: the {label} is unknown"
+        for label, column in columns.labels().items()
+        if not any(label in part.labeller.labels for part in parts)
+    ]
+
+
+def _joined(entries: list[tuple[int, Label]], parts: list[Part]) -> Label:
+    """What the entries say together, each a table's number and its label; rejected where they disagree."""
+    rejected = next((label.rejected for _, label in entries if label.rejected), "")
+    if rejected:
+        return Label(rejected=rejected)
+    if not any("gender" in parts[number].labeller.labels for number, _ in entries):
+        return Label(rejected="no table with genders has it")
+    joined = Label()
+    for field, nothing in zip(Label._fields[:-1], Label()[:-1], strict=True):
+        said = {getattr(label, field): parts[number].name for number, label in reversed(entries)}
+        said.pop(nothing, None)
+        if len(said) > 1:
+            names = sorted(set(said.values()))
+            who = f"{' and '.join(names)} disagree" if len(names) > 1 else f"rows of {names[0]} disagree"
+            return Label(rejected=f"{who} about its {field}")
+        if said:
+            joined = joined._replace(**{field: next(iter(said))})
+    return joined
+
+
+def _outside(name: str) -> bool:
+    """Whether a path is not one below a directory."""
+    return name.startswith("/") or "\0" in name or (".." in name and ".." in PurePosixPath(name).parts)
