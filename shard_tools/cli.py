@@ -7,21 +7,26 @@ from typing import NoReturn
 
 from shard_tools.commands import Command, run_command
 
-PACK = "shard_tools.pack:pack"
+
+def pack_command(source: str, summary: str) -> Command:
+    """Packing a source, the class of that name in a module of `shard_tools.sources`."""
+    return Command(f"shard_tools.sources.{source.lower()}:{source}", "shard_tools.pack:pack", summary)
+
+
 COMMANDS = {
-    "synthetic": Command(
-        "shard_tools.synthetic.files:SyntheticConfig",
-        "shard_tools.synthetic.files:draw_faces",
-        "draw faces into files",
+    "pack ms1mv2": pack_command("Ms1mv2", "pack MS1MV2 and other MXNet RecordIO files, with a list of genders"),
+    "pack morph": pack_command("Morph", "pack MORPH, by its names, its CSV and a list of corrections"),
+    "pack utkface": pack_command("Utkface", "pack images with UTKFace's names"),
+    "pack folders": pack_command("Folders", "pack one folder of images a class, such as Kaggle's"),
+    "pack table": pack_command("Table", "pack what a CSV, TSV, Parquet or list names, such as FairFace and CelebA"),
+    "pack synthetic": pack_command("Synthetic", "pack drawn faces"),
+    "finalize": Command("shard_tools.pack:FinalizeConfig", "shard_tools.pack:finalize", "join what pack --task made"),
+    "verify": Command("shard_tools.verify:VerifyConfig", "shard_tools.verify:verify", "check packed data sets"),
+    "inspect": Command(
+        "shard_tools.inspect.config:InspectConfig", "shard_tools.inspect.run:inspect_shards", "look at one"
     ),
-    "pack utkface": Command("shard_tools.sources.utkface:Utkface", PACK, "pack images with UTKFace's names"),
-    "pack morph": Command("shard_tools.sources.morph:Morph", PACK, "pack images with MORPH's names"),
-    "pack folders": Command("shard_tools.sources.folders:Folders", PACK, "pack one folder of images a class"),
-    "pack table": Command("shard_tools.sources.table:Table", PACK, "pack images that a CSV, TSV, Parquet or list names"),
-    "pack ms1mv2": Command("shard_tools.sources.ms1mv2:Ms1mv2", PACK, "pack MXNet RecordIO files of faces"),
-    "pack synthetic": Command("shard_tools.sources.synthetic:Synthetic", PACK, "pack drawn faces"),
-    "finalize": Command(
-        "shard_tools.pack:FinalizeConfig", "shard_tools.pack:finalize", "join the parts that tasks looked at"
+    "synthetic": Command(
+        "shard_tools.synthetic.files:SyntheticConfig", "shard_tools.synthetic.files:draw_faces", "draw faces into files"
     ),
 }
 

@@ -8,13 +8,14 @@ from shard_tools.tar import MAX_NAME
 
 MAX_KEY = MAX_NAME - len("+") - len(str(2**32)) - len(".jpeg")
 
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*")
 _FOREIGN = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 def key_of(name: str) -> str:
     """The key of an image by its name in the source: without extensions, and without what a key must not hold."""
-    if name.isalnum() and name.isascii() and len(name) <= MAX_KEY:
-        return name
+    if _PLAIN.fullmatch(name):  # most are, and this is several times as fast
+        return name.replace("/", "-").strip("-")[-MAX_KEY:]
     folder, _, file = name.rpartition("/")
     stem = file.split(".", 1)[0]
     return _FOREIGN.sub("-", f"{folder}/{stem}" if folder else stem).strip("-")[-MAX_KEY:]

@@ -70,7 +70,7 @@ def restore(out: Path, workers: int) -> tuple[Source, int]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
-        return str(value.absolute())
+        return str(value.absolute() if value.exists() else value)  # a ready mapping's name is no path
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
