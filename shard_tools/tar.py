@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
@@ -11,6 +12,20 @@ END = bytes(2 * BLOCK)
 """Two empty blocks end an archive."""
 MAX_NAME = 100
 """Bytes of a member's name, without ustar's prefix field."""
+
+_SIZE = re.compile(rb"[0-7]{11}")
+_KINDS = {
+    tarfile.LNKTYPE: "a hard link",
+    tarfile.SYMTYPE: "a symbolic link",
+    tarfile.CHRTYPE: "a device",
+    tarfile.BLKTYPE: "a device",
+    tarfile.DIRTYPE: "a directory",
+    tarfile.FIFOTYPE: "a pipe",
+    tarfile.XHDTYPE: "an extended header",
+    tarfile.XGLTYPE: "an extended header",
+    tarfile.GNUTYPE_LONGNAME: "an extended header",
+    tarfile.GNUTYPE_LONGLINK: "an extended header",
+}
 
 _AFTER_SIZE = b"00000000000\0"  # modification time
 _AFTER_SUM = b"0" + bytes(100) + b"ustar\x0000" + bytes(247)
@@ -52,14 +67,13 @@ def blocks(size: int) -> int:
     return 1 + -(-size // BLOCK)
 
 
-def members(file: BinaryIO) -> Iterator[Member]:
-    """The members of an archive, in order; `file` is at its beginning, and may be moved between members.
+def members(file: BinaryIO, position: int = 0) -> Iterator[Member]:
+    """The members of an archive from the header at byte `position`, in order; `file` may be moved between members.
 
     Raises TarError at the first thing that `header` does not write: a wrong checksum, a link or any other special
     file, a name that is absolute or leads outside with `..`, an extended header, a missing end or bytes after it.
     """
     size = file.seek(0, 2)
-    position = 0
     while True:
         file.seek(position)
         block = file.read(BLOCK)
@@ -80,12 +94,24 @@ def members(file: BinaryIO) -> Iterator[Member]:
 
 def _member(block: bytes, position: int) -> Member:
     """The member whose header is `block`, at byte `position`."""
+    name, digits = block[:MAX_NAME].rstrip(b"\0"), block[124:135]
+    # Whatever is wrong, special or merely other than `header` writes it shows as another block. A sign or a space
+    # would pass for a number, and a size below zero would never come to an end.
+    size = int(digits, 8) if _SIZE.fullmatch(digits) else -1
+    if size < 0 or b"\0" in name or not name.isascii() or header(name, size) != block:
+        raise TarError(_fault(block, position))
+    text = name.decode()
+    if text.startswith("/") or ".." in text.split("/") or not text:
+        raise TarError(f"{text!r} at byte {position} is a name that leads outside")
+    return Member(text, position + BLOCK, size)
+
+
+def _fault(block: bytes, position: int) -> str:
+    """What is wrong with a header that is not of a plain file."""
     try:
-        info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
-    except (tarfile.HeaderError, UnicodeDecodeError):
-        raise TarError(f"it has a damaged header at byte {position}") from None
-    if not info.isreg() or block[257:263] != b"ustar\0":
-        raise TarError(f"{info.name!r} at byte {position} is no plain file of a ustar archive")
-    if info.name.startswith("/") or ".." in info.name.split("/") or not info.name:
-        raise TarError(f"{info.name!r} at byte {position} is a name that leads outside")
-    return Member(info.name, position + BLOCK, info.size)
+        info = tarfile.TarInfo.frombuf(block, "utf-8", "backslashreplace")
+    except tarfile.HeaderError:
+        return f"it has a damaged header at byte {position}"
+    if info.isreg():
+        return f"{info.name!r} at byte {position} has a header that shard-tools does not write"
+    return f"{info.name!r} at byte {position} is {_KINDS.get(info.type, 'a special file')}, not a plain file"

@@ -49,7 +49,7 @@ class Workers:
                 yield futures.popleft().result()
         except BrokenProcessPool:
             raise UserError(
-                "a worker process was killed, perhaps for its memory: run the same command again, it goes on from there"
+                "a worker process was killed, perhaps for want of memory: run the same command again, with fewer --workers"
             ) from None
 
 

@@ -1,0 +1,225 @@
+"""What can be told of a data set without reading its tars: manifest, files and their sizes, index."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from shard_tools.commands import UserError, one_line
+from shard_tools.manifest import CLASSES, MANIFEST, Index, Manifest, Shard, Split, index_dtype, read_manifest
+from shard_tools.verify.report import Report
+
+WORK = ".packing"
+"""Directory in which a data set is packed; gone when it is complete."""
+QUARANTINE = "quarantine"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass
+class DataSet:
+    """A data set whose manifest makes sense, and the index of every split whose index does."""
+
+    manifest: Manifest
+    indexes: dict[str, Index] = field(default_factory=dict)
+
+    @property
+    def root(self) -> Path:
+        return self.manifest.root
+
+    @property
+    def samples(self) -> int:
+        return sum(split.samples for split in self.manifest.splits.values())
+
+    @property
+    def shards(self) -> int:
+        return sum(len(split.shards) for split in self.manifest.splits.values())
+
+
+def require_data_set(root: Path) -> None:
+    """Raises UserError if there is nothing of a data set in `root`, not even a damaged one."""
+    signs = (MANIFEST, WORK, "*/index.npy", "*/*.tar")
+    if not root.is_dir() or not any(any(root.glob(sign)) for sign in signs):
+        raise UserError(f"no data set in {root}: name a directory that shard-tools pack has written")
+
+
+def read_data_set(root: Path, report: Report) -> DataSet | None:
+    """The data set in `root` as far as it can be used, the rest reported; None if its manifest cannot."""
+    if not (root / MANIFEST).exists():
+        report.add(root, f"it has no {MANIFEST}, so packing was not finished: give the same pack command again")
+        return None
+    try:
+        manifest = read_manifest(root)
+    except UserError as error:
+        report.add(root / MANIFEST, str(error).removeprefix(f"{root / MANIFEST} "))
+        return None
+    faults = list(_manifest_faults(manifest))
+    for fault in faults:
+        report.add(root / MANIFEST, f"is damaged, {fault}: pack the data set again")
+    if faults:
+        return None
+    data = DataSet(manifest)
+    for split in manifest.splits.values():
+        index = _read_index(root / split.name / "index.npy", split, report)
+        if index is not None:
+            data.indexes[split.name] = index
+    return data
+
+
+def check_files(data: DataSet, report: Report) -> None:
+    """Reports what is missing, of another size than the manifest says, unfinished, or there without being in it."""
+    root = data.root
+    if (root / WORK).exists():
+        report.add(root / WORK, "packing was not finished: give the same pack command again")
+    for split in data.manifest.splits.values():
+        for shard in split.shards:
+            _check_shard_files(root / shard.file, shard, report)
+        if split.name in data.indexes:
+            _check_index(root / split.name / "index.npy", split, data.indexes[split.name], report)
+        women, men = (split.counts[name] for name in CLASSES)
+        if data.manifest.options.get("balance") == "equal" and women != men:
+            report.add(root / split.name, f"it was packed to be balanced but has {women} female and {men} male")
+    tars = {root / shard.file for split in data.manifest.splits.values() for shard in split.shards}
+    known = tars | {tar.with_suffix(".idx") for tar in tars}
+    for directory in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
+        if directory.name not in (WORK, QUARANTINE):
+            for path in sorted(path for path in directory.iterdir() if path.suffix in (".tar", ".idx")):
+                if path not in known:
+                    report.add(directory, f"{path.name} is not in the manifest: remove it")
+    _check_quarantine(root / QUARANTINE / "quarantine.csv", data.manifest.quarantined, report)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _manifest_faults(manifest: Manifest) -> Iterator[str]:
+    """What makes no sense in a manifest that has all its fields: JSON does not say of which type they are."""
+    if manifest.classes != CLASSES:
+        yield f"its classes are not {', '.join(CLASSES)}"
+    if not isinstance(manifest.options, dict):
+        yield "its options are no object"
+    if not _is_count(manifest.quarantined):
+        yield "its number of quarantined images is no number"
+    if not manifest.splits:
+        yield "it has no splits"
+    for name, split in manifest.splits.items():
+        if split.name != name or "/" in name or name in ("", ".", ".."):
+            yield f"split {name!r} has another name or is no directory name"
+        elif not isinstance(split.counts, dict) or set(split.counts) != set(CLASSES):
+            yield f"split {name} does not count {' and '.join(CLASSES)}"
+        elif not all(map(_is_count, (split.samples, *split.counts.values()))):
+            yield f"a count of split {name} is no number"
+        elif not _is_sha256(split.index_sha256):
+            yield f"the SHA-256 of the index of split {name} is none"
+        elif faults := [fault for shard in split.shards for fault in _shard_faults(name, shard)]:
+            yield from faults
+        elif len({shard.file for shard in split.shards}) < len(split.shards):
+            yield f"split {name} has a shard twice"
+        elif sum(shard.samples for shard in split.shards) != split.samples:
+            yield f"the shards of split {name} do not add up to its {split.samples} samples"
+
+
+def _shard_faults(split: str, shard: Shard) -> Iterator[str]:
+    if not isinstance(shard.file, str) or not re.fullmatch(rf"{re.escape(split)}/[^/]+\.tar", shard.file):
+        yield f"{shard.file!r} is no tar in {split}/"
+    elif not _is_count(shard.samples) or not _is_count(shard.bytes):
+        yield f"samples or bytes of {shard.file} are no numbers"
+    elif not _is_sha256(shard.sha256):
+        yield f"the SHA-256 of {shard.file} is none"
+
+
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
+
+
+def _read_index(path: Path, split: Split, report: Report) -> Index | None:
+    """The index, memory-mapped, if it is one and of the right length."""
+    try:
+        index = np.lib.format.open_memmap(path, mode="r")
+        size = path.stat().st_size
+    except FileNotFoundError:
+        report.add(path, "is missing")
+        return None
+    except Exception as error:  # a damaged header is read by a parser of Python code, which raises whatever it likes
+        report.add(path, f"cannot be read: {one_line(error)}")
+        return None
+    names = index.dtype.names or ()
+    if names != index_dtype(1, 1, 1).names or index.dtype != index_dtype(
+        *(index.dtype[name].itemsize for name in ("key", "subject", "group"))
+    ):
+        report.add(path, "does not have the columns of an index")
+        return None
+    if index.shape != (split.samples,):
+        report.add(path, f"has {len(index)} rows, the manifest says {split.samples} samples")
+        return None
+    if size != index.offset + index.nbytes:
+        report.add(path, f"has {size} bytes, its header says {index.offset + index.nbytes}")
+    return index
+
+
+def _check_index(path: Path, split: Split, index: Index, report: Report) -> None:
+    """Reports where the index disagrees with the manifest or with itself."""
+    genders = index["gender"]
+    for value, name in enumerate(CLASSES):
+        count = int(np.count_nonzero(genders == value))
+        if count != split.counts[name]:
+            report.add(path, f"has {count} {name} samples, the manifest says {split.counts[name]}")
+    sizes = np.array([shard.samples for shard in split.shards], dtype=np.int64)
+    numbers = np.repeat(np.arange(len(sizes)), sizes)
+    ends = np.repeat(np.array([shard.bytes for shard in split.shards], dtype=np.uint64), sizes)
+    offsets, lengths = index["offset"].astype(np.uint64), index["length"].astype(np.uint64)
+    backwards = (offsets[1:] <= offsets[:-1]) & (numbers[1:] == numbers[:-1])
+    for what, wrong in (
+        ("in another shard than the manifest says", index["shard"] != numbers),
+        ("not behind the one before them", np.concatenate([np.zeros(1, bool), backwards])[: len(index)]),
+        ("not within their shard", (offsets >= ends) | (lengths > ends - offsets)),
+        ("of no gender that there is", (genders < -1) | (genders >= len(CLASSES))),
+    ):
+        if wrong.any():
+            rows = np.flatnonzero(wrong)
+            report.add(path, f"{len(rows)} samples are {what}, first {key_of(index, rows[0])} in row {rows[0]}")
+
+
+def key_of(index: Index, row: int | np.intp) -> str:
+    """The key in a row of the index, as text whatever its bytes are."""
+    return bytes(index["key"][row]).decode("utf-8", "backslashreplace")
+
+
+def _check_shard_files(path: Path, shard: Shard, report: Report) -> None:
+    """Reports a tar that is missing or of the wrong size, and an .idx that is missing or says another number."""
+    if not path.is_file():
+        report.add(path, "is missing")
+    elif (size := path.stat().st_size) != shard.bytes:
+        report.add(path, f"has {size} bytes, the manifest says {shard.bytes}")
+    idx = path.with_suffix(".idx")
+    if not idx.is_file():
+        report.add(idx, "is missing")
+        return
+    with idx.open("rb") as file:
+        first = file.readline(64)
+    if first != idx_header(shard.samples):
+        report.add(idx, f"begins with {first!r}, not {idx_header(shard.samples)!r}")
+
+
+def idx_header(samples: int) -> bytes:
+    """First line of DALI's index of a tar, as wds2idx writes it."""
+    return b"v1.2 %d\n" % samples
+
+
+def _check_quarantine(path: Path, quarantined: int, report: Report) -> None:
+    """Reports a list of left-out images of another length than the manifest says; it need not be there."""
+    if not path.is_file():
+        return
+    try:
+        with path.open(newline="", errors="replace") as file:
+            rows = sum(1 for _ in csv.reader(file)) - 1
+    except csv.Error as error:
+        report.add(path, f"cannot be read: {one_line(error)}")
+        return
+    if rows != quarantined:
+        report.add(path, f"lists {rows} images, the manifest says {quarantined}")

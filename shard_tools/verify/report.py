@@ -1,0 +1,45 @@
+"""The problems that were found, a line each, and not too many of one file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+LINES = 20
+"""Lines for one file; of what follows only the number is told."""
+
+
+class Report:
+    """Problems by the file that has them. It is pickled to come back from the processes that look at shards."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, list[str]] = {}
+        self._more: Counter[str] = Counter()
+
+    def add(self, where: Path | str, what: str) -> None:
+        """Notes one problem: `where` it is, a path, and `what` is wrong there."""
+        lines = self._lines.setdefault(str(where), [])
+        if len(lines) < LINES:
+            # Names come from damaged files too: a line break or an escape code in one must not reach the terminal.
+            lines.append("".join(c if c.isprintable() else "?" for c in f"{where}: {what}"))
+        else:
+            self._more[str(where)] += 1
+
+    def include(self, other: Report) -> None:
+        """Adds the problems of another report."""
+        for where, lines in other._lines.items():
+            mine = self._lines.setdefault(where, [])
+            room = LINES - len(mine)
+            mine.extend(lines[:room])
+            self._more[where] += len(lines[room:]) + other._more[where]
+
+    def lines(self) -> Iterator[str]:
+        """A line for each problem, those of one file together."""
+        for where, lines in self._lines.items():
+            yield from lines
+            if self._more[where]:
+                yield f"{where}: and {self._more[where]} more"
+
+    def __bool__(self) -> bool:
+        return bool(self._lines)
