@@ -1,0 +1,190 @@
+"""Reads MXNet's RecordIO files without MXNet: memory-mapped, one record at a time, with or without an `.idx`.
+
+A record is one part, or several that are joined with the magic between them: the writer splits where the magic occurs
+in the data, at a multiple of 4 bytes, and drops it. A part is
+
+    u32 magic, u32 kind << 29 | length, data, zeros up to a multiple of 4 bytes
+
+in little-endian order, of kind 0 for a whole record and 1, 2, 3 for the first, a middle and the last part. The data
+begin with a header of 24 bytes (flag, label, id, id2) and `flag` float32 labels; the image follows. This is
+`recordio.h` of dmlc-core and `recordio.py` of MXNet.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from shard_tools.commands import UserError
+
+MAGIC = struct.pack("<I", 0xCED7230A)
+REGION_BITS = 21
+"""Pages are given back in regions of 2 MiB, as many as Linux may map at once where one byte is touched."""
+REGIONS = 16
+"""Regions that stay mapped: what is resident is at most 32 MiB."""
+
+Ints = npt.NDArray[np.int64]
+
+_PART = struct.Struct("<4sI")
+_HEADER = struct.Struct("<IfQQ")
+_PART_AND_HEADER = struct.Struct("<4sIIfQQ")
+_WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
+
+
+class RecordError(Exception):
+    """What is wrong with a record, in which file and at which byte."""
+
+
+class Header(NamedTuple):
+    """What MXNet stores before an image."""
+
+    flag: int
+    """Number of labels, or 0 for a single one in the header itself."""
+    labels: tuple[float, ...]
+    """float32 values, so whole numbers are exact below 2^24 only."""
+    id: int
+    id2: int
+
+
+class RecordFile:
+    """A RecordIO file, open for reading at any byte offset.
+
+    Its pages are given back as it is read, so resident memory does not grow with the file. Raises OSError if it cannot
+    be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open("rb") as file:
+            self.size = file.seek(0, 2)
+            # An empty file cannot be mapped.
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
+        self._regions: deque[int] = deque()
+
+    def read(self, offset: int) -> tuple[Header, bytes]:
+        """Header and image of the record at a byte offset; the image may be empty. Raises RecordError if damaged."""
+        header, data, start, end = self._find(offset)
+        return header, data[start:end]
+
+    def header(self, offset: int) -> Header:
+        """The header of the record at a byte offset; raises RecordError if it is damaged."""
+        return self._find(offset)[0]
+
+    def offsets(self) -> Iterator[int]:
+        """Byte offset of every record, in the file's order: what to read where there is no idx.
+
+        Where the file is damaged, the offset of the damage comes as one record, which cannot be read, and the search
+        goes on at the next magic.
+        """
+        position = 0
+        while position < self.size:
+            yield (begin := position)
+            try:
+                for start, length, _ in self._parts(begin):
+                    position = start + -(-length // 4) * 4
+            except RecordError:
+                position = self._next_magic(max(position, begin + 4))
+
+    def _find(self, offset: int) -> tuple[Header, mmap.mmap | bytes, int, int]:
+        """Header of the record at `offset`, and where its image is: in which buffer, from where to where."""
+        if not 0 <= offset <= self.size - _PART_AND_HEADER.size:
+            raise self._damage(offset, f"the file ends at byte {self.size}")
+        magic, word, flag, label, id1, id2 = _PART_AND_HEADER.unpack_from(self._map, offset)
+        data: mmap.mmap | bytes = self._map
+        start, end = offset + _PART_AND_HEADER.size, offset + _PART.size + word
+        if magic != MAGIC or word >> 29 != _WHOLE or not start <= end <= self.size:  # in parts, or damaged
+            data = MAGIC.join(self._map[start : start + length] for start, length, _ in self._parts(offset))
+            if len(data) < _HEADER.size:
+                raise self._damage(offset, f"its {len(data)} bytes are too few for an image record")
+            flag, label, id1, id2 = _HEADER.unpack_from(data)
+            start, end = _HEADER.size, len(data)
+        labels: tuple[float, ...] = (label,)
+        if flag:
+            if start + 4 * flag > end:
+                raise self._damage(offset, f"it has no room for the {flag} labels it claims")
+            labels = struct.unpack_from(f"<{flag}f", data, start)
+            start += 4 * flag
+        if data is self._map:
+            self._touched(offset, end)
+        return Header(flag, labels, id1, id2), data, start, end
+
+    def _parts(self, offset: int) -> Iterator[tuple[int, int, int]]:
+        """Start, length and kind of the parts of the record at `offset`; raises RecordError if one is damaged."""
+        position, expected = offset, (_WHOLE, _FIRST)
+        while True:
+            if position < 0 or position + _PART.size > self.size:
+                raise self._damage(offset, f"the file ends at byte {self.size}, before its last part")
+            magic, word = _PART.unpack_from(self._map, position)
+            kind, length = word >> 29, word & 0x1FFFFFFF
+            if magic != MAGIC:
+                raise self._damage(offset, f"byte {position} has no magic number")
+            if kind not in expected:
+                raise self._damage(offset, f"byte {position} has a part of kind {kind}")
+            start = position + _PART.size
+            if start + length > self.size:
+                raise self._damage(offset, f"its {length} bytes reach beyond the end of the file at {self.size}")
+            self._touched(position, start + length)
+            yield start, length, kind
+            if kind in (_WHOLE, _LAST):
+                return
+            position, expected = start + -(-length // 4) * 4, (_MIDDLE, _LAST)
+
+    def _next_magic(self, position: int) -> int:
+        """Where the next record may begin, at `position` or after it; the file's size if nowhere."""
+        while True:
+            position = self._map.find(MAGIC, position)
+            if position < 0 or position + _PART.size > self.size:
+                return self.size
+            kind = _PART.unpack_from(self._map, position)[1] >> 29
+            if position % 4 == 0 and kind in (_WHOLE, _FIRST):
+                return position
+            position += 1
+
+    def _touched(self, start: int, end: int) -> None:
+        """Notes the regions that were read, and gives back those that were read longest ago."""
+        regions = self._regions
+        first, last = start >> REGION_BITS, end >> REGION_BITS
+        if first == last and regions and regions[-1] == last:
+            return
+        for region in range(first, last + 1):
+            regions.append(region)
+            if len(regions) > REGIONS and isinstance(self._map, mmap.mmap):
+                self._map.madvise(mmap.MADV_DONTNEED, regions.popleft() << REGION_BITS, 1 << REGION_BITS)
+
+    def _damage(self, offset: int, what: str) -> RecordError:
+        return RecordError(f"{self.path.name} has no whole record at byte {offset}: {what}")
+
+
+def read_index(path: Path) -> tuple[Ints, Ints]:
+    """Keys and byte offsets of an `.idx` (text lines `key<TAB>offset`, in any order), int64 arrays of one shape.
+
+    Raises UserError if it has no lines or one that is not two whole numbers, OSError if it cannot be read.
+    """
+    with suppress(ValueError), warnings.catch_warnings():  # what is wrong is said below, with the line
+        warnings.simplefilter("ignore")
+        pairs = np.loadtxt(path, np.int64, comments=None, ndmin=2, encoding="latin1")
+        if len(pairs) and pairs.shape[1] == 2:
+            return pairs[:, 0], pairs[:, 1]
+    with path.open(encoding="latin1") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip() and not (len(line.split()) == 2 and all(map(is_whole, line.split()))):
+                shown = line.strip()[:80]
+                raise UserError(f"{path}: line {number} is not `key offset` but {shown!r}: write the idx anew")
+    raise UserError(f"{path} has no lines `key offset`: move it away to go by the records alone")
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text is a whole number of 64 bits."""
+    try:
+        return -(2**63) <= int(text) < 2**63
+    except ValueError:
+        return False
