@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +29,7 @@ from shard_tools.images import (
     reencode,
 )
 from shard_tools.keys import key_of
+from shard_tools.output import write_whole
 from shard_tools.sources import Record, Source
 
 CHUNK = 1024
@@ -189,13 +189,6 @@ def labels_of(record: Record) -> bytes:
         f'{{"age":{record.age!r},"gender":{record.gender},"group":{_quoted(record.group)},"row":{record.row},'
         f'"source":{_quoted(record.name)},"subject":{_quoted(record.subject)}}}'
     ).encode()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file that is whole or not there at all, even if two processes write the same one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    partial.rename(path)
 
 
 @lru_cache(maxsize=4096)

@@ -130,7 +130,7 @@ def read_manifest(root: Path) -> Manifest:
         raw = path.read_bytes()
     except OSError:
         raise UserError(
-            f"no {MANIFEST} in {root}: name a packed data set with --data, or pack one: shard-tools pack --help"
+            f"no {MANIFEST} in {root}: name a packed data set, or pack one: shard-tools pack --help"
         ) from None
     try:
         content: dict[str, Any] = json.loads(raw)

@@ -1,13 +1,25 @@
-"""Directories that appear whole or not at all."""
+"""Files and directories that appear whole or not at all."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from shard_tools.commands import UserError, one_line
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes beside `path`, then renames: it is the old file or the new one, even if two processes write it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def check_empty(out: Path, besides: str = "") -> None:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from shard_tools.commands import UserError, attribute
-from shard_tools.look import write_whole
 from shard_tools.manifest import MANIFEST
-from shard_tools.output import check_empty
+from shard_tools.output import check_empty, write_whole
 from shard_tools.sources import Source
 
 NAME = ".packing"

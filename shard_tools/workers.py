@@ -49,7 +49,7 @@ class Workers:
                 yield futures.popleft().result()
         except BrokenProcessPool:
             raise UserError(
-                "a worker process was killed, perhaps for want of memory: run the same command again, with fewer --workers"
+                "a worker process was killed, perhaps for want of memory: run the command again, with fewer --workers"
             ) from None
 
 

@@ -16,6 +16,7 @@ from shard_tools.inspect.sheet import draw_sheet
 from shard_tools.inspect.statistics import Statistics, measure, printable
 from shard_tools.inspect.tables import as_json, plural, print_tables, printed
 from shard_tools.manifest import Manifest, read_manifest
+from shard_tools.output import write_whole
 
 
 def inspect_shards(config: InspectConfig) -> int:
@@ -90,13 +91,8 @@ def show_sample(config: InspectConfig, manifest: Manifest, splits: Sequence[str]
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes beside `path`, then renames: `path` is the old file or the new one; UserError if the disk refuses."""
-    partial = path.with_name(f".{path.name}.partial")
+    """Writes a whole file or none; UserError if the disk refuses."""
     try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise UserError(f"cannot write {path}: {one_line(error)}") from None
-        raise
+        write_whole(path, content)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {one_line(error)}") from None

@@ -67,7 +67,7 @@ class Ms1mv2(Source):
     unknown: Literal["drop", "keep"] = "drop"
     """Whether images of unknown gender are left out, or packed with gender -1."""
     near_duplicates: bool = False
-    """Keep pictures that look the same in one split, as byte-identical ones always are."""
+    """Whether pictures that look the same stay in one split, as byte-identical ones always do."""
 
     @property
     def convention(self) -> str:

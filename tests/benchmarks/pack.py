@@ -21,10 +21,10 @@ from pathlib import Path
 
 import tyro
 from PIL import Image
-from shard_tools.sources.ms1mv2 import Ms1mv2
 
 from shard_tools.manifest import read_manifest
 from shard_tools.pack import pack
+from shard_tools.sources.ms1mv2 import Ms1mv2
 from shard_tools.synthetic.drawing import draw_face
 from shard_tools.synthetic.subjects import sample_pictures, sample_subject
 from tests.benchmarks.ratios import measure, print_ratio, print_speeds
