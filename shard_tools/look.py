@@ -11,12 +11,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from xxhash import xxh3_64_intdigest
 
 from shard_tools.commands import one_line
 from shard_tools.images import (
@@ -103,25 +105,26 @@ class Work:
         return self.reencodes or self.source.costly
 
 
-def list_source(work: Work, part: int = 0, parts: int = 1) -> list[Chunk]:
-    """Lists the source and returns its chunks; writes the records of those of one part, each `parts`-th from `part`."""
+def list_source(work: Work, part: int = 0, parts: int = 1) -> Iterator[Chunk]:
+    """Lists the source and yields its chunks; writes the records of those of one part, each `parts`-th from `part`."""
     for name in ("listed", "looked", "kept"):
         (work.directory / name).mkdir(parents=True, exist_ok=True)
     records = work.source.records()
-    chunks: list[Chunk] = []
+    number = 0
     while some := list(itertools.islice(records, CHUNK)):
         text = _encode(some).encode()
-        chunk = Chunk(len(chunks), hashlib.sha256(text).hexdigest(), len(some))
+        chunk = Chunk(number, hashlib.sha256(text).hexdigest(), len(some))
         if chunk.number % parts == part and not work.looked(chunk, ".rows").exists():
             write_whole(work.listed(chunk.number), text)
-        chunks.append(chunk)
-    return chunks
+        yield chunk
+        number += 1
 
 
 def look(work: Work, chunk: Chunk) -> int:
     """Looks at the images of a chunk unless that is done, and returns how many they are."""
     if work.looked(chunk, ".rows").exists():
         return chunk.size
+    keeps = work.keeps
     rows: list[tuple[int | bool, ...]] = []
     lines: list[bytes] = []
     kept: list[bytes] = []
@@ -136,7 +139,7 @@ def look(work: Work, chunk: Chunk) -> int:
             rejected = True
         else:
             length, rejected = len(encoded), False
-            if work.keeps:
+            if keeps:
                 kept.append(encoded)
                 at = position
                 position += length
@@ -145,7 +148,7 @@ def look(work: Work, chunk: Chunk) -> int:
             (
                 seen.content,
                 seen.appearance,
-                _hash(record.subject) if record.subject else 0,
+                _subject_hash(record.subject) if record.subject else 0,
                 _hash(key_of(record.name)),
                 at,
                 start,
@@ -161,7 +164,7 @@ def look(work: Work, chunk: Chunk) -> int:
         lines.append(line)
         start += len(line) + 1
     write_whole(work.looked(chunk, ".jsonl"), b"".join(line + b"\n" for line in lines))
-    if work.keeps:
+    if keeps:
         write_whole(work.kept(chunk.number), b"".join(kept))
     write_whole(work.looked(chunk, ".rows"), np.array(rows, dtype=SEEN).tobytes())
     return chunk.size
@@ -191,7 +194,9 @@ def labels_of(record: Record) -> bytes:
     ).encode()
 
 
-@lru_cache(maxsize=4096)
 def _hash(text: str) -> int:
     """64 bits of a text, never 0."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") or 1
+    return xxh3_64_intdigest(text.encode()) or 1
+
+
+_subject_hash = lru_cache(maxsize=4096)(_hash)  # pictures of a subject lie together

@@ -44,7 +44,7 @@ def index_dtype(key: int, subject: int, group: int) -> np.dtype[np.void]:
             ("gender", "i1"),  # 0 female, 1 male, -1 unknown
             ("age", "<f4"),  # years, -1 unknown
             ("row", "<u8"),  # number of the image in its source
-            ("content", "<u8"),  # first 64 bits of the SHA-256 of the encoded image
+            ("content", "<u8"),  # XXH3 hash of the encoded image
             ("appearance", "<u8"),  # difference hash of the picture (images.Fingerprint), 0 unknown
             ("key", f"S{max(key, 1)}"),
             ("subject", f"S{max(subject, 1)}"),

@@ -35,6 +35,10 @@ SHOWN = 12
 """Remarks of a source that are printed; the summary has all."""
 
 
+class UnusableSourceError(UserError):
+    """There is nothing that could be packed: nothing is worth keeping for another try."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FinalizeConfig:
     """Joins the parts that `shard-tools pack SOURCE --task K/N` looked at into one data set."""
@@ -52,8 +56,7 @@ def pack(source: Source) -> None:
         with tempfile.TemporaryDirectory(prefix="shard-tools-") as scratch:
             work = Work(source, Path(scratch))
             with Workers(_shared(work), source.workers) as workers:
-                chunks = list_source(work)
-                _look(workers, chunks)
+                chunks = _look(work, workers)
                 gather(work, chunks)
                 with Catalogue(work.directory) as catalogue:
                     print("\n".join(summary(source, catalogue, make_plan(source, catalogue))))
@@ -66,19 +69,17 @@ def pack(source: Source) -> None:
     fresh = not (source.out / unfinished.NAME).exists()
     with _disk_errors(source.out):
         work = Work(source, unfinished.begin(source, parts))
-        with Workers(_shared(work), source.workers) as workers:
-            try:
-                chunks = list_source(work, part, parts)
-            except UserError:
-                if fresh:
-                    unfinished.abandon(source.out)
-                raise
-            mine = chunks[part::parts]
-            _look(workers, mine)
-            if parts == 1:
-                _complete(work, workers, chunks)
-                return
-    images = sum(chunk.size for chunk in mine)
+        try:
+            with Workers(_shared(work), source.workers) as workers:
+                chunks = _look(work, workers, part, parts)
+                if parts == 1:
+                    _complete(work, workers, chunks)
+                    return
+        except UnusableSourceError:
+            if fresh:
+                unfinished.abandon(source.out)
+            raise
+    images = sum(chunk.size for chunk in chunks[part::parts])
     print(f"looked at part {part + 1} of {parts}, {images} images; after all parts: shard-tools finalize {source.out}")
 
 
@@ -89,7 +90,7 @@ def finalize(config: FinalizeConfig) -> None:
     source, parts = unfinished.restore(config.out, config.workers)
     with _disk_errors(config.out):
         work = Work(source, config.out / unfinished.NAME)
-        chunks = list_source(work)
+        chunks = list(list_source(work))
         missing = sorted({chunk.number % parts + 1 for chunk in chunks if not work.looked(chunk, ".rows").exists()})
         if missing:
             tasks = ", ".join(f"{part}/{parts}" for part in missing)
@@ -138,10 +139,24 @@ def _disk_errors(out: Path) -> Iterator[None]:
         ) from None
 
 
-def _look(workers: Workers, chunks: list[Chunk]) -> None:
-    with progress("looking at images", sum(chunk.size for chunk in chunks)) as advance:
-        for images in workers.map(look, chunks):
+def _look(work: Work, workers: Workers, part: int = 0, parts: int = 1) -> list[Chunk]:
+    """Lists the source, looks at the images of one part of it, and returns all chunks."""
+    chunks: list[Chunk] = []
+
+    def mine() -> Iterator[Chunk]:
+        try:
+            for chunk in list_source(work, part, parts):
+                chunks.append(chunk)
+                if chunk.number % parts == part:
+                    yield chunk
+        except UserError as error:
+            raise UnusableSourceError(*error.args) from None
+
+    looked = workers.map(look, mine())
+    with progress("looking at images", sum(chunk.size for chunk in chunks[part::parts])) as advance:
+        for images in looked:
             advance(images)
+    return chunks
 
 
 def _complete(work: Work, workers: Workers, chunks: list[Chunk]) -> None:
@@ -152,8 +167,7 @@ def _complete(work: Work, workers: Workers, chunks: list[Chunk]) -> None:
         plan = make_plan(source, catalogue)
         lines = summary(source, catalogue, plan)
         if not plan.splits:
-            unfinished.abandon(source.out)
-            raise UserError(f"none of {catalogue.size} images can be used{_first_reason(catalogue, plan)}")
+            raise UnusableSourceError(f"none of {catalogue.size} images can be used{_first_reason(catalogue, plan)}")
         splits = _write(work, workers, plan, digest)
         write_quarantine(source, catalogue, plan)
         write_contradictions(source.out, catalogue, plan)

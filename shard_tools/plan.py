@@ -97,7 +97,8 @@ def make_plan(source: Source, catalogue: Catalogue) -> Plan:
         remarks.append(f"{len(members) - len(kept)} images left out for as many women as men")
         splits[np.setdiff1d(members, kept)] = -1
     del groups, subjects, packed, members, own
-    size = tar.BLOCK * (_blocks(catalogue.column("length")) + _blocks(catalogue.column("line")))
+    image, label = (tar.blocks(catalogue.column(name).astype(np.int64)) for name in ("length", "line"))
+    size = tar.BLOCK * (image + label)
     repeated = _repeated(catalogue.column("key"), splits >= 0)
     return Plan(
         splits=list(_split_plans(source, splits, genders, size, repeated)),
@@ -120,10 +121,6 @@ def _balanced(split: Flags, genders: npt.NDArray[np.int8], subjects: npt.NDArray
     """The numbers of the images of a split that are left when it has as many women as men."""
     members = np.flatnonzero(split)
     return members[balance(genders[members], subjects[members], seed)]
-
-
-def _blocks(sizes: npt.NDArray[np.uint32]) -> Ints:
-    return 1 + -(-sizes.astype(np.int64) // tar.BLOCK)
 
 
 def _repeated(keys: npt.NDArray[np.uint64], packed: Flags) -> Flags:

@@ -13,8 +13,10 @@ begin with a header of 24 bytes (flag, label, id, id2) and `flag` float32 labels
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -27,6 +29,8 @@ import numpy.typing as npt
 from shard_tools.commands import UserError
 
 MAGIC = struct.pack("<I", 0xCED7230A)
+HEAD = 64
+"""Bytes that are read of a record before its image: room for 8 labels."""
 REGION_BITS = 21
 """Pages are given back in regions of 2 MiB, as many as Linux may map at once where one byte is touched."""
 REGIONS = 16
@@ -64,14 +68,24 @@ class RecordFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with path.open("rb") as file:
-            self.size = file.seek(0, 2)
-            # An empty file cannot be mapped.
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
+        self._fd = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._fd)
+        self.size = os.fstat(self._fd).st_size
+        # An empty file cannot be mapped.
+        self._map = mmap.mmap(self._fd, 0, access=mmap.ACCESS_READ) if self.size else b""
         self._regions: deque[int] = deque()
 
     def read(self, offset: int) -> tuple[Header, bytes]:
         """Header and image of the record at a byte offset; the image may be empty. Raises RecordError if damaged."""
+        # Two calls read a whole record; that is less than to map pages in random order and to give them back. What has
+        # many labels, is in parts or damaged is looked at in the map.
+        head = os.pread(self._fd, HEAD, offset) if offset >= 0 else b""
+        if len(head) == HEAD:
+            magic, word, flag, label, id1, id2 = _PART_AND_HEADER.unpack_from(head)
+            start, end = _PART_AND_HEADER.size + 4 * flag, _PART.size + word
+            if magic == MAGIC and start <= HEAD and start <= end and offset + end <= self.size:  # kind 0 adds no bits
+                labels = struct.unpack_from(f"<{flag}f", head, _PART_AND_HEADER.size) if flag else (label,)
+                return Header(flag, labels, id1, id2), os.pread(self._fd, end - start, offset + start)
         header, data, start, end = self._find(offset)
         return header, data[start:end]
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 import tarfile
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 BLOCK = tarfile.BLOCKSIZE
 END = bytes(2 * BLOCK)
@@ -31,6 +34,11 @@ _AFTER_SIZE = b"00000000000\0"  # modification time
 _AFTER_SUM = b"0" + bytes(100) + b"ustar\x0000" + bytes(247)
 _BEFORE_SIZE = b"0000644\0" + b"0000000\0" * 2
 _FIXED_SUM = sum(_BEFORE_SIZE) + sum(_AFTER_SIZE) + sum(_AFTER_SUM) + 8 * ord(" ")
+
+
+_ZEROS = bytes(BLOCK)
+
+Size = TypeVar("Size", int, npt.NDArray[np.int64])
 
 
 class TarError(Exception):
@@ -59,11 +67,11 @@ def header(name: bytes, size: int) -> bytes:
 
 def padding(size: int) -> bytes:
     """What fills the last block of a content of `size` bytes."""
-    return bytes(-size % BLOCK)
+    return _ZEROS[: -size % BLOCK]
 
 
-def blocks(size: int) -> int:
-    """Number of blocks of a member whose content has `size` bytes, its header included."""
+def blocks(size: Size) -> Size:
+    """Number of blocks of a member whose content has `size` bytes, its header included; also of an array of sizes."""
     return 1 + -(-size // BLOCK)
 
 

@@ -7,8 +7,9 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import connection, get_context, parent_process
 from types import TracebackType
 from typing import Any, TypeVar
@@ -39,11 +40,15 @@ class Workers:
             self.pool.shutdown(cancel_futures=True)
 
     def map(self, function: Callable[[Any, Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
-        """`function(context, job)` of every job, in order. UserError if a process dies."""
+        """`function(context, job)` of every job, in order; UserError if a process dies.
+
+        All jobs are taken before this returns; other processes begin with the first while the last is still made.
+        """
         if not self.pool:
-            yield from (function(self.context, job) for job in jobs)
-            return
-        futures = deque(self.pool.submit(_call, function, job) for job in jobs)
+            return map(partial(function, self.context), list(jobs))
+        return self._results(deque(self.pool.submit(_call, function, job) for job in jobs))
+
+    def _results(self, futures: deque[Future[Result]]) -> Iterator[Result]:
         try:
             while futures:
                 yield futures.popleft().result()

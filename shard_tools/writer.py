@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib.format import dtype_to_descr
@@ -26,8 +26,8 @@ from shard_tools.output import write_whole
 from shard_tools.plan import SplitPlan
 from shard_tools.sources import Record
 
-_decode = json.JSONDecoder().decode
-FLUSH = 4_000_000
+_decode = json.JSONDecoder().raw_decode
+FLUSH = 1_000_000
 """Bytes that are collected before they are hashed and written."""
 
 
@@ -85,59 +85,61 @@ def write_shard(work: Work, job: ShardJob) -> Shard:
 def _write_samples(work: Work, job: ShardJob, catalogue: Catalogue, file: BinaryIO) -> tuple[str, list[str], Index]:
     """Writes the tar of a shard; returns its SHA-256, the lines of its .idx and its rows of the index."""
     rows = catalogue.rows(job.samples)
+    lengths, lines = rows["length"].astype(np.int64), rows["line"].astype(np.int64)
+    label_places = tar.BLOCK * (1 + tar.blocks(lengths))  # after the first header, as the image is
+    ends = np.cumsum(tar.BLOCK * (tar.blocks(lengths) + tar.blocks(lines)))
+    offsets = np.r_[0, ends[:-1]] + tar.BLOCK
     sha256 = hashlib.sha256()
     parts: list[bytes] = []
-    pending = position = 0
     idx: list[str] = []
-    offsets: list[int] = []
     keys: list[bytes] = []
-    labels: list[tuple[float, int, bytes, bytes]] = []
-    extensions = [EXTENSION_NAMES[place] for place in rows["extension"].tolist()]
-    for number, repeated, at, length, content, extension, line in zip(
+    labels: list[dict[str, Any]] = []
+    flushed = 0
+    for number, repeated, at, extension, content, length, offset, line, label_offset, end in zip(
         job.samples,
         job.repeated,
         rows["at"].tolist(),
-        rows["length"].tolist(),
+        [EXTENSION_NAMES[place] for place in rows["extension"].tolist()],
         rows["content"].tolist(),
-        extensions,
+        lengths.tolist(),
+        offsets.tolist(),
         catalogue.lines(rows),
+        (offsets - tar.BLOCK + label_places).tolist(),
+        ends.tolist(),
         strict=True,
     ):
-        of = _decode(line.decode())
-        encoded = _read(work, number, Record(of["row"], of["source"], at=at), length, content)
-        key = with_row(key_of(of["source"]), of["row"]) if repeated else key_of(of["source"])
+        label, _ = _decode(line.decode())
+        key = key_of(label["source"])
+        if repeated:
+            key = with_row(key, label["row"])
         image_name, label_name = f"{key}.{extension}", f"{key}.json"
-        image_header, label_header = image_name.encode(), label_name.encode()
         parts += (
-            tar.header(image_header, length),
-            encoded,
+            tar.header(image_name.encode(), length),
+            _read(work, number, Record(label["row"], label["source"], at=at), length, content),
             tar.padding(length),
-            tar.header(label_header, len(line)),
+            tar.header(label_name.encode(), len(line)),
             line,
             tar.padding(len(line)),
         )
-        offset = position + tar.BLOCK
-        label_offset = position + tar.BLOCK * (tar.blocks(length) + 1)
-        size = tar.BLOCK * (tar.blocks(length) + tar.blocks(len(line)))
         idx.append(f"{extension} {offset} {length} {image_name} json {label_offset} {len(line)} {label_name}\n")
-        offsets.append(offset)
         keys.append(key.encode())
-        labels.append((of["age"], of["row"], of["subject"].encode(), of["group"].encode()))
-        position += size
-        pending += size
-        if pending >= FLUSH:
+        labels.append(label)
+        if end - flushed >= FLUSH:
             _flush(parts, sha256, file)
-            pending = 0
+            flushed = end
     parts.append(tar.END)
     _flush(parts, sha256, file)
 
-    ages, row_numbers, subjects, groups = zip(*labels, strict=True)
-    index = np.empty(len(rows), dtype=index_dtype(*(max(map(len, texts)) for texts in (keys, subjects, groups))))
+    texts = {name: [label[name].encode() for label in labels] for name in ("subject", "group")} | {"key": keys}
+    widths = (max(map(len, texts[name])) for name in ("key", "subject", "group"))
+    index = np.empty(len(rows), dtype=index_dtype(*widths))
     index["shard"] = job.number
     index["offset"] = offsets
     for name in ("length", "gender", "content", "appearance"):
         index[name] = rows[name]
-    for name, values in (("age", ages), ("row", row_numbers), ("key", keys), ("subject", subjects), ("group", groups)):
+    for name in ("age", "row"):
+        index[name] = [label[name] for label in labels]
+    for name, values in texts.items():
         index[name] = values
     return sha256.hexdigest(), idx, index
 
@@ -165,6 +167,8 @@ def _flush(parts: list[bytes], sha256: hashlib._Hash, file: BinaryIO) -> None:
     sha256.update(block)
     file.write(block)
     parts.clear()
+    # The disk starts to write while the next block is made, so that there is little left to wait for at the end.
+    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def write_index(work: Work, plan: SplitPlan, shards: Sequence[Shard], jobs: Sequence[ShardJob]) -> Split:

@@ -10,10 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 
-def measure(contenders: Mapping[str, Callable[[], int]], rounds: int) -> dict[str, list[float]]:
+def measure(
+    contenders: Mapping[str, Callable[[], int]], rounds: int, tidy: Callable[[], None]
+) -> dict[str, list[float]]:
     """Items per second of each contender in each round; a contender does its work and returns how many items it did.
 
-    They take turns within a round, so that whatever else the machine does meets all of them.
+    They take turns within a round, so that whatever else the machine does meets all of them. `tidy` removes what one
+    wrote, and is not timed.
     """
     speeds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
@@ -21,6 +24,7 @@ def measure(contenders: Mapping[str, Callable[[], int]], rounds: int) -> dict[st
             start = time.perf_counter()
             items = work()
             speeds[name].append(items / (time.perf_counter() - start))
+            tidy()
     return speeds
 
 
