@@ -50,10 +50,10 @@ class Catalogue:
         size = SEEN.itemsize
         return np.frombuffer(b"".join([os.pread(self.rows_file, size, n * size) for n in numbers]), dtype=SEEN)
 
-    def lines(self, rows: Seen) -> Iterator[bytes]:
+    def lines(self, rows: Seen) -> list[bytes]:
         """The lines of labels of some rows, without their line ends."""
-        for start, length in zip(rows["start"].tolist(), rows["line"].tolist(), strict=True):
-            yield os.pread(self.lines_file, length, start)
+        places = zip(rows["line"].tolist(), rows["start"].tolist(), strict=True)
+        return [os.pread(self.lines_file, length, start) for length, start in places]
 
     def labels(self, numbers: Ints) -> Iterator[dict[str, Any]]:
         """The labels of some images; of a rejected one `row`, `source` and `rejected`, the reason."""

@@ -129,7 +129,7 @@ def look(work: Work, chunk: Chunk) -> int:
     lines: list[bytes] = []
     kept: list[bytes] = []
     start = position = 0
-    for record in (Record(*fields) for fields in json.loads(work.listed(chunk.number).read_bytes())):
+    for record in map(Record._make, json.loads(work.listed(chunk.number).read_bytes())):
         at, length = record.at, 0
         try:
             encoded, seen = examine(work, record)

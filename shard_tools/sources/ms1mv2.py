@@ -94,16 +94,10 @@ class Ms1mv2(Source):
                 rejected = listing.damaged.get(position, "")
                 if is_male < 0 and not rejected and self.unknown == "drop":
                     continue
-                yield Record(
-                    row=row,
-                    name=f"{person}/{key:08d}" if person >= 0 else f"{key:08d}",
-                    gender=is_male,
-                    age=years,
-                    subject=str(person) if person >= 0 else "",
-                    group=groups[race] if race >= 0 else "",
-                    rejected=rejected,
-                    at=at,
-                )
+                subject, name = (str(person), f"{person}/{key:08d}") if person >= 0 else ("", f"{key:08d}")
+                group_name = groups[race] if race >= 0 else ""
+                # In the order of its fields: by name it would take twice as long, millions of times.
+                yield Record(row, name, is_male, years, subject, group_name, "", rejected, at)
                 row += 1
         for extra, (at, reason) in enumerate(listing.lost.items()):
             yield Record(row=row + extra, name=f"byte-{at}", rejected=reason, at=at)
