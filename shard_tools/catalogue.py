@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shard_tools.look import SEEN, Chunk, Seen, Work
-from shard_tools.split import Ints
+from shard_tools.split import Numbers
 
 _BLOCK = 1 << 16
 
@@ -55,7 +55,7 @@ class Catalogue:
         places = zip(rows["line"].tolist(), rows["start"].tolist(), strict=True)
         return [os.pread(self.lines_file, length, start) for length, start in places]
 
-    def labels(self, numbers: Ints) -> Iterator[dict[str, Any]]:
+    def labels(self, numbers: Numbers) -> Iterator[dict[str, Any]]:
         """The labels of some images; of a rejected one `row`, `source` and `rejected`, the reason."""
         for start in range(0, len(numbers), _BLOCK):
             yield from map(json.loads, self.lines(self.rows(numbers[start : start + _BLOCK].tolist())))

@@ -13,7 +13,7 @@ from shard_tools.catalogue import Catalogue
 from shard_tools.look import SPLITS
 from shard_tools.manifest import CLASSES
 from shard_tools.sources import Source
-from shard_tools.split import Ints, balance, keep_own_splits, linked_groups, split_groups
+from shard_tools.split import Numbers, Splits, balance, first_of_equals, keep_own_splits, linked_groups, split_groups
 
 Flags = npt.NDArray[np.bool_]
 
@@ -23,12 +23,12 @@ class SplitPlan:
     """One split."""
 
     name: str
-    samples: Ints
-    """Its images by their numbers in the catalogue, in the order of the shards; int64 of shape (samples,)."""
+    samples: Numbers
+    """Its images by their numbers in the catalogue, in the order of the shards; shape (samples,)."""
     repeated: Flags
     """Which of them share their key with another image and get their row as well."""
-    bounds: Ints
-    """Places in `samples` at which shards begin, and the number of samples; int64 of shape (shards + 1,)."""
+    bounds: list[int]
+    """Places in `samples` at which shards begin, and the number of samples."""
     bytes: int
     """Of all its tars."""
     counts: dict[str, int]
@@ -40,11 +40,11 @@ class Plan:
     """What will be packed, and what was noticed while deciding it."""
 
     splits: list[SplitPlan]
-    rejected: Ints
+    rejected: Numbers
     """Numbers of the images that go to quarantine."""
-    contradicting: Ints
+    contradicting: Numbers
     """Numbers of the images that have a copy of the other gender."""
-    pictures: Ints
+    pictures: Numbers
     """Number of the first image of the same picture, for each of `contradicting`."""
     remarks: list[str]
 
@@ -55,16 +55,16 @@ def make_plan(source: Source, catalogue: Catalogue) -> Plan:
     rejected = catalogue.column("rejected")
     packed = np.logical_not(rejected)
     genders = catalogue.column("gender")
-    content = np.where(rejected, np.uint64(0), catalogue.column("content"))
-    same = linked_groups(content)
-    copies = packed.sum() - len(np.unique(same[packed]))
-    del content
-    looks = np.where(rejected, np.uint64(0), catalogue.column("appearance"))
-    pictures = linked_groups(same + 1, looks) if source.near_duplicates else same
-    del looks
-    if copies or pictures is not same:
-        alike = packed.sum() - len(np.unique(pictures[packed])) - copies
-        remarks.append(f"{copies} images are byte-identical copies of others, {alike} more look the same as another")
+    same = first_of_equals(np.where(rejected, np.uint64(0), catalogue.column("content")))
+    pictures = same
+    if source.near_duplicates:
+        looks = np.where(rejected, np.uint64(0), catalogue.column("appearance"))
+        pictures = linked_groups(same, first_of_equals(looks))
+        del looks
+    copies, alike = (int(np.count_nonzero(packed & (first != np.arange(len(first))))) for first in (same, pictures))
+    if alike:
+        remarks.append(f"{copies} images are byte-identical copies of others, {alike - copies} more look the same")
+    del same
     contradicting = _contradicting(pictures, genders, packed)
     if len(contradicting):
         dropped = source.contradictions == "drop"
@@ -73,76 +73,79 @@ def make_plan(source: Source, catalogue: Catalogue) -> Plan:
             f" and male in different copies: {'left out' if dropped else 'kept, --contradictions drop leaves them out'}"
         )
         packed[contradicting] = not dropped
+    contradicted = pictures[contradicting]
 
-    subjects = catalogue.column("subject")
-    groups = linked_groups(pictures + 1, subjects)
-    members = np.flatnonzero(packed)
-    splits = np.full(catalogue.size, -1, dtype=np.int64)
-    own = catalogue.column("split")
-    if (own[members] >= 0).any():
-        splits[members], moved = keep_own_splits(groups[members], np.maximum(own[members], 0).astype(np.int64))
-        if moved:
-            remarks.append(f"{moved} images moved to the split of a picture that is the same or of the same subject")
-    elif len(members):
-        shares = (1 - source.val - source.test, source.val, source.test)
-        splits[members] = split_groups(groups[members], shares, source.seed)
-    if len(members):
-        _, sizes = np.unique(groups[members], return_counts=True)
-        remarks.append(
-            f"{len(members)} images in {len(sizes)} groups of the same picture or subject, at most {sizes.max()};"
-            " no group is in two splits"
-        )
+    groups = linked_groups(pictures, first_of_equals(catalogue.column("subject")))
+    del pictures
+    splits = _deal(source, catalogue.column("split"), groups, packed, remarks)
+    del groups
     if source.balance == "equal":
-        kept = np.concatenate([_balanced(splits == n, genders, subjects, source.seed) for n in range(len(SPLITS))])
-        remarks.append(f"{len(members) - len(kept)} images left out for as many women as men")
-        splits[np.setdiff1d(members, kept)] = -1
-    del groups, subjects, packed, members, own
-    image, label = (tar.blocks(catalogue.column(name).astype(np.int64)) for name in ("length", "line"))
-    size = tar.BLOCK * (image + label)
-    repeated = _repeated(catalogue.column("key"), splits >= 0)
+        before = np.count_nonzero(packed)
+        subjects = catalogue.column("subject")
+        for number in range(len(SPLITS)):
+            members = np.flatnonzero(splits == number).astype(np.int32)
+            packed[members] = False
+            packed[members[balance(genders[members], subjects[members], source.seed)]] = True
+        splits[~packed] = -1
+        remarks.append(f"{before - np.count_nonzero(packed)} images left out for as many women as men")
+        del subjects
+    keys = catalogue.column("key")
+    firsts = first_of_equals(np.where(packed, keys, np.uint64(0)))
+    del keys
+    repeated = np.bincount(firsts)[firsts] > 1
+    del firsts
     return Plan(
-        splits=list(_split_plans(source, splits, genders, size, repeated)),
-        rejected=np.flatnonzero(rejected),
+        splits=list(_split_plans(source, catalogue, splits, genders, repeated)),
+        rejected=np.flatnonzero(rejected).astype(np.int32),
         contradicting=contradicting,
-        pictures=pictures[contradicting],
+        pictures=contradicted,
         remarks=remarks,
     )
 
 
-def _contradicting(pictures: Ints, genders: npt.NDArray[np.int8], packed: Flags) -> Ints:
+def _deal(source: Source, own: Splits, groups: Numbers, packed: Flags, remarks: list[str]) -> Splits:
+    """The split of each image, -1 for those that are not packed. `own` are the source's own splits, or all -1."""
+    splits = np.full(len(groups), -1, dtype=np.int8)
+    if not packed.any():
+        return splits
+    groups = groups[packed]
+    sizes = np.bincount(groups)
+    remarks.append(
+        f"{len(groups)} images in {np.count_nonzero(sizes)} groups of the same picture or subject, at most"
+        f" {sizes.max()}; no group is in two splits"
+    )
+    del sizes
+    if (own[packed] >= 0).any():
+        splits[packed], moved = keep_own_splits(groups, np.maximum(own[packed], np.int8(0)))
+        if moved:
+            remarks.append(f"{moved} images moved to the split of a picture that is the same or of the same subject")
+    else:
+        splits[packed] = split_groups(groups, (1 - source.val - source.test, source.val, source.test), source.seed)
+    return splits
+
+
+def _contradicting(pictures: Numbers, genders: npt.NDArray[np.int8], packed: Flags) -> Numbers:
     """Numbers of the images whose picture is labelled with both genders."""
     has = np.zeros((2, len(pictures)), dtype=bool)
     for gender in (0, 1):
         has[gender, pictures[packed & np.equal(genders, gender)]] = True
-    return np.flatnonzero((has[0] & has[1])[pictures] & packed & np.greater_equal(genders, 0))
-
-
-def _balanced(split: Flags, genders: npt.NDArray[np.int8], subjects: npt.NDArray[np.uint64], seed: int) -> Ints:
-    """The numbers of the images of a split that are left when it has as many women as men."""
-    members = np.flatnonzero(split)
-    return members[balance(genders[members], subjects[members], seed)]
-
-
-def _repeated(keys: npt.NDArray[np.uint64], packed: Flags) -> Flags:
-    """Which images have the key of another one."""
-    repeated = np.zeros(len(keys), dtype=bool)
-    members = np.flatnonzero(packed)
-    _, place, counts = np.unique(keys[members], return_inverse=True, return_counts=True)
-    repeated[members] = counts[place] > 1
-    return repeated
+    return np.flatnonzero((has[0] & has[1])[pictures] & packed & np.greater_equal(genders, 0)).astype(np.int32)
 
 
 def _split_plans(
-    source: Source, splits: Ints, genders: npt.NDArray[np.int8], size: Ints, repeated: Flags
+    source: Source, catalogue: Catalogue, splits: Splits, genders: npt.NDArray[np.int8], repeated: Flags
 ) -> Iterator[SplitPlan]:
-    limit = int(source.shard_mb * 1e6) - len(tar.END)
+    blocks = tar.blocks(catalogue.column("length").astype(np.int32)) + tar.blocks(
+        catalogue.column("line").astype(np.int32)
+    )
+    limit = (int(source.shard_mb * 1e6) - len(tar.END)) // tar.BLOCK
     for number, name in enumerate(SPLITS):
-        samples = np.flatnonzero(splits == number)
+        samples = np.flatnonzero(splits == number).astype(np.int32)
         if not len(samples):
             continue
         if source.order == "shuffled":
-            samples = np.random.default_rng([source.seed, 1, number]).permutation(samples)
-        ends = np.cumsum(size[samples])
+            np.random.default_rng([source.seed, 1, number]).shuffle(samples)
+        ends = np.cumsum(blocks[samples], dtype=np.int64)
         bounds = [0]
         while bounds[-1] < len(samples):
             begin = bounds[-1]
@@ -152,7 +155,7 @@ def _split_plans(
             name=name,
             samples=samples,
             repeated=repeated[samples],
-            bounds=np.array(bounds, dtype=np.int64),
-            bytes=int(ends[-1]) + (len(bounds) - 1) * len(tar.END),
+            bounds=bounds,
+            bytes=int(ends[-1]) * tar.BLOCK + (len(bounds) - 1) * len(tar.END),
             counts={label: int(np.count_nonzero(genders[samples] == value)) for value, label in enumerate(CLASSES)},
         )

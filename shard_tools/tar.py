@@ -38,7 +38,7 @@ _FIXED_SUM = sum(_BEFORE_SIZE) + sum(_AFTER_SIZE) + sum(_AFTER_SUM) + 8 * ord(" 
 
 _ZEROS = bytes(BLOCK)
 
-Size = TypeVar("Size", int, npt.NDArray[np.int64])
+Size = TypeVar("Size", int, npt.NDArray[np.int64], npt.NDArray[np.int32])
 
 
 class TarError(Exception):

@@ -23,8 +23,9 @@ from shard_tools.keys import key_of, with_row
 from shard_tools.look import CHUNK, EXTENSION_NAMES, Work
 from shard_tools.manifest import Index, Shard, Split, index_dtype
 from shard_tools.output import write_whole
-from shard_tools.plan import SplitPlan
+from shard_tools.plan import Flags, SplitPlan
 from shard_tools.sources import Record
+from shard_tools.split import Numbers
 
 _decode = json.JSONDecoder().raw_decode
 FLUSH = 1_000_000
@@ -37,8 +38,8 @@ class ShardJob:
 
     split: str
     number: int
-    samples: Sequence[int]
-    repeated: Sequence[bool]
+    samples: Numbers
+    repeated: Flags
     digest: str
     """Of the catalogue that the numbers are of."""
 
@@ -54,8 +55,8 @@ class ShardJob:
 def jobs_of(plan: SplitPlan, digest: str) -> Iterator[ShardJob]:
     """The shards of a split."""
     for number in range(len(plan.bounds) - 1):
-        part = slice(int(plan.bounds[number]), int(plan.bounds[number + 1]))
-        yield ShardJob(plan.name, number, plan.samples[part].tolist(), plan.repeated[part].tolist(), digest)
+        part = slice(plan.bounds[number], plan.bounds[number + 1])
+        yield ShardJob(plan.name, number, plan.samples[part], plan.repeated[part], digest)
 
 
 def write_shard(work: Work, job: ShardJob) -> Shard:
@@ -84,7 +85,7 @@ def write_shard(work: Work, job: ShardJob) -> Shard:
 
 def _write_samples(work: Work, job: ShardJob, catalogue: Catalogue, file: BinaryIO) -> tuple[str, list[str], Index]:
     """Writes the tar of a shard; returns its SHA-256, the lines of its .idx and its rows of the index."""
-    rows = catalogue.rows(job.samples)
+    rows = catalogue.rows(job.samples.tolist())
     lengths, lines = rows["length"].astype(np.int64), rows["line"].astype(np.int64)
     label_places = tar.BLOCK * (1 + tar.blocks(lengths))  # after the first header, as the image is
     ends = np.cumsum(tar.BLOCK * (tar.blocks(lengths) + tar.blocks(lines)))
@@ -96,8 +97,8 @@ def _write_samples(work: Work, job: ShardJob, catalogue: Catalogue, file: Binary
     labels: list[dict[str, Any]] = []
     flushed = 0
     for number, repeated, at, extension, content, length, offset, line, label_offset, end in zip(
-        job.samples,
-        job.repeated,
+        job.samples.tolist(),
+        job.repeated.tolist(),
         rows["at"].tolist(),
         [EXTENSION_NAMES[place] for place in rows["extension"].tolist()],
         rows["content"].tolist(),
