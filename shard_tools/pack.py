@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import tyro
 
@@ -33,6 +33,13 @@ from shard_tools.writer import jobs_of, write_index, write_shard
 
 SHOWN = 12
 """Remarks of a source that are printed; the summary has all."""
+
+
+class Listing(NamedTuple):
+    """What listing a source gives besides the files of its chunks."""
+
+    chunks: list[Chunk]
+    remarks: list[str]
 
 
 class UnusableSourceError(UserError):
@@ -56,11 +63,11 @@ def pack(source: Source) -> None:
         with tempfile.TemporaryDirectory(prefix="shard-tools-") as scratch:
             work = Work(source, Path(scratch))
             with Workers(_shared(work), source.workers) as workers:
-                chunks = _look(work, workers)
-                gather(work, chunks)
+                listing = _look(work, workers)
+                gather(work, listing.chunks)
                 with Catalogue(work.directory) as catalogue:
-                    print("\n".join(summary(source, catalogue, make_plan(source, catalogue))))
-                    print("nothing was written: a dry run")
+                    _say(summary(source, catalogue, make_plan(source, catalogue)), listing.remarks)
+                print("nothing was written: a dry run")
         return
     if (source.out / MANIFEST).exists() and (source.out / unfinished.NAME).exists():
         unfinished.finish(source.out / unfinished.NAME)  # killed after the last step but one
@@ -71,15 +78,15 @@ def pack(source: Source) -> None:
         work = Work(source, unfinished.begin(source, parts))
         try:
             with Workers(_shared(work), source.workers) as workers:
-                chunks = _look(work, workers, part, parts)
+                listing = _look(work, workers, part, parts)
                 if parts == 1:
-                    _complete(work, workers, chunks)
+                    _complete(work, workers, listing)
                     return
         except UnusableSourceError:
             if fresh:
                 unfinished.abandon(source.out)
             raise
-    images = sum(chunk.size for chunk in chunks[part::parts])
+    images = sum(chunk.size for chunk in listing.chunks[part::parts])
     print(f"looked at part {part + 1} of {parts}, {images} images; after all parts: shard-tools finalize {source.out}")
 
 
@@ -90,13 +97,14 @@ def finalize(config: FinalizeConfig) -> None:
     source, parts = unfinished.restore(config.out, config.workers)
     with _disk_errors(config.out):
         work = Work(source, config.out / unfinished.NAME)
-        chunks = list(list_source(work))
+        listing = Listing([], [])
+        chunks = _list(work, listing)
         missing = sorted({chunk.number % parts + 1 for chunk in chunks if not work.looked(chunk, ".rows").exists()})
         if missing:
             tasks = ", ".join(f"{part}/{parts}" for part in missing)
             raise UserError(f"{config.out} lacks parts of the source as it is now: pack again with --task {tasks}")
         with Workers(_shared(work), source.workers) as workers:
-            _complete(work, workers, chunks)
+            _complete(work, workers, listing)
 
 
 def check(source: Source) -> tuple[int, int]:
@@ -139,30 +147,33 @@ def _disk_errors(out: Path) -> Iterator[None]:
         ) from None
 
 
-def _look(work: Work, workers: Workers, part: int = 0, parts: int = 1) -> list[Chunk]:
-    """Lists the source, looks at the images of one part of it, and returns all chunks."""
-    chunks: list[Chunk] = []
+def _list(work: Work, listing: Listing, part: int = 0, parts: int = 1) -> Iterator[Chunk]:
+    """Lists the source into `listing`, and yields the chunks; those of another part are not written."""
+    work = _shared(work)  # what the source holds for listing goes with it
+    try:
+        for chunk in list_source(work, part, parts):
+            listing.chunks.append(chunk)
+            yield chunk
+    except UserError as error:
+        raise UnusableSourceError(*error.args) from None
+    listing.remarks.extend(work.source.remarks())
 
-    def mine() -> Iterator[Chunk]:
-        try:
-            for chunk in list_source(work, part, parts):
-                chunks.append(chunk)
-                if chunk.number % parts == part:
-                    yield chunk
-        except UserError as error:
-            raise UnusableSourceError(*error.args) from None
 
-    looked = workers.map(look, mine())
-    with progress("looking at images", sum(chunk.size for chunk in chunks[part::parts])) as advance:
+def _look(work: Work, workers: Workers, part: int = 0, parts: int = 1) -> Listing:
+    """Lists the source and looks at the images of one part of it."""
+    listing = Listing([], [])
+    listed = _list(work, listing, part, parts)
+    looked = workers.map(look, (chunk for chunk in listed if chunk.number % parts == part))
+    with progress("looking at images", sum(chunk.size for chunk in listing.chunks[part::parts])) as advance:
         for images in looked:
             advance(images)
-    return chunks
+    return listing
 
 
-def _complete(work: Work, workers: Workers, chunks: list[Chunk]) -> None:
+def _complete(work: Work, workers: Workers, listing: Listing) -> None:
     """Everything after all images were looked at."""
     source = work.source
-    digest = gather(work, chunks)
+    digest = gather(work, listing.chunks)
     with Catalogue(work.directory) as catalogue:
         plan = make_plan(source, catalogue)
         lines = summary(source, catalogue, plan)
@@ -171,7 +182,7 @@ def _complete(work: Work, workers: Workers, chunks: list[Chunk]) -> None:
         splits = _write(work, workers, plan, digest)
         write_quarantine(source, catalogue, plan)
         write_contradictions(source.out, catalogue, plan)
-    (source.out / "summary.txt").write_text("\n".join([*lines, *source.remarks()]) + "\n")
+    (source.out / "summary.txt").write_text("\n".join([*lines, *listing.remarks]) + "\n")
     _remove_strangers(source.out, splits)
     write_manifest(
         Manifest(
@@ -185,12 +196,15 @@ def _complete(work: Work, workers: Workers, chunks: list[Chunk]) -> None:
         )
     )
     unfinished.finish(work.directory)
-    print("\n".join(lines))
-    remarks = source.remarks()
-    print("\n".join(remarks[:SHOWN]), end="\n" if remarks else "")
-    if len(remarks) > SHOWN:
-        print(f"and {len(remarks) - SHOWN} remarks more in {source.out / 'summary.txt'}")
+    _say(lines, listing.remarks)
     print(f"packed into {source.out}")
+
+
+def _say(lines: list[str], remarks: list[str]) -> None:
+    """Prints what there is to say, of remarks the first."""
+    print("\n".join(lines + remarks[:SHOWN]))
+    if len(remarks) > SHOWN:
+        print(f"and {len(remarks) - SHOWN} remarks more, all in summary.txt")
 
 
 def _write(work: Work, workers: Workers, plan: Plan, digest: str) -> dict[str, Split]:

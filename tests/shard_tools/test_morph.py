@@ -72,6 +72,15 @@ def packed(source: Morph) -> dict[str, tuple[Any, ...]]:
     }
 
 
+def remarks(source: Morph) -> list[str]:
+    """What the source remarks; a pack writes it at the end of its summary."""
+    list(source.records())
+    found = source.remarks()
+    summary = source.out / "summary.txt"
+    assert not summary.exists() or summary.read_text().splitlines()[-len(found) :] == found
+    return found
+
+
 def listed(source: Morph) -> dict[str, tuple[Any, ...]]:
     """Gender, age, group and the reason of rejection, by photo."""
     return {r.name.rsplit("/", 1)[-1][:9]: (r.gender, r.age, r.group, r.rejected) for r in source.records()}
@@ -87,7 +96,7 @@ def test_names_alone_give_gender_and_age(images: Path) -> None:
         "100001_0M16": (1, 16, "100001", ""),
         "100001_1M17": (1, 17, "100001", ""),
     }
-    assert source.remarks() == [
+    assert remarks(source) == [
         "subjects whose pictures disagree: 1 in gender",
         "subject 065649: gender F in 1 picture (065649_03F48.JPG), "
         "M in 2 pictures (065649_01M46.JPG, 065649_02M47.JPG)",
@@ -104,7 +113,7 @@ def test_the_csv_wins_over_the_names(images: Path) -> None:
         "100001_0M16": (1, 19, "100001", "Asian"),
         "100001_1M17": (1, 17, "100001", ""),
     }
-    assert source.remarks() == [
+    assert remarks(source) == [
         "the CSV's gender is taken, not the name's, for 1 picture: 065649_03F48.JPG (F in the name, M in the CSV)",
         "the CSV's age is taken, not the name's, for 2 pictures: "
         "100001_0M16.JPG (16 in the name, 19 in the CSV), 065649_02M47.JPG (47 in the name, 46 in the CSV)",
@@ -133,7 +142,7 @@ def test_corrections_are_applied_and_counted(images: Path) -> None:
     assert found["065649_01M46"] == (1, 46, "065649", "Black")
     assert found["065649_02M47"] == (1, 46, "065649", "White")
     assert found["065649_03F48"] == (1, 49, "065649", "Black")  # a year older than by the CSV's date of birth
-    assert source.remarks()[-3:] == [
+    assert remarks(source)[-3:] == [
         "3 corrections of fixes.csv applied to 4 pictures: gender of 1, race of 3, dob of 3, age of 1",
         "subjects whose pictures disagree: 0 in gender, 1 in race, 0 in birth date",
         "subject 065649: race White in 1 picture (065649_02M47.JPG), "
@@ -144,7 +153,7 @@ def test_corrections_are_applied_and_counted(images: Path) -> None:
 def test_corrections_of_names_need_no_csv(images: Path) -> None:
     source = morph(images, fixes="photo,gender\n065649_03F48.JPG,male\n")
     assert packed(source)["065649_03F48"] == (1, 48, "065649", "")
-    assert source.remarks() == [
+    assert remarks(source) == [
         "1 correction of fixes.csv applied to 1 picture: gender of 1",
         "subjects whose pictures disagree: 0 in gender",
     ]
@@ -167,7 +176,7 @@ def test_what_the_csv_spoils_is_left_out_until_it_is_corrected(images: Path) -> 
         "065649_03": "line 5 of csv.csv: its age '480' is not 0 to 130 years",
         "100001_0M": "csv.csv lists it twice and says different things",
     }
-    assert source.remarks()[0] == "dates of csv.csv that cannot be read: 2, the first dob '31/12/90' in line 6"
+    assert remarks(source)[0] == "dates of csv.csv that cannot be read: 2, the first dob '31/12/90' in line 6"
 
     fixes = "subject,race,gender,age\n7,W,,\n65649,,M,47\n"
     rest = listed(morph(images, csv, fixes))
