@@ -45,7 +45,7 @@ fi
 data=data/$name run=runs/$name
 best=$run/checkpoints/best.pt
 
-tell 2 "pack them" "$data" && shard-tools pack $source --images "$images" --out "$data"
+tell 2 "pack them" "$data/manifest.json" && shard-tools pack $source --images "$images" --out "$data"
 
 printf '\n[3/6] train SE-ResNet-50 on two local nodes with one process each\n'
 python -m hpcgender.launch --nodes 2 -- train --data "$data" --name "$name" --resume --model se_resnet50 \
