@@ -9,7 +9,7 @@
 #$ -cwd
 #$ -o logs/ -j y
 #SBATCH --job-name=pack_ms1mv2
-#SBATCH --output=logs/%x.o%A.%a
+#SBATCH --output=logs/%x.o%j
 #SBATCH --open-mode=append
 #SBATCH --cpus-per-task=4
 

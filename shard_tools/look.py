@@ -102,7 +102,7 @@ class Work:
     @property
     def keeps(self) -> bool:
         """Whether images are kept as they were looked at, to be packed from there."""
-        return self.reencodes or self.source.costly
+        return (self.reencodes or self.source.costly) and not self.source.dry_run
 
 
 def list_source(work: Work, part: int = 0, parts: int = 1) -> Iterator[Chunk]:
