@@ -59,7 +59,7 @@ SEEN = np.dtype(
 Seen = npt.NDArray[np.void]
 
 _quoted = json.encoder.encode_basestring
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # in ASCII: a file's name may be no UTF-8
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,18 +132,18 @@ def look(work: Work, chunk: Chunk) -> int:
     for record in map(Record._make, json.loads(work.listed(chunk.number).read_bytes())):
         at, length = record.at, 0
         try:
+            line = labels_of(record)
             encoded, seen = examine(work, record)
-        except ImageError as error:
-            seen = Fingerprint("jpg", 0, 0)
-            line = _encode({"row": record.row, "source": record.name, "rejected": str(error)}).encode()
-            rejected = True
+        except (ImageError, UnicodeEncodeError) as error:
+            seen, rejected = Fingerprint("jpg", 0, 0), True
+            reason = str(error) if isinstance(error, ImageError) else "its name is not UTF-8"
+            line = _encode({"row": record.row, "source": record.name, "rejected": reason}).encode()
         else:
             length, rejected = len(encoded), False
             if keeps:
                 kept.append(encoded)
                 at = position
                 position += length
-            line = labels_of(record)
         rows.append(
             (
                 seen.content,
@@ -196,7 +196,7 @@ def labels_of(record: Record) -> bytes:
 
 def _hash(text: str) -> int:
     """64 bits of a text, never 0."""
-    return xxh3_64_intdigest(text.encode()) or 1
+    return xxh3_64_intdigest(text.encode(errors="surrogateescape")) or 1
 
 
 _subject_hash = lru_cache(maxsize=4096)(_hash)  # pictures of a subject lie together

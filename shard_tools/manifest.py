@@ -30,6 +30,8 @@ FORMAT = "hpcgender-shards"
 VERSION = 1
 CLASSES = ("female", "male")
 MANIFEST = "manifest.json"
+UNFINISHED = ".packing"
+"""Directory that is there until a data set is complete."""
 
 Index = npt.NDArray[np.void]
 
@@ -129,6 +131,8 @@ def read_manifest(root: Path) -> Manifest:
     try:
         raw = path.read_bytes()
     except OSError:
+        if (root / UNFINISHED).exists():
+            raise UserError(f"{root} is not packed to its end: give the same shard-tools command again") from None
         raise UserError(
             f"no {MANIFEST} in {root}: name a packed data set, or pack one: shard-tools pack --help"
         ) from None

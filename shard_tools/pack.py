@@ -23,7 +23,7 @@ from shard_tools import unfinished
 from shard_tools.catalogue import Catalogue, gather
 from shard_tools.commands import ENVIRONMENT, UserError
 from shard_tools.look import Chunk, Work, list_source, look
-from shard_tools.manifest import CLASSES, MANIFEST, Manifest, Shard, Split, write_manifest
+from shard_tools.manifest import CLASSES, MANIFEST, UNFINISHED, Manifest, Shard, Split, write_manifest
 from shard_tools.plan import Plan, make_plan
 from shard_tools.progress import progress
 from shard_tools.quarantine import write_contradictions, write_quarantine
@@ -69,11 +69,11 @@ def pack(source: Source) -> None:
                     _say(summary(source, catalogue, make_plan(source, catalogue)), listing.remarks)
                 print("nothing was written: a dry run")
         return
-    if (source.out / MANIFEST).exists() and (source.out / unfinished.NAME).exists():
-        unfinished.finish(source.out / unfinished.NAME)  # killed after the last step but one
+    if (source.out / MANIFEST).exists() and (source.out / UNFINISHED).exists():
+        unfinished.finish(source.out / UNFINISHED)  # killed after the last step but one
         print(f"{source.out} was packed already")
         return
-    fresh = not (source.out / unfinished.NAME).exists()
+    fresh = not (source.out / UNFINISHED).exists()
     with _disk_errors(source.out):
         work = Work(source, unfinished.begin(source, parts))
         try:
@@ -96,7 +96,7 @@ def finalize(config: FinalizeConfig) -> None:
         raise UserError("--workers must be positive")
     source, parts = unfinished.restore(config.out, config.workers)
     with _disk_errors(config.out):
-        work = Work(source, config.out / unfinished.NAME)
+        work = Work(source, config.out / UNFINISHED)
         listing = Listing([], [])
         chunks = _list(work, listing)
         missing = sorted({chunk.number % parts + 1 for chunk in chunks if not work.looked(chunk, ".rows").exists()})
@@ -182,7 +182,8 @@ def _complete(work: Work, workers: Workers, listing: Listing) -> None:
         splits = _write(work, workers, plan, digest)
         write_quarantine(source, catalogue, plan)
         write_contradictions(source.out, catalogue, plan)
-    (source.out / "summary.txt").write_text("\n".join([*lines, *listing.remarks]) + "\n")
+    text = "\n".join([*lines, *listing.remarks]) + "\n"
+    (source.out / "summary.txt").write_text(text, encoding="utf-8", errors="backslashreplace")
     _remove_strangers(source.out, splits)
     write_manifest(
         Manifest(
@@ -202,7 +203,7 @@ def _complete(work: Work, workers: Workers, listing: Listing) -> None:
 
 def _say(lines: list[str], remarks: list[str]) -> None:
     """Prints what there is to say, of remarks the first."""
-    print("\n".join(lines + remarks[:SHOWN]))
+    print("\n".join(lines + remarks[:SHOWN]).encode(errors="backslashreplace").decode())  # names may be no UTF-8
     if len(remarks) > SHOWN:
         print(f"and {len(remarks) - SHOWN} remarks more, all in summary.txt")
 

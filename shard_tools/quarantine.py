@@ -29,7 +29,7 @@ def write_quarantine(source: Source, catalogue: Catalogue, plan: Plan) -> None:
     if not len(plan.rejected):
         return
     directory.mkdir()
-    with (directory / "quarantine.csv").open("w", newline="") as file:
+    with (directory / "quarantine.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("row", "source", "reason", "copy"))
         numbers = plan.rejected.tolist()
@@ -63,7 +63,7 @@ def write_contradictions(out: Path, catalogue: Catalogue, plan: Plan) -> None:
     if not len(plan.contradicting):
         return
     order = np.lexsort((plan.contradicting, plan.pictures))
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("picture", "row", "source", "gender", "age"))
         for picture, label in zip(

@@ -9,22 +9,21 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from shard_tools.commands import UserError, attribute
-from shard_tools.manifest import MANIFEST
+from shard_tools.manifest import MANIFEST, UNFINISHED
 from shard_tools.output import check_empty, write_whole
 from shard_tools.sources import Source
 
-NAME = ".packing"
 TRANSIENT = frozenset({"workers", "task", "dry_run", "out"})
 """Options that do not matter to what is packed."""
 
 
 def begin(source: Source, parts: int) -> Path:
     """The directory `<out>/.packing`, new or of the same pack; UserError if `out` holds anything else."""
-    work = source.out / NAME
+    work = source.out / UNFINISHED
     note = work / "source.json"
     mine = describe(source, parts)
     if not note.exists():
-        check_empty(source.out, besides=NAME)
+        check_empty(source.out, besides=UNFINISHED)
         work.mkdir(parents=True, exist_ok=True)
         write_whole(note, json.dumps(mine, indent=1).encode())
     theirs = json.loads(note.read_bytes())
@@ -57,7 +56,7 @@ def describe(source: Source, parts: int) -> dict[str, Any]:
 def restore(out: Path, workers: int) -> tuple[Source, int]:
     """The source whose parts were packed into `out`, and how many parts there are; UserError if there are none."""
     try:
-        note = json.loads((out / NAME / "source.json").read_bytes())
+        note = json.loads((out / UNFINISHED / "source.json").read_bytes())
     except OSError:
         what = "is packed already" if (out / MANIFEST).exists() else "holds no parts: pack them with --task K/N first"
         raise UserError(f"{out} {what}") from None
@@ -89,6 +88,6 @@ def finish(work: Path) -> None:
 
 def abandon(out: Path) -> None:
     """Removes the directory of a pack that cannot succeed, and `out` if nothing else is in it."""
-    shutil.rmtree(out / NAME)
+    shutil.rmtree(out / UNFINISHED)
     if not any(out.iterdir()):
         out.rmdir()

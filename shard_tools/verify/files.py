@@ -11,11 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from shard_tools.commands import UserError, one_line
-from shard_tools.manifest import CLASSES, MANIFEST, Index, Manifest, Shard, Split, index_dtype, read_manifest
+from shard_tools.manifest import (
+    CLASSES,
+    MANIFEST,
+    UNFINISHED,
+    Index,
+    Manifest,
+    Shard,
+    Split,
+    index_dtype,
+    read_manifest,
+)
 from shard_tools.verify.report import Report
 
-WORK = ".packing"
-"""Directory in which a data set is packed; gone when it is complete."""
 QUARANTINE = "quarantine"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -42,7 +50,7 @@ class DataSet:
 
 def require_data_set(root: Path) -> None:
     """Raises UserError if there is nothing of a data set in `root`, not even a damaged one."""
-    signs = (MANIFEST, WORK, "*/index.npy", "*/*.tar")
+    signs = (MANIFEST, UNFINISHED, "*/index.npy", "*/*.tar")
     if not root.is_dir() or not any(any(root.glob(sign)) for sign in signs):
         raise UserError(f"no data set in {root}: name a directory that shard-tools pack has written")
 
@@ -73,8 +81,8 @@ def read_data_set(root: Path, report: Report) -> DataSet | None:
 def check_files(data: DataSet, report: Report) -> None:
     """Reports what is missing, of another size than the manifest says, unfinished, or there without being in it."""
     root = data.root
-    if (root / WORK).exists():
-        report.add(root / WORK, "packing was not finished: give the same pack command again")
+    if (root / UNFINISHED).exists():
+        report.add(root / UNFINISHED, "packing was not finished: give the same pack command again")
     for split in data.manifest.splits.values():
         for shard in split.shards:
             _check_shard_files(root / shard.file, shard, report)
@@ -86,7 +94,7 @@ def check_files(data: DataSet, report: Report) -> None:
     tars = {root / shard.file for split in data.manifest.splits.values() for shard in split.shards}
     known = tars | {tar.with_suffix(".idx") for tar in tars}
     for directory in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
-        if directory.name not in (WORK, QUARANTINE):
+        if directory.name not in (UNFINISHED, QUARANTINE):
             for path in sorted(path for path in directory.iterdir() if path.suffix in (".tar", ".idx")):
                 if path not in known:
                     report.add(directory, f"{path.name} is not in the manifest: remove it")

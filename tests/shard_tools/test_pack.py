@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -394,6 +395,16 @@ def test_look_alikes_may_be_dealt_to_different_splits_on_request(tmp_path: Path)
     for out, linked in (("linked", True), ("loose", False)):
         pack(Utkface(images=images, out=tmp_path / out, val=0.5, test=0, near_duplicates=linked))
     assert [len(read_manifest(tmp_path / out).splits) for out in ("linked", "loose")] == [1, 2]
+
+
+def test_a_name_that_is_no_utf8_is_left_out(utkface: Path, tmp_path: Path) -> None:
+    whole = next(utkface.iterdir()).read_bytes()
+    (utkface / os.fsdecode(b"30_0_0_20170109000000001 M\xfcller.jpg")).write_bytes(whole)
+    pack(Utkface(images=utkface, out=tmp_path / "out"))
+    assert read_manifest(tmp_path / "out").quarantined == 1
+    listed = (tmp_path / "out" / "quarantine" / "quarantine.csv").read_text()
+    assert "M\\udcfcller.jpg,its name is not UTF-8," in listed
+    assert "not UTF-8" in (tmp_path / "out" / "summary.txt").read_text()
 
 
 def test_names_that_give_the_same_key_are_told_apart(tmp_path: Path) -> None:
