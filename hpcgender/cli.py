@@ -23,6 +23,11 @@ COMMANDS = {
     "cam": Command(
         "hpcgender.cam.config:CamConfig", "hpcgender.cam.run:cam", "heat maps: where the network looks, and averages"
     ),
+    "show-batch": Command(
+        "hpcgender.show_batch.config:ShowBatchConfig",
+        "hpcgender.show_batch.run:show_batch",
+        "draw any batch of any run as a labelled picture",
+    ),
     "launch": Command("hpcgender.launch:LaunchConfig", "hpcgender.launch:launch", "run a command on several nodes"),
 }
 

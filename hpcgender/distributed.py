@@ -27,6 +27,9 @@ class Ranks:
     rank: int
     world_size: int
     device: torch.device
+    local_rank: int = 0
+    """This process among the `local_world_size` of its machine."""
+    local_world_size: int = 1
 
     @property
     def is_first(self) -> bool:
@@ -37,6 +40,11 @@ class Ranks:
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def meet(self, timeout: timedelta) -> None:
+        """Returns when every rank is here, which may take much longer than they otherwise wait for each other."""
+        if self.world_size > 1:
+            dist.destroy_process_group(dist.new_group(backend="gloo", timeout=timeout))
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's value, in order of rank, on rank 0; an empty list on the others."""
@@ -50,12 +58,12 @@ class Ranks:
 @contextmanager
 def process_group() -> Iterator[Ranks]:
     """Joins the other ranks and leaves them at the end; one process alone needs no torchrun."""
-    variables = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    variables = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")}
     missing = [name for name, value in variables.items() if value is None]
     if 0 < len(missing) < len(variables):
         raise UserError(f"{', '.join(missing)} not set: start several processes with python -m hpcgender.launch")
-    rank, world_size, local_rank = (
-        int(value or default) for value, default in zip(variables.values(), "010", strict=True)
+    rank, world_size, local_rank, local_world_size = (
+        int(value or default) for value, default in zip(variables.values(), "0101", strict=True)
     )
     if torch.cuda.is_available():
         device = torch.device("cuda", local_rank)
@@ -68,7 +76,7 @@ def process_group() -> Iterator[Ranks]:
     cuda = device.type == "cuda"
     dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT, device_id=device if cuda else None)
     try:
-        yield Ranks(rank, world_size, device)
+        yield Ranks(rank, world_size, device, local_rank, local_world_size)
     finally:
         dist.destroy_process_group()
 

@@ -18,6 +18,7 @@ class Scores:
     images: int
     loss: float
     accuracy: float
+    class_images: dict[str, int]
     class_accuracy: dict[str, float]
     """Of each class that has images."""
     balanced_accuracy: float
@@ -49,6 +50,7 @@ class Tally:
             images=int(images),
             loss=loss / images if images else nan,
             accuracy=correct / images if images else nan,
+            class_images={name: int(of) for name, (_, _, of) in zip(CLASSES, sums.tolist(), strict=True)},
             class_accuracy=by_class,
             balanced_accuracy=sum(by_class.values()) / len(by_class) if by_class else nan,
         )

@@ -9,6 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("here", deadline=None, max_examples=50)  # no test is timed: machines are shared
+settings.load_profile("here")
 
 REPOSITORY = Path(__file__).parent.parent
 REAL_DATA = Path(os.environ.get("HPCGENDER_TEST_DATA", REPOSITORY.parent / "shared" / "data"))

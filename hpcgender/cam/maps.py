@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hpcgender.data.dali import MEAN, STD
+from hpcgender.data.decoders import to_pixels
 from hpcgender.distributed import Ranks
 from hpcgender.models.resnet import ResNet
 
@@ -42,11 +42,6 @@ class FaceSums:
         sums, counts = ranks.sum(self.sums).double(), ranks.sum(self.counts)
         means = sums / counts.clamp(min=1).double()[:, None, None, None]
         return means.permute(0, 2, 3, 1).cpu().numpy()
-
-
-def to_pixels(images: torch.Tensor) -> torch.Tensor:
-    """Images as the network sees them back to pixels: uint8 of the same shape."""
-    return (images * STD + MEAN).round().clamp(0, 255).to(torch.uint8)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 
 from hpcgender.cam.config import CamConfig
-from hpcgender.cam.maps import Average, FaceSums, Maps, activation_maps, class_averages, to_pixels
+from hpcgender.cam.maps import Average, FaceSums, Maps, activation_maps, class_averages
 from hpcgender.cam.sheet import Panel, draw_sheet
 from hpcgender.checkpoint import Trained
+from hpcgender.data.decoders import to_pixels
 from hpcgender.data.order import Samples
 from hpcgender.evaluate.inputs import gather_in_order, open_inputs
 from shard_tools.commands import UserError
@@ -43,7 +44,7 @@ def cam(config: CamConfig) -> None:
             for place in np.flatnonzero(np.isin(batch.samples, chosen)):
                 pixels = to_pixels(batch.images[place]).permute(1, 2, 0)
                 shown[int(batch.samples[place])] = pixels.cpu().numpy()
-        all_maps = gather_in_order(ranks, samples, maps, len(index))
+        all_maps = gather_in_order(inputs, samples, maps)
         shown_parts = ranks.gather(shown)
         mean_faces = faces.means(ranks)
         if all_maps is not None:
@@ -72,13 +73,14 @@ def write_results(
     """Writes the maps in the order of the index, their averages, and the sheet."""
     config.out_dir.mkdir(parents=True, exist_ok=True)
     np.save(config.out_dir / "maps.npy", maps)
+    evidence = maps.mean((1, 2))  # nan: the image does not decode
     with (config.out_dir / "maps.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("key", "gender", "mean_evidence"))
-        for row, evidence in zip(index, maps.mean((1, 2)), strict=True):
+        for row, mean in zip(index, evidence, strict=True):
             gender = trained.classes[row["gender"]] if row["gender"] >= 0 else ""
-            writer.writerow((row["key"].decode(), gender, f"{evidence:.6f}"))
-    averages = class_averages(maps, index["gender"], len(trained.classes))
+            writer.writerow((row["key"].decode(), gender, "" if np.isnan(mean) else f"{mean:.6f}"))
+    averages = class_averages(maps, np.where(np.isnan(evidence), -1, index["gender"]), len(trained.classes))
     arrays: dict[str, Any] = {}
     for name, average, face in zip(trained.classes, averages, mean_faces, strict=True):
         if average.count:
@@ -95,7 +97,7 @@ def write_results(
             [
                 Panel(f"{name}: {said(maps[sample], trained)}", shown[sample], maps[sample])
                 for sample in chosen.tolist()
-                if index["gender"][sample] == value
+                if index["gender"][sample] == value and sample in shown
             ]
             for value, name in enumerate(trained.classes)
             if averages[value].count

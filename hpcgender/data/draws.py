@@ -6,6 +6,8 @@ key and evaluated at any counter without walking there.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
@@ -21,13 +23,19 @@ def mix(bits: Bits) -> Bits:
     return bits ^ (bits >> np.uint64(31))
 
 
-def random_bits(seed: int, epoch: int, purpose: str, counter: npt.NDArray[np.integer]) -> Bits:
-    """64 random bits for each counter, uint64 of the counter's shape."""
+@lru_cache(maxsize=256)
+def stream(seed: int, epoch: int, purpose: str) -> Bits:
+    """The key's hash, uint64 (1,): where its numbers begin. It is asked for again with every batch of an epoch."""
     words = [seed & 0xFFFFFFFFFFFFFFFF, epoch, *purpose.encode()]
     key = np.zeros(1, dtype=np.uint64)
     for word in words:
         key = mix(key + GOLDEN + np.uint64(word))
-    return mix(key + (counter.astype(np.uint64) + np.uint64(1)) * GOLDEN)
+    return key
+
+
+def random_bits(seed: int, epoch: int, purpose: str, counter: npt.NDArray[np.integer]) -> Bits:
+    """64 random bits for each counter, uint64 of the counter's shape."""
+    return mix(stream(seed, epoch, purpose) + (counter.astype(np.uint64) + np.uint64(1)) * GOLDEN)
 
 
 def uniform(seed: int, epoch: int, purpose: str, counter: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:

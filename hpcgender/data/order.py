@@ -1,13 +1,19 @@
 """Which sample when: the order of an epoch, and a rank's part of a global batch, as pure functions.
 
-Samples are numbered as they lie in the shards. An epoch's order is made of lanes: the split is cut into chunks of
-neighbouring samples, the chunks are shuffled and dealt to the lanes in runs of equal length, each lane shuffles its
-samples within blocks of one chunk's length, and the global order takes one sample of each lane in turn. Rank r of W
-takes every W-th sample of it, so it reads only the lanes l with l % W == r, each from front to back; the global
-batches are the same for every W that divides the number of lanes.
+Samples are numbered as they lie in the shards. The split is cut into chunks of neighbouring samples, the chunks are
+shuffled, and their long walk is cut into a fixed number of lanes of equal length: what a lane has of a chunk is a
+piece. Each piece's samples are shuffled, and the global order takes one sample of every lane in turn. Rank r of W takes
+every W-th sample of it, so it walks the lanes l with l % W == r alone, holds one piece of each in memory, and no other
+rank reads them; the global batches are the same for every W that divides the number of lanes.
+
+Only the pieces of an epoch are listed. The samples at any positions follow from them, so a step costs the same wherever
+it is, and 100 million samples need no more than their chunks do. (mosaicml/streaming's canonical nodes and shuffle
+blocks are the nearest relative.)
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +25,6 @@ Samples = npt.NDArray[np.int64]
 
 LANES = 960
 """Divisible by every power of two up to 64, and by 3, 5, 6, 10, 12, 20, 24, 40, 48, 80, 96, ..."""
-CHUNK = 32
-"""Neighbouring samples that are read together, about 200 KB of 112x112 JPEGs; fewer where a split is small."""
 
 
 def check_world_size(world_size: int, batch_size: int) -> None:
@@ -32,31 +36,112 @@ def check_world_size(world_size: int, batch_size: int) -> None:
         raise UserError(f"a global batch of {batch_size} does not divide by {world_size} ranks: change --batch-size")
 
 
-def shuffled(samples: int, seed: int, epoch: int) -> Samples:
-    """The order of an epoch: a permutation of range(samples), int64."""
-    chunk = int(np.clip(samples // (8 * LANES), 1, CHUNK))
-    chunks = permutation(seed, epoch, "chunks", -(-samples // chunk))
-    walk = (chunks[:, None] * chunk + np.arange(chunk)).ravel()
-    walk = walk[walk < samples]
+def chunk_length(samples: int, sample_bytes: float, window_bytes: float) -> int:
+    """Samples in a chunk: a chunk for each lane fills the window, but a lane has at least four chunks.
 
-    # The first `longer` lanes have one sample more than the others.
-    short, longer = divmod(samples, LANES)
-    lane = np.arange(LANES)
-    start = lane * short + np.minimum(lane, longer)
-    length = short + (lane < longer)
-    within = np.arange(samples) - np.repeat(start, length)
-    block = np.repeat(lane, length) * (short // chunk + 1) + within // chunk
-    walk = walk[np.argsort(block + uniform(seed, epoch, "block", walk), kind="stable")]
-
-    turns = walk[(start[None, :] + np.arange(short)[:, None]).ravel()]
-    return np.concatenate([turns, walk[start[:longer] + short]])
+    It is a prime that does not divide a lane's length, so that lanes begin their chunks at different times and storage
+    is read evenly: lane l begins l * length samples into the walk.
+    """
+    lane = samples // LANES
+    most = int(min(window_bytes / LANES / max(sample_bytes, 1), lane / 4))
+    for length in range(most, 1, -1):
+        if lane % length and all(length % factor for factor in range(2, int(length**0.5) + 1)):
+            return length
+    return 1
 
 
-def steps_per_epoch(samples: int, batch_size: int, drop_last: bool) -> int:
-    """Global batches in an epoch; the last may be smaller unless it is dropped."""
-    return samples // batch_size if drop_last else -(-samples // batch_size)
+@dataclass(frozen=True)
+class Places:
+    """Where samples come from, one element each: for those who read them."""
+
+    samples: Samples
+    """Numbers in the index."""
+    pieces: npt.NDArray[np.int64]
+    """Numbers of the pieces that they are read with; -1 for a sample that comes again to pad the last batch."""
+    last: npt.NDArray[np.bool_]
+    """Whether the sample is the last that is taken of its piece."""
 
 
-def rank_batch(order: Samples, step: int, batch_size: int, rank: int, world_size: int) -> Samples:
-    """A rank's part of global batch `step`: every world_size-th sample; may be empty where the last batch is small."""
-    return order[step * batch_size : (step + 1) * batch_size][rank::world_size]
+class Order:
+    """The order of one epoch. `len` is how many samples it has; it may have a sample more than once, or not at all.
+
+    `drawn` are the samples that the epoch has, ascending, each as often as it is to come; None for range(samples).
+    Evaluation has `shuffled` False: the lanes then walk the split from front to back.
+    """
+
+    def __init__(
+        self, samples: int, chunk: int, seed: int, epoch: int, *, shuffled: bool = True, drawn: Samples | None = None
+    ) -> None:
+        self.seed, self.epoch, self.shuffled, self.drawn = seed, epoch, shuffled, drawn
+        edges = np.append(np.arange(0, samples, chunk), samples)
+        if drawn is not None:
+            edges = np.searchsorted(drawn, edges)
+        chunks = len(edges) - 1
+        walk = permutation(seed, epoch, "chunks", chunks) if shuffled else np.arange(chunks)
+        lengths = np.diff(edges)[walk]
+        begins = np.cumsum(lengths) - lengths
+        self.length = int(lengths.sum())
+
+        # The first `longer` lanes have one sample more than the others.
+        self.short, self.longer = divmod(self.length, LANES)
+        lanes = self.lane_begin(np.arange(LANES))
+        # Where pieces begin in the walk, and at the end its length; which of the epoch's samples is the first of each.
+        begin = np.union1d(begins[lengths > 0], lanes[lanes < self.length])
+        chunk_of = np.searchsorted(begins, begin, side="right") - 1
+        self.first = edges[walk[chunk_of]] + begin - begins[chunk_of]
+        self.edges = np.append(begin, self.length)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def lane_begin(self, lane: Samples) -> Samples:
+        return lane * self.short + np.minimum(lane, self.longer)
+
+    def numbers(self, drawn: Samples) -> Samples:
+        """The numbers in the index of samples that are given by their place among those that the epoch has."""
+        return drawn if self.drawn is None else self.drawn[drawn].astype(np.int64)
+
+    def at(self, positions: Samples) -> Places:
+        """The samples at positions: position p is in lane p % LANES. After the last the order begins again."""
+        again = positions >= self.length
+        positions = positions % self.length
+        place = self.lane_begin(positions % LANES) + positions // LANES
+        pieces = np.searchsorted(self.edges, place, side="right") - 1
+        within = place - self.edges[pieces]
+        held, last = np.where(again, -1, pieces), ~again & (place == self.edges[pieces + 1] - 1)
+        if not self.shuffled:
+            return Places(self.numbers(self.first[pieces] + within), held, last)
+
+        # Shuffle each piece once, whole, however many of its samples are asked for.
+        touched, which = np.unique(pieces, return_inverse=True)
+        lengths = self.edges[touched + 1] - self.edges[touched]
+        offsets = np.cumsum(lengths) - lengths
+        number = np.repeat(np.arange(len(touched)), lengths)
+        drawn = np.arange(len(number)) - np.repeat(offsets - self.first[touched], lengths)
+        shuffle = np.argsort(number + uniform(self.seed, self.epoch, "piece", drawn), kind="stable")
+        return Places(self.numbers(drawn[shuffle[offsets[which] + within]]), held, last)
+
+    def after(self, positions: Samples) -> Samples:
+        """The next positions of the same lanes, and at their ends the first of the next ones."""
+        ahead = positions + LANES
+        return np.where(ahead < self.length, ahead, (positions % LANES + 1) % min(LANES, self.length))
+
+    def span(self, piece: int) -> tuple[int, int]:
+        """The numbers in the index of the first and the last sample of a piece; all others lie between."""
+        length = self.edges[piece + 1] - self.edges[piece]
+        first, last = self.numbers(self.first[piece] + np.array([0, length - 1])).tolist()
+        return first, last
+
+
+def steps_per_epoch(samples: int, batch_size: int, last_batch: str) -> int:
+    """Global batches in an epoch. `last_batch` is "drop", "pad", or "keep" for a smaller one, as evaluation does."""
+    return samples // batch_size if last_batch == "drop" else -(-samples // batch_size)
+
+
+def rank_positions(step: int, samples: int, batch_size: int, rank: int, world_size: int, last_batch: str) -> Samples:
+    """The positions of a rank's part of global batch `step`: every world_size-th of it.
+
+    Where the last batch is kept smaller it may be empty; where it is padded, it has positions past the last.
+    """
+    end = (step + 1) * batch_size
+    return np.arange(step * batch_size + rank, end if last_batch == "pad" else min(end, samples), world_size)

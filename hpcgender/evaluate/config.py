@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from hpcgender.data.config import ReadConfig
 from shard_tools.commands import UserError
 from shard_tools.manifest import read_manifest
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitConfig:
+class SplitConfig(ReadConfig):
     """A checkpoint, a split, and where the results go."""
 
     results: ClassVar[str]
@@ -19,16 +20,12 @@ class SplitConfig:
 
     checkpoint: Path
     """The model: a file such as runs/train/checkpoints/best.pt."""
-    data: Path = Path("data/shards")
-    """Packed data set: the directory of its manifest.json."""
     split: str = "test"
     """Which split: train, val or test."""
     out: Path | None = None
     """Directory to write; by default DATA-SPLIT among the results in the checkpoint's run."""
     batch_size: int = 64
     """Images in a batch, per process."""
-    workers: int = 1
-    """Threads that decode images, per process."""
 
     @property
     def out_dir(self) -> Path:
@@ -37,14 +34,14 @@ class SplitConfig:
         return self.out or run_dir / self.results / f"{self.data.resolve().name}-{self.split}"
 
     def check(self) -> None:
-        """Raises UserError for what cannot work, before anything is started or written."""
+        super().check()
         if not self.checkpoint.is_file():
             raise UserError(
                 f"no checkpoint {self.checkpoint}: give one as --checkpoint, such as runs/<name>/checkpoints/best.pt"
             )
         read_manifest(self.data).split(self.split)
-        if self.batch_size < 1 or self.workers < 1:
-            raise UserError("--batch-size and --workers must be positive")
+        if self.batch_size < 1:
+            raise UserError(f"--batch-size {self.batch_size} must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcgender.checkpoint import Trained, load_trained
-from hpcgender.data.loader import Loader
+from hpcgender.data.loader import Loader, evaluation_loader
 from hpcgender.data.order import Samples
 from hpcgender.distributed import Ranks, process_group, speak_into
 from hpcgender.evaluate.config import SplitConfig
+from shard_tools.commands import UserError
 from shard_tools.manifest import Manifest, read_manifest
 
 Floats = npt.NDArray[np.float32]
@@ -37,28 +38,39 @@ def open_inputs(config: SplitConfig) -> Iterator[Inputs]:
     with process_group() as ranks:
         speak_into(config.out_dir / "logs", ranks.rank)
         trained = load_trained(config.checkpoint, ranks.device, manifest.classes)
-        loader = Loader(
+        loader = evaluation_loader(
+            config,
             manifest,
             config.split,
             batch_size=config.batch_size * ranks.world_size,
             image_size=trained.image_size,
             ranks=ranks,
-            threads=config.workers,
         )
         with closing(loader):
             yield Inputs(manifest, ranks, trained, loader)
 
 
-def gather_in_order(ranks: Ranks, samples: list[Samples], results: list[Floats], count: int) -> Floats | None:
-    """All ranks' results by sample number, (count, ...), on rank 0; None on the others.
+def gather_in_order(inputs: Inputs, samples: list[Samples], results: list[Floats]) -> Floats | None:
+    """All ranks' results by sample number, (samples of the split, ...), on rank 0; None on the others.
 
-    `samples` and `results` are this rank's, a list item a batch. Every sample must be there exactly once.
+    `samples` and `results` are this rank's, a list item a batch. Every sample must be there exactly once, but for
+    those that do not decode: their rows are nan, and rank 0 says how many they are.
     """
-    parts = ranks.gather((np.concatenate(samples), np.concatenate(results)) if samples else None)
-    if not ranks.is_first:
+    part = (np.concatenate(samples), np.concatenate(results)) if samples else None
+    parts = inputs.ranks.gather((part, inputs.loader.left_out))
+    if not inputs.ranks.is_first:
         return None
-    present = [part for part in parts if part is not None]
-    numbers = np.concatenate([part[0] for part in present])
-    assert np.array_equal(np.sort(numbers), np.arange(count)), "an image was evaluated twice or not at all"
-    values: Floats = np.concatenate([part[1] for part in present])
-    return values[np.argsort(numbers)]
+    present = [part for part, _ in parts if part is not None]
+    if not present:
+        raise UserError(f"no image of {inputs.loader.split.name} in {inputs.manifest.root} decodes: pack it again")
+    bad = sum(left_out for _, left_out in parts)
+    numbers = np.concatenate([numbers for numbers, _ in present])
+    count = len(inputs.loader.index)
+    once = len(np.unique(numbers)) == len(numbers) == count - bad
+    assert once, "an image was evaluated twice or not at all"
+    values = np.full((count, *present[0][1].shape[1:]), np.nan, dtype=np.float32)
+    for of_rank, result in present:
+        values[of_rank] = result
+    if bad:
+        print(f"{bad} of {count} images do not decode and are left out: the ranks' logs name them")
+    return values

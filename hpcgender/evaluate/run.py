@@ -31,7 +31,7 @@ def evaluate(config: EvaluateConfig) -> None:
             logits.append(said.cpu().numpy())
         scores = tally.scores(inputs.ranks)
         index = inputs.loader.index
-        all_logits = gather_in_order(inputs.ranks, samples, logits, len(index))
+        all_logits = gather_in_order(inputs, samples, logits)
         if all_logits is not None:
             write_results(config, inputs.manifest, index, all_logits, scores, inputs.trained.epoch)
 
@@ -42,7 +42,7 @@ def write_results(
     """Prints the scores and writes them and every image's prediction."""
     config.out_dir.mkdir(parents=True, exist_ok=True)
     probability = 1 / (1 + np.exp(np.float64(logits[:, 0]) - logits[:, 1]))
-    predicted = logits.argmax(1)
+    predicted = np.where(np.isnan(probability), -1, logits.argmax(1))
     with (config.out_dir / "predictions.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("key", "shard", "subject", "group", "age", "gender", "predicted", "probability_male"))
@@ -58,8 +58,8 @@ def write_results(
                     row["group"].decode(),
                     age,
                     gender,
-                    manifest.classes[prediction],
-                    f"{p:.6f}",
+                    manifest.classes[prediction] if prediction >= 0 else "",
+                    f"{p:.6f}" if prediction >= 0 else "",
                 )
             )
     labels = index["gender"]

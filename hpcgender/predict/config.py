@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from hpcgender.data.config import Backend
 from shard_tools.commands import UserError
 
 
@@ -19,6 +20,8 @@ class PredictConfig:
     """Image files: JPEG, PNG, WebP or BMP, cropped to the face as the training images are."""
     checkpoint: Path
     """The model: a file such as runs/train/checkpoints/best.pt."""
+    backend: Backend = "dali"
+    """What decodes images: NVIDIA DALI, or on machines without it Pillow, as torchvision does."""
     json: bool = False
     """Print a JSON list instead of lines."""
 

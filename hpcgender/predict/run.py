@@ -10,7 +10,7 @@ import torch
 
 from hpcgender.checkpoint import load_trained
 from hpcgender.data.augment import centred
-from hpcgender.data.dali import Decoder
+from hpcgender.data.decoders import create_decoder
 from hpcgender.data.shards import Encoded
 from hpcgender.distributed import process_group
 from hpcgender.predict.config import PredictConfig
@@ -27,7 +27,7 @@ def predict(config: PredictConfig) -> None:
     with process_group() as ranks:
         trained = load_trained(config.checkpoint, ranks.device)
         size = min(BATCH, len(encoded))
-        decoder = Decoder(size, trained.image_size, ranks.device, colour=False, threads=1)
+        decoder = create_decoder(config.backend, size, trained.image_size, ranks.device, None, threads=1)
         results = []
         for begin in range(0, len(encoded), size):
             batch = encoded[begin : begin + size]

@@ -25,6 +25,8 @@ class EpochRecord:
     images_per_s: float
     data_wait: float
     """Part of the training time that ranks waited for images."""
+    bad_images: int
+    """Times that an image did not decode, on all ranks; another took its place."""
     seconds: float
     eta: float
 

@@ -6,7 +6,6 @@ import json
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hpcgender.checkpoint import git_revision, read_checkpoint, save_checkpoint
-from hpcgender.data.augment import PRESETS
-from hpcgender.data.loader import Loader
+from hpcgender.data.loader import evaluation_loader, training_loader
 from hpcgender.distributed import Ranks, process_group, speak_into
 from hpcgender.evaluate.measure import measure
 from hpcgender.metrics import Scores, Tally
@@ -27,7 +25,7 @@ from hpcgender.train.optimiser import learning_rate, sgd
 from shard_tools.commands import UserError
 from shard_tools.manifest import Manifest, read_manifest
 
-MAY_CHANGE = {"data", "name", "runs", "resume", "workers", "precision"}
+MAY_CHANGE = {"data", "name", "runs", "resume", "workers", "backend", "stage_to", "max_bad", "precision"}
 """What a resumed run may set otherwise than it began."""
 
 
@@ -66,15 +64,10 @@ class Run:
         self.parallel: nn.Module = self.model
         if ranks.world_size > 1:
             self.parallel = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
-
-        shared: dict[str, Any] = {
-            "batch_size": config.batch_size,
-            "image_size": config.image_size,
-            "ranks": ranks,
-            "threads": config.workers,
-        }
-        self.train_images = Loader(manifest, "train", augmentation=PRESETS[config.augment], seed=config.seed, **shared)
-        self.val_images = Loader(manifest, "val", **shared)
+        self.train_images = training_loader(config, manifest, ranks)
+        self.val_images = evaluation_loader(
+            config, manifest, "val", batch_size=config.batch_size, image_size=config.image_size, ranks=ranks
+        )
 
     def train(self) -> None:
         """Trains the epochs that are left."""
@@ -83,11 +76,13 @@ class Run:
             for epoch in range(self.epoch, self.config.epochs):
                 begin = time.perf_counter()
                 waited = self.train_images.waited
+                left_out = self.left_out
                 scores = self.train_epoch(epoch)
                 trained = time.perf_counter() - begin
-                waiting = torch.tensor([self.train_images.waited - waited, trained], dtype=torch.float64)
-                wait, total = self.ranks.sum(waiting.to(self.ranks.device)).tolist()
+                waited = self.train_images.waited - waited
                 val = measure(self.model, self.val_images, self.ranks, self.precision)
+                sums = torch.tensor([waited, trained, self.left_out - left_out], dtype=torch.float64)
+                wait, total, bad = self.ranks.sum(sums.to(self.ranks.device)).tolist()
                 self.epoch = epoch + 1
                 improved = val.accuracy > self.best
                 self.best = max(self.best, val.accuracy)
@@ -102,6 +97,7 @@ class Run:
                         lr=self.optimiser.param_groups[0]["lr"],
                         images_per_s=scores.images / trained,
                         data_wait=wait / total,
+                        bad_images=round(bad),
                         seconds=seconds,
                         eta=seconds * (self.config.epochs - self.epoch),
                     )
@@ -109,11 +105,18 @@ class Run:
                     log.write(record)
                     self.save(improved)
                     print(epoch_line(record), flush=True)
+                    if bad:
+                        print(f"{bad:.0f} images of this epoch do not decode: the ranks' logs name them", flush=True)
             if log:
                 print(f"best validation accuracy {self.best:.2%}, its weights are {self.checkpoints / 'best.pt'}")
         finally:
             if log:
                 log.close()
+
+    @property
+    def left_out(self) -> int:
+        """Times that an image did not decode on this rank so far."""
+        return self.train_images.left_out + self.val_images.left_out
 
     def train_epoch(self, epoch: int) -> Scores:
         """One pass over the training images: what the model said of them before each step."""
@@ -146,6 +149,14 @@ class Run:
             f"{self.precision.name}, from epoch {self.epoch + 1}",
             flush=True,
         )
+        if self.config.sampling != "none":
+            counts = self.manifest.split("train").counts
+            drawn = zip(self.train_images.targets, counts.items(), strict=True)
+            print(
+                f"{self.config.sampling}: an epoch draws "
+                + ", ".join(f"{target} of {count} {name}" for target, (name, count) in drawn),
+                flush=True,
+            )
         return RunLog(self.config.run_dir, self.epoch, self.epoch * len(self.train_images))
 
     def save(self, improved: bool) -> None:
@@ -171,9 +182,10 @@ class Run:
         if content["manifest"] != self.manifest.sha256:
             raise UserError(f"{path} was trained on other data than {self.config.data}: give that, or another --name")
         for field, value in self.config.plain().items():
-            if field not in MAY_CHANGE and content["config"][field] != value:
+            before = content["config"].get(field)
+            if field not in MAY_CHANGE and json.loads(json.dumps(before)) != json.loads(json.dumps(value)):
                 raise UserError(
-                    f"{path} was trained with --{field.replace('_', '-')} {content['config'][field]}, not {value}: "
+                    f"{path} was trained with --{field.replace('_', '-')} {before}, not {value}: "
                     "give that, or another --name"
                 )
         self.model.load_state_dict(content["model"])

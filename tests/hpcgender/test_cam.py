@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hpcgender.cam.maps import FaceSums, activation_maps, class_averages, to_pixels
+from hpcgender.cam.maps import FaceSums, activation_maps, class_averages
 from hpcgender.cam.run import examples
+from hpcgender.data.decoders import to_pixels
 from hpcgender.distributed import Ranks
 from hpcgender.models.registry import create
 

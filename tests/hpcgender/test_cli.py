@@ -38,7 +38,7 @@ def test_help_answers_without_what_takes_long_to_import(command: tuple[str, ...]
 
 @pytest.mark.parametrize("name", list(hpcgender.cli.COMMANDS))
 def test_every_command_is_a_module_too(run: Run, name: str) -> None:
-    done = run(f"hpcgender.{name}", "--help")
+    done = run(f"hpcgender.{name.replace('-', '_')}", "--help")
     assert done.returncode == 0
     assert f"usage: hpcgender {name}" in done.stdout
 
@@ -110,4 +110,4 @@ def test_bad_input_is_one_line_with_exit_code_2(run: Run, workplace: Path, comma
 def test_a_half_set_torchrun_environment_is_refused(run: Run, workplace: Path) -> None:
     done = run("hpcgender", *["evaluate", "--checkpoint", "good.pt", "--data", "data"], cwd=workplace, RANK="0")
     assert done.returncode == 2
-    assert "WORLD_SIZE, LOCAL_RANK not set" in done.stderr
+    assert "WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE not set" in done.stderr

@@ -18,11 +18,12 @@ def test_the_epoch_line() -> None:
         epoch=12,
         epochs=50,
         step=1200,
-        train=Scores(1000, 0.1023, 0.9669, {"female": 0.96, "male": 0.97}, 0.965),
-        val=Scores(100, 0.1201, 0.9597, {"female": 0.9510, "male": 0.9684}, 0.9597),
+        train=Scores(1000, 0.1023, 0.9669, {"female": 500, "male": 500}, {"female": 0.96, "male": 0.97}, 0.965),
+        val=Scores(100, 0.1201, 0.9597, {"female": 50, "male": 50}, {"female": 0.9510, "male": 0.9684}, 0.9597),
         lr=0.01,
         images_per_s=11832.4,
         data_wait=0.004,
+        bad_images=0,
         seconds=300.0,
         eta=3 * 3600 + 12 * 60 + 20,
     )
@@ -40,7 +41,7 @@ def test_durations(seconds: float, said: str) -> None:
 
 
 def record(epoch: int) -> EpochRecord:
-    scores = Scores(10, 0.5, 0.9, {"female": 0.9, "male": 0.9}, 0.9)
+    scores = Scores(10, 0.5, 0.9, {"female": 5, "male": 5}, {"female": 0.9, "male": 0.9}, 0.9)
     return EpochRecord(
         epoch=epoch,
         epochs=9,
@@ -50,6 +51,7 @@ def record(epoch: int) -> EpochRecord:
         lr=0.1,
         images_per_s=1,
         data_wait=0,
+        bad_images=0,
         seconds=1,
         eta=1,
     )

@@ -1,121 +1,159 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import shutil
+import sys
 from contextlib import closing
 from pathlib import Path
+from subprocess import run as run_program
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from hpcgender.data.augment import PRESETS, Augmentation
-from hpcgender.data.loader import Loader
-from hpcgender.data.shards import ShardReader
+from hpcgender.data.config import BatchConfig, ReadConfig
+from hpcgender.data.loader import Loader, evaluation_loader, training_loader
+from hpcgender.data.order import LANES, Order, rank_positions, steps_per_epoch
+from hpcgender.data.sampling import draw_samples
+from hpcgender.data.shards import ShardReader, Window
 from hpcgender.distributed import Ranks
 from shard_tools.commands import UserError
-from shard_tools.manifest import read_manifest
+from shard_tools.manifest import Manifest, read_manifest
+from shard_tools.pack import pack
+from shard_tools.sources.morph import Morph
 
 CPU = torch.device("cpu")
-LIGHT = PRESETS["light"]
+
+Batches = list[tuple[np.ndarray, torch.Tensor, torch.Tensor]]
 
 
-def load(
-    shards: Path,
-    split: str = "train",
-    *,
-    rank: int = 0,
-    world_size: int = 1,
-    epoch: int = 1,
-    first_step: int = 0,
-    augmentation: Augmentation | None = LIGHT,
-    threads: int = 1,
-    batch_size: int = 24,
-) -> list[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
-    """The samples, pixels and labels of a rank's batches."""
-    loader = Loader(
+def training(shards: Path, rank: int = 0, world_size: int = 1, **options: Any) -> Loader:
+    """The loader of a training run, of small batches unless `options` say otherwise."""
+    options = {"batch_size": 24, "image_size": 40, "seed": 9, **options}
+    return training_loader(BatchConfig(data=shards, **options), read_manifest(shards), Ranks(rank, world_size, CPU))
+
+
+def evaluation(shards: Path, rank: int = 0, world_size: int = 1, batch_size: int = 24, **options: Any) -> Loader:
+    return evaluation_loader(
+        ReadConfig(data=shards, **options),
         read_manifest(shards),
-        split,
+        "val",
         batch_size=batch_size,
         image_size=40,
         ranks=Ranks(rank, world_size, CPU),
-        augmentation=augmentation,
-        seed=9,
-        threads=threads,
     )
+
+
+def batches(loader: Loader, epoch: int = 1, first_step: int = 0) -> Batches:
+    """The samples, pixels and labels of a loader's epoch; closes the loader."""
     with closing(loader):
         return [(b.samples, b.images.clone(), b.gender) for b in loader.epoch(epoch, first_step)]
 
 
-def same(
-    a: list[tuple[np.ndarray, torch.Tensor, torch.Tensor]], b: list[tuple[np.ndarray, torch.Tensor, torch.Tensor]]
-) -> bool:
+def same(a: Batches, b: Batches) -> bool:
     return len(a) == len(b) and all(
         np.array_equal(x[0], y[0]) and torch.equal(x[1], y[1]) and torch.equal(x[2], y[2])
         for x, y in zip(a, b, strict=True)
     )
 
 
-def test_an_epoch_begun_in_the_middle_goes_on_as_it_would_have(shards: Path) -> None:
-    whole = load(shards)
+@pytest.mark.parametrize("backend", ["dali", "torchvision"])
+def test_an_epoch_begun_in_the_middle_goes_on_as_it_would_have(shards: Path, backend: str) -> None:
+    whole = batches(training(shards, augment="degraded", backend=backend))
     assert len(whole) == read_manifest(shards).split("train").samples // 24
-    assert same(load(shards, first_step=4), whole[4:])
+    assert same(batches(training(shards, augment="degraded", backend=backend), first_step=4), whole[4:])
 
 
-def test_threads_do_not_matter(shards: Path) -> None:
-    assert same(load(shards, threads=2), load(shards))
+@pytest.mark.parametrize("backend", ["dali", "torchvision"])
+def test_threads_do_not_matter(shards: Path, backend: str) -> None:
+    assert same(batches(training(shards, workers=2, backend=backend)), batches(training(shards, backend=backend)))
 
 
-def test_world_sizes_see_the_same_pixels(shards: Path) -> None:
-    alone = load(shards)
+@pytest.mark.parametrize("options", [{}, {"sampling": "oversample", "last_batch": "pad"}])
+def test_world_sizes_see_the_same_pixels(shards: Path, options: dict[str, Any]) -> None:
+    alone = batches(training(shards, **options))
     for world_size in (2, 3):
-        ranks = [load(shards, rank=rank, world_size=world_size) for rank in range(world_size)]
+        ranks = [batches(training(shards, rank, world_size, **options)) for rank in range(world_size)]
         for step, (samples, images, gender) in enumerate(alone):
-            for rank, batches in enumerate(ranks):
-                assert np.array_equal(batches[step][0], samples[rank::world_size])
-                assert torch.equal(batches[step][1], images[rank::world_size])
-                assert torch.equal(batches[step][2], gender[rank::world_size])
+            for rank, of_rank in enumerate(ranks):
+                assert np.array_equal(of_rank[step][0], samples[rank::world_size])
+                assert torch.equal(of_rank[step][1], images[rank::world_size])
+                assert torch.equal(of_rank[step][2], gender[rank::world_size])
 
 
 def test_epochs_differ(shards: Path) -> None:
-    assert not same(load(shards, epoch=1), load(shards, epoch=2))
+    assert not same(batches(training(shards), epoch=1), batches(training(shards), epoch=2))
+
+
+HASH = """
+import hashlib, sys
+from pathlib import Path
+from tests.hpcgender.data.test_loader import batches, pixel_hash, training
+print(pixel_hash(batches(training(Path(sys.argv[1]), workers=2, augment="degraded"))))
+"""
+
+
+def pixel_hash(of: Batches) -> str:
+    """The hash of all pixels."""
+    return hashlib.sha256(torch.cat([images for _, images, _ in of]).numpy().tobytes()).hexdigest()
+
+
+def test_another_process_sees_the_same_pixels(shards: Path) -> None:
+    here = pixel_hash(batches(training(shards, augment="degraded")))
+    other = run_program([sys.executable, "-c", HASH, str(shards)], capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == here
+
+
+@pytest.mark.parametrize("sampling", ["undersample", "oversample"])
+def test_a_balanced_epoch_has_as_many_men_as_women(tmp_path: Path, shards: Path, sampling: str) -> None:
+    counts = read_manifest(shards).split("train").counts
+    loader = training(shards, sampling=sampling, batch_size=8, last_batch="pad")
+    assert loader.targets == [(min if sampling == "undersample" else max)(counts.values())] * 2
+    genders = torch.cat([gender for _, _, gender in batches(loader)])[: sum(loader.targets)]
+    assert torch.bincount(genders).tolist() == loader.targets
+
+
+def test_a_padded_epoch_begins_again(shards: Path) -> None:
+    samples = read_manifest(shards).split("train").samples
+    padded, dropped = (batches(training(shards, last_batch=last_batch)) for last_batch in ("pad", "drop"))
+    assert len(padded) == len(dropped) + 1
+    assert same(padded[:-1], dropped)
+    last, left = padded[-1], samples - 24 * len(dropped)
+    assert len(last[0]) == 24
+    assert np.array_equal(last[0][left:], dropped[0][0][: 24 - left])
+    assert torch.equal(last[1][left:], dropped[0][1][: 24 - left])
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_evaluation_sees_every_image_once(shards: Path, world_size: int) -> None:
     samples = read_manifest(shards).split("val").samples
-    ranks = [
-        load(shards, "val", rank=rank, world_size=world_size, augmentation=None, batch_size=8)
-        for rank in range(world_size)
-    ]
+    ranks = [batches(evaluation(shards, rank, world_size, batch_size=8)) for rank in range(world_size)]
     seen = np.concatenate([batch[0] for rank in ranks for batch in rank])
     assert np.array_equal(np.sort(seen), np.arange(samples))
 
 
 def test_one_image_and_fewer_images_than_ranks(faces: Path, tmp_path: Path) -> None:
-    from shard_tools.pack import pack
-    from shard_tools.sources.morph import Morph
-
     chosen = tmp_path / "images"
     chosen.mkdir()
     for face in sorted(faces.iterdir())[:3]:
         shutil.copy(face, chosen)
-    pack(Morph(images=chosen, out=tmp_path / "out", val=0, test=0))
-    ranks = [load(tmp_path / "out", rank=r, world_size=4, augmentation=None, batch_size=4) for r in range(4)]
+    pack(Morph(images=chosen, out=tmp_path / "out", val=1.0, test=0))
+    ranks = [batches(evaluation(tmp_path / "out", r, 4, batch_size=4)) for r in range(4)]
     assert [sum(len(batch[0]) for batch in rank) for rank in ranks] == [1, 1, 1, 0]
 
 
 def test_labels_and_pixels_belong_to_the_sample(shards: Path) -> None:
     manifest = read_manifest(shards)
     index = manifest.index("val")
-    reader = ShardReader(index, manifest.shard_paths("val"))
-    with closing(reader):
-        for samples, images, gender in load(shards, "val", augmentation=None):
+    with closing(ShardReader(index, manifest.shard_paths("val"))) as reader:
+        for samples, images, gender in batches(evaluation(shards)):
             assert gender.tolist() == index["gender"][samples].tolist()
-            for sample, image in zip(samples, images, strict=True):
-                (encoded,) = reader.read([sample])
+            for sample, image in zip(samples.tolist(), images, strict=True):
+                encoded = reader.image(reader.read(sample, sample), sample)
                 face = (
                     Image.open(io.BytesIO(encoded.tobytes())).convert("RGB").resize((40, 40), Image.Resampling.BILINEAR)
                 )
@@ -123,45 +161,21 @@ def test_labels_and_pixels_belong_to_the_sample(shards: Path) -> None:
                 assert (image - expected).abs().mean() < 0.02
 
 
-def test_a_wide_image_is_cropped_to_its_centre_square(tmp_path: Path) -> None:
-    from hpcgender.data.augment import centred
-    from hpcgender.data.dali import Decoder
-
-    pixels = np.zeros((20, 60, 3), dtype=np.uint8)
-    pixels[:, 20:40] = 255
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    decoder = Decoder(1, 10, CPU, colour=False, threads=1)
-    decoder.submit([np.frombuffer(file.getvalue(), dtype=np.uint8)], centred(1))
-    assert decoder.result().min() == 1
-
-
-def test_a_flip_mirrors_the_image(shards: Path) -> None:
-    plain = load(shards, augmentation=Augmentation())
-    flipped = load(shards, augmentation=Augmentation(flip=1.0))
-    assert torch.equal(flipped[0][1].flip(3), plain[0][1])
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
 def test_a_gpu_sees_what_a_cpu_sees(shards: Path) -> None:
-    manifest = read_manifest(shards)
-    device = torch.device("cuda", 0)
-    options = {"batch_size": 24, "image_size": 40, "augmentation": LIGHT, "seed": 9}
-    loader = Loader(manifest, "train", ranks=Ranks(0, 1, device), **options)  # type: ignore[arg-type]
-    with closing(loader):
-        on_gpu = [(b.samples, b.images.cpu(), b.gender.cpu()) for b in loader.epoch(1)]
-    for (samples, images, gender), expected in zip(on_gpu, load(shards), strict=True):
+    ranks = Ranks(0, 1, torch.device("cuda", 0))
+    config = BatchConfig(data=shards, batch_size=24, image_size=40, seed=9)
+    on_gpu = batches(training_loader(config, read_manifest(shards), ranks))
+    for (samples, images, gender), expected in zip(on_gpu, batches(training(shards)), strict=True):
         assert np.array_equal(samples, expected[0])
-        assert torch.equal(gender, expected[2])
-        assert (images - expected[1]).abs().mean() < 0.02  # nvJPEG rounds otherwise than libjpeg-turbo
+        assert torch.equal(gender.cpu(), expected[2])
+        assert (images.cpu() - expected[1]).abs().mean() < 0.02  # nvJPEG rounds otherwise than libjpeg-turbo
 
 
-def test_stopping_in_the_middle_leaves_the_loader_usable(shards: Path) -> None:
-    loader = Loader(
-        read_manifest(shards), "train", batch_size=16, image_size=40, ranks=Ranks(0, 1, CPU), augmentation=LIGHT
-    )
-    with closing(loader):
+@pytest.mark.parametrize("backend", ["dali", "torchvision"])
+def test_stopping_in_the_middle_leaves_the_loader_usable(shards: Path, backend: str) -> None:
+    with closing(training(shards, backend=backend)) as loader:
         first = [(b.samples, b.images.clone(), b.gender) for b in loader.epoch(0)]
         begun = loader.epoch(0)
         next(begun)
@@ -181,21 +195,193 @@ def test_a_missing_shard_is_named(shards: Path, tmp_path: Path) -> None:
     copy, tar = damaged(shards, tmp_path)
     tar.unlink()
     with pytest.raises(UserError, match=r"cannot read .*val-000000\.tar: No such file"):
-        load(copy, "val", augmentation=None)
+        batches(evaluation(copy))
 
 
 def test_a_truncated_shard_is_named(shards: Path, tmp_path: Path) -> None:
     copy, tar = damaged(shards, tmp_path)
     os.truncate(tar, 5000)
-    with pytest.raises(UserError, match=r"val-000000\.tar ends within sample"):
-        load(copy, "val", augmentation=None)
+    with pytest.raises(UserError, match=r"val-000000\.tar is cut short, before the end of sample \d+ at byte"):
+        batches(evaluation(copy))
 
 
-def test_an_image_that_does_not_decode_is_named(shards: Path, tmp_path: Path) -> None:
-    copy, tar = damaged(shards, tmp_path)
-    row = read_manifest(copy).index("val")[0]
-    with tar.open("r+b") as file:
-        file.seek(int(row["offset"]))
-        file.write(b"garbage")
-    with pytest.raises(UserError, match=row["key"].decode()):
-        load(copy, "val", augmentation=None)
+@pytest.mark.parametrize("how", ["deleted", "truncated"])
+def test_a_shard_that_is_lost_in_the_middle_of_a_run_is_named(shards: Path, tmp_path: Path, how: str) -> None:
+    copy, _ = damaged(shards, tmp_path)
+    tars = sorted((copy / "train").glob("*.tar"))
+    assert len(tars) > 2
+    with closing(training(copy, batch_size=8)) as loader:
+        epoch = loader.epoch(0)
+        next(epoch)
+        for tar in tars:
+            if how == "truncated":
+                os.truncate(tar, 1000)
+            else:
+                loader.reader.close()  # an open file outlives its name
+                tar.unlink()
+        with pytest.raises(UserError, match=r"train-00000\d\.tar"):
+            list(epoch)
+
+
+def spoil(copy: Path, split: str, samples: list[int]) -> list[str]:
+    """Overwrites images of a packed split with garbage; returns their keys."""
+    rows = read_manifest(copy).index(split)[samples]
+    tars = read_manifest(copy).shard_paths(split)
+    for row in rows:
+        with tars[row["shard"]].open("r+b") as file:
+            file.seek(int(row["offset"]))
+            file.write(b"garbage" * 20)
+    return [row["key"].decode() for row in rows]
+
+
+@pytest.mark.parametrize("backend", ["dali", "torchvision"])
+def test_the_next_of_its_lane_takes_the_place_of_a_bad_image(
+    shards: Path, tmp_path: Path, backend: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    good = batches(training(shards, backend=backend))
+    copy, _ = damaged(shards, tmp_path)
+    order = np.concatenate([samples for samples, _, _ in good])
+    bad = [int(order[3]), int(order[4]), int(order[100])]
+    keys = spoil(copy, "train", bad)
+    loader = training(copy, backend=backend, max_bad=0.1)
+    with closing(loader):
+        epochs = [[(b.samples, b.images.clone(), b.gender) for b in loader.epoch(1)] for _ in range(2)]
+        assert loader.bad == set(bad)
+        assert loader.left_out == 6
+    assert same(*epochs)
+    for (samples, images, _), (expected, pixels, _) in zip(epochs[0], good, strict=True):
+        kept = ~np.isin(expected, bad)
+        assert np.array_equal(samples[kept], expected[kept])
+        assert torch.equal(images[torch.from_numpy(kept)], pixels[torch.from_numpy(kept)])
+    # There are fewer images than lanes, so the next lane's image takes the place: of 3 and of 4 that of 5.
+    seen = np.concatenate([samples for samples, _, _ in epochs[0]])
+    assert seen[[3, 4, 100]].tolist() == order[[5, 5, 101]].tolist()
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == 3
+    assert all(sum(f"{key} in {copy}" in line and ".tar does not decode" in line for line in said) == 1 for key in keys)
+    for world_size in (2, 4):
+        parts = [batches(training(copy, r, world_size, backend=backend, max_bad=0.1)) for r in range(world_size)]
+        for step, (samples, images, _) in enumerate(epochs[0]):
+            for rank, part in enumerate(parts):
+                assert np.array_equal(part[step][0], samples[rank::world_size])
+                assert torch.equal(part[step][1], images[rank::world_size])
+
+
+def test_the_next_of_a_lane() -> None:
+    order = Order(2 * LANES + 5, 1, 0, 0)
+    assert order.after(np.array([0, LANES, 2 * LANES, 2 * LANES + 4, LANES + 5, 2 * LANES - 1])).tolist() == [
+        LANES,
+        2 * LANES,
+        1,
+        5,
+        6,
+        0,
+    ]
+
+
+def test_too_many_bad_images_stop_the_run(shards: Path, tmp_path: Path) -> None:
+    copy, _ = damaged(shards, tmp_path)
+    samples = read_manifest(copy).split("train").samples
+    spoil(copy, "train", list(range(0, samples, 10)))
+    with pytest.raises(UserError, match=r"of rank 0 do not decode, more than --max-bad allows, the last .*\.tar"):
+        batches(training(copy, max_bad=0.05))
+
+
+def test_a_split_of_bad_images_alone_is_told(faces: Path, tmp_path: Path) -> None:
+    chosen = tmp_path / "images"
+    chosen.mkdir()
+    for face in sorted(faces.iterdir())[:3]:
+        shutil.copy(face, chosen)
+    pack(Morph(images=chosen, out=tmp_path / "out", val=0, test=0))
+    spoil(tmp_path / "out", "train", [0, 1, 2])
+    with pytest.raises(UserError, match="no image of the train split decodes"):
+        batches(training(tmp_path / "out", max_bad=1.0, batch_size=2))
+
+
+def test_evaluation_leaves_a_bad_image_out(shards: Path, tmp_path: Path) -> None:
+    copy, _ = damaged(shards, tmp_path)
+    good = batches(evaluation(shards, batch_size=2))
+    spoil(copy, "val", [0, 5])
+    loader = evaluation(copy, batch_size=2, max_bad=0.2)
+    left = batches(loader)
+    assert loader.left_out == 2
+    seen = np.concatenate([samples for samples, _, _ in left])
+    assert np.array_equal(np.sort(seen), np.setdiff1d(np.arange(read_manifest(copy).split("val").samples), [0, 5]))
+    pixels = {s: image for samples, images, _ in good for s, image in zip(samples.tolist(), images, strict=True)}
+    for samples, images, _ in left:
+        for sample, image in zip(samples.tolist(), images, strict=True):
+            assert torch.equal(image, pixels[sample])
+
+
+def test_staged_shards_give_the_same_pixels(shards: Path, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    with closing(training(shards, stage_to=scratch)) as loader:
+        assert all(scratch in path.parents for path in loader.reader.paths)
+        staged = [(b.samples, b.images.clone(), b.gender) for b in loader.epoch(1)]
+    assert same(staged, batches(training(shards)))
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """A data set of 20,000 tiny images, so that lanes have many chunks."""
+    root = tmp_path_factory.mktemp("many")
+    images = root / "images"
+    images.mkdir()
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(file, "JPEG")
+    for number in range(20_000):
+        content = file.getvalue() + number.to_bytes(4, "big")
+        (images / f"{number:06d}_00{'MF'[number % 4 == 0]}20.jpg").write_bytes(content)
+    pack(Morph(images=images, out=root / "out", val=0, test=0, shard_mb=4, decode=False))
+    return read_manifest(root / "out")
+
+
+@pytest.mark.parametrize(
+    ("world_size", "sampling"),
+    [(1, "none"), (4, "none"), (16, "none"), (64, "none"), (2, "undersample"), (2, "oversample")],
+)
+def test_the_ranks_together_read_every_byte_once_and_hold_little(
+    many: Manifest, world_size: int, sampling: str
+) -> None:
+    index = many.index("train")
+    gender = index["gender"]
+    counts = np.bincount(gender)
+    targets = {"undersample": [counts.min()] * 2, "oversample": [counts.max()] * 2}.get(sampling)
+    drawn = draw_samples(gender.copy(), targets, 0, 0) if targets else None
+    order = Order(len(index), 5, 0, 0, drawn=drawn)
+    steps = range(steps_per_epoch(len(order), 64, "keep"))
+    total, held, seen = 0, 0, []
+    for rank in range(world_size):
+        with closing(ShardReader(index, many.shard_paths("train"))) as reader:
+            window = Window(reader, order)
+            for step in steps:
+                places = order.at(rank_positions(step, len(order), 64, rank, world_size, "keep"))
+                window.read_ahead(places)
+                for sample, encoded in zip(places.samples.tolist(), window.take(places), strict=True):
+                    assert len(encoded) == index["length"][sample]
+                seen.append(places.samples)
+                held = max(held, window.bytes_held)
+            assert window.bytes_held == 0
+            window.close()
+            total += reader.bytes_read
+    assert len(np.concatenate(seen)) == len(order)
+    size = sum(shard.bytes for shard in many.split("train").shards)
+    assert total <= size
+    if sampling == "none":
+        assert total > 0.6 * size  # the rest is headers and labels between pieces
+    assert held <= LANES / world_size * 5 * size / len(index)
+
+
+def test_a_loader_holds_no_more_than_its_window_over_an_epoch(many: Manifest) -> None:
+    with closing(training(many.root, batch_size=64, image_size=8, window_mb=8, augment="none")) as loader:
+        assert loader.chunk == 3
+        held = 0
+        order = loader.order(0)
+        window = Window(loader.reader, order)
+        for _, places in loader.plan(order, 0):
+            window.read_ahead(places)
+            window.take(places)
+            held = max(held, window.bytes_held)
+        window.close()
+        assert 1e6 < held <= 8e6

@@ -1,0 +1,172 @@
+"""Pixels by NVIDIA DALI: one graph for training, evaluation, prediction and CAM, on a GPU and without.
+
+On a GPU images are decoded by DALI's `mixed` decoder (nvJPEG), and varied there.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from typing import Any
+
+import numpy as np
+import torch
+from nvidia.dali import fn, math, pipeline_def, types
+from nvidia.dali.tensors import TensorCPU, TensorListCPU
+from PIL import Image
+
+from hpcgender.data.augment import PRESETS, Augmentation, Draws, centred
+from hpcgender.data.decoders import MEAN, PREFETCH, STD, BadImages
+from hpcgender.data.shards import Encoded
+from shard_tools.commands import one_line
+
+
+@pipeline_def(enable_conditionals=True)  # type: ignore[untyped-decorator]
+def graph(image_size: int, gpu: bool, augmentation: Augmentation) -> Any:
+    """Crop of each image, resized, varied and normalised: float32 (n, 3, size, size). What never varies is left out.
+
+    Rotation and blur cost a branch for the images they hit; an image without anything to erase is only copied.
+    """
+    encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)
+    size = fn.external_source(name="size", dtype=types.FLOAT, ndim=1)
+    corner = fn.external_source(name="corner", dtype=types.FLOAT, ndim=1)
+    mirror = fn.external_source(name="mirror", dtype=types.INT32, ndim=0)
+    whole = fn.cast(fn.peek_image_shape(encoded)[0:2], dtype=types.FLOAT)
+    crop = math.max(math.floor(size * math.min(whole[0], whole[1]) + 0.5), 1.0)
+    anchor = math.floor(corner * (whole - crop) + 0.5)
+    images = fn.decoders.image_slice(
+        encoded,
+        anchor,
+        crop,
+        axis_names="HW",
+        normalized_anchor=False,
+        normalized_shape=False,
+        device="mixed" if gpu else "cpu",
+        output_type=types.RGB,
+    )
+    images = fn.resize(images, size=(image_size, image_size), interp_type=types.INTERP_LINEAR, antialias=True)
+    if augmentation.rotates:
+        angle = fn.external_source(name="angle", dtype=types.FLOAT, ndim=0)
+        if angle != 0:
+            images = fn.rotate(images, angle=angle, keep_size=True, interp_type=types.INTERP_LINEAR)
+    if augmentation.changes_colour:
+        factors = fn.external_source(name="colour", dtype=types.FLOAT, ndim=1)
+        images = fn.color_twist(
+            images, brightness=factors[0], contrast=factors[1], saturation=factors[2], hue=factors[3]
+        )
+    if augmentation.blur > 0:
+        sigma = fn.external_source(name="sigma", dtype=types.FLOAT, ndim=0)
+        if sigma > 0:
+            images = fn.gaussian_blur(images, sigma=sigma)
+    images = fn.crop_mirror_normalize(
+        images, dtype=types.FLOAT, output_layout="CHW", mirror=mirror, mean=[MEAN] * 3, std=[STD] * 3
+    )
+    if augmentation.erase > 0:
+        erase = fn.external_source(name="erase", dtype=types.FLOAT, ndim=1)
+        images = fn.erase(images, anchor=erase[0:2], shape=erase[2:4], axis_names="HW", fill_value=0.0)
+    return images
+
+
+class DaliDecoder:
+    """The graph above; keeps what it was given until it is delivered, for the case that an image is bad."""
+
+    def __init__(
+        self, batch_size: int, image_size: int, device: torch.device, augmentation: Augmentation | None, threads: int
+    ) -> None:
+        self.batch_size = batch_size
+        self.image_size = image_size
+        self.device = device
+        self.augmentation = PRESETS["none"] if augmentation is None else augmentation
+        self.threads = threads
+        self.pipeline = self.build(batch_size)
+        self.under_way: deque[tuple[list[Encoded], Draws]] = deque()
+
+    def build(self, batch_size: int) -> Any:
+        gpu = self.device.type == "cuda"
+        pipeline = graph(
+            self.image_size,
+            gpu,
+            self.augmentation,
+            batch_size=batch_size,
+            num_threads=self.threads,
+            device_id=self.device.index if gpu else None,
+            prefetch_queue_depth=PREFETCH,
+            exec_pipelined=False,  # a scheduled run is one batch: the loader itself keeps PREFETCH under way
+            exec_dynamic=True,
+        )
+        pipeline.build()
+        return pipeline
+
+    def submit(self, encoded: list[Encoded], draws: Draws) -> None:
+        self.under_way.append((encoded, draws))
+        self.feed(self.pipeline, encoded, draws)
+
+    def feed(self, pipeline: Any, encoded: list[Encoded], draws: Draws) -> None:
+        feed = pipeline.feed_input
+        feed("encoded", TensorListCPU([TensorCPU(image) for image in encoded]))  # a list would be looked at in Python
+        feed("size", draws.size)
+        feed("corner", draws.corner)
+        feed("mirror", draws.mirror)
+        if self.augmentation.rotates:
+            feed("angle", draws.angle)
+        if self.augmentation.changes_colour:
+            feed("colour", draws.colour)
+        if self.augmentation.blur > 0:
+            feed("sigma", draws.sigma)
+        if self.augmentation.erase > 0:
+            feed("erase", draws.erased(self.image_size).astype("float32"))
+        pipeline.schedule_run()
+
+    def result(self) -> torch.Tensor:
+        """As Decoder says, without a copy. An error that is not an image's own, such as of memory, is DALI's."""
+        # On a GPU the buffer belongs to PyTorch's stream, so that it is not reused before the kernels that read it.
+        stream = torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
+        try:
+            (images,) = self.pipeline.share_outputs(cuda_stream=stream)
+        except RuntimeError:
+            positions, reason = self.bad_images(*self.under_way[0])
+            if not positions:
+                raise
+            raise BadImages(positions, reason) from None
+        self.pipeline.release_outputs()  # the dynamic executor's buffers live as long as the tensor does
+        self.under_way.popleft()
+        return torch.utils.dlpack.from_dlpack(images.as_tensor())
+
+    def resubmit(self, encoded: list[Encoded], draws: Draws) -> None:
+        self.under_way.popleft()
+        if encoded:
+            self.under_way.appendleft((encoded, draws))
+        self.pipeline = self.build(self.batch_size)  # DALI promises nothing of a pipeline after an error
+        for batch in self.under_way:
+            self.feed(self.pipeline, *batch)
+
+    def bad_images(self, encoded: list[Encoded], draws: Draws) -> tuple[list[int], str]:
+        """Which images do not go through the graph alone, and why the first does not.
+
+        Raises DALI's error where memory is short, or where a faultless image does not go through either.
+        """
+        alone = self.build(1)
+
+        def fault(position: int) -> str:
+            nonlocal alone
+            try:
+                self.run(alone, [encoded[position]], draws.rows([position]))
+            except RuntimeError as error:
+                if "alloc" in str(error):  # "Can't allocate", "bad_alloc", "ALLOCATOR_FAILURE"
+                    raise
+                alone = self.build(1)
+                why = one_line(error).rpartition("encountered: ")[2].partition(" Current pipeline")[0]
+                return why.strip(" :") or "DALI gives no reason"
+            return ""
+
+        faults = {position: why for position in range(len(encoded)) if (why := fault(position))}
+        if faults:
+            file = io.BytesIO()
+            Image.new("RGB", (self.image_size, self.image_size)).save(file, "JPEG")
+            self.run(alone, [np.frombuffer(file.getvalue(), dtype=np.uint8)], centred(1))
+        return list(faults), next(iter(faults.values()), "")
+
+    def run(self, pipeline: Any, encoded: list[Encoded], draws: Draws) -> None:
+        self.feed(pipeline, encoded, draws)
+        pipeline.share_outputs()
+        pipeline.release_outputs()

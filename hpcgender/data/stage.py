@@ -1,0 +1,226 @@
+"""Shards on the node's own disk: copied there once for all its processes, checked, and removed by the last of them.
+
+    <stage_to>/hpcgender-<manifest>/<split>.lock                           locked, shared, by all who use the split
+    <stage_to>/hpcgender-<manifest>/<split>/<split>-000000.tar             complete, as it got its name by renaming
+    <stage_to>/hpcgender-<manifest>/<split>/.<split>-000000.tar.partial    locked by the process that copies it
+
+The processes, of one job or of several, meet in these files and nowhere else. A lock (flock) vanishes with the
+process that holds it, so nobody waits for the dead: who waited for a copy makes it, and what is left the next removes.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from shard_tools.commands import UserError
+from shard_tools.manifest import Manifest
+
+RESERVE = 0.02
+"""Part of the disk that staging leaves free for others."""
+BLOCK = 1 << 22
+"""Bytes that are read, hashed and written at a time."""
+
+
+@contextmanager
+def staged(
+    manifest: Manifest, split: str, stage_to: Path, local_rank: int, local_world_size: int
+) -> Iterator[list[Path]]:
+    """The tars of a split, in order, on the node's own disk for as long as the context lasts.
+
+    Every process of the node enters with the same arguments but its `local_rank`, and leaves when it reads no more. All
+    of them share the copying, and none goes on before all shards are there. If the disk is too small, fills up or
+    refuses, each gets the paths of the data set itself, and local rank 0 says so on stderr. Raises UserError if a
+    shard of the data set cannot be read or is not what was packed.
+    """
+    stage = _Stage(manifest, split, stage_to)
+    begin = time.monotonic()
+    with ExitStack() as use:
+        try:
+            _sweep(stage_to, besides=stage.directory)
+            use.callback(_sweep, stage_to)  # after the lock is released
+            use.enter_context(stage.joined())
+            missing = stage.missing()
+            stage.fill(local_rank, local_world_size)
+            paths = stage.paths
+            said = stage.report(missing, time.monotonic() - begin)
+        except OSError as error:
+            use.close()
+            paths = manifest.shard_paths(split)
+            said = ""
+            if local_rank == 0:
+                size = _size(sum(shard.bytes for shard in stage.shards))
+                print(
+                    f"hpcgender: --stage-to {stage_to} cannot hold the {size} of {split} ({error.strerror}):"
+                    f" they are read from {manifest.root} instead",
+                    file=sys.stderr,
+                )
+        if said and local_rank == 0:
+            print(said)
+        yield paths
+
+
+class _Stage:
+    """A split's place on the node's own disk."""
+
+    def __init__(self, manifest: Manifest, split: str, stage_to: Path) -> None:
+        self.split = split
+        self.shards = manifest.split(split).shards
+        self.sources = manifest.shard_paths(split)
+        self.directory = stage_to / f"hpcgender-{manifest.sha256[:16]}"
+        self.paths = [self.directory / shard.file for shard in self.shards]
+        self.partials = [path.with_name(f".{path.name}.partial") for path in self.paths]
+        self.lock = -1
+        self.has_space = False
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """Holds the lock that keeps the split from being removed."""
+        path = self.directory / f"{self.split}.lock"
+        with suppress(BlockingIOError), _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+            os.ftruncate(alone, 0)  # a failure that killed processes left
+        with _locked(path, fcntl.LOCK_SH) as self.lock:
+            yield
+
+    def is_there(self, number: int) -> bool:
+        try:
+            return self.paths[number].stat().st_size == self.shards[number].bytes
+        except FileNotFoundError:
+            return False
+
+    def missing(self) -> list[int]:
+        return [number for number in range(len(self.shards)) if not self.is_there(number)]
+
+    def fill(self, local_rank: int, local_world_size: int) -> None:
+        """Copies this rank's shards, then any that nobody copies yet, and waits for the rest."""
+        own_first = sorted(range(len(self.shards)), key=lambda number: (number - local_rank) % local_world_size)
+        for wait in (fcntl.LOCK_NB, 0):
+            for number in own_first:
+                if not self.is_there(number):
+                    with suppress(BlockingIOError), _locked(self.partials[number], fcntl.LOCK_EX | wait) as file:
+                        self.complete(number, file)
+
+    def complete(self, number: int, file: int) -> None:
+        """Makes a shard's partial file, which is open and locked, the shard, unless another did so meanwhile."""
+        partial = self.partials[number]
+        if self.is_there(number):
+            partial.unlink()
+            return
+        try:
+            self.check()
+            self.copy(number, file)
+            partial.rename(self.paths[number])
+        except BaseException as error:
+            # All others need this shard and wait for its lock: before that is free, they must learn of the failure.
+            # It is kept as the length of the lock file, since there may be no room on the disk for a word.
+            if isinstance(error, OSError):
+                os.ftruncate(self.lock, error.errno or errno.EIO)
+            partial.unlink(missing_ok=True)
+            raise
+
+    def check(self) -> None:
+        """Raises OSError if another process failed, or if what is missing has no room."""
+        if failure := os.fstat(self.lock).st_size:
+            raise OSError(failure, os.strerror(failure))
+        if self.has_space:
+            return
+        needed = 0
+        for number in self.missing():
+            with suppress(FileNotFoundError):
+                needed -= self.partials[number].stat().st_blocks * 512
+            needed += self.shards[number].bytes
+        disk = shutil.disk_usage(self.directory)
+        if needed + RESERVE * disk.total > disk.free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.has_space = True
+
+    def copy(self, number: int, file: int) -> None:
+        source, shard = self.sources[number], self.shards[number]
+        sha256 = hashlib.sha256()
+        os.ftruncate(file, 0)
+        with open(file, "wb", closefd=False) as partial:
+            for block in _blocks(source):
+                sha256.update(block)
+                partial.write(block)
+        if sha256.hexdigest() != shard.sha256:
+            raise UserError(
+                f"{source} is not what was packed, its SHA-256 is not the manifest's: restore or pack it again"
+            )
+
+    def report(self, missing: list[int], seconds: float) -> str:
+        """What was done about the shards that were missing, on one line."""
+        where = self.directory / self.split
+        told = missing or range(len(self.shards))
+        size = sum(self.shards[number].bytes for number in told)
+        what = f"{_size(size)} in {len(told)} shard{'s'[: len(told) > 1]}"
+        if not missing:
+            return f"{self.split} is staged already: {what} in {where}"
+        return f"staged {self.split}: {what} to {where} in {seconds:.0f} s, {_size(size / seconds)}/s"
+
+
+@contextmanager
+def _locked(path: Path, how: int) -> Iterator[int]:
+    """A file, made if it is not there, open and locked as flock has it; BlockingIOError if that would be to wait."""
+    while True:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # faces are not for all who use the node
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except FileNotFoundError:  # the directory was removed since
+            continue
+        try:
+            fcntl.flock(file, how)
+            if _is_at(path, file):
+                yield file
+                return
+        finally:
+            os.close(file)
+
+
+def _is_at(path: Path, file: int) -> bool:
+    """Whether an open file still has that name: who held its lock before may have renamed or removed it."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file))
+    except FileNotFoundError:
+        return False
+
+
+def _sweep(stage_to: Path, besides: Path | None = None) -> None:
+    """Removes every split that no process uses, of whatever data set."""
+    for directory in stage_to.glob(f"hpcgender-{'[0-9a-f]' * 16}"):
+        if directory != besides:
+            with suppress(OSError):  # it holds splits in use, or another process or user removes it
+                for lock in list(directory.glob("*.lock")):
+                    _remove_unused(lock)
+                directory.rmdir()
+
+
+def _remove_unused(lock: Path) -> None:
+    """Removes a split and its lock, if that is free."""
+    with suppress(BlockingIOError), _locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        split = lock.with_suffix("")
+        if split.exists():
+            shutil.rmtree(split)
+        lock.unlink()
+
+
+def _blocks(source: Path) -> Iterator[memoryview]:
+    """The content of a file, in blocks that are valid until the next; UserError if it cannot be read."""
+    buffer = memoryview(bytearray(BLOCK))
+    try:
+        with source.open("rb", buffering=0) as file:
+            while length := file.readinto(buffer):
+                yield buffer[:length]
+    except OSError as error:
+        raise UserError(f"cannot read {source}: {error.strerror}; restore or pack it again") from None
+
+
+def _size(bytes_: float) -> str:
+    return f"{bytes_ / 1e9:.1f} GB" if bytes_ >= 1e9 else f"{bytes_ / 1e6:.1f} MB"

@@ -1,0 +1,1 @@
+"""Any batch of any run as a labelled picture: exactly the pixels that the network got."""
