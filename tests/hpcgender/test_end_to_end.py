@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -208,6 +210,65 @@ def test_heat_maps_of_two_processes_are_those_of_one(
         assert averages[f"count_{name}"] == np.count_nonzero(gender == value)
         np.testing.assert_array_equal(averages[f"face_{name}"], two_averages[f"face_{name}"])
     np.testing.assert_allclose(averages["difference"], averages["male"] - averages["female"])
+
+
+def test_two_ranks_go_on_past_bad_images_with_staged_shards_and_balanced_classes(
+    run: Run, shards: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(shards, copy)
+    manifest = read_manifest(copy)
+    bad = {}
+    for split in ("train", "test"):
+        row = manifest.index(split)[3]
+        tar = manifest.shard_paths(split)[row["shard"]]
+        with tar.open("r+b") as file:
+            file.seek(int(row["offset"]))
+            file.write(b"garbage" * 20)
+        shard = next(shard for shard in manifest.split(split).shards if copy / shard.file == tar)
+        bad[split] = row["key"].decode()
+        # As if it had been packed so: staging compares the copies with the manifest.
+        text = (copy / "manifest.json").read_text()
+        digest = hashlib.sha256(tar.read_bytes()).hexdigest()
+        (copy / "manifest.json").write_text(text.replace(shard.sha256, digest))
+    scratch = tmp_path / "scratch"
+    options = (
+        "--epochs",
+        1,
+        "--sampling",
+        "oversample",
+        "--last-batch",
+        "pad",
+        "--stage-to",
+        scratch,
+        "--max-bad",
+        0.05,
+    )
+    done = run(*LAUNCH, "train", "--data", copy, *SMALL, *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run_dir = tmp_path / "runs" / "train"
+    counts = manifest.split("train").counts
+    target = max(counts.values())
+    assert f"oversample: an epoch draws {target} of {counts['female']} female, {target} of" in done.stdout
+    assert "staged train:" in done.stdout
+    assert list(scratch.iterdir()) == []
+    (record,) = metrics(run_dir)
+    assert record["bad_images"] >= 1
+    assert record["train"]["images"] == -(-2 * target // 32) * 32
+    assert f"{record['bad_images']} images of this epoch do not decode" in done.stdout
+    said = done.stderr + "".join(log.read_text() for log in (run_dir / "logs").glob("rank-*.log"))
+    assert f"{bad['train']} in " in said
+
+    checkpoint = run_dir / "checkpoints" / "best.pt"
+    done = run(*LAUNCH, "evaluate", "--checkpoint", checkpoint, "--data", copy, "--max-bad", 0.5, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"1 of {manifest.split('test').samples} images do not decode" in done.stdout
+    rows = list(csv.DictReader((run_dir / "evaluations" / "copy-test" / "predictions.csv").read_text().splitlines()))
+    assert [row["key"] for row in rows if not row["predicted"]] == [bad["test"]]
+    done = run(*LAUNCH, "cam", "--checkpoint", checkpoint, "--data", copy, "--max-bad", 0.5, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((run_dir / "cams" / "copy-test" / "maps.csv").read_text().splitlines()))
+    assert [row["key"] for row in rows if not row["mean_evidence"]] == [bad["test"]]
 
 
 def test_a_split_of_one_class_is_measured_and_drawn_as_far_as_it_goes(
