@@ -42,7 +42,7 @@ class ShardReader:
         # Samples lie in the order of their shards: shard s has those from first[s] to first[s + 1] - 1.
         self.first = np.searchsorted(index["shard"], np.arange(len(paths) + 1))
         self.offset = index["offset"].astype(np.int64)
-        self.length = index["length"].astype(np.int64)
+        self.length = np.ascontiguousarray(index["length"])
         self.paths = paths
         self.remedy = remedy
         self.files: dict[int, int] = {}
