@@ -256,8 +256,7 @@ class Loader:
             else:
                 raise UserError(f"no image of the {self.split.name} split decodes: pack the data set again")
             batch.samples[place] = sample
-            (run,) = self.reader.read(sample, sample)
-            batch.encoded[place] = self.reader.image([run], sample)
+            batch.encoded[place] = self.reader.read_image(sample)
 
     def close(self) -> None:
         """Closes the shards."""

@@ -126,11 +126,10 @@ class Order:
         ahead = positions + LANES
         return np.where(ahead < self.length, ahead, (positions % LANES + 1) % min(LANES, self.length))
 
-    def span(self, piece: int) -> tuple[int, int]:
-        """The numbers in the index of the first and the last sample of a piece; all others lie between."""
-        length = self.edges[piece + 1] - self.edges[piece]
-        first, last = self.numbers(self.first[piece] + np.array([0, length - 1])).tolist()
-        return first, last
+    def spans(self, pieces: npt.NDArray[np.int64]) -> tuple[Samples, Samples]:
+        """The numbers in the index of the first and the last sample of pieces; all others of each lie between."""
+        first, length = self.first[pieces], self.edges[pieces + 1] - self.edges[pieces]
+        return self.numbers(first), self.numbers(first + length - 1)
 
 
 def steps_per_epoch(samples: int, batch_size: int, last_batch: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hpcgender.data.order import Order, Places
+from hpcgender.data.order import Order, Places, Samples
 from shard_tools.commands import UserError
 from shard_tools.manifest import Index
 
@@ -49,36 +50,41 @@ class ShardReader:
         self.lock = threading.Lock()
         self.bytes_read = 0
 
-    def read(self, first: int, last: int) -> list[Run]:
-        """The encoded images from `first` to `last`, a run for each shard; UserError if one is missing or cut short."""
-        runs = []
-        while first <= last:
-            shard = int(np.searchsorted(self.first, first, side="right")) - 1
-            until = min(last, int(self.first[shard + 1]) - 1)
-            begin = int(self.offset[first])
-            length = int(self.offset[until] + self.length[until]) - begin
-            try:
-                encoded = os.pread(self.file(shard), length, begin)
-            except OSError as error:
-                raise UserError(f"cannot read {self.paths[shard]}: {error.strerror}; {self.remedy}") from None
-            if len(encoded) != length:
-                raise UserError(
-                    f"{self.paths[shard]} is cut short, before the end of sample {until} at byte {begin + length}: "
-                    f"{self.remedy}"
-                )
-            runs.append(Run(first, until, begin, np.frombuffer(encoded, dtype=np.uint8)))
-            first = until + 1
-            with self.lock:
-                self.bytes_read += length
+    def read(self, first: Samples, last: Samples) -> list[list[Run]]:
+        """The encoded images from each `first` to its `last`, both int64 (n,), a run for each shard they lie in.
+
+        Raises UserError if a shard is missing or cut short.
+        """
+        shard = np.searchsorted(self.first, first, side="right") - 1
+        until = np.minimum(last, self.first[shard + 1] - 1)
+        begin, end = self.offset[first], self.offset[until] + self.length[until]
+        runs = [
+            [Run(f, u, b, self.read_bytes(s, b, e, u))]
+            for f, u, s, b, e in zip(*(array.tolist() for array in (first, until, shard, begin, end)), strict=True)
+        ]
+        across = np.flatnonzero(until < last)
+        if len(across):
+            for place, rest in zip(across.tolist(), self.read(until[across] + 1, last[across]), strict=True):
+                runs[place] += rest
         return runs
 
-    def image(self, runs: list[Run], sample: int) -> Encoded:
-        """An encoded image out of the runs that it was read with."""
-        run = runs[0]
-        if sample > run.last:
-            run = next(run for run in runs if sample <= run.last)
-        begin = self.offset[sample] - run.begin
-        return run.bytes[begin : begin + self.length[sample]]
+    def read_image(self, sample: int) -> Encoded:
+        """One encoded image, uint8 (length,)."""
+        ((run,),) = self.read(np.array([sample]), np.array([sample]))
+        return run.bytes
+
+    def read_bytes(self, shard: int, begin: int, end: int, sample: int) -> Encoded:
+        try:
+            encoded = os.pread(self.file(shard), end - begin, begin)
+        except OSError as error:
+            raise UserError(f"cannot read {self.paths[shard]}: {error.strerror}; {self.remedy}") from None
+        if len(encoded) != end - begin:
+            raise UserError(
+                f"{self.paths[shard]} is cut short, before the end of sample {sample} at byte {end}: {self.remedy}"
+            )
+        with self.lock:
+            self.bytes_read += len(encoded)
+        return np.frombuffer(encoded, dtype=np.uint8)
 
     def file(self, shard: int) -> int:
         with self.lock:
@@ -93,35 +99,53 @@ class ShardReader:
 
 
 class Window:
-    """The pieces of an epoch's order that a rank holds: at most one of each of its lanes, and those read ahead."""
+    """The pieces of an epoch's order that a rank holds: at most one of each of its lanes, and those read ahead.
+
+    The places of each step are given to `read_ahead`, and some steps later, in the same order, to `take`.
+    """
 
     def __init__(self, reader: ShardReader, order: Order) -> None:
         self.reader = reader
         self.order = order
-        self.pieces: dict[int, Future[list[Run]]] = {}
+        self.asked: set[int] = set()
+        self.reading: deque[Future[dict[int, list[Run]]]] = deque()
+        self.pieces: dict[int, list[Run]] = {}
         self.pool = ThreadPoolExecutor(READERS, thread_name_prefix="read")
 
     def read_ahead(self, places: Places) -> None:
         """Starts reading the pieces that are not held yet."""
-        for piece in np.unique(places.pieces).tolist():
-            if piece >= 0 and piece not in self.pieces:
-                self.pieces[piece] = self.pool.submit(self.reader.read, *self.order.span(piece))
+        new = set(places.pieces.tolist()) - self.asked - {-1}
+        self.asked |= new
+        self.reading.append(self.pool.submit(self.read, sorted(new)))
+
+    def read(self, pieces: list[int]) -> dict[int, list[Run]]:
+        return dict(zip(pieces, self.reader.read(*self.order.spans(np.array(pieces, dtype=np.int64))), strict=True))
 
     def take(self, places: Places) -> list[Encoded]:
         """The encoded images at places that were read ahead, in turn; lets go of pieces with their last sample."""
+        self.pieces |= self.reading.popleft().result()
+        offset, length = self.reader.offset[places.samples].tolist(), self.reader.length[places.samples].tolist()
         images = []
-        image, pieces = self.reader.image, self.pieces
-        for sample, piece in zip(places.samples.tolist(), places.pieces.tolist(), strict=True):
-            runs = pieces[piece].result() if piece >= 0 else self.reader.read(sample, sample)
-            images.append(image(runs, sample))
+        for sample, piece, begin, size in zip(
+            places.samples.tolist(), places.pieces.tolist(), offset, length, strict=True
+        ):
+            if piece < 0:
+                images.append(self.reader.read_image(sample))
+                continue
+            run, *others = self.pieces[piece]
+            while sample > run.last:
+                run, *others = others
+            images.append(run.bytes[begin - run.begin : begin - run.begin + size])
         for piece in places.pieces[places.last].tolist():
-            del pieces[piece]
+            del self.pieces[piece]
+            self.asked.remove(piece)
         return images
 
     @property
     def bytes_held(self) -> int:
         """Bytes of the pieces that are in memory."""
-        return sum(len(run.bytes) for read in list(self.pieces.values()) if read.done() for run in read.result())
+        read_ahead = (reading.result() for reading in list(self.reading) if reading.done())
+        return sum(len(run.bytes) for held in (self.pieces, *read_ahead) for runs in held.values() for run in runs)
 
     def close(self) -> None:
         """Stops reading ahead."""

@@ -103,7 +103,8 @@ class DaliDecoder:
 
     def feed(self, pipeline: Any, encoded: list[Encoded], draws: Draws) -> None:
         feed = pipeline.feed_input
-        feed("encoded", TensorListCPU([TensorCPU(image) for image in encoded]))  # a list would be looked at in Python
+        # DALI would look at each array of a plain list in Python.
+        feed("encoded", TensorListCPU([TensorCPU(image) for image in encoded], contiguous=False))
         feed("size", draws.size)
         feed("corner", draws.corner)
         feed("mirror", draws.mirror)

@@ -153,7 +153,7 @@ def test_labels_and_pixels_belong_to_the_sample(shards: Path) -> None:
         for samples, images, gender in batches(evaluation(shards)):
             assert gender.tolist() == index["gender"][samples].tolist()
             for sample, image in zip(samples.tolist(), images, strict=True):
-                encoded = reader.image(reader.read(sample, sample), sample)
+                encoded = reader.read_image(sample)
                 face = (
                     Image.open(io.BytesIO(encoded.tobytes())).convert("RGB").resize((40, 40), Image.Resampling.BILINEAR)
                 )

@@ -96,7 +96,7 @@ def test_a_rank_holds_one_piece_of_a_lane_and_each_piece_ends_once(samples: int,
         pieces = places.pieces[lane::LANES]
         assert np.all(np.diff(pieces) >= 0)
         for number in np.unique(pieces):
-            first, last = order.span(int(number))
+            (first,), (last,) = order.spans(np.array([number]))
             own = np.sort(places.samples[lane::LANES][pieces == number])
             assert np.array_equal(own, np.arange(first, last + 1))
             assert len(own) <= chunk
