@@ -104,7 +104,7 @@ class DaliDecoder:
     def feed(self, pipeline: Any, encoded: list[Encoded], draws: Draws) -> None:
         feed = pipeline.feed_input
         # DALI would look at each array of a plain list in Python.
-        feed("encoded", TensorListCPU([TensorCPU(image) for image in encoded], contiguous=False))
+        feed("encoded", TensorListCPU([TensorCPU(image) for image in encoded]))
         feed("size", draws.size)
         feed("corner", draws.corner)
         feed("mirror", draws.mirror)
