@@ -23,6 +23,11 @@ COMMANDS = {
     "cam": Command(
         "hpcgender.cam.config:CamConfig", "hpcgender.cam.run:cam", "heat maps: where the network looks, and averages"
     ),
+    "models": Command(
+        "hpcgender.models.table_config:ModelsConfig",
+        "hpcgender.models.table:list_models",
+        "list the models and their cost",
+    ),
     "show-batch": Command(
         "hpcgender.show_batch.config:ShowBatchConfig",
         "hpcgender.show_batch.run:show_batch",

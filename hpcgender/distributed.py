@@ -17,7 +17,7 @@ import torch.distributed as dist
 from shard_tools.commands import UserError
 
 TIMEOUT = timedelta(minutes=10)
-"""How long a rank waits for the others before it gives up."""
+"""How long a rank waits for the others before it gives up, if nobody says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,13 @@ class Ranks:
         if self.world_size > 1:
             dist.destroy_process_group(dist.new_group(backend="gloo", timeout=timeout))
 
+    def share(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        values = [value]
+        if self.world_size > 1:
+            dist.broadcast_object_list(values, 0)
+        return values[0]
+
     def gather(self, value: Any) -> list[Any]:
         """Every rank's value, in order of rank, on rank 0; an empty list on the others."""
         if self.world_size == 1:
@@ -56,7 +63,7 @@ class Ranks:
 
 
 @contextmanager
-def process_group() -> Iterator[Ranks]:
+def process_group(timeout: timedelta = TIMEOUT) -> Iterator[Ranks]:
     """Joins the other ranks and leaves them at the end; one process alone needs no torchrun."""
     variables = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")}
     missing = [name for name, value in variables.items() if value is None]
@@ -74,7 +81,7 @@ def process_group() -> Iterator[Ranks]:
         yield Ranks(0, 1, device)
         return
     cuda = device.type == "cuda"
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT, device_id=device if cuda else None)
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout, device_id=device if cuda else None)
     try:
         yield Ranks(rank, world_size, device, local_rank, local_world_size)
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,13 +172,14 @@ def run_agents(plan: Plan, address: str, port: int) -> int:
         )
         for index in range(len(plan.allocation.hosts))
     ]
+    started = time.time()
     try:
         outcome = nodes.run_nodes(
             [
                 nodes.Node(
                     host=host.name,
                     argv=nodes.carried(plan.allocation, index, (*agents[index], *plan.ranks), directory),
-                    environ=plan.environ[index],
+                    environ={**plan.environ[index], "JOBS_STARTED": str(started)},  # --stop-after counts from it
                 )
                 for index, host in enumerate(plan.allocation.hosts)
             ],

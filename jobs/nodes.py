@@ -25,7 +25,7 @@ from jobs.failures import BAD_INPUT, FAILED, PORT_TAKEN, REQUEUE, SAID
 JOIN_SECONDS = 300
 """How long the nodes wait for each other at the start; a cold Python environment on network storage takes a minute."""
 
-STOP_SECONDS = 60.0
+STOP_SECONDS = 120.0
 """How long ranks that were asked to stop have to save their work."""
 
 END_SECONDS = 15.0

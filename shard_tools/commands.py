@@ -91,7 +91,12 @@ def run_command(program: str, commands: Mapping[str, Command], argv: Sequence[st
 
 
 def parse_options(options: type, program: str, argv: Sequence[str]) -> Any:
-    """An instance of the dataclass `options` from command line arguments; exits with 2 on a wrong one, 0 on --help."""
+    """An instance of the dataclass `options` from command line arguments; exits with 2 on a wrong one, 0 on --help.
+
+    Options that come from files too have a class method `from_arguments(program, argv)` that does the same.
+    """
+    if hasattr(options, "from_arguments"):
+        return options.from_arguments(program, argv)
     import tyro  # 0.15 s that the list of commands need not wait for
 
     return tyro.cli(options, prog=program, args=list(argv), config=(tyro.conf.FlagCreatePairsOff,))

@@ -10,18 +10,21 @@ import torch
 
 from hpcgender.data.decoders import to_pixels
 from hpcgender.distributed import Ranks
-from hpcgender.models.resnet import ResNet
+from hpcgender.models.network import Network
 
 Maps = npt.NDArray[np.float32]
 
 
-def activation_maps(model: ResNet, features: torch.Tensor) -> torch.Tensor:
+def activation_maps(model: Network, features: torch.Tensor) -> torch.Tensor:
     """Evidence for male minus evidence for female at each place: float32 (n, h, w) of features (n, c, h, w).
 
-    The mean of a map plus the difference of the biases is the difference of the logits, male minus female.
+    The mean of a map plus the difference of the biases is the difference of the logits, male minus female. ValueError
+    if the model's gender head is not linear in the means of the features.
     """
-    weight = model.fc.weight[1] - model.fc.weight[0]
-    return torch.einsum("nchw,c->nhw", features.float(), weight)
+    direction = model.gender_direction()
+    if direction is None:
+        raise ValueError("no class activation maps without a linear gender head over the means of the features")
+    return torch.einsum("nchw,c->nhw", features.float(), direction)
 
 
 class FaceSums:

@@ -19,7 +19,8 @@ from hpcgender.evaluate.inputs import gather_in_order, open_inputs
 from shard_tools.commands import UserError
 from shard_tools.manifest import Index
 
-Faces = dict[int, npt.NDArray[np.uint8]]
+Faces = dict[int, tuple[npt.NDArray[np.uint8], float]]
+"""Of some samples, by number, the pixels and the difference of the logits, male minus female."""
 
 
 @torch.inference_mode()
@@ -32,6 +33,8 @@ def cam(config: CamConfig) -> None:
             raise UserError(
                 f"{config.split} in {config.data} has no image of known gender: there is nothing to average"
             )
+        if trained.model.gender_direction() is None:
+            raise UserError(f"{config.checkpoint} is a {trained.name}: heat maps need a resnet that tells gender")
         faces = FaceSums(len(trained.classes), trained.image_size, ranks.device)
         samples: list[Samples] = []
         maps: list[Maps] = []
@@ -41,9 +44,11 @@ def cam(config: CamConfig) -> None:
             maps.append(activation_maps(trained.model, features).cpu().numpy())
             samples.append(batch.samples)
             faces.add(batch.images, batch.gender)
+            logits = trained.model.classify(features).gender
             for place in np.flatnonzero(np.isin(batch.samples, chosen)):
                 pixels = to_pixels(batch.images[place]).permute(1, 2, 0)
-                shown[int(batch.samples[place])] = pixels.cpu().numpy()
+                assert logits is not None
+                shown[int(batch.samples[place])] = pixels.cpu().numpy(), float(logits[place, 1] - logits[place, 0])
         all_maps = gather_in_order(inputs, samples, maps)
         shown_parts = ranks.gather(shown)
         mean_faces = faces.means(ranks)
@@ -95,7 +100,7 @@ def write_results(
         average_panels(trained.classes, averages, mean_faces),
         [
             [
-                Panel(f"{name}: {said(maps[sample], trained)}", shown[sample], maps[sample])
+                Panel(f"{name}: {said(shown[sample][1], trained)}", shown[sample][0], maps[sample])
                 for sample in chosen.tolist()
                 if index["gender"][sample] == value and sample in shown
             ]
@@ -109,10 +114,9 @@ def write_results(
     print(f"averages: {config.out_dir / 'averages.npz'}, to look at: {config.out_dir / 'sheet.png'}")
 
 
-def said(activation: npt.NDArray[np.float32], trained: Trained) -> str:
-    """The class that a map adds up to, and how sure: the mean of a map is the logits' difference without the biases."""
-    bias = trained.model.fc.bias
-    male = 1 / (1 + np.exp(-(np.float64(activation.mean()) + float(bias[1] - bias[0]))))
+def said(difference: float, trained: Trained) -> str:
+    """The class that a difference of the logits stands for, and how sure that is."""
+    male = 1 / (1 + np.exp(-np.float64(difference)))
     return f"{trained.classes[int(male > 0.5)]} {max(male, 1 - male):.0%}"
 
 

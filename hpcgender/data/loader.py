@@ -50,6 +50,8 @@ class Batch:
     """float32 (n, 3, size, size) on the device, in [-1, 1]."""
     gender: torch.Tensor
     """int64 (n,) on the device: 0 female, 1 male, -1 unknown."""
+    age: torch.Tensor
+    """float32 (n,) on the device: years, -1 unknown."""
     samples: Samples
     """int64 (n,): the images' numbers in the index."""
 
@@ -91,7 +93,7 @@ class Loader:
         check_world_size(ranks.world_size, batch_size)
         self.split = manifest.split(split)
         self.index = manifest.index(split)
-        self.gender = self.index["gender"].copy()
+        self.gender, self.age = self.index["gender"].copy(), self.index["age"].copy()
         self.batch_size = batch_size
         self.ranks = ranks
         self.training = training
@@ -199,8 +201,9 @@ class Loader:
                 images = self.decoded(order, batch)
                 self.waited += time.perf_counter() - begin
                 if len(batch.samples):
-                    gender = torch.from_numpy(self.gender[batch.samples]).to(self.ranks.device, non_blocking=True)
-                    yield Batch(images, gender.long(), batch.samples)
+                    labels = (torch.from_numpy(of_all[batch.samples]) for of_all in (self.gender, self.age))
+                    gender, age = (of_batch.to(self.ranks.device, non_blocking=True) for of_batch in labels)
+                    yield Batch(images, gender.long(), age, batch.samples)
         except GeneratorExit:  # the caller stopped early: empty the decoder for the next epoch
             for batch in decoding:
                 self.decoded(order, batch)

@@ -1,1 +1,1 @@
-"""The models: ResNet and SE-ResNet, and the registry of their names."""
+"""The models: networks and their heads, losses, pretrained weights, and the registry of their names."""

@@ -7,10 +7,27 @@ from typing import TYPE_CHECKING
 from shard_tools.commands import unknown
 
 if TYPE_CHECKING:
-    from hpcgender.models.resnet import ResNet
+    from hpcgender.models.config import ModelConfig
+    from hpcgender.models.network import Network
 
 DEPTHS = (18, 34, 50, 101, 152)
-MODELS = (*(f"resnet{depth}" for depth in DEPTHS), *(f"se_resnet{depth}" for depth in DEPTHS))
+VGG_DEPTHS = (11, 13, 16, 19)
+MODELS = (
+    *(f"resnet{depth}" for depth in DEPTHS),
+    *(f"se_resnet{depth}" for depth in DEPTHS),
+    *(f"vgg{depth}{norm}" for norm in ("", "_bn") for depth in VGG_DEPTHS),
+    "compact",
+)
+
+SOURCES = {
+    "resnet": "He et al., arXiv 1512.03385",
+    "se_resnet": "Hu et al., arXiv 1709.01507",
+    "vgg": "Simonyan and Zisserman, arXiv 1409.1556",
+    "compact": "after Levi and Hassner, CVPRW 2015",
+}
+"""The paper of each family of models."""
+STAGES = {"resnet": 4, "se_resnet": 4, "vgg": 5, "compact": 4}
+"""Stages of each family that can be frozen."""
 
 
 def check_model(name: str) -> None:
@@ -19,10 +36,25 @@ def check_model(name: str) -> None:
         raise unknown("model", name, MODELS)
 
 
-def create(name: str, classes: int, output_stride: int = 32) -> ResNet:
-    """A model with fresh weights and `classes` outputs; UserError if there is none of that name."""
+def family(name: str) -> str:
+    """resnet, se_resnet, vgg or compact."""
+    return name.removesuffix("_bn").rstrip("0123456789")
+
+
+def create(config: ModelConfig, classes: int) -> Network:
+    """The model that `config` describes for `classes` genders, on the CPU, with fresh weights and nothing frozen.
+
+    Raises UserError if there is none of that name.
+    """
+    check_model(config.model)
+    if family(config.model) == "vgg":
+        from hpcgender.models.vgg import VGG
+
+        return VGG(config, classes)
+    if config.model == "compact":
+        from hpcgender.models.compact import Compact
+
+        return Compact(config, classes)
     from hpcgender.models.resnet import ResNet
 
-    check_model(name)
-    kind, _, depth = name.partition("resnet")
-    return ResNet(int(depth), squeeze_excitation=kind == "se_", classes=classes, output_stride=output_stride)
+    return ResNet(config, classes)

@@ -1,6 +1,7 @@
 """ResNet v1.5 (He et al., arXiv 1512.03385) and SE-ResNet (Hu et al., arXiv 1709.01507).
 
-The state-dict keys are torchvision's `resnet*`, and timm's `seresnet*` for the squeeze-and-excitation ones.
+The state-dict keys are torchvision's `resnet*`, and timm's `seresnet*` for the squeeze-and-excitation ones; the age
+head is `fc_age`.
 """
 
 from __future__ import annotations
@@ -8,7 +9,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+from hpcgender.models.config import ModelConfig
+from hpcgender.models.network import Network, Outputs, Pixels, age_head, gender_head, outputs
+
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 WIDTHS = (64, 128, 256, 512)
 
 
@@ -87,56 +91,74 @@ def shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs))
 
 
-class ResNet(nn.Module):
-    """A (SE-)ResNet for images (n, 3, h, w) with `classes` logits (n, classes).
+class ResNet(Network):
+    """A (SE-)ResNet.
 
-    `output_stride` is the number of pixels a cell of the last feature map is apart: 32, or 16 or 8, where the last
-    one or two stages are dilated instead of strided: the same parameters, finer heat maps, more computation.
+    Cells of the last feature map are `output_stride` pixels apart: 32, or 16 or 8, where the last one or two stages are
+    dilated instead of strided: the same parameters, finer heat maps, more computation. With the small stem they are 8
+    pixels apart.
     """
 
-    def __init__(self, depth: int, *, squeeze_excitation: bool, classes: int, output_stride: int = 32) -> None:
+    HEADS = ("fc", "fc_age")
+
+    def __init__(self, config: ModelConfig, classes: int) -> None:
         super().__init__()
-        block = BasicBlock if depth < 50 else Bottleneck
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        kind, _, depth = config.model.partition("resnet")
+        block = BasicBlock if int(depth) < 50 else Bottleneck
+        channels = 1 if config.grayscale else 3
+        self.pixels = Pixels(config.grayscale)
+        if config.stem == "small":
+            self.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+        else:
+            self.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        inputs, reached, dilation = 64, 4, 1
-        for stage, (width, blocks) in enumerate(zip(WIDTHS, STAGES[depth], strict=True), 1):
-            stride = 1 if stage == 1 or reached == output_stride else 2
+        self.maxpool = nn.Identity() if config.stem == "small" else nn.MaxPool2d(3, stride=2, padding=1)
+        inputs, reached, dilation = 64, 1 if config.stem == "small" else 4, 1
+        for stage, (width, blocks) in enumerate(zip(WIDTHS, BLOCKS[int(depth)], strict=True), 1):
+            stride = 1 if stage == 1 or reached == config.output_stride else 2
             reached *= stride
             dilated = dilation * 2 if stage > 1 and stride == 1 else dilation
             layers = []
             for number in range(blocks):
                 # A dilated stage's first 3x3 convolution still sees the neighbours of the stage before.
                 first = dilation if number == 0 else dilated
-                layers.append(block(inputs, width, stride if number == 0 else 1, (first, dilated), squeeze_excitation))
+                layers.append(block(inputs, width, stride if number == 0 else 1, (first, dilated), kind == "se_"))
                 inputs = width * block.expansion
             dilation = dilated
             self.add_module(f"layer{stage}", nn.Sequential(*layers))
-        self.fc = nn.Linear(inputs, classes)
-        self.initialise()
+        self.initialise(config.zero_init)
+        self.fc = gender_head(config, classes, inputs)
+        self.fc_age = age_head(config, inputs)
 
-    def initialise(self) -> None:
-        """He initialisation; each block starts as its shortcut (Goyal et al., arXiv 1706.02677, section 5.1)."""
+    def initialise(self, zero_init: bool) -> None:
+        """He initialisation; with `zero_init` blocks start as their shortcuts (Goyal et al., arXiv 1706.02677, 5.1)."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-            elif isinstance(module, BasicBlock | Bottleneck):
+            elif isinstance(module, BasicBlock | Bottleneck) and zero_init:
                 nn.init.zeros_(getattr(module, module.last_norm).weight)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """The last feature maps, (n, channels, ceil(h / output_stride), ceil(w / output_stride))."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.maxpool(self.relu(self.bn1(self.conv1(self.pixels(x)))))
         for stage in (1, 2, 3, 4):
             x = self.get_submodule(f"layer{stage}")(x)
         return x
 
-    def classify(self, features: torch.Tensor) -> torch.Tensor:
-        """The logits of feature maps: global average pooling and a linear layer."""
-        return self.fc(features.mean((2, 3)))  # type: ignore[no-any-return]
+    def classify(self, features: torch.Tensor) -> Outputs:
+        """Global average pooling, and a linear layer for each task."""
+        means = features.mean((2, 3))
+        return outputs(None if self.fc is None else self.fc(means), None if self.fc_age is None else self.fc_age(means))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.classify(self.features(x))
+    def stages(self) -> list[list[nn.Module]]:
+        layers = [self.get_submodule(f"layer{stage}") for stage in (1, 2, 3, 4)]
+        return [[self.conv1, self.bn1, layers[0]], *([layer] for layer in layers[1:])]
+
+    def gender_direction(self) -> torch.Tensor | None:
+        if self.fc is None:
+            return None
+        weight = self.fc.weight
+        return weight[0] if len(weight) == 1 else weight[1] - weight[0]

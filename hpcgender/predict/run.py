@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,22 +34,27 @@ def predict(config: PredictConfig) -> None:
             batch = encoded[begin : begin + size]
             decoder.submit(batch, centred(len(batch)))
             with torch.inference_mode():
-                logits = trained.model(decoder.result().to(memory_format=torch.channels_last))
-            for path, probabilities in zip(config.images[begin:], logits.double().softmax(1).tolist(), strict=False):
-                best = int(np.argmax(probabilities))
-                results.append(
-                    {
-                        "image": str(path),
+                outputs = trained.model(decoder.result().to(memory_format=torch.channels_last))
+            for place, path in enumerate(config.images[begin : begin + size]):
+                result: dict[str, Any] = {"image": str(path)}
+                if outputs.gender is not None:
+                    probabilities = outputs.gender[place].double().softmax(0).tolist()
+                    best = int(np.argmax(probabilities))
+                    result |= {
                         "label": trained.classes[best],
                         "confidence_percent": round(100 * probabilities[best], 2),
                         "probabilities": dict(zip(trained.classes, probabilities, strict=True)),
                     }
-                )
+                if outputs.age is not None:
+                    result["age"] = round(float(outputs.age[place]), 1)
+                results.append(result)
     if config.json:
         print(json.dumps(results, indent=1))
     else:
         for result in results:
-            print(f"{result['image']}: {result['label']} {result['confidence_percent']:.2f} %")
+            said = [f"{result['label']} {result['confidence_percent']:.2f} %"] if "label" in result else []
+            said += [f"{result['age']} years"] if "age" in result else []
+            print(f"{result['image']}: {', '.join(said)}")
 
 
 def read_image(path: Path) -> Encoded:

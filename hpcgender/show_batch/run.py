@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcgender.checkpoint import read_checkpoint
 from hpcgender.data.decoders import to_pixels
 from hpcgender.data.loader import Loader, evaluation_loader, training_loader
 from hpcgender.distributed import Ranks, process_group
@@ -49,9 +48,8 @@ def show_batch(config: ShowBatchConfig) -> None:
 
 
 def check_trained_on(run: Path, manifest: Manifest) -> None:
-    """Raises UserError if the run has a checkpoint, and that was trained on other data."""
-    checkpoint = run / "checkpoints" / "best.pt"
-    if checkpoint.exists() and read_checkpoint(checkpoint)["manifest"] != manifest.sha256:
+    """Raises UserError if the run was trained on other data."""
+    if json.loads((run / "config.json").read_text()).get("manifest") != manifest.sha256:
         raise UserError(f"{run} was trained on other data than {manifest.root}: say with --data where its own is")
 
 

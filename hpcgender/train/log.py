@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import resource
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from hpcgender.metrics import Scores
+from hpcgender.distributed import Ranks
+from hpcgender.metrics import Scores, without_nan
+from shard_tools.commands import UserError, one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,26 +24,41 @@ class EpochRecord:
     epoch: int
     epochs: int
     step: int
+    """Optimiser steps since training began."""
     train: Scores
     val: Scores
     lr: float
+    """The largest of the parameter groups, at the last step."""
+    gradient_norm: float
+    """Euclidean, of all parameters together before clipping: the mean over the epoch's steps."""
+    gradient_norm_max: float
     images_per_s: float
     data_wait: float
     """Part of the training time that ranks waited for images."""
     bad_images: int
     """Times that an image did not decode, on all ranks; another took its place."""
+    peak_memory_mb: float
+    """The most that a rank ever held: of its GPU by PyTorch, or without one in memory."""
     seconds: float
     eta: float
 
 
 def epoch_line(record: EpochRecord) -> str:
-    """The epoch's line in the log."""
-    classes = " ".join(f"{name} {accuracy:.2%}" for name, accuracy in record.val.class_accuracy.items())
+    """The epoch's line in the log. What the model was not trained to tell is left out of it."""
+    parts = [f"epoch {record.epoch}/{record.epochs}"]
+    for split, scores in (("train", record.train), ("val", record.val)):
+        part = f"{split} loss {scores.loss:.4f}"
+        if scores.class_accuracy:
+            part += f" acc {scores.accuracy:.2%}"
+            if split == "val":
+                classes = " ".join(f"{name} {accuracy:.2%}" for name, accuracy in scores.class_accuracy.items())
+                part += f" ({classes})"
+        parts.append(part)
+    if record.val.age_images:
+        parts.append(f"val age MAE {record.val.age_mae:.2f}")
     return " | ".join(
         (
-            f"epoch {record.epoch}/{record.epochs}",
-            f"train loss {record.train.loss:.4f} acc {record.train.accuracy:.2%}",
-            f"val loss {record.val.loss:.4f} acc {record.val.accuracy:.2%} ({classes})",
+            *parts,
             f"lr {record.lr:.1e}",
             f"{record.images_per_s:.0f} img/s",
             f"data wait {record.data_wait:.1%}",
@@ -57,35 +77,71 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
-def read_lines(path: Path) -> list[str]:
-    """The whole lines of a file, without one that a kill cut short at its end; none if there is no file."""
-    return path.read_text().split("\n")[:-1] if path.exists() else []
+def peak_memory_mb(ranks: Ranks) -> float:
+    """The most that a rank has held so far, MB: see `EpochRecord`. Every rank must ask."""
+    if ranks.device.type == "cuda":
+        held = torch.cuda.max_memory_allocated(ranks.device) / 1e6
+    else:
+        held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # Linux counts in KiB
+    of_ranks = torch.zeros(ranks.world_size, dtype=torch.float64, device=ranks.device)
+    of_ranks[ranks.rank] = held
+    return float(ranks.sum(of_ranks).max())
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records of metrics.jsonl, without one that a kill cut short at its end; none if there is no file."""
+    lines = path.read_text(errors="replace").split("\n")[:-1] if path.exists() else []
+    records: list[dict[str, Any]] = []
+    try:
+        records.extend(json.loads(line) for line in lines)
+    except ValueError:
+        raise UserError(f"{path}, line {len(records) + 1} is no JSON: remove that line") from None
+    return records
+
+
+def curves(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers in a record with their places in it, such as `val/f1/female`; without those that are not known."""
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from curves(value, f"{path}{name}/")
+        elif value is not None:
+            yield f"{path}{name}", value
 
 
 class RunLog:
-    """Rank 0's log of a run directory. Records of epochs after `epoch`, from an earlier attempt, are dropped."""
+    """Rank 0's log of a run directory, for a run that goes on after `epoch` whole epochs and `step` steps.
+
+    What an earlier attempt said of later epochs is dropped. UserError if the log cannot be read or written.
+    """
 
     def __init__(self, run_dir: Path, epoch: int, step: int) -> None:
         self.path = run_dir / "metrics.jsonl"
-        kept = [line for line in read_lines(self.path) if json.loads(line)["epoch"] <= epoch]
+        kept = [record for record in read_records(self.path) if record["epoch"] <= epoch]
         partial = run_dir / ".metrics.jsonl.partial"
-        partial.write_text("".join(f"{line}\n" for line in kept))
-        partial.replace(self.path)
-        self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step if epoch else None)
+        try:
+            partial.write_text("".join(f"{json.dumps(record)}\n" for record in kept))
+            partial.replace(self.path)
+            # TensorBoard drops points at this step too, and the last epoch that is kept may have ended at `step`.
+            self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
+            self.board.flush()
+        except OSError as error:
+            raise self.refused(error) from None
 
     def write(self, record: EpochRecord) -> None:
         """Appends the record to metrics.jsonl and TensorBoard's curves."""
-        content: dict[str, Any] = asdict(record)
-        with self.path.open("a") as file:
-            file.write(json.dumps(content) + "\n")
-        for split in ("train", "val"):
-            for measure in ("loss", "accuracy", "balanced_accuracy"):
-                self.board.add_scalar(f"{split}/{measure}", content[split][measure], record.step)
-            for name, accuracy in content[split]["class_accuracy"].items():
-                self.board.add_scalar(f"{split}/accuracy_{name}", accuracy, record.step)
-        for measure in ("lr", "images_per_s", "data_wait"):
-            self.board.add_scalar(measure, content[measure], record.step)
-        self.board.flush()
+        content: dict[str, Any] = without_nan(asdict(record))
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps(content, allow_nan=False) + "\n")
+            for name, value in curves(content):
+                if name not in ("epochs", "step"):
+                    self.board.add_scalar(name, value, record.step)
+            self.board.flush()
+        except OSError as error:
+            raise self.refused(error) from None
+
+    def refused(self, error: OSError) -> UserError:
+        return UserError(f"cannot write {self.path}: {one_line(error)}; free space and go on with --resume")
 
     def close(self) -> None:
         """Closes TensorBoard's file."""

@@ -5,180 +5,259 @@ from __future__ import annotations
 import json
 import time
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
-from hpcgender.checkpoint import git_revision, read_checkpoint, save_checkpoint
+from hpcgender.checkpoint import git_revision, read_checkpoint
 from hpcgender.data.loader import evaluation_loader, training_loader
 from hpcgender.distributed import Ranks, process_group, speak_into
 from hpcgender.evaluate.measure import measure
-from hpcgender.metrics import Scores, Tally
-from hpcgender.models.registry import create
-from hpcgender.precision import Precision
-from hpcgender.train.config import TrainConfig
-from hpcgender.train.log import EpochRecord, RunLog, epoch_line
-from hpcgender.train.optimiser import learning_rate, sgd
+from hpcgender.metrics import GradientNorms, Scores, Tally
+from hpcgender.train.config import MAY_CHANGE, TrainConfig
+from hpcgender.train.learner import Learner, NonFiniteError
+from hpcgender.train.log import EpochRecord, RunLog, epoch_line, peak_memory_mb
+from hpcgender.train.progress import EpochProgress
+from hpcgender.train.saver import Saver, latest
+from hpcgender.train.stop import EXIT_REQUEUE, StopSignal
 from shard_tools.commands import UserError
 from shard_tools.manifest import Manifest, read_manifest
 
-MAY_CHANGE = {"data", "name", "runs", "resume", "workers", "backend", "stage_to", "max_bad", "precision"}
-"""What a resumed run may set otherwise than it began."""
+FIRST_STEPS = 20
+"""Steps after which their time is first known, and so how many there are between two checkpoints."""
 
 
-def train(config: TrainConfig) -> None:
-    """Trains as `config` says; rank 0 prints a line an epoch and writes the run directory."""
+def train(config: TrainConfig) -> int:
+    """Trains as `config` says; rank 0 prints a line an epoch and writes the run directory.
+
+    Returns 0 when the run is finished, and EXIT_REQUEUE when it was asked to stop before.
+    """
     config.check()
     manifest = read_manifest(config.data)
-    with process_group() as ranks:
+    timeout = timedelta(minutes=config.timeout)
+    with StopSignal(config.stop_after, timeout) as stop, process_group(timeout) as ranks:
         speak_into(config.run_dir / "logs", ranks.rank)
-        run = Run(config, manifest, ranks)
+        run = Run(config, manifest, ranks, stop)
         if run.epoch == config.epochs:
             if ranks.is_first:
-                print(f"{config.run_dir} is finished: {config.epochs} epochs, best accuracy {run.best:.2%}")
-            return
+                print(f"{config.run_dir} is finished: {config.epochs} epochs, best {run.best_said()}")
+            return 0
         with closing(run):
             run.train()
+    return EXIT_REQUEUE if stop.reason else 0
 
 
 class Run:
-    """A training run: the model, the optimiser, and how far it is."""
+    """A training run: what learns, how far it is, and what it has counted in this epoch."""
 
-    def __init__(self, config: TrainConfig, manifest: Manifest, ranks: Ranks) -> None:
+    def __init__(self, config: TrainConfig, manifest: Manifest, ranks: Ranks, stop: StopSignal) -> None:
         self.config = config
         self.manifest = manifest
         self.ranks = ranks
-        self.checkpoints = config.run_dir / "checkpoints"
-        self.precision = Precision(config.precision, ranks.device)
-        torch.manual_seed(config.seed)
-        model = create(config.model, len(manifest.classes), config.output_stride)
-        self.model = model.to(ranks.device).to(memory_format=torch.channels_last)
-        self.optimiser = sgd(self.model, config)
+        self.stop = stop
+        self.folder = config.run_dir / "checkpoints"
+        # One rank looks: on network storage others may not see the newest yet.
+        found = latest(self.folder) if config.resume and ranks.is_first else None
+        path = ranks.share(found[0] if found else None)
+        if path and not found:
+            found = path, read_checkpoint(path)
+        self.learner = Learner(config, len(manifest.classes), ranks, fresh=found is None)
+        self.tally = Tally(ranks.device, config.task_weights, binned=True)
+        self.norms = GradientNorms(ranks.device)
         self.epoch = 0
-        self.best = -1.0
-        if config.resume and (self.checkpoints / "last.pt").exists():
-            self.restore(self.checkpoints / "last.pt")
-        self.parallel: nn.Module = self.model
-        if ranks.world_size > 1:
-            self.parallel = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
+        """Epochs that are done, validation and all."""
+        self.number = 0
+        """Steps that are done of the epoch after them."""
+        self.best: float | None = None
+        self.began = time.perf_counter()
+        self.steps_between = 0
+        """Steps between two checkpoints; 0 until their time is known."""
+        if found:
+            self.restore(*found)
         self.train_images = training_loader(config, manifest, ranks)
         self.val_images = evaluation_loader(
             config, manifest, "val", batch_size=config.batch_size, image_size=config.image_size, ranks=ranks
         )
+        self.steps = len(self.train_images)
+        self.saver: Saver | None = None
 
     def train(self) -> None:
-        """Trains the epochs that are left."""
+        """Trains the epochs that are left, or until all are asked to stop."""
         log = self.open_log() if self.ranks.is_first else None
         try:
-            for epoch in range(self.epoch, self.config.epochs):
-                begin = time.perf_counter()
-                waited = self.train_images.waited
-                left_out = self.left_out
-                scores = self.train_epoch(epoch)
-                trained = time.perf_counter() - begin
-                waited = self.train_images.waited - waited
-                val = measure(self.model, self.val_images, self.ranks, self.precision)
-                sums = torch.tensor([waited, trained, self.left_out - left_out], dtype=torch.float64)
-                wait, total, bad = self.ranks.sum(sums.to(self.ranks.device)).tolist()
-                self.epoch = epoch + 1
-                improved = val.accuracy > self.best
-                self.best = max(self.best, val.accuracy)
-                if log:
-                    seconds = time.perf_counter() - begin
-                    record = EpochRecord(
-                        epoch=self.epoch,
-                        epochs=self.config.epochs,
-                        step=self.epoch * len(self.train_images),
-                        train=scores,
-                        val=val,
-                        lr=self.optimiser.param_groups[0]["lr"],
-                        images_per_s=scores.images / trained,
-                        data_wait=wait / total,
-                        bad_images=round(bad),
-                        seconds=seconds,
-                        eta=seconds * (self.config.epochs - self.epoch),
-                    )
-                    # In this order nothing is lost by a kill: a record without its checkpoint is dropped on resuming.
-                    log.write(record)
-                    self.save(improved)
-                    print(epoch_line(record), flush=True)
-                    if bad:
-                        print(f"{bad:.0f} images of this epoch do not decode: the ranks' logs name them", flush=True)
-            if log:
-                print(f"best validation accuracy {self.best:.2%}, its weights are {self.checkpoints / 'best.pt'}")
+            while self.epoch < self.config.epochs and not self.stop.reason:
+                self.train_epoch(log)
+        except NonFiniteError as error:
+            keys = b" ".join(self.train_images.index["key"][error.batch.samples]).decode()
+            raise UserError(
+                f"the loss or its gradients are not finite at step {error.step}, with the images {keys}: go on from "
+                "the last checkpoint with --resume and --skip-nonfinite, or begin anew with a smaller --lr"
+            ) from None
         finally:
             if log:
                 log.close()
+            if self.saver:
+                self.saver.close()
+        # A rank that ends with another code than 0 has the others ended: none does before the last checkpoint is there.
+        self.ranks.meet(timedelta(minutes=self.config.timeout))
+        if not self.ranks.is_first:
+            return
+        if self.stop.reason:
+            if self.learner.steps == 0:
+                raise UserError(f"stopped by {self.stop.reason} before the first step: give it more time")
+            print(
+                f"stopped by {self.stop.reason} after step {self.number} of {self.steps} of epoch {self.epoch + 1}: "
+                "go on with --resume",
+                flush=True,
+            )
+        else:
+            print(f"best {self.best_said()}, its weights are {self.folder / 'best.pt'}", flush=True)
+
+    def train_epoch(self, log: RunLog | None) -> None:
+        """What is left of an epoch: its steps, the validation, the record and the checkpoint."""
+        begin = time.perf_counter()
+        first, waited, left_out = self.number, self.train_images.waited, self.left_out
+        self.train_steps()
+        if self.stop.reason:
+            self.save()
+            return
+        trained = time.perf_counter() - begin
+        waited = self.train_images.waited - waited
+        batches = self.stop.until_requested(self.val_images.epoch(0), len(self.val_images), self.ranks)
+        val = measure(self.learner.tested, batches, self.ranks, self.learner.precision, self.config)
+        if self.stop.reason:  # asked to stop meanwhile: the steps of the epoch are done, and it will be validated anew
+            self.save()
+            return
+        sums = torch.tensor([waited, trained, self.left_out - left_out], dtype=torch.float64)
+        wait, total, bad = self.ranks.sum(sums.to(self.ranks.device)).tolist()
+        train, memory = self.tally.scores(self.ranks), peak_memory_mb(self.ranks)
+        mean_norm, max_norm = self.norms.mean_and_max()
+        measured = self.measured(val)
+        improved = self.best is None or measured > self.best
+        self.best = measured if self.best is None else max(self.best, measured)
+        seconds = time.perf_counter() - begin
+        whole = seconds * self.steps / (self.steps - first) if first < self.steps else seconds
+        record = EpochRecord(
+            epoch=self.epoch + 1,
+            epochs=self.config.epochs,
+            step=(self.epoch + 1) * self.steps,
+            train=train,
+            val=val,
+            lr=max(group["lr"] for group in self.learner.optimizer.param_groups),
+            gradient_norm=mean_norm,
+            gradient_norm_max=max_norm,
+            images_per_s=(self.steps - first) * self.config.batch_size / trained,
+            data_wait=wait / total,
+            bad_images=round(bad),
+            peak_memory_mb=memory,
+            seconds=seconds,
+            eta=whole * (self.config.epochs - self.epoch - 1),
+        )
+        self.epoch, self.number = self.epoch + 1, 0
+        self.tally = Tally(self.ranks.device, self.config.task_weights, binned=True)
+        self.norms = GradientNorms(self.ranks.device)
+        # In this order nothing is lost by a kill: a record without its checkpoint is dropped on resuming.
+        if log:
+            log.write(record)
+        self.save(improved)
+        if log:
+            print(epoch_line(record), flush=True)
+            if bad:
+                print(f"{bad:.0f} images of this epoch do not decode: the ranks' logs name them", flush=True)
+
+    def train_steps(self) -> None:
+        """The steps that are left of an epoch, with checkpoints in between."""
+        self.learner.network.train()
+        config, first = self.config, self.number
+        batches = self.train_images.epoch(self.epoch, first)
+        with EpochProgress(self.epoch + 1, config.epochs, self.steps, config.batch_size, first_step=first) as progress:
+            for batch in self.stop.until_requested(batches, self.steps - first, self.ranks):
+                loss = self.learner.step(batch, self.epoch, self.number, self.steps, self.tally, self.norms)
+                self.number += 1
+                progress.update(self.number, loss)
+                if self.learner.steps == FIRST_STEPS:
+                    self.steps_between = self.agree_on_steps((time.perf_counter() - self.began) / FIRST_STEPS)
+                if self.steps_between and self.number % self.steps_between == 0 and self.number < self.steps:
+                    self.save()
+        self.learner.check_finite()
+
+    def agree_on_steps(self, seconds: float) -> int:
+        """Steps between two checkpoints, the same on all ranks, by what a step takes."""
+        if not self.config.checkpoint_minutes:
+            return 0
+        mean = float(self.ranks.sum(torch.tensor([seconds], device=self.ranks.device))) / self.ranks.world_size
+        return max(1, round(self.config.checkpoint_minutes * 60 / mean))
+
+    def measured(self, val: Scores) -> float:
+        """What a run is to make largest: the accuracy, or without gender minus the mean error of age."""
+        return val.accuracy if "gender" in self.config.tasks else -val.age_mae
+
+    def best_said(self) -> str:
+        if self.best is None:
+            return "not known"
+        if "gender" in self.config.tasks:
+            return f"validation accuracy {self.best:.2%}"
+        return f"validation age MAE {-self.best:.2f}"
 
     @property
     def left_out(self) -> int:
         """Times that an image did not decode on this rank so far."""
         return self.train_images.left_out + self.val_images.left_out
 
-    def train_epoch(self, epoch: int) -> Scores:
-        """One pass over the training images: what the model said of them before each step."""
-        self.model.train()
-        tally = Tally(self.ranks.device)
-        steps = len(self.train_images)
-        for number, batch in enumerate(self.train_images.epoch(epoch)):
-            for group in self.optimiser.param_groups:
-                group["lr"] = learning_rate(self.config, epoch * steps + number, steps)
-            images = batch.images.to(memory_format=torch.channels_last)
-            with self.precision.autocast():
-                logits = self.parallel(images)
-                loss = F.cross_entropy(logits, batch.gender, ignore_index=-1)
-            self.optimiser.zero_grad()
-            self.precision.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            self.precision.scaler.step(self.optimiser)
-            self.precision.scaler.update()
-            tally.add(logits.detach(), batch.gender)
-        return tally.scores(self.ranks)
-
     def open_log(self) -> RunLog:
         """Makes the run directory, says what is about to be trained, and opens the log."""
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        (self.config.run_dir / "config.json").write_text(json.dumps(self.config.plain(), indent=1) + "\n")
-        images = {name: split.samples for name, split in self.manifest.splits.items()}
+        config, split = self.config, self.manifest.split("train")
+        self.saver = Saver(self.folder, config.keep)
+        content = {**config.plain(), "manifest": self.manifest.sha256}
+        (config.run_dir / "config.json").write_text(json.dumps(content, indent=1) + "\n")
+        (config.run_dir / "config.toml").write_text(config.toml())
+        images = {name: part.samples for name, part in self.manifest.splits.items()}
         print(
-            f"{'going on with' if self.epoch else 'training'} {self.config.run_dir}: {self.config.model} at "
-            f"{self.config.image_size} px, {images['train']} images, {images['val']} for validation, "
-            f"batch {self.config.batch_size} on {self.ranks.world_size} x {self.ranks.device.type}, "
-            f"{self.precision.name}, from epoch {self.epoch + 1}",
+            f"{'going on with' if self.epoch or self.number else 'training'} {config.run_dir}: {config.model} at "
+            f"{config.image_size} px, {images['train']} images, {images['val']} for validation, "
+            f"batch {config.batch_size} on {self.ranks.world_size} x {self.ranks.device.type}, "
+            f"{self.learner.precision.name}, from epoch {self.epoch + 1}"
+            + (f", step {self.number + 1} of {self.steps}" if self.number else ""),
             flush=True,
         )
-        if self.config.sampling != "none":
-            counts = self.manifest.split("train").counts
-            drawn = zip(self.train_images.targets, counts.items(), strict=True)
-            print(
-                f"{self.config.sampling}: an epoch draws "
-                + ", ".join(f"{target} of {count} {name}" for target, (name, count) in drawn),
-                flush=True,
-            )
-        return RunLog(self.config.run_dir, self.epoch, self.epoch * len(self.train_images))
+        if self.learner.loaded:
+            print(self.learner.loaded, flush=True)
+        if config.sampling != "none":
+            drawn = zip(self.train_images.targets, split.counts.items(), strict=True)
+            told = ", ".join(f"{target} of {count} {name}" for target, (name, count) in drawn)
+            print(f"{config.sampling}: an epoch draws {told}", flush=True)
+        return RunLog(config.run_dir, self.epoch, self.epoch * self.steps)
 
-    def save(self, improved: bool) -> None:
-        """Writes the checkpoint to go on from, and the best one without the optimiser's state."""
-        content = {
-            "model": self.model.state_dict(),
+    def save(self, best: bool = False) -> None:
+        """Begins to write the checkpoint to go on from; with `best` the weights alone besides. Every rank must ask."""
+        self.learner.check_finite()
+        tally = self.tally.state_dict(self.ranks)
+        if not self.saver:
+            return
+        model, learner = self.learner.state()
+        step = self.epoch * self.steps + self.number
+        weights = {
+            "model": model,
             "classes": list(self.manifest.classes),
             "epoch": self.epoch,
-            "step": self.epoch * len(self.train_images),
-            "best": self.best,
+            "step": step,
             "config": self.config.plain(),
             "manifest": self.manifest.sha256,
             "revision": git_revision(),
         }
-        if improved:
-            save_checkpoint(self.checkpoints / "best.pt", content)
-        state = {"optimiser": self.optimiser.state_dict(), "scaler": self.precision.scaler.state_dict()}
-        save_checkpoint(self.checkpoints / "last.pt", {**content, **state})
+        state = {
+            "number": self.number,
+            "best": self.best,
+            "learner": learner,
+            "tally": tally,
+            "norms": self.norms.state_dict(),
+        }
+        self.saver.save(step, weights, state, best=best)
 
-    def restore(self, path: Path) -> None:
+    def restore(self, path: Path, content: dict[str, Any]) -> None:
         """Goes back to the state of a checkpoint; UserError if it was trained on other data or with other options."""
-        content = read_checkpoint(path)
         if content["manifest"] != self.manifest.sha256:
             raise UserError(f"{path} was trained on other data than {self.config.data}: give that, or another --name")
         for field, value in self.config.plain().items():
@@ -188,10 +267,10 @@ class Run:
                     f"{path} was trained with --{field.replace('_', '-')} {before}, not {value}: "
                     "give that, or another --name"
                 )
-        self.model.load_state_dict(content["model"])
-        self.optimiser.load_state_dict(content["optimiser"])
-        self.precision.scaler.load_state_dict(content["scaler"])
-        self.epoch, self.best = content["epoch"], content["best"]
+        self.learner.load_state(content["model"], content["learner"])
+        self.epoch, self.number, self.best = content["epoch"], content["number"], content["best"]
+        self.tally.load_state_dict(content["tally"], self.ranks)
+        self.norms.load_state_dict(content["norms"])
 
     def close(self) -> None:
         self.train_images.close()

@@ -1,32 +1,32 @@
-"""SGD, and the learning rate as a function of the step."""
+"""The optimisers: SGD, Adam and AdamW over groups of parameters that may learn at different rates."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import nn
 
 from hpcgender.train.config import TrainConfig
-
-DECAY_EVERY_EPOCHS = 15
-DECAY_FACTOR = 0.1
+from shard_tools.commands import UserError
 
 
-def sgd(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
-    """Nesterov SGD; biases, normalisation weights and other vectors are not decayed (arXiv 1812.01187, section 3.1)."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
+def create_optimizer(config: TrainConfig, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The optimiser that `config` names, as fused kernels.
+
+    `groups` are those of `hpcgender.models.transfer.parameter_groups`: dictionaries with `params`, `weight_decay` and
+    `lr_factor`. Raises UserError if there is none, because every parameter is frozen.
+    """
+    if not groups:
+        raise UserError(f"--freeze {config.freeze} leaves nothing to train: freeze less")
+    if config.optimizer == "sgd":
+        nesterov = config.momentum > 0
+        return torch.optim.SGD(groups, lr=config.peak_lr, momentum=config.momentum, nesterov=nesterov, fused=True)
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=config.peak_lr, betas=(config.momentum, config.beta2), fused=True)
 
 
-def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of a step, counted from the start of training."""
-    epoch = step / steps_per_epoch
-    if epoch < config.warmup_epochs:
-        return config.lr * (step + 1) / math.ceil(config.warmup_epochs * steps_per_epoch)
-    if config.schedule == "step":
-        return config.lr * DECAY_FACTOR ** (int(epoch) // DECAY_EVERY_EPOCHS)
-    left = (config.epochs - epoch) / max(config.epochs - config.warmup_epochs, 1e-9)
-    return config.lr * (1 - math.cos(math.pi * left)) / 2
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Gives each group the learning rate times its factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_factor"]

@@ -7,26 +7,29 @@ from hpcgender.cam.maps import FaceSums, activation_maps, class_averages
 from hpcgender.cam.run import examples
 from hpcgender.data.decoders import to_pixels
 from hpcgender.distributed import Ranks
+from hpcgender.models.config import ModelConfig
 from hpcgender.models.registry import create
 
 
 def test_a_map_adds_up_to_the_difference_of_the_logits() -> None:
     torch.manual_seed(0)
-    model = create("se_resnet18", 2, output_stride=16).eval()
+    model = create(ModelConfig(model="se_resnet18", output_stride=16), 2).eval()
     with torch.inference_mode():
         features = model.features(torch.randn(3, 3, 64, 64))
         maps = activation_maps(model, features)
-        logits = model.classify(features)
-        bias = model.fc.bias[1] - model.fc.bias[0]
+        logits = model.classify(features).gender
+        bias = model.get_parameter("fc.bias")
+    assert logits is not None
     assert maps.shape == (3, 4, 4)
-    torch.testing.assert_close(maps.mean((1, 2)) + bias, logits[:, 1] - logits[:, 0])
+    torch.testing.assert_close(maps.mean((1, 2)) + bias[1] - bias[0], logits[:, 1] - logits[:, 0])
 
 
 def test_a_map_is_grad_cam_of_the_difference_of_the_logits() -> None:
     torch.manual_seed(0)
-    model = create("se_resnet18", 2).eval()
+    model = create(ModelConfig(model="se_resnet18"), 2).eval()
     features = model.features(torch.randn(2, 3, 96, 96)).detach().requires_grad_()
-    logits = model.classify(features)
+    logits = model.classify(features).gender
+    assert logits is not None
     (gradient,) = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), features)
     grad_cam = (gradient.sum((2, 3), keepdim=True) * features).sum(1)
     torch.testing.assert_close(activation_maps(model, features), grad_cam)

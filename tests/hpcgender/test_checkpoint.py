@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import os
 import random
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +13,46 @@ import pytest
 import torch
 
 from hpcgender.checkpoint import load_trained, read_checkpoint, save_checkpoint
+from hpcgender.models.config import ModelConfig
 from hpcgender.models.registry import create
 from shard_tools.commands import UserError
 
 CPU = torch.device("cpu")
+RESNET = ModelConfig(model="resnet18")
 
 
 def content(classes: tuple[str, ...] = ("female", "male")) -> dict[str, Any]:
     torch.manual_seed(0)
     return {
-        "model": create("resnet18", 2).state_dict(),
+        "model": create(RESNET, 2).state_dict(),
         "classes": list(classes),
         "epoch": 3,
-        "config": {"model": "resnet18", "output_stride": 32, "image_size": 32},
+        "config": {**asdict(RESNET), "image_size": 32},
     }
+
+
+@contextmanager
+def files_no_longer_than(length: int) -> Iterator[None]:
+    """As on a disk that gets full: what is written past that many bytes fails."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (length, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     save_checkpoint(tmp_path / "a.pt", content())
     return tmp_path / "a.pt"
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """One of 10 kB, to damage at random places."""
+    save_checkpoint(tmp_path / "small.pt", {"model": {"w": torch.randn(40, 50)}, "best": 0.5})
+    return tmp_path / "small.pt"
 
 
 def test_a_model_comes_back_as_it_was(checkpoint: Path) -> None:
@@ -39,19 +63,37 @@ def test_a_model_comes_back_as_it_was(checkpoint: Path) -> None:
     assert not trained.model.training
 
 
+def test_any_torch_load_reads_one(checkpoint: Path) -> None:
+    for mmap in (False, True):
+        weights = torch.load(checkpoint, weights_only=True, mmap=mmap)["model"]
+        assert torch.equal(weights["conv1.weight"], content()["model"]["conv1.weight"])
+
+
 def test_other_classes_are_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "a.pt", content(("male", "female")))
     with pytest.raises(UserError, match="trained for classes male, female, not female, male"):
         load_trained(tmp_path / "a.pt", CPU)
 
 
-def test_a_truncated_checkpoint_is_refused(checkpoint: Path) -> None:
-    size = checkpoint.stat().st_size
-    for length in (0, 1, *random.Random(0).sample(range(size), 8), size - 1):
-        os.truncate(checkpoint, length)
-        with pytest.raises(UserError, match=r"cannot read .*a\.pt"):
-            read_checkpoint(checkpoint)
-        save_checkpoint(checkpoint, content())
+def test_one_cut_short_is_refused(small: Path) -> None:
+    whole = small.read_bytes()
+    for length in (0, 1, *random.Random(0).sample(range(len(whole)), 200), len(whole) - 1):
+        small.write_bytes(whole[:length])
+        with pytest.raises(UserError, match=r"small\.pt is cut short, or no checkpoint of hpcgender; use another"):
+            read_checkpoint(small)
+
+
+def test_one_with_a_bit_turned_is_refused(small: Path) -> None:
+    whole = small.read_bytes()
+    generator = random.Random(0)
+    # Everywhere, and every bit of the checksum, of its line, and of what the zip file ends with.
+    places = [generator.randrange(8 * len(whole)) for _ in range(500)]
+    for place in (*places, *range(8 * (len(whole) - 150), 8 * len(whole))):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        small.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"small\.pt is (damaged|cut short)"):
+            read_checkpoint(small)
 
 
 @pytest.mark.parametrize("other", [{"state_dict": {}}, [1, 2]])
@@ -61,14 +103,24 @@ def test_another_programs_checkpoint_is_refused(tmp_path: Path, other: object) -
         read_checkpoint(tmp_path / "a.pt")
 
 
-def test_a_failed_write_leaves_the_old_one(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_in_one_is_not_run(tmp_path: Path) -> None:
+    class Code:
+        def __reduce__(self) -> tuple[Any, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "made"),)
+
+    save_checkpoint(tmp_path / "a.pt", {"model": Code()})
+    with pytest.raises(UserError, match=r"a\.pt cannot be read: "):
+        read_checkpoint(tmp_path / "a.pt")
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_failed_write_leaves_the_old_one(checkpoint: Path) -> None:
     before = checkpoint.read_bytes()
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="No space left"):
-        save_checkpoint(checkpoint, content())
-    assert checkpoint.read_bytes() == before
-    assert [path.name for path in checkpoint.parent.iterdir()] == ["a.pt"]
+    for length in (0, 1_000, len(before) // 2, len(before) - 1):
+        with (
+            files_no_longer_than(length),
+            pytest.raises(UserError, match=r"cannot write .*a\.pt: File too large; free"),
+        ):
+            save_checkpoint(checkpoint, content())
+        assert checkpoint.read_bytes() == before
+        assert [path.name for path in checkpoint.parent.iterdir()] == ["a.pt"]

@@ -11,7 +11,9 @@ import torch
 import hpcgender.cli
 import shard_tools.cli
 from hpcgender.checkpoint import save_checkpoint
+from hpcgender.models.config import ModelConfig
 from hpcgender.models.registry import create
+from hpcgender.train.config import TrainConfig
 from tests.conftest import Run
 
 HELP = [
@@ -56,10 +58,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
     root = tmp_path_factory.mktemp("workplace")
     (root / "data").symlink_to(shards)
     content: dict[str, Any] = {
-        "model": create("resnet18", 2).state_dict(),
+        "model": create(ModelConfig(model="resnet18"), 2).state_dict(),
         "classes": ["female", "male"],
         "epoch": 1,
-        "config": {"model": "resnet18", "output_stride": 32, "image_size": 32},
+        "config": TrainConfig(model="resnet18", image_size=32).plain(),
     }
     save_checkpoint(root / "good.pt", content)
     save_checkpoint(root / "swapped.pt", {**content, "classes": ["male", "female"]})

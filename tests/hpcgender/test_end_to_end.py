@@ -65,7 +65,7 @@ def test_every_epoch_counts_every_image(trained: tuple[Path, str], shards: Path)
         assert record["val"]["images"] == splits["val"].samples
 
 
-def test_the_run_directory(trained: tuple[Path, str], shards: Path) -> None:
+def test_the_run_directory(trained: tuple[Path, str], shards: Path, run: Run) -> None:
     run_dir, _ = trained
     config = json.loads((run_dir / "config.json").read_text())
     assert (config["model"], config["batch_size"], config["seed"]) == ("se_resnet18", 32, 0)
@@ -75,7 +75,11 @@ def test_the_run_directory(trained: tuple[Path, str], shards: Path) -> None:
     assert last["classes"] == ["female", "male"]
     assert last["manifest"] == read_manifest(shards).sha256
     assert last["epoch"] == 3
-    assert "optimiser" not in torch.load(run_dir / "checkpoints" / "best.pt", weights_only=True)
+    assert "learner" not in torch.load(run_dir / "checkpoints" / "best.pt", weights_only=True)
+    # What the run was trained with can be given back to it.
+    again = run("hpcgender", "train", "--config", run_dir / "config.toml", "--print-config")
+    assert again.returncode == 0
+    assert again.stdout == (run_dir / "config.toml").read_text()
 
 
 def test_both_ranks_hold_equal_weights(run: Run, shards: Path, tmp_path: Path) -> None:
@@ -110,6 +114,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(trained: tuple[Path, str], run
         for line in process.stdout:
             if line.startswith("epoch 1/3"):
                 break
+        while not list((killed / "checkpoints").glob("step-*.pt")):  # it is written while training goes on
+            time.sleep(0.01)
         process.kill()
     deadline = time.monotonic() + 60
     while processes_of(str(shards)) and time.monotonic() < deadline:
@@ -232,18 +238,8 @@ def test_two_ranks_go_on_past_bad_images_with_staged_shards_and_balanced_classes
         digest = hashlib.sha256(tar.read_bytes()).hexdigest()
         (copy / "manifest.json").write_text(text.replace(shard.sha256, digest))
     scratch = tmp_path / "scratch"
-    options = (
-        "--epochs",
-        1,
-        "--sampling",
-        "oversample",
-        "--last-batch",
-        "pad",
-        "--stage-to",
-        scratch,
-        "--max-bad",
-        0.05,
-    )
+    balanced = ("--epochs", 1, "--sampling", "oversample", "--last-batch", "pad")
+    options = (*balanced, "--stage-to", scratch, "--max-bad", 0.05)
     done = run(*LAUNCH, "train", "--data", copy, *SMALL, *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run_dir = tmp_path / "runs" / "train"

@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from hpcgender.checkpoint import save_checkpoint
 from hpcgender.data.augment import Draws
 from hpcgender.data.config import BatchConfig
 from hpcgender.data.decoders import to_pixels
@@ -96,13 +95,19 @@ def test_a_rank_is_shown_its_part_of_the_whole_batch(show: Any, shards: Path) ->
             assert on_it == [place % world == rank for place in range(12)]
 
 
+def write_config(run: Path, trained: TrainConfig, **other: Any) -> None:
+    """The config.json of a run as training writes it, but for what is `other` in it."""
+    content = {**trained.plain(), "manifest": read_manifest(trained.data).sha256, **other}
+    (run / "config.json").write_text(json.dumps(content))
+
+
 def test_a_run_says_what_decided_its_batches(show: Any, shards: Path, tmp_path: Path) -> None:
     trained = TrainConfig(
         data=shards, batch_size=6, image_size=48, augment="none", sampling="oversample", seed=11, last_batch="pad"
     )
     run = tmp_path / "run"
     run.mkdir()
-    (run / "config.json").write_text(json.dumps(trained.plain()))
+    write_config(run, trained)
     samples, images = batch_of(trained, 90)
     listed, sheet = show("--run", run, "--step", 90)
     assert [image["sample"] for image in listed] == samples
@@ -112,25 +117,25 @@ def test_a_run_says_what_decided_its_batches(show: Any, shards: Path, tmp_path: 
 def test_a_run_whose_data_set_was_moved(show: Any, shards: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    plain = TrainConfig(data=shards, batch_size=6, image_size=48).plain()
-    (run / "config.json").write_text(json.dumps({**plain, "data": str(tmp_path / "gone")}))
+    trained = TrainConfig(data=shards, batch_size=6, image_size=48)
+    write_config(run, trained, data=str(tmp_path / "gone"))
     moved = tmp_path / "moved"
     moved.symlink_to(shards)
     with pytest.raises(UserError, match=r"gone, the data of .*run, is not there: say with --data where it is"):
         show("--run", run)
-    (run / "config.json").write_text(json.dumps(plain))
+    write_config(run, trained)
     expected = show("--run", run)[0]
-    (run / "config.json").write_text(json.dumps({**plain, "data": str(tmp_path / "gone")}))
+    write_config(run, trained, data=str(tmp_path / "gone"))
     assert show("--run", run, "--data", moved)[0] == expected
 
 
 def test_a_run_of_another_data_set(show: Any, shards: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    (run / "checkpoints").mkdir(parents=True)
-    (run / "config.json").write_text(json.dumps(TrainConfig(data=shards, batch_size=6, image_size=48).plain()))
-    save_checkpoint(run / "checkpoints" / "best.pt", {"manifest": read_manifest(shards).sha256})
+    run.mkdir()
+    trained = TrainConfig(data=shards, batch_size=6, image_size=48)
+    write_config(run, trained)
     assert show("--run", run)[0]
-    save_checkpoint(run / "checkpoints" / "best.pt", {"manifest": "other"})
+    write_config(run, trained, manifest="other")
     with pytest.raises(UserError, match=r"run was trained on other data than .*shards: say with --data"):
         show("--run", run)
 
@@ -140,8 +145,7 @@ def test_a_run_whose_augmentation_was_edited(show: Any, shards: Path, tmp_path: 
     augment.write_text("flip = 0.5")
     run = tmp_path / "run"
     run.mkdir()
-    plain = TrainConfig(data=shards, batch_size=6, image_size=48, augment=str(augment)).plain()
-    (run / "config.json").write_text(json.dumps(plain))
+    write_config(run, TrainConfig(data=shards, batch_size=6, image_size=48, augment=str(augment)))
     assert show("--run", run)[0]
     augment.write_text("flip = 0.4")
     with pytest.raises(UserError, match=r"own\.toml is not what it was when .*run was trained: put it back"):
@@ -247,7 +251,7 @@ def test_what_cannot_work_is_said_in_one_line(
     says: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    plain = TrainConfig(data=shards, batch_size=12, seed=3).plain()
+    plain = {**TrainConfig(data=shards, batch_size=12, seed=3).plain(), "manifest": read_manifest(shards).sha256}
     runs = {"run": plain, "old": {name: value for name, value in plain.items() if name != "sampling"}}
     for name, content in runs.items():
         (tmp_path / name).mkdir()

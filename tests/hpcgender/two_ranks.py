@@ -10,17 +10,18 @@ from contextlib import closing
 from hpcgender.distributed import process_group
 from hpcgender.train.config import TrainConfig
 from hpcgender.train.loop import Run
+from hpcgender.train.stop import StopSignal
 from shard_tools.commands import parse_options
 from shard_tools.manifest import read_manifest
 
 if __name__ == "__main__":
     config: TrainConfig = parse_options(TrainConfig, "train", sys.argv[1:])
     with process_group() as ranks:
-        run = Run(config, read_manifest(config.data), ranks)
+        run = Run(config, read_manifest(config.data), ranks, StopSignal())
         with closing(run):
             run.train()
         weights = hashlib.sha256()
-        for value in run.model.state_dict().values():
+        for value in run.learner.network.state_dict().values():
             weights.update(value.contiguous().numpy().tobytes())
         held = ranks.gather(weights.hexdigest())
         if ranks.is_first:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -32,13 +33,25 @@ def work(options: Options) -> int | None:
     return None
 
 
+@dataclass(kw_only=True)
+class FromElsewhere(Options):
+    """Does as a file tells it."""
+
+    @classmethod
+    def from_arguments(cls, program: str, arguments: Sequence[str]) -> FromElsewhere:
+        if arguments:
+            raise UserError(f"{program} cannot use {' '.join(arguments)}")
+        return cls()
+
+
 COMMANDS = {
     "do": Command(f"{__name__}:Options", f"{__name__}:work", "does it"),
+    "elsewhere": Command(f"{__name__}:FromElsewhere", f"{__name__}:work", "does what a file says"),
     "pack one": Command(f"{__name__}:Options", f"{__name__}:work", "packs one"),
 }
 
 
-@pytest.mark.parametrize("argv", [["do"], ["pack", "one"]])
+@pytest.mark.parametrize("argv", [["do"], ["elsewhere"], ["pack", "one"]])
 def test_a_command_runs(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command("tool", COMMANDS, argv) == 0
     assert capsys.readouterr().out == "done\n"
@@ -67,7 +80,7 @@ def test_bugs_keep_their_traceback(error: str, kind: type[Exception]) -> None:
     ("argv", "says"),
     [
         (["doo"], "unknown command 'doo': did you mean do?"),
-        (["xyz"], "unknown command 'xyz': known: do, pack one"),
+        (["xyz"], "unknown command 'xyz': known: do, elsewhere, pack one"),
         (["pack", "two"], "unknown command 'two': known: one"),
     ],
 )
@@ -76,6 +89,11 @@ def test_an_unknown_command_is_answered_with_the_nearest(
 ) -> None:
     assert run_command("tool", COMMANDS, argv) == 2
     assert says in capsys.readouterr().err
+
+
+def test_options_from_elsewhere_may_be_wrong_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("tool", COMMANDS, ["elsewhere", "a", "b"]) == 2
+    assert capsys.readouterr().err == "tool: tool elsewhere cannot use a b\n"
 
 
 def test_an_exception_on_one_line() -> None:

@@ -1,0 +1,63 @@
+"""A compact multi-branch network of the kind students write for faces of 128x128 pixels.
+
+One trunk for all tasks, one branch for each: small as the network of Levi and Hassner (CVPRW 2015), with batch
+normalisation, and with global average pooling instead of large linear layers, so that it takes images of any size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from hpcgender.models.config import ModelConfig
+from hpcgender.models.network import Head, Network, Outputs, Pixels, age_head, gender_head, outputs
+
+WIDTHS = (32, 64, 128, 256)
+BRANCH = 128
+
+
+def convolution(inputs: int, width: int) -> list[nn.Module]:
+    """3x3 without a bias, normalised."""
+    return [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+
+
+class Branch(nn.Module):
+    """A task's own convolution, the mean over all cells, dropout, and its head."""
+
+    def __init__(self, head: Head, dropout: float) -> None:
+        super().__init__()
+        self.convolution = nn.Sequential(*convolution(WIDTHS[-1], BRANCH))
+        self.dropout = nn.Dropout(dropout)
+        self.head = head
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.dropout(self.convolution(x).mean((2, 3))))  # type: ignore[no-any-return]
+
+
+class Compact(Network):
+    """The trunk halves the size four times; images are at least 16x16 pixels."""
+
+    HEADS = ("gender", "age")
+
+    def __init__(self, config: ModelConfig, classes: int) -> None:
+        super().__init__()
+        inputs = 1 if config.grayscale else 3
+        blocks: list[nn.Module] = []
+        for width in WIDTHS:
+            blocks.append(nn.Sequential(*convolution(inputs, width), nn.MaxPool2d(2)))
+            inputs = width
+        self.features = nn.Sequential(Pixels(config.grayscale), *blocks)
+        gender, age = gender_head(config, classes, BRANCH), age_head(config, BRANCH)
+        self.gender = None if gender is None else Branch(gender, config.dropout)
+        self.age = None if age is None else Branch(age, config.dropout)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def classify(self, features: torch.Tensor) -> Outputs:
+        return outputs(
+            None if self.gender is None else self.gender(features), None if self.age is None else self.age(features)
+        )
+
+    def stages(self) -> list[list[nn.Module]]:
+        return [[block] for block in self.features if not isinstance(block, Pixels)]  # type: ignore[attr-defined]

@@ -1,0 +1,166 @@
+"""Weights to begin with: torchvision's, a file's or a URL's, and a strict account of what was taken from them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlparse
+
+import torch
+
+from hpcgender.models.config import TORCHVISION, WEB, ModelConfig
+from hpcgender.models.network import Network
+from shard_tools.commands import UserError, one_line, unknown
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""How torchvision's and timm's (SE-)ResNets and VGGs were trained to see pixels in [0, 1]."""
+OURS = "hpcgender-checkpoint"
+WRAPPED = ("state_dict", "model")
+"""Where training programs keep the weights in their checkpoints: timm, torchvision and we."""
+WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")
+"""What DistributedDataParallel and torch.compile put before the names."""
+COUNTER = "num_batches_tracked"
+"""Batches that a normalisation layer has seen: of no use to it, and not in weights from before PyTorch 0.4.1."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights as they came; `mean` and `std` are None if they say themselves how they see pixels."""
+
+    state: Mapping[str, torch.Tensor]
+    mean: Sequence[float] | None = IMAGENET_MEAN
+    std: Sequence[float] | None = IMAGENET_STD
+
+
+def load_pretrained(network: Network, config: ModelConfig) -> str:
+    """Loads the weights that `config.pretrained` names, and says in one line what was loaded and what was not.
+
+    The backbone must match whole. A head that is not there, or is of another shape, keeps its fresh weights. The
+    network then normalises its images as the weights expect it: as ImageNet's if they come without a word on it.
+
+    Raises UserError if there are no such weights, they cannot be had or read, or do not match.
+    """
+    source = config.pretrained
+    weights = find(config)
+    loaded = {key: value for key, value in weights.state.items() if not key.endswith(COUNTER)}
+    own = {key: value for key, value in network.state_dict().items() if not key.endswith(COUNTER)}
+    normalisation = {key for key in loaded if key.endswith(("pixels.scale", "pixels.shift"))}
+    for key, value in own.items():
+        if config.grayscale and key in loaded and value.ndim == 4 and value.shape[1] == 1 != loaded[key].shape[1]:
+            loaded[key] = loaded[key].sum(1, keepdim=True)
+    check_backbone(network, config, own, {key: value for key, value in loaded.items() if key not in normalisation})
+    kept = [key for key in own if network.in_head(key) and not same_shape(key, own, loaded)]
+    taken = {key: loaded[key] for key in loaded if key in normalisation or (key in own and key not in kept)}
+    bad = next((key for key, value in taken.items() if not value.isfinite().all()), None)
+    if bad:
+        raise UserError(f"{source} has values in {bad} that are no numbers: take other weights")
+    network.load_state_dict(taken, strict=False)
+    said = [f"pretrained from {source}: {len(taken) - len(normalisation)} of {len(own)} tensors loaded"]
+    for head in network.HEADS:
+        became = fate(head, own, loaded, kept)
+        if became:
+            said.append(f"{head} {became}")
+    if weights.mean is not None and weights.std is not None:
+        network.normalise(weights.mean, weights.std)
+        mean, std = (" ".join(f"{value:g}" for value in values) for values in (weights.mean, weights.std))
+        said.append(f"pixels normalised with mean {mean} and std {std}")
+    return ", ".join(said)
+
+
+def same_shape(key: str, own: Mapping[str, torch.Tensor], loaded: Mapping[str, torch.Tensor]) -> bool:
+    return key in own and key in loaded and own[key].shape == loaded[key].shape
+
+
+def check_backbone(
+    network: Network, config: ModelConfig, own: Mapping[str, torch.Tensor], loaded: Mapping[str, torch.Tensor]
+) -> None:
+    """Raises UserError with the first difference unless the loaded backbone is the network's, name by name."""
+    for key in (*own, *(key for key in loaded if key not in own)):
+        if network.in_head(key) or same_shape(key, own, loaded):
+            continue
+        here, there = (str(tuple(state[key].shape)) if key in state else "missing" for state in (own, loaded))
+        raise UserError(
+            f"{config.pretrained} does not fit {config.model}: {key} is {there} there and {here} here; "
+            "give the --model and --stem that it was trained with, or other weights"
+        )
+
+
+def fate(head: str, own: Mapping[str, torch.Tensor], loaded: Mapping[str, torch.Tensor], kept: Sequence[str]) -> str:
+    """What became of a head; empty if neither side has it."""
+    here, there = (
+        next((len(state[key]) for key in state if re.fullmatch(rf"{re.escape(head)}\.(.*\.)?bias", key)), 0)
+        for state in (own, loaded)
+    )
+    if not here:
+        return "left out, as it is no task" if there else ""
+    if not there:
+        return "new"
+    if any(key.startswith(f"{head}.") for key in kept):
+        return f"new, as it has {there} outputs there and {here} here"
+    return "loaded too"
+
+
+def find(config: ModelConfig) -> Weights:
+    """The weights that `config.pretrained` names, downloaded if they are not here yet."""
+    source = config.pretrained
+    if source.startswith(TORCHVISION):
+        from torchvision.models import get_model_weights
+
+        known = get_model_weights(config.model).__members__
+        name = source.removeprefix(TORCHVISION)
+        if name not in known:
+            raise unknown(f"torchvision weights of {config.model}", name, list(known))
+        transform = known[name].transforms()
+        state = read_weights(download(known[name].url, check_hash=True)).state
+        return Weights(state, transform.mean, transform.std)
+    if source.startswith(WEB):
+        return read_weights(download(source, check_hash=False))
+    config.check_pretrained()
+    return read_weights(Path(source))
+
+
+def download(url: str, check_hash: bool) -> Path:
+    """The file of a URL in torch.hub's cache (TORCH_HOME), where torchvision and timm look too."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    if path.exists():
+        return path
+    digest = re.search(r"-([0-9a-f]{8,})\.", path.name) if check_hash else None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), digest.group(1) if digest else None, progress=False)
+    except (OSError, RuntimeError, ValueError) as error:  # no network, a wrong hash, no URL
+        if isinstance(error, HTTPError):
+            error.close()
+        raise UserError(
+            f"cannot download {url} ({one_line(error)}): where there is a network, download it to {path}"
+        ) from None
+    return path
+
+
+def read_weights(path: Path) -> Weights:
+    """The weights in a file, read without running code from it; UserError if it is damaged or holds something else."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises zipfile, pickle, unicode and runtime errors
+        raise UserError(f"cannot read {path}: {one_line(error)[:200]}; remove it or take other weights") from None
+    ours = isinstance(content, dict) and str(content.get("format", "")).startswith(OURS)
+    for key in WRAPPED:
+        if isinstance(content, dict) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content:
+        raise UserError(f"{path} holds no weights: give a state dict or a checkpoint")
+    state = {WRAPPERS.sub("", key): value for key, value in content.items()}
+    wrong = next((key for key, value in state.items() if not isinstance(value, torch.Tensor)), None)
+    if wrong:
+        raise UserError(f"{path} holds no weights alone, but {wrong}: give a state dict or a checkpoint")
+    return Weights(state, None, None) if ours else Weights(state)

@@ -1,0 +1,109 @@
+"""The table of models: what each costs, counted without computing anything."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from hpcgender.models.config import ModelConfig
+from hpcgender.models.registry import MODELS, SOURCES, create, family
+from hpcgender.models.table_config import ModelsConfig
+from shard_tools.manifest import CLASSES
+
+LOG_WIDTH = 110
+"""Columns, where there is no terminal to ask."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model with a gender head costs for one image, in float32."""
+
+    name: str
+    parameters: int
+    macs: int
+    """Multiply-accumulates of the convolutions and linear layers, forward."""
+    weight_bytes: int
+    """Parameters and buffers; training holds as much again for gradients, and once or twice for the optimiser."""
+    activation_bytes: int
+    """What a training step keeps of the forward pass for the backward pass; a batch of n needs n times this."""
+    source: str
+
+
+def list_models(config: ModelsConfig) -> None:
+    """Prints what every model costs, as `config` says."""
+    config.check()
+    costs = [cost(name, config.image_size) for name in MODELS]
+    if config.json:
+        print(json.dumps([asdict(of_model) for of_model in costs], indent=1))
+        return
+    Console(width=None if sys.stdout.isatty() else LOG_WIDTH, highlight=False).print(table(costs, config.image_size))
+
+
+def table(costs: Sequence[Cost], image_size: int) -> Table:
+    """A row for each model."""
+    drawn = Table(
+        title=f"models for {len(CLASSES)} classes; one image of {image_size}x{image_size}, float32",
+        caption="Activations are what training keeps for the backward pass: times the images in a process's batch.",
+        box=None,
+    )
+    drawn.add_column("model")
+    for column in ("M parameters", "G MACs", "weights MB", "activations MB"):
+        drawn.add_column(column, justify="right")
+    drawn.add_column("source")
+    for of_model in costs:
+        drawn.add_row(
+            of_model.name,
+            f"{of_model.parameters / 1e6:.2f}",
+            f"{of_model.macs / 1e9:.3f}",
+            f"{of_model.weight_bytes / 1e6:.1f}",
+            f"{of_model.activation_bytes / 1e6:.1f}",
+            of_model.source,
+        )
+    return drawn
+
+
+def cost(name: str, image_size: int) -> Cost:
+    """Counts on the meta device, whose tensors have shapes alone."""
+    images = 2  # batch normalisation refuses to learn from a single value
+    with torch.device("meta"):
+        network = create(ModelConfig(model=name), len(CLASSES))
+        image = torch.empty(images, 3, image_size, image_size)
+    macs = 0
+
+    def count(module: nn.Module, _: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        nonlocal macs
+        assert isinstance(module, nn.Conv2d | nn.Linear)
+        macs += output.numel() * module.weight[0].numel()
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(count)
+    state = [*network.parameters(), *network.buffers()]
+    weights = {value.untyped_storage()._cdata for value in state}
+    saved: dict[int, int] = {}
+
+    def save(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            saved[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(save, lambda tensor: tensor):
+        outputs = network(image)
+    assert outputs.gender is not None  # holds the graph, and so what it saved, until it is counted
+    return Cost(
+        name=name,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        macs=macs // images,
+        weight_bytes=sum(value.numel() * value.element_size() for value in state),
+        activation_bytes=sum(saved.values()) // images,
+        source=SOURCES[family(name)],
+    )

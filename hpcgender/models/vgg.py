@@ -1,0 +1,92 @@
+"""VGG (Simonyan and Zisserman, arXiv 1409.1556), with and without batch normalisation.
+
+The state-dict keys are torchvision's `vgg*`; the age head is `fc_age`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from hpcgender.models.config import ModelConfig
+from hpcgender.models.network import Head, Network, Outputs, Pixels, age_head, gender_head, outputs
+
+WIDTHS = (64, 128, 256, 512, 512)
+CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+CELLS = 7
+HIDDEN = 4096
+
+
+def pooled(x: torch.Tensor, dim: int) -> torch.Tensor:
+    """Adaptive average pooling of one dimension to 7 cells; torch's own has no deterministic gradient on a GPU."""
+    size = x.shape[dim]
+    if size == CELLS:
+        return x
+    bounds = [(cell * size // CELLS, -(-(cell + 1) * size // CELLS)) for cell in range(CELLS)]
+    return torch.stack([x.narrow(dim, begin, end - begin).mean(dim) for begin, end in bounds], dim)
+
+
+class VGG(Network):
+    """A VGG for images of at least 32x32 pixels."""
+
+    HEADS = ("classifier.6", "fc_age")
+
+    def __init__(self, config: ModelConfig, classes: int) -> None:
+        super().__init__()
+        depth, _, norm = config.model.removeprefix("vgg").partition("_")
+        layers: list[nn.Module] = []
+        inputs = 1 if config.grayscale else 3
+        for width, convolutions in zip(WIDTHS, CONVOLUTIONS[int(depth)], strict=True):
+            for _ in range(convolutions):
+                layers.append(nn.Conv2d(inputs, width, 3, padding=1))
+                if norm:
+                    layers.append(nn.BatchNorm2d(width))
+                layers.append(nn.ReLU(inplace=True))
+                inputs = width
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential()
+        self.features.add_module("pixels", Pixels(config.grayscale))  # beside it, layers keep torchvision's numbers
+        for number, layer in enumerate(layers):
+            self.features.add_module(str(number), layer)
+        self.classifier = nn.Sequential(
+            nn.Linear(WIDTHS[-1] * CELLS * CELLS, HIDDEN),
+            nn.ReLU(inplace=True),
+            nn.Dropout(config.dropout),
+            nn.Linear(HIDDEN, HIDDEN),
+            nn.ReLU(inplace=True),
+            nn.Dropout(config.dropout),
+        )
+        self.initialise()
+        gender = gender_head(config, classes, HIDDEN)
+        if gender is not None:
+            self.classifier.append(gender)
+        self.fc_age = age_head(config, HIDDEN)
+        for head in (gender, self.fc_age):
+            if head is not None:
+                nn.init.normal_(head.weight, 0, 0.01)
+
+    def initialise(self) -> None:
+        """He initialisation of convolutions, small weights in linear layers, as torchvision's."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, 0, 0.01)
+            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def classify(self, features: torch.Tensor) -> Outputs:
+        x = pooled(pooled(features, 2), 3).flatten(1)
+        hidden = [layer for layer in self.classifier if not isinstance(layer, Head)]
+        for layer in hidden:
+            x = layer(x)
+        gender = self.classifier[-1](x) if len(self.classifier) > len(hidden) else None
+        return outputs(gender, None if self.fc_age is None else self.fc_age(x))
+
+    def stages(self) -> list[list[nn.Module]]:
+        stages: list[list[nn.Module]] = [[]]
+        for layer in self.features:  # type: ignore[attr-defined]
+            stages[-1].append(layer)
+            if isinstance(layer, nn.MaxPool2d):
+                stages.append([])
+        return stages[:-1]

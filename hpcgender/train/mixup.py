@@ -1,0 +1,101 @@
+"""Mixup (Zhang et al., arXiv 1710.09412): images and labels blended with those of a partner in the batch.
+
+Partners and weights are a pure function of (seed, epoch, step, place in the global batch). A rank has every
+world_size-th image of a global batch, and a partner must be on the same rank, so partners lie a multiple of a stride
+apart that world sizes divide: the global batch is blended the same on any number of ranks that divides the stride.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from hpcgender.data.draws import uniform
+from hpcgender.data.order import LANES
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How one rank's n images of a batch are blended."""
+
+    partners: npt.NDArray[np.int64]
+    """(n,): which of the rank's images each one is blended with."""
+    weights: npt.NDArray[np.float32]
+    """(n,): the part of each image itself, from 0 to 1; the partner has the rest."""
+
+
+def partner_stride(batch_size: int, world_size: int) -> int:
+    """Places in a global batch that partners are a multiple of apart.
+
+    World sizes divide the number of lanes and the batch size, so a stride of their greatest common divisor fits all of
+    them; if it is the whole batch it is divided by its least factor, lest every image be its own partner. Where
+    `world_size` does not divide that (64 ranks for a batch of 192), the partners are other ones than for those it fits.
+    """
+    stride = math.gcd(batch_size, LANES)
+    if stride == batch_size > 1:
+        stride //= next(factor for factor in range(2, batch_size + 1) if batch_size % factor == 0)
+    return stride if stride % world_size == 0 else world_size
+
+
+def draw_mixing(
+    alpha: float, seed: int, epoch: int, step: int, *, batch_size: int, rank: int = 0, world_size: int = 1
+) -> Mixing:
+    """The partners and weights of a rank's part of a global batch of `batch_size`; `step` is counted in the epoch.
+
+    Weights are drawn from Beta(alpha, alpha) for each image. An image is its own partner only if its rank has no other.
+    """
+    stride = partner_stride(batch_size, world_size)
+    places = np.arange(rank, batch_size, world_size)
+    counter = step * batch_size + places
+    # Images that are a multiple of the stride apart form a ring, which is turned by a random amount.
+    ring = batch_size // stride
+    turn = uniform(seed, epoch, "mixup partner", step * batch_size + places % stride)
+    partners = (places + stride * (1 + (turn * (ring - 1)).astype(np.int64))) % batch_size
+    return Mixing((partners - rank) // world_size, symmetric_beta(alpha, seed, epoch, counter))
+
+
+def symmetric_beta(alpha: float, seed: int, epoch: int, counter: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+    """A number from Beta(alpha, alpha) with 0 < alpha <= 1 for each counter, float32 of the counter's shape.
+
+    Jöhnk's method (Metrika 8, 1964), in logarithms: u ** (1 / alpha) and v ** (1 / alpha) are drawn again while their
+    sum is above 1, which is at most every second time; then the first's share of the sum is the number.
+    """
+    drawn = np.zeros(counter.shape, dtype=np.float32)
+    left = np.arange(counter.size)
+    attempt = 0
+    while left.size:
+        u, v = (
+            np.log1p(-uniform(seed, epoch, f"mixup {name} {attempt}", counter[left])) / alpha for name in ("u", "v")
+        )
+        taken = np.exp(u) + np.exp(v) <= 1
+        drawn[left[taken]] = np.exp(-np.logaddexp(0.0, v - u))[taken]
+        left = left[~taken]
+        attempt += 1
+    return drawn
+
+
+def mix(
+    mixing: Mixing, images: torch.Tensor, gender: torch.Tensor, age: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Blends images (n, c, h, w), gender int64 (n,) and, if they are learnt, ages float (n,), all on one device.
+
+    Returns the images; the classes' probabilities, float32 (n, 2), whose row is all 0 where the gender is unknown; and
+    the ages. An image stays as it is if a label of it or of its partner is unknown (negative).
+    """
+    device = images.device
+    partners = torch.from_numpy(mixing.partners).to(device, non_blocking=True)
+    weights = torch.from_numpy(mixing.weights).to(device, non_blocking=True)
+    known = gender >= 0
+    if age is not None:
+        known = known & (age >= 0)
+    weights = torch.where(known & known[partners], weights, 1.0)
+    classes = torch.stack([gender == 0, gender == 1], dim=1).float()
+    mixed = torch.lerp(images[partners], images, weights.to(images.dtype)[:, None, None, None])
+    probabilities = torch.lerp(classes[partners], classes, weights[:, None])
+    if age is not None:
+        age = torch.lerp(age[partners], age, weights.to(age.dtype))
+    return mixed, probabilities, age

@@ -1,0 +1,80 @@
+"""What a run says while an epoch goes on: a live bar on a terminal; in a job's log a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from hpcgender.train.log import duration
+
+BAR_EVERY_S = 1.0
+LINE_EVERY_S = 600.0
+
+
+class EpochProgress:
+    """Tells how far an epoch is: on stderr if that is a terminal, otherwise on stdout; a context manager.
+
+    Most steps cost a look at the clock; only to speak is the device waited for, which knows the loss. For every rank:
+    those that speak into files have no terminal. `epoch` counts from 1, `batch_size` is of all ranks together, and
+    `first_step` is where an interrupted epoch goes on.
+    """
+
+    def __init__(
+        self,
+        epoch: int,
+        epochs: int,
+        steps: int,
+        batch_size: int,
+        *,
+        first_step: int = 0,
+        line_every_s: float = LINE_EVERY_S,
+    ) -> None:
+        self.name = f"epoch {epoch}/{epochs}"
+        self.steps = steps
+        self.batch_size = batch_size
+        self.bar: Progress | None = None
+        self.every_s = line_every_s
+        if sys.stderr.isatty():
+            self.every_s = BAR_EVERY_S
+            self.bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[said]}"),
+                console=Console(stderr=True),
+                auto_refresh=False,  # a thread that draws would take time from the steps
+                transient=True,
+                redirect_stdout=sys.stdout.isatty(),
+            )
+            self.task = self.bar.add_task(self.name, total=steps, completed=first_step, said="")
+        self.spoke_step = first_step
+        self.spoke_at = time.monotonic()
+
+    def __enter__(self) -> EpochProgress:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def update(self, step: int, loss: torch.Tensor) -> None:
+        """Says so, if it is time, when `step` of the epoch's steps are done, the last with `loss` (no dimensions)."""
+        now = time.monotonic()
+        passed = now - self.spoke_at
+        if passed <= self.every_s:
+            return
+        rate = (step - self.spoke_step) / passed
+        left = duration((self.steps - step) / rate)
+        said = f"loss {loss.item():.4f} | {rate * self.batch_size:.0f} img/s | {left} left"
+        if self.bar:
+            self.bar.update(self.task, completed=step, said=said, refresh=True)
+        else:
+            print(f"step {step}/{self.steps} of {self.name} | {said}", flush=True)
+        self.spoke_step, self.spoke_at = step, now

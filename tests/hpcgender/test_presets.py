@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tomlkit
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpcgender.train.config import MAY_CHANGE, SpeedConfig, TrainConfig
+from hpcgender.train.layers import PRESETS, preset_names
+from shard_tools.commands import UserError, parse_options
+from tests.conftest import Run
+
+
+def parsed(*arguments: object) -> TrainConfig:
+    config = parse_options(TrainConfig, "hpcgender train", [str(argument) for argument in arguments])
+    assert isinstance(config, TrainConfig)
+    return config
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "mine.toml"
+
+
+def test_each_layer_overrules_those_before(file: Path) -> None:
+    file.write_text('lr = 0.3\nepochs = 7\nruns = "elsewhere"\n')
+    config = parsed("--preset", "vgg16", "--config", file, "--epochs", 8)
+    assert config.momentum == TrainConfig().momentum
+    assert (config.model, config.weight_decay) == ("vgg16", 5e-4)
+    assert (config.lr, config.runs) == (0.3, Path("elsewhere"))
+    assert config.epochs == 8
+    assert parsed("--epochs", 8, "--config", file, "--preset", "vgg16") == config
+
+
+def test_a_file_may_begin_with_a_preset(file: Path) -> None:
+    file.write_text('preset = "vgg16"\nlr = 0.3\n')
+    assert (parsed("--config", file).model, parsed("--config", file).lr) == ("vgg16", 0.3)
+    assert parsed("--config", file, "--preset=resnet50").model == "resnet50"
+
+
+def test_a_flag_of_a_file_can_be_taken_back(file: Path) -> None:
+    file.write_text("sync_bn = true\ntf32 = false\n")
+    assert parsed("--config", file).sync_bn
+    config = parsed("--config", file, "--no-sync-bn", "--tf32")
+    assert not config.sync_bn
+    assert config.tf32
+
+
+def test_values_have_the_types_of_their_options(file: Path) -> None:
+    file.write_text('lr = 1\nwarmup_epochs = 2\ntasks = ["gender", "age"]\nloss_weights = [1, 2.5]\nstage_to = "/tmp"')
+    config = parsed("--config", file)
+    assert repr((config.lr, config.warmup_epochs, config.loss_weights)) == "(1.0, 2.0, (1.0, 2.5))"
+    assert config.tasks == ("gender", "age")
+    assert config.stage_to == Path("/tmp")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("lerning_rate = 1", "mine.toml, line 3: there is no option 'lerning_rate'"),
+        ("batch-size = 1", "mine.toml, line 3: there is no option 'batch-size': did you mean batch_size?"),
+        ('"optimiser" = "sgd"', "mine.toml, line 3: there is no option 'optimiser': did you mean optimizer?"),
+        ("zzz = 1", "mine.toml, line 3: there is no option 'zzz': hpcgender train --print-config lists"),
+        ("epochs = 1.5", "mine.toml, line 3: epochs must be a whole number, not 1.5"),
+        ("epochs = true", "mine.toml, line 3: epochs must be a whole number, not true"),
+        ('lr = "0.1"', "mine.toml, line 3: lr must be a number, not '0.1'"),
+        ("tf32 = 1", "mine.toml, line 3: tf32 must be true or false, not 1"),
+        ("name = 3", 'mine.toml, line 3: name must be text in quotes "", not 3'),
+        ('schedule = "cosin"', "mine.toml, line 3: schedule must be 'step' or 'cosine' or 'onecycle', not 'cosin'"),
+        ('tasks = ["agee"]', "mine.toml, line 3: tasks must be a list in [ ], each 'gender' or 'age', not ['agee']"),
+        ('warmup_epochs = "a"', "mine.toml, line 3: warmup_epochs must be a number or 'auto', not 'a'"),
+        ("[model]\nlr = 1", "mine.toml, line 3: [model] is a table: write options as key = value"),
+        ("print_config = true", "mine.toml, line 3: there is no option 'print_config'"),
+        ('preset = "vgg17"', "unknown preset in {file} 'vgg17': did you mean vgg16?"),
+        ("lr 1", "mine.toml: Expected '=' after a key in a key/value pair (at line 3"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said_with_its_line(file: Path, line: str, says: str) -> None:
+    file.write_text(f"# mine\nseed = 1\n{line}\n")
+    with pytest.raises(UserError) as error:
+        parsed("--config", file)
+    assert says.format(file=file) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_files_and_presets_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read the options in .*none\.toml: .*No such file"):
+        parsed("--config", tmp_path / "none.toml")
+    with pytest.raises(UserError, match="unknown preset 'resnet55': did you mean resnet50"):
+        parsed("--preset", "resnet55")
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_can_be_trained(name: str, shards: Path) -> None:
+    config = parsed("--preset", name, "--data", shards, "--batch-size", 16)
+    config.check()
+    assert config.name == name
+    for key, value in tomlkit.parse((PRESETS / f"{name}.toml").read_text(encoding="utf-8")).unwrap().items():
+        if key != "batch_size":
+            assert getattr(config, key) == (tuple(value) if isinstance(value, list) else value)
+
+
+def test_the_help_names_every_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed("--help")
+    text = capsys.readouterr().out
+    assert all(name in text for name in preset_names())
+    assert all(f"{title} options" in text for title in ("run", "learning", "model", "batch", "read", "speed"))
+
+
+def test_the_help_shows_what_a_preset_sets(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed("--preset", "vgg16", "--help")
+    assert "(default: vgg16)" in capsys.readouterr().out
+
+
+def test_a_printed_configuration_can_be_given_back(run: Run, file: Path) -> None:
+    options = ("--tasks", "gender", "age", "--stage-to", "/tmp/a b", "--weight-decay", "1e-5", "--name", 'é "x" \\')
+    printed = run("hpcgender", "train", "--preset", "transfer_resnet18", *options, "--print-config")
+    assert printed.returncode == 0, printed.stderr
+    assert printed.stderr == ""
+    file.write_text(printed.stdout)
+    expected = parsed("--preset", "transfer_resnet18", *options)
+    assert parsed("--config", file).plain() == expected.plain()
+    assert parsed("--config", file).toml() == printed.stdout
+    assert "# Highest learning rate.\nlr = 0.001\n" in printed.stdout
+
+
+def test_launching_prints_the_configuration_too_and_starts_nothing(run: Run) -> None:
+    printed = run("hpcgender.launch", "--nodes", 2, "--", "train", "--preset", "vgg16", "--print-config")
+    assert printed.returncode == 0
+    assert printed.stdout == parsed("--preset", "vgg16").toml()
+
+
+NUMBERS = st.floats(allow_nan=False, width=64)
+
+
+@settings(max_examples=15)
+@given(
+    name=st.text(st.characters(exclude_categories=["Cs"])),
+    lr=NUMBERS,
+    epochs=st.integers(-(2**63), 2**63 - 1),
+    loss_weights=st.lists(NUMBERS).map(tuple),
+    warmup_epochs=NUMBERS | st.just("auto"),
+    compile=st.booleans(),
+)
+def test_any_values_survive_a_file(tmp_path_factory: pytest.TempPathFactory, **values: object) -> None:
+    config = TrainConfig(**values)  # type: ignore[arg-type]
+    path = tmp_path_factory.mktemp("any") / "x.toml"
+    path.write_text(config.toml(), encoding="utf-8", newline="")
+    assert parsed("--config", path).plain() == config.plain()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("--lr 0", "--lr 0.0 must be positive"),
+        ("--lr nan", "--lr nan must be positive"),
+        ("--epochs -1", "--epochs -1 must be positive"),
+        ("--ema 1", "--ema 1.0 must be at least 0 and below 1"),
+        ("--momentum 1.5", "--momentum 1.5 must be at least 0 and below 1"),
+        ("--mixup 2", "--mixup 2.0 must be at least 0 and at most 1"),
+        ("--keep 0", "--keep 0 must be at least 1"),
+        ("--accumulate 3 --batch-size 16", "--batch-size 16 cannot be cut into --accumulate 3 parts"),
+        ("--epochs 2 --warmup-epochs 3", "--warmup-epochs 3: give a number from 0 to --epochs 2, or auto"),
+        ("--stop-after -1", "--stop-after -1.0 must be at least 0"),
+        ("--model se_resnet51", "did you mean se_resnet50?"),
+        ("--seed 1 --image-size 0", "--image-size 0 must be positive"),
+        ("--workers 0", "--workers 0 must be positive"),
+    ],
+)
+def test_values_that_cannot_work(arguments: str, says: str, shards: Path) -> None:
+    with pytest.raises(UserError) as error:
+        parsed("--data", shards, "--batch-size", 16, *arguments.split()).check()
+    assert says in str(error.value)
+
+
+def test_what_decides_the_results_may_not_change() -> None:
+    assert {"data", "workers", "name", "resume", "precision", "keep", "stop_after", "accumulate"} <= MAY_CHANGE
+    assert not {"lr", "seed", "batch_size", "model", "tasks", "epochs", "ema", "window_mb"} & MAY_CHANGE
+    assert TrainConfig(resume=True).plain().keys() > MAY_CHANGE
+    assert not {"preset", "config", "print_config"} & TrainConfig().plain().keys()
+    assert all(name in MAY_CHANGE for name in SpeedConfig.__dataclass_fields__)

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+import torchvision
+from torch import nn
+from torchvision.transforms import functional
+
+from hpcgender.models.config import ModelConfig
+from hpcgender.models.network import Network
+from hpcgender.models.pretrained import IMAGENET_MEAN, IMAGENET_STD, load_pretrained
+from hpcgender.models.registry import create
+from shard_tools.commands import UserError
+from tests.hpcgender.test_models import gender, randomise
+
+
+@pytest.fixture(autouse=True)
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory that downloads are looked for in."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return tmp_path / "torch" / "hub" / "checkpoints"
+
+
+def begin(source: object, model: str = "resnet18", **options: object) -> tuple[Network, str]:
+    """A fresh network that began with the weights, and what was said of them."""
+    config = ModelConfig(model=model, pretrained=str(source), **options)  # type: ignore[arg-type]
+    config.check()
+    torch.manual_seed(1)
+    network = create(config, 2)
+    said = load_pretrained(network, config)
+    assert "\n" not in said
+    return network.eval(), said
+
+
+def theirs(model: str = "resnet18", classes: int = 1000) -> nn.Module:
+    torch.manual_seed(0)
+    network: nn.Module = torchvision.models.get_model(model, num_classes=classes)
+    randomise(network)
+    return network.eval()
+
+
+def pixels(size: int = 64) -> torch.Tensor:
+    """Images in [0, 1]."""
+    return torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def imagenet(images: torch.Tensor) -> torch.Tensor:
+    normalised: torch.Tensor = functional.normalize(images, list(IMAGENET_MEAN), list(IMAGENET_STD))
+    return normalised
+
+
+def ours(path: Path, model: str = "resnet18", **options: object) -> Network:
+    """A network of ours, saved as a checkpoint."""
+    config = ModelConfig(model=model, **options)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    network = create(config, 2).eval()
+    randomise(network)
+    torch.save({"format": "hpcgender-checkpoint-1", "model": network.state_dict(), "classes": ["female", "male"]}, path)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("model", "suffix"),
+    [("resnet18", "pth"), ("resnet50", "safetensors"), pytest.param("vgg11_bn", "pth", marks=pytest.mark.slow)],
+)
+def test_torchvisions_weights_see_what_they_were_trained_on(tmp_path: Path, model: str, suffix: str) -> None:
+    expected = theirs(model, classes=2)
+    path = tmp_path / f"weights.{suffix}"
+    if suffix == "pth":
+        torch.save(expected.state_dict(), path)
+    else:
+        safetensors.torch.save_file(expected.state_dict(), path)
+    network, said = begin(path, model)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            gender(network, pixels() * 2 - 1), expected(imagenet(pixels())), rtol=1e-4, atol=1e-5
+        )
+    tensors = sum("num_batches" not in key for key in expected.state_dict())
+    assert f"{tensors} of {tensors} tensors loaded" in said
+    head = "fc" if model.startswith("resnet") else "classifier.6"
+    assert said.endswith(f"{head} loaded too, pixels normalised with mean 0.485 0.456 0.406 and std 0.229 0.224 0.225")
+
+
+def test_timms_weights_wrapped_as_a_trainer_leaves_them(tmp_path: Path) -> None:
+    expected = timm.create_model("seresnet18", num_classes=1000)
+    randomise(expected)
+    wrapped = {"state_dict": {f"module.{key}": value for key, value in expected.state_dict().items()}, "epoch": 3}
+    torch.save(wrapped, tmp_path / "last.pth.tar")
+    network, said = begin(tmp_path / "last.pth.tar", "se_resnet18", tasks=("gender", "age"))
+    with torch.inference_mode():
+        features = network.features(pixels() * 2 - 1)
+        torch.testing.assert_close(features, expected.eval().forward_features(imagenet(pixels())), rtol=1e-4, atol=1e-4)
+    assert "fc new, as it has 1000 outputs there and 2 here, fc_age new" in said
+
+
+def test_our_checkpoint_goes_on_with_another_task(tmp_path: Path) -> None:
+    before = ours(tmp_path / "best.pt", "compact")
+    network, said = begin(tmp_path / "best.pt", "compact", tasks=("gender", "age"))
+    with torch.inference_mode():
+        assert torch.equal(gender(network, pixels()), gender(before, pixels()))
+    assert "gender loaded too, age new" in said
+    _, said = begin(tmp_path / "best.pt", "compact", tasks=("age",))
+    assert "gender left out, as it is no task, age new" in said
+
+
+def test_the_normalisation_stays_with_the_weights(tmp_path: Path) -> None:
+    expected = theirs(classes=2)
+    torch.save(expected.state_dict(), tmp_path / "a.pth")
+    network, _ = begin(tmp_path / "a.pth")
+    assert set(network.state_dict()) - set(expected.state_dict()) == {"pixels.scale", "pixels.shift"}
+    again = create(ModelConfig(model="resnet18"), 2).eval()
+    again.load_state_dict(network.state_dict())
+    torch.save({"format": "hpcgender-checkpoint-1", "model": network.state_dict()}, tmp_path / "best.pt")
+    third, _ = begin(tmp_path / "best.pt")
+    with torch.inference_mode():
+        said = [gender(other, pixels() * 2 - 1) for other in (network, again, third)]
+    assert torch.equal(said[0], said[1])
+    assert torch.equal(said[0], said[2])
+
+
+def test_grey_networks_sum_the_first_layer_over_the_colours(tmp_path: Path) -> None:
+    before = ours(tmp_path / "best.pt")
+    network, _ = begin(tmp_path / "best.pt", grayscale=True)
+    grey = (pixels() * 2 - 1).mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    with torch.inference_mode():
+        torch.testing.assert_close(gender(network, grey), gender(before, grey), rtol=1e-4, atol=1e-5)
+    assert network.state_dict()["conv1.weight"].shape[1] == 1
+
+
+def test_another_backbone_is_refused(tmp_path: Path) -> None:
+    torch.save(theirs().state_dict(), tmp_path / "a.pth")
+    for model, options, says in (
+        ("se_resnet18", {}, r"layer1.0.se.fc1.weight is missing there and \(8, 64, 1, 1\) here"),
+        ("resnet34", {}, r"layer1.2.conv1.weight is missing there"),
+        ("resnet50", {}, r"layer1.0.conv1.weight is \(64, 64, 3, 3\) there and \(64, 64, 1, 1\) here"),
+        ("resnet18", {"stem": "small"}, r"conv1.weight is \(64, 3, 7, 7\) there and \(64, 3, 3, 3\) here"),
+    ):
+        with pytest.raises(UserError, match=f"does not fit {model}: {says}"):
+            begin(tmp_path / "a.pth", model, **options)
+    ours(tmp_path / "best.pt", "se_resnet18")
+    with pytest.raises(UserError, match=r"layer1.0.se.fc1.weight is \(8, 64, 1, 1\) there and missing here"):
+        begin(tmp_path / "best.pt", "resnet18")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"\x80\x02 no weights", "cannot read .*a.pt"),
+        ({}, "holds no weights"),
+        ([1, 2], "holds no weights"),
+        ({"epoch": 3, "lr": 0.1}, "but epoch"),
+        ({"a": Path("x")}, "cannot read .*a.pt"),
+    ],
+)
+def test_a_file_without_weights_is_refused(tmp_path: Path, content: Any, says: str) -> None:
+    if isinstance(content, bytes):
+        (tmp_path / "a.pt").write_bytes(content)
+    else:
+        torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=says) as raised:
+        begin(tmp_path / "a.pt")
+    assert "\n" not in str(raised.value)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    state = theirs().state_dict()
+    state["layer2.0.conv1.weight"][0, 0] = float("nan")
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"values in layer2.0.conv1.weight that are no numbers"):
+        begin(tmp_path / "a.pth")
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no file .*nothing.pth"):
+        begin(tmp_path / "nothing.pth")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A web server, and the directory that it serves."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as serving:
+        thread = threading.Thread(target=serving.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{serving.server_port}", folder
+        serving.shutdown()
+        thread.join()
+
+
+def test_weights_are_downloaded_once(server: tuple[str, Path], hub: Path) -> None:
+    url, folder = server
+    torch.save(theirs().state_dict(), folder / "a.pth")
+    first, said = begin(f"{url}/a.pth")
+    assert "fc new, as it has 1000 outputs there and 2 here" in said
+    (folder / "a.pth").unlink()
+    assert (hub / "a.pth").is_file()
+    second, _ = begin(f"{url}/a.pth")
+    assert all(torch.equal(value, second.state_dict()[key]) for key, value in first.state_dict().items())
+    with pytest.raises(UserError, match=r"cannot download .*b.pth \(HTTP Error 404: File not found\)") as raised:
+        begin(f"{url}/b.pth")
+    assert f"download it to {hub / 'b.pth'}" in str(raised.value)
+    assert [path.name for path in hub.iterdir()] == ["a.pth"]
+
+
+def test_torchvisions_weights_are_found_where_they_were_put_beforehand(hub: Path) -> None:
+    hub.mkdir(parents=True)
+    expected = theirs()
+    torch.save(expected.state_dict(), hub / "resnet18-f37072fd.pth")
+    network, _ = begin("torchvision:IMAGENET1K_V1")
+    state = network.state_dict()
+    assert torch.equal(state["layer4.1.conv2.weight"], expected.state_dict()["layer4.1.conv2.weight"])
+    torch.testing.assert_close(state["pixels.scale"].flatten(), 0.5 / torch.tensor(IMAGENET_STD))
+    with pytest.raises(UserError, match="unknown torchvision weights of resnet18 'IMAGENET1K_V2': did you mean"):
+        begin("torchvision:IMAGENET1K_V2")
+
+
+def test_without_a_network_it_says_what_to_download_where(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for scheme in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(scheme, "http://127.0.0.1:9")  # nobody listens there
+    with pytest.raises(UserError, match=r"cannot download https://\S+/resnet50-11ad3fa6.pth") as raised:
+        begin("torchvision:IMAGENET1K_V2", "resnet50")
+    assert f"where there is a network, download it to {hub / 'resnet50-11ad3fa6.pth'}" in str(raised.value)
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,169 @@
+"""Training that is killed or asked to stop, at any moment, ends as if it had not been."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import Run
+
+OPTIONS = (
+    *(
+        "--model",
+        "compact",
+        "--image-size",
+        32,
+        "--batch-size",
+        8,
+        "--epochs",
+        8,
+        "--lr",
+        0.01,
+        "--tasks",
+        "gender",
+        "age",
+    ),
+    *("--optimizer", "adamw", "--ema", 0.9, "--mixup", 0.2, "--augment", "degraded", "--deterministic"),
+    *("--checkpoint-minutes", 0.0001, "--keep", 2, "--resume"),
+)
+"""Everything that has a state. Checkpoints come with every step but the first ones."""
+
+
+def command(shards: Path, world_size: int) -> list[str]:
+    launch = ("hpcgender.launch", "--nodes", world_size, "--") if world_size > 1 else ("hpcgender",)
+    return [sys.executable, "-m", *map(str, (*launch, "train", "--data", shards, *OPTIONS))]
+
+
+def run_until(arguments: list[str], cwd: Path, delay: float | None, how: signal.Signals) -> tuple[int, str]:
+    """Runs a training, of which all processes or the first get a signal after so many seconds of training."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        arguments, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout
+    said = []
+    with process:
+        for line in process.stdout:
+            said.append(line)
+            if delay is not None and line.startswith(("training ", "going on with ")):
+                time.sleep(delay)
+                if how == signal.SIGKILL:
+                    for pid in processes_in(cwd):
+                        with suppress(ProcessLookupError):
+                            os.kill(pid, how)
+                else:
+                    with suppress(ProcessLookupError):
+                        os.kill(process.pid, how)
+    return process.returncode, "".join(said)
+
+
+def processes_in(cwd: Path) -> list[int]:
+    """The processes that work in a directory: all that a launch started, in whatever session."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cwd"):
+        with suppress(OSError):  # it ended meanwhile
+            if path.readlink() == cwd:
+                found.append(int(path.parent.name))
+    return found
+
+
+def result(cwd: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The last checkpoint, and the records without what depends on the clock."""
+    content = torch.load(cwd / "runs" / "train" / "checkpoints" / "last.pt", weights_only=True)
+    clock = ("images_per_s", "data_wait", "peak_memory_mb", "seconds", "eta")
+    lines = (cwd / "runs" / "train" / "metrics.jsonl").read_text().splitlines()
+    return content, [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
+
+
+def assert_equal(a: Any, b: Any, place: str = "") -> None:
+    """Equal to the last bit, however deep."""
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), place
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), place
+        for key in a:
+            assert_equal(a[key], b[key], f"{place}/{key}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), place
+        for number, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal(x, y, f"{place}/{number}")
+    else:
+        assert a == b, place
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_killed_and_stopped_again_and_again_it_ends_with_the_same_bits(
+    shards: Path, tmp_path: Path, world_size: int
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    code, said = run_until(command(shards, world_size), whole, None, signal.SIGKILL)
+    assert code == 0, said
+    draw = random.Random(world_size)
+    steps = []
+    for attempt in range(10):
+        how = (signal.SIGKILL, signal.SIGTERM)[attempt % 2]
+        code, said = run_until(command(shards, world_size), broken, draw.uniform(0, 1.2), how)
+        assert code in ((-signal.SIGKILL, 0) if how == signal.SIGKILL else (99, 0)), said
+        checkpoints = sorted((broken / "runs" / "train" / "checkpoints").glob("step-*.pt"))
+        steps.append(int(checkpoints[-1].stem[5:]) if checkpoints else 0)
+        if code == 0:
+            break
+    code, said = run_until(command(shards, world_size), broken, None, signal.SIGKILL)
+    assert code == 0, said
+    assert len(set(steps)) >= 5, steps  # it was resumed in the middle, again and again
+    (expected, records), (content, own_records) = result(whole), result(broken)
+    for of_run in (expected, content):
+        del of_run["config"]
+    assert_equal(content, expected)
+    assert own_records == records
+    code, said = run_until(command(shards, world_size), broken, None, signal.SIGKILL)
+    assert code == 0
+    assert "runs/train is finished: 8 epochs" in said
+
+
+def test_another_world_size_goes_on_with_the_same_batches(shards: Path, tmp_path: Path) -> None:
+    code, said = run_until(command(shards, 2), tmp_path, 0.5, signal.SIGTERM)
+    assert code == 99, said
+    assert "stopped by SIGTERM after step" in said
+    code, said = run_until(command(shards, 1), tmp_path, None, signal.SIGTERM)
+    assert code == 0, said
+    assert "going on with runs/train" in said
+    _, records = result(tmp_path)
+    assert [record["train"]["images"] for record in records] == [256] * 8
+
+
+def test_stop_after_asks_to_be_started_again(shards: Path, tmp_path: Path, run: Run) -> None:
+    train = ("hpcgender", "train", "--data", shards, "--model", "resnet18", "--image-size", 32, "--batch-size", 8)
+    done = run(*train, "--epochs", 500, "--stop-after", 0.2, cwd=tmp_path)
+    assert done.returncode == 99, done.stderr
+    assert "stopped by --stop-after 0.2 minutes after step" in done.stdout
+    assert (tmp_path / "runs" / "train" / "checkpoints" / "last.pt").exists()
+    done = run(*train, "--epochs", 500, "--stop-after", 0.001, "--resume", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "before the first step: give it more time" in done.stderr
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_the_images(shards: Path, tmp_path: Path, run: Run) -> None:
+    train = ("hpcgender", "train", "--data", shards, "--model", "vgg11", "--image-size", 32, "--batch-size", 8)
+    diverging = ("--lr", 1e30, "--warmup-epochs", 0, "--epochs", 1)
+    done = run(*train, *diverging, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "not finite at step" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "_0" in done.stderr  # MORPH's keys
+    assert not list((tmp_path / "runs" / "train" / "checkpoints").glob("step-*"))

@@ -1,0 +1,37 @@
+"""Averages weights that two ranks train, and writes what each rank holds: run by torch.distributed.run with a path."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from hpcgender.distributed import process_group
+from hpcgender.train.ema import WeightAverage
+from tests.hpcgender.test_ema import network
+
+
+def digest(values: Iterable[torch.Tensor]) -> str:
+    return hashlib.sha256(b"".join(value.detach().numpy().tobytes() for value in values)).hexdigest()
+
+
+if __name__ == "__main__":
+    with process_group() as ranks:
+        model = network()
+        parallel = DistributedDataParallel(model)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        average = WeightAverage(model, 0.9)
+        for step in range(6):
+            images = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(2 * step + ranks.rank))
+            optimizer.zero_grad()
+            parallel(images).square().mean().backward()
+            optimizer.step()
+            average.update_parameters(model)
+        held = ranks.gather((digest(average.module.parameters()), digest(average.module.buffers())))
+        if ranks.is_first:
+            Path(sys.argv[1]).write_text(json.dumps(held))
