@@ -1,0 +1,182 @@
+"""How fast training is: a step beside timm's, a whole run beside bare steps, two processes beside two threads.
+
+    python -m tests.benchmarks.train [--quick] [--model NAME] [--image-size N] [--batch-size N]
+
+On a GPU, if there is one, the same with its precision, and the part of the GPU's peak that the steps reach. The steps
+are alike: forward pass, cross-entropy, backward pass, Nesterov SGD, on a batch that is in memory. Runs are commands of
+their own on drawn faces, as a user starts them, and their speeds those of their metrics.jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+import tyro
+
+from hpcgender.data.loader import Batch
+from hpcgender.distributed import Ranks
+from hpcgender.metrics import GradientNorms, Tally
+from hpcgender.precision import Precision
+from hpcgender.train.config import TrainConfig
+from hpcgender.train.learner import Learner, memory_format
+from hpcgender.train.saver import Saver
+from shard_tools.pack import pack
+from shard_tools.sources.synthetic import Synthetic
+from tests.benchmarks.ratios import print_ratio, print_speeds
+
+STALL_EVERY_S = 600.0
+"""Seconds between checkpoints, of which a save's are a part."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainBenchmark:
+    """How fast training is: a step beside timm's, a whole run beside bare steps, two processes beside two threads."""
+
+    quick: bool = False
+    """A small model, few steps and one round: to see that it runs, not how fast."""
+    model: str = "se_resnet50"
+    """A model that timm has too: resnet50, se_resnet50, ..."""
+    image_size: int = 112
+    """Height and width of the images, pixels."""
+    batch_size: int = 16
+    """Images in a batch."""
+
+
+def main(benchmark: TrainBenchmark) -> None:
+    rounds, steps = (1, 2) if benchmark.quick else (5, 6)
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    model, size, batch = benchmark.model, benchmark.image_size, benchmark.batch_size
+    if benchmark.quick:
+        model, size = "se_resnet18", 64
+    config = TrainConfig(model=model, image_size=size, batch_size=batch, augment="light")
+    learner = Learner(config, 2, Ranks(0, 1, device), fresh=True)
+    images = torch.randn(batch, 3, size, size, device=device)
+    gender = torch.arange(batch, device=device) % 2
+    with tempfile.TemporaryDirectory(prefix="benchmark-train-") as name:
+        root = Path(name)
+        with redirect_stdout(StringIO()):
+            pack(Synthetic(count=(steps + 3) * batch * 2, size=size, seed=0, out=root / "shards", val=0.1, test=0))
+        contenders = {
+            "timm's model, plain steps": timm_steps(config, device, images, gender, steps),
+            "hpcgender, steps": own_steps(learner, images, gender, steps),
+            "hpcgender, a run of one process": run_of(config, root, 1),
+        }
+        if device.type == "cpu":
+            contenders["hpcgender, a run of two processes"] = run_of(config, root, 2)
+        for work in list(contenders.values())[:2]:
+            work()  # the first steps are slower
+        speeds = measure_rates(contenders, rounds)
+        records = [json.loads(path.read_text().splitlines()[0]) for path in root.glob("runs/*/metrics.jsonl")]
+        stalls = [stall(learner, root / "checkpoints") for _ in range(rounds)]
+
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} cores"
+    title = f"{model}, {batch} images of {size}x{size} pixels in a batch, {learner.precision.name}, {where}"
+    print_speeds(title, "images/s", speeds)
+    peer, own, one, *two = speeds.values()
+    print_ratio("step_over_timm", own, peer, "at least 1")
+    print_ratio("run_over_steps", one, own, "at least 0.95")
+    if two:
+        print_ratio("two_processes_over_two_threads", two[0], one, "at least 0.9")
+    print_ratio("checkpoint_stall", stalls, [STALL_EVERY_S] * len(stalls), "at most 0.01, one in ten minutes")
+    print_ratio("data_wait", [record["data_wait"] for record in records], [1.0] * len(records), "at most 0.02")
+
+
+def measure_rates(contenders: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Images per second of each contender in each round, which they take in turn; they say it themselves."""
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, work in contenders.items():
+            rates[name].append(work())
+    return rates
+
+
+def timed(step: Callable[[], Any], images: torch.Tensor, steps: int) -> float:
+    """Images per second of a step that is done so often."""
+    begin = time.perf_counter()
+    for _ in range(steps):
+        step()
+    if images.is_cuda:
+        torch.cuda.synchronize()
+    return steps * len(images) / (time.perf_counter() - begin)
+
+
+def timm_steps(
+    config: TrainConfig, device: torch.device, images: torch.Tensor, gender: torch.Tensor, steps: int
+) -> Callable[[], float]:
+    """timm's model of the same name, and the steps of its train.py."""
+    model = timm.create_model(config.model.replace("_", ""), num_classes=2).to(device).train()
+    layout = memory_format(config, device)
+    model, laid_out = model.to(memory_format=layout), images.contiguous(memory_format=layout)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    precision = Precision("auto", device)
+
+    def step() -> None:
+        with precision.autocast():
+            loss = F.cross_entropy(model(laid_out), gender)
+        optimizer.zero_grad()
+        precision.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        precision.scaler.step(optimizer)
+        precision.scaler.update()
+
+    return lambda: timed(step, images, steps)
+
+
+def own_steps(learner: Learner, images: torch.Tensor, gender: torch.Tensor, steps: int) -> Callable[[], float]:
+    """The steps of training, everything that they count included."""
+    learner.network.train()
+    tally = Tally(images.device, learner.config.task_weights, binned=True)
+    norms = GradientNorms(images.device)
+    batch = Batch(images, gender, torch.full((len(images),), -1.0, device=images.device), gender.cpu().numpy())
+    return lambda: timed(lambda: learner.step(batch, 0, 0, 1000, tally, norms), images, steps)
+
+
+def run_of(config: TrainConfig, root: Path, processes: int) -> Callable[[], float]:
+    """A run of one epoch, as a user starts it: one process with a thread for each core, or so many with one each."""
+    number = 0
+
+    def run() -> float:
+        nonlocal number
+        number += 1
+        name = f"{processes}-{number}"
+        launch = ["hpcgender.launch", "--nodes", str(processes), "--"] if processes > 1 else ["hpcgender"]
+        options = {"model": config.model, "image-size": config.image_size, "batch-size": config.batch_size}
+        flags = [str(part) for option, value in options.items() for part in (f"--{option}", value)]
+        command = [sys.executable, "-m", *launch, "train", "--data", "shards", "--name", name, "--epochs", "1", *flags]
+        threads = str(max(1, (os.cpu_count() or 1) // processes))
+        repository = str(Path(__file__).parent.parent.parent)
+        environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONPATH": repository}
+        subprocess.run(command, cwd=root, env=environment, check=True, stdout=subprocess.DEVNULL)
+        record = json.loads((root / "runs" / name / "metrics.jsonl").read_text().splitlines()[0])
+        return float(record["images_per_s"])
+
+    return run
+
+
+def stall(learner: Learner, folder: Path) -> float:
+    """Seconds that training stands still while a checkpoint is begun, as every time but the first."""
+    with Saver(folder, keep=1) as saver:
+        for step in (1, 2):
+            weights, state = learner.state()
+            saver.wait()
+            begin = time.perf_counter()
+            saver.save(step, {"model": weights}, {"learner": state})
+            seconds = time.perf_counter() - begin
+    return seconds
+
+
+if __name__ == "__main__":
+    main(tyro.cli(TrainBenchmark))
