@@ -45,8 +45,14 @@ def command(shards: Path, world_size: int) -> list[str]:
     return [sys.executable, "-m", *map(str, (*launch, "train", "--data", shards, *OPTIONS))]
 
 
-def run_until(arguments: list[str], cwd: Path, delay: float | None, how: signal.Signals) -> tuple[int, str]:
-    """Runs a training, of which all processes or the first get a signal after so many seconds of training."""
+def newest(cwd: Path) -> int:
+    """The step of the newest checkpoint, 0 if there is none."""
+    steps = [int(path.stem[5:]) for path in (cwd / "runs" / "train" / "checkpoints").glob("step-*.pt")]
+    return max(steps, default=0)
+
+
+def run_until(arguments: list[str], cwd: Path, step: int | None, how: signal.Signals) -> tuple[int, str]:
+    """Runs a training, of which all processes or the first get a signal soon after a checkpoint of that step."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         arguments, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -57,8 +63,10 @@ def run_until(arguments: list[str], cwd: Path, delay: float | None, how: signal.
     with process:
         for line in process.stdout:
             said.append(line)
-            if delay is not None and line.startswith(("training ", "going on with ")):
-                time.sleep(delay)
+            if step is not None and line.startswith(("training ", "going on with ")):
+                while newest(cwd) < step and process.poll() is None:
+                    time.sleep(0.005)
+                time.sleep(random.uniform(0, 0.1))
                 if how == signal.SIGKILL:
                     for pid in processes_in(cwd):
                         with suppress(ProcessLookupError):
@@ -117,10 +125,10 @@ def test_killed_and_stopped_again_and_again_it_ends_with_the_same_bits(
     steps = []
     for attempt in range(10):
         how = (signal.SIGKILL, signal.SIGTERM)[attempt % 2]
-        code, said = run_until(command(shards, world_size), broken, draw.uniform(0, 1.2), how)
+        step = newest(broken) + draw.randint(20, 28) if attempt else 0
+        code, said = run_until(command(shards, world_size), broken, step, how)
         assert code in ((-signal.SIGKILL, 0) if how == signal.SIGKILL else (99, 0)), said
-        checkpoints = sorted((broken / "runs" / "train" / "checkpoints").glob("step-*.pt"))
-        steps.append(int(checkpoints[-1].stem[5:]) if checkpoints else 0)
+        steps.append(newest(broken))
         if code == 0:
             break
     code, said = run_until(command(shards, world_size), broken, None, signal.SIGKILL)
@@ -137,7 +145,7 @@ def test_killed_and_stopped_again_and_again_it_ends_with_the_same_bits(
 
 
 def test_another_world_size_goes_on_with_the_same_batches(shards: Path, tmp_path: Path) -> None:
-    code, said = run_until(command(shards, 2), tmp_path, 0.5, signal.SIGTERM)
+    code, said = run_until(command(shards, 2), tmp_path, 20, signal.SIGTERM)
     assert code == 99, said
     assert "stopped by SIGTERM after step" in said
     code, said = run_until(command(shards, 1), tmp_path, None, signal.SIGTERM)
