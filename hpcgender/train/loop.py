@@ -105,7 +105,7 @@ class Run:
         if not self.ranks.is_first:
             return
         if self.stop.reason:
-            if self.learner.steps == 0:
+            if self.learner.steps == 0 and self.stop.out_of_time:  # to be started again would go on for ever
                 raise UserError(f"stopped by {self.stop.reason} before the first step: give it more time")
             print(
                 f"stopped by {self.stop.reason} after step {self.number} of {self.steps} of epoch {self.epoch + 1}: "
@@ -219,7 +219,7 @@ class Run:
             f"{config.image_size} px, {images['train']} images, {images['val']} for validation, "
             f"batch {config.batch_size} on {self.ranks.world_size} x {self.ranks.device.type}, "
             f"{self.learner.precision.name}, from epoch {self.epoch + 1}"
-            + (f", step {self.number + 1} of {self.steps}" if self.number else ""),
+            + (f", after step {self.number} of {self.steps}" if self.number else ""),
             flush=True,
         )
         if self.learner.loaded:

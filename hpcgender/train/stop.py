@@ -58,6 +58,11 @@ class StopSignal:
         for number, handler in self._handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not Python's
 
+    @property
+    def out_of_time(self) -> bool:
+        """Whether all ranks stop because of the time limit."""
+        return bool(self.reason) and self.reason not in signal.Signals.__members__
+
     def requested(self, ranks: Ranks) -> str | None:
         """Why to stop, or None. Every rank must ask equally often, as once a step; all get the same answer each time.
 
