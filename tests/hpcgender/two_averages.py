@@ -20,18 +20,24 @@ def digest(values: Iterable[torch.Tensor]) -> str:
     return hashlib.sha256(b"".join(value.detach().numpy().tobytes() for value in values)).hexdigest()
 
 
+def train(rank: int) -> WeightAverage:
+    """The average after some steps of both ranks. DDP ends with them, before the process group that it uses."""
+    model = network()
+    parallel = DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    average = WeightAverage(model, 0.9)
+    for step in range(6):
+        images = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(2 * step + rank))
+        optimizer.zero_grad()
+        parallel(images).square().mean().backward()
+        optimizer.step()
+        average.update_parameters(model)
+    return average
+
+
 if __name__ == "__main__":
     with process_group() as ranks:
-        model = network()
-        parallel = DistributedDataParallel(model)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        average = WeightAverage(model, 0.9)
-        for step in range(6):
-            images = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(2 * step + ranks.rank))
-            optimizer.zero_grad()
-            parallel(images).square().mean().backward()
-            optimizer.step()
-            average.update_parameters(model)
+        average = train(ranks.rank)
         held = ranks.gather((digest(average.module.parameters()), digest(average.module.buffers())))
         if ranks.is_first:
             Path(sys.argv[1]).write_text(json.dumps(held))

@@ -7,22 +7,28 @@ import json
 import sys
 from contextlib import closing
 
-from hpcgender.distributed import process_group
+from hpcgender.distributed import Ranks, process_group
 from hpcgender.train.config import TrainConfig
 from hpcgender.train.loop import Run
 from hpcgender.train.stop import StopSignal
 from shard_tools.commands import parse_options
 from shard_tools.manifest import read_manifest
 
+
+def train(config: TrainConfig, ranks: Ranks) -> str:
+    """The hash of what this rank holds after a run, which ends before the process group that it uses."""
+    run = Run(config, read_manifest(config.data), ranks, StopSignal())
+    with closing(run):
+        run.train()
+    weights = hashlib.sha256()
+    for value in run.learner.network.state_dict().values():
+        weights.update(value.contiguous().numpy().tobytes())
+    return weights.hexdigest()
+
+
 if __name__ == "__main__":
     config: TrainConfig = parse_options(TrainConfig, "train", sys.argv[1:])
     with process_group() as ranks:
-        run = Run(config, read_manifest(config.data), ranks, StopSignal())
-        with closing(run):
-            run.train()
-        weights = hashlib.sha256()
-        for value in run.learner.network.state_dict().values():
-            weights.update(value.contiguous().numpy().tobytes())
-        held = ranks.gather(weights.hexdigest())
+        held = ranks.gather(train(config, ranks))
         if ranks.is_first:
             (config.run_dir / "held.json").write_text(json.dumps(held))
