@@ -263,6 +263,8 @@ class Run:
         for field, value in self.config.plain().items():
             before = content["config"].get(field)
             if field not in MAY_CHANGE and json.loads(json.dumps(before)) != json.loads(json.dumps(value)):
+                if field == "augmentation":  # the same file's name with another content
+                    raise UserError(f"{self.config.augment} is not what {path} was trained with: put it back")
                 raise UserError(
                     f"{path} was trained with --{field.replace('_', '-')} {before}, not {value}: "
                     "give that, or another --name"

@@ -136,13 +136,19 @@ def test_evaluation_sees_every_image_once(shards: Path, world_size: int) -> None
     assert np.array_equal(np.sort(seen), np.arange(samples))
 
 
-def test_one_image_and_fewer_images_than_ranks(faces: Path, tmp_path: Path) -> None:
+def three_faces(faces: Path, tmp_path: Path, val: float) -> Path:
+    """A packed data set of three images, all of them in the training split or all in the validation split."""
     chosen = tmp_path / "images"
     chosen.mkdir()
     for face in sorted(faces.iterdir())[:3]:
         shutil.copy(face, chosen)
-    pack(Morph(images=chosen, out=tmp_path / "out", val=1.0, test=0))
-    ranks = [batches(evaluation(tmp_path / "out", r, 4, batch_size=4)) for r in range(4)]
+    pack(Morph(images=chosen, out=tmp_path / "out", val=val, test=0))
+    return tmp_path / "out"
+
+
+def test_one_image_and_fewer_images_than_ranks(faces: Path, tmp_path: Path) -> None:
+    packed = three_faces(faces, tmp_path, val=1)
+    ranks = [batches(evaluation(packed, r, 4, batch_size=4)) for r in range(4)]
     assert [sum(len(batch[0]) for batch in rank) for rank in ranks] == [1, 1, 1, 0]
 
 
@@ -288,14 +294,10 @@ def test_too_many_bad_images_stop_the_run(shards: Path, tmp_path: Path) -> None:
 
 
 def test_a_split_of_bad_images_alone_is_told(faces: Path, tmp_path: Path) -> None:
-    chosen = tmp_path / "images"
-    chosen.mkdir()
-    for face in sorted(faces.iterdir())[:3]:
-        shutil.copy(face, chosen)
-    pack(Morph(images=chosen, out=tmp_path / "out", val=0, test=0))
-    spoil(tmp_path / "out", "train", [0, 1, 2])
+    packed = three_faces(faces, tmp_path, val=0)
+    spoil(packed, "train", [0, 1, 2])
     with pytest.raises(UserError, match="no image of the train split decodes"):
-        batches(training(tmp_path / "out", max_bad=1.0, batch_size=2))
+        batches(training(packed, max_bad=1.0, batch_size=2))
 
 
 def test_evaluation_leaves_a_bad_image_out(shards: Path, tmp_path: Path) -> None:
