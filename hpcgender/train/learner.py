@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import nullcontext
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class Learner:
         set_up_device(config, ranks.device)
         torch.manual_seed(config.seed)
         self.network: Network = create(config, classes)
-        self.loaded = load_pretrained(self.network, config) if fresh and config.pretrained else ""
+        self.loaded = self.load_pretrained() if fresh and config.pretrained else ""
         """What was loaded of the pretrained weights, in words."""
         freeze(self.network, config.freeze)
         if config.sync_bn and ranks.world_size > 1:
@@ -71,6 +72,16 @@ class Learner:
         self.steps = 0
         """Steps that this process has done."""
         self.unchecked: tuple[torch.Tensor, int, Batch] | None = None
+
+    def load_pretrained(self) -> str:
+        """Loads the pretrained weights, and says so: each node's first process, which may have to download them, and
+        then its others."""
+        if self.ranks.local_rank == 0:
+            said = load_pretrained(self.network, self.config)
+        self.ranks.meet(timedelta(minutes=self.config.timeout))
+        if self.ranks.local_rank:
+            said = load_pretrained(self.network, self.config)
+        return said
 
     @property
     def tested(self) -> Network:

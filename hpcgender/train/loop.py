@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from hpcgender.evaluate.measure import measure
 from hpcgender.metrics import GradientNorms, Scores, Tally
 from hpcgender.train.config import MAY_CHANGE, TrainConfig
 from hpcgender.train.learner import Learner, NonFiniteError
+from hpcgender.train.lock import only_training
 from hpcgender.train.log import EpochRecord, RunLog, epoch_line, peak_memory_mb
 from hpcgender.train.progress import EpochProgress
 from hpcgender.train.saver import Saver, latest
@@ -37,8 +38,10 @@ def train(config: TrainConfig) -> int:
     config.check()
     manifest = read_manifest(config.data)
     timeout = timedelta(minutes=config.timeout)
-    with StopSignal(config.stop_after, timeout) as stop, process_group(timeout) as ranks:
+    with ExitStack() as exits, StopSignal(config.stop_after, timeout) as stop, process_group(timeout) as ranks:
         speak_into(config.run_dir / "logs", ranks.rank)
+        if ranks.is_first:
+            exits.enter_context(only_training(config.run_dir))
         run = Run(config, manifest, ranks, stop)
         if run.epoch == config.epochs:
             if ranks.is_first:
