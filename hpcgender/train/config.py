@@ -141,6 +141,7 @@ class TrainConfig(SetupConfig, RunConfig, LearningConfig, ModelConfig, BatchConf
         in_range(self, ("checkpoint_minutes", "stop_after", "skip_nonfinite"), least=0)
         if self.batch_size % self.accumulate:
             raise UserError(f"--batch-size {self.batch_size} cannot be cut into --accumulate {self.accumulate} parts")
+        read_augmentation(self.augment)
         manifest = read_manifest(self.data)
         counts = list(manifest.split("train").counts.values())
         samples = manifest.split("train").samples
