@@ -137,6 +137,8 @@ class Trained:
     image_size: int
     classes: tuple[str, ...]
     epoch: int
+    about: dict[str, Any]
+    """All that the checkpoint holds besides weights: its step, the run's configuration, revision and manifest."""
 
 
 def load_trained(path: Path, device: torch.device, classes: Sequence[str] = CLASSES) -> Trained:
@@ -152,4 +154,14 @@ def load_trained(path: Path, device: torch.device, classes: Sequence[str] = CLAS
     except RuntimeError as error:
         raise UserError(f"{path} does not fit {config['model']}: {one_line(error)[:200]}") from None
     model = model.to(device).to(memory_format=torch.channels_last)
-    return Trained(model.eval(), options, config["model"], config["image_size"], tuple(classes), content["epoch"])
+    about = {name: value for name, value in content.items() if name not in ("model", "learner", "tally", "norms")}
+    return Trained(
+        model.eval(), options, config["model"], config["image_size"], tuple(classes), content["epoch"], about
+    )
+
+
+def digest(path: Path) -> str:
+    """The checksum that stands behind a checkpoint, which tells it from others."""
+    with path.open("rb") as file:
+        file.seek(-_TRAILER_BYTES, os.SEEK_END)
+        return file.read().rpartition(b" ")[2].strip().decode()

@@ -44,7 +44,9 @@ class Ranks:
     def meet(self, timeout: timedelta) -> None:
         """Returns when every rank is here, which may take much longer than they otherwise wait for each other."""
         if self.world_size > 1:
-            dist.destroy_process_group(dist.new_group(backend="gloo", timeout=timeout))
+            group = dist.new_group(backend="gloo", timeout=timeout)
+            dist.barrier(group)  # type: ignore[arg-type]  # the first to leave must not hang up on those that still connect to others
+            dist.destroy_process_group(group)
 
     def share(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""

@@ -22,6 +22,7 @@ from hpcgender.data.order import (
     Order,
     Places,
     Samples,
+    block_positions,
     check_world_size,
     chunk_length,
     rank_positions,
@@ -71,10 +72,20 @@ def training_loader(config: BatchConfig, manifest: Manifest, ranks: Ranks) -> Lo
 
 
 def evaluation_loader(
-    config: ReadConfig, manifest: Manifest, split: str, *, batch_size: int, image_size: int, ranks: Ranks
+    config: ReadConfig,
+    manifest: Manifest,
+    split: str,
+    *,
+    batch_size: int,
+    image_size: int,
+    ranks: Ranks,
+    samples: Samples | None = None,
 ) -> Loader:
-    """Every image of a split once, none of them varied; the last batch may be smaller, and empty on some ranks."""
-    return Loader(config, manifest, split, batch_size, image_size, ranks, None)
+    """Every image of a split once, none of them varied, each rank's part a block of neighbours.
+
+    The last batch may be smaller, and empty on some ranks. With `samples`, ascending, only those are loaded.
+    """
+    return Loader(config, manifest, split, batch_size, image_size, ranks, None, samples)
 
 
 class Loader:
@@ -89,6 +100,7 @@ class Loader:
         image_size: int,
         ranks: Ranks,
         training: BatchConfig | None,
+        only: Samples | None = None,
     ) -> None:
         check_world_size(ranks.world_size, batch_size)
         self.split = manifest.split(split)
@@ -103,7 +115,9 @@ class Loader:
         self.sampled = training is not None and training.sampling != "none"
         self.targets = class_targets(counts, training.sampling, training.class_weights) if training else counts
         """Images of each class in an epoch."""
-        self.samples = sum(self.targets) if self.sampled else len(self.index)
+        self.only = only
+        """The samples to load, if not all, in evaluation."""
+        self.samples = sum(self.targets) if self.sampled else len(self.index if only is None else only)
         self.steps = steps_per_epoch(self.samples, batch_size, self.last_batch)
         if not self.steps:
             raise UserError(
@@ -146,7 +160,8 @@ class Loader:
     def order(self, epoch: int) -> Order:
         """The order of all ranks' samples in an epoch."""
         if self.training is None:
-            return Order(len(self.index), self.chunk, 0, 0, shuffled=False)
+            block = self.batch_size // self.ranks.world_size
+            return Order(len(self.index), block, 0, 0, shuffled=False, lanes=1, drawn=self.only)
         seed = self.training.seed
         drawn = draw_samples(self.gender, self.targets, seed, epoch) if self.sampled else None
         return Order(len(self.index), self.chunk, seed, epoch, drawn=drawn)
@@ -159,15 +174,19 @@ class Loader:
 
     def plan(self, order: Order, first_step: int) -> Iterator[tuple[Samples, Places]]:
         """The positions and places of the rank's part of each global batch from `first_step` on."""
-        rank, world_size = self.ranks.rank, self.ranks.world_size
         for begin in range(first_step, self.steps, BLOCK):
             steps = range(begin, min(begin + BLOCK, self.steps))
-            parts = [rank_positions(k, len(order), self.batch_size, rank, world_size, self.last_batch) for k in steps]
+            parts = [self.positions(k, len(order)) for k in steps]
             places = order.at(np.concatenate(parts))
             cuts = np.cumsum([len(part) for part in parts])
             fields = (np.split(field, cuts) for field in (places.samples, places.pieces, places.last))
             for positions, *of_step in zip(parts, *fields, strict=False):
                 yield positions, Places(*of_step)
+
+    def positions(self, step: int, samples: int) -> Samples:
+        """The positions of the rank's part of a global batch."""
+        where = (step, samples, self.batch_size, self.ranks.rank, self.ranks.world_size)
+        return block_positions(*where) if self.training is None else rank_positions(*where, self.last_batch)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Generator[Batch]:
         """The rank's batches of an epoch from `first_step` on; a batch that would be empty is left out.

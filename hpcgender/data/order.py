@@ -66,13 +66,21 @@ class Order:
     """The order of one epoch. `len` is how many samples it has; it may have a sample more than once, or not at all.
 
     `drawn` are the samples that the epoch has, ascending, each as often as it is to come; None for range(samples).
-    Evaluation has `shuffled` False: the lanes then walk the split from front to back.
+    Evaluation has `shuffled` False and one lane: the split from front to back, where each piece is a chunk.
     """
 
     def __init__(
-        self, samples: int, chunk: int, seed: int, epoch: int, *, shuffled: bool = True, drawn: Samples | None = None
+        self,
+        samples: int,
+        chunk: int,
+        seed: int,
+        epoch: int,
+        *,
+        shuffled: bool = True,
+        lanes: int = LANES,
+        drawn: Samples | None = None,
     ) -> None:
-        self.seed, self.epoch, self.shuffled, self.drawn = seed, epoch, shuffled, drawn
+        self.seed, self.epoch, self.shuffled, self.lanes, self.drawn = seed, epoch, shuffled, lanes, drawn
         edges = np.append(np.arange(0, samples, chunk), samples)
         if drawn is not None:
             edges = np.searchsorted(drawn, edges)
@@ -83,10 +91,10 @@ class Order:
         self.length = int(lengths.sum())
 
         # The first `longer` lanes have one sample more than the others.
-        self.short, self.longer = divmod(self.length, LANES)
-        lanes = self.lane_begin(np.arange(LANES))
+        self.short, self.longer = divmod(self.length, lanes)
+        starts = self.lane_begin(np.arange(lanes))
         # Where pieces begin in the walk, and at the end its length; which of the epoch's samples is the first of each.
-        begin = np.union1d(begins[lengths > 0], lanes[lanes < self.length])
+        begin = np.union1d(begins[lengths > 0], starts[starts < self.length])
         chunk_of = np.searchsorted(begins, begin, side="right") - 1
         self.first = edges[walk[chunk_of]] + begin - begins[chunk_of]
         self.edges = np.append(begin, self.length)
@@ -102,10 +110,10 @@ class Order:
         return drawn if self.drawn is None else self.drawn[drawn].astype(np.int64)
 
     def at(self, positions: Samples) -> Places:
-        """The samples at positions: position p is in lane p % LANES. After the last the order begins again."""
+        """The samples at positions: position p is in lane p % lanes. After the last the order begins again."""
         again = positions >= self.length
         positions = positions % self.length
-        place = self.lane_begin(positions % LANES) + positions // LANES
+        place = self.lane_begin(positions % self.lanes) + positions // self.lanes
         pieces = np.searchsorted(self.edges, place, side="right") - 1
         within = place - self.edges[pieces]
         held, last = np.where(again, -1, pieces), ~again & (place == self.edges[pieces + 1] - 1)
@@ -123,8 +131,8 @@ class Order:
 
     def after(self, positions: Samples) -> Samples:
         """The next positions of the same lanes, and at their ends the first of the next ones."""
-        ahead = positions + LANES
-        return np.where(ahead < self.length, ahead, (positions % LANES + 1) % min(LANES, self.length))
+        ahead = positions + self.lanes
+        return np.where(ahead < self.length, ahead, (positions % self.lanes + 1) % min(self.lanes, self.length))
 
     def spans(self, pieces: npt.NDArray[np.int64]) -> tuple[Samples, Samples]:
         """The numbers in the index of the first and the last sample of pieces; all others of each lie between."""
@@ -144,3 +152,14 @@ def rank_positions(step: int, samples: int, batch_size: int, rank: int, world_si
     """
     end = (step + 1) * batch_size
     return np.arange(step * batch_size + rank, end if last_batch == "pad" else min(end, samples), world_size)
+
+
+def block_positions(step: int, samples: int, batch_size: int, rank: int, world_size: int) -> Samples:
+    """The positions of a rank's part of global batch `step` in evaluation: neighbours, one whole block of them.
+
+    Where parts have a fixed size, blocks are the same for any number of ranks. So an image has the same others beside
+    it in the network, at the same places, and what is said of it is the same to the last bit.
+    """
+    size = batch_size // world_size
+    begin = step * batch_size + rank * size
+    return np.arange(begin, max(begin, min(begin + size, samples)))

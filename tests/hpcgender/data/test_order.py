@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcgender.data.order import LANES, Order, Samples, check_world_size, chunk_length, rank_positions, steps_per_epoch
+from hpcgender.data.order import (
+    LANES,
+    Order,
+    Samples,
+    block_positions,
+    check_world_size,
+    chunk_length,
+    rank_positions,
+    steps_per_epoch,
+)
 from hpcgender.data.sampling import class_targets, draw_samples
 from shard_tools.commands import UserError
 
@@ -30,11 +39,24 @@ def test_an_epoch_has_every_sample_once(samples: int, chunk: int, seed: int, epo
 
 
 @given(sizes, chunks)
-def test_evaluation_has_every_sample_once_each_lane_from_front_to_back(samples: int, chunk: int) -> None:
-    order = whole(Order(samples, chunk, 0, 0, shuffled=False))
-    assert np.array_equal(np.sort(order), np.arange(samples))
-    for lane in (0, 1, LANES - 1):
-        assert np.all(np.diff(order[lane::LANES]) == 1)
+def test_evaluation_has_every_sample_once_from_front_to_back(samples: int, chunk: int) -> None:
+    assert np.array_equal(whole(Order(samples, chunk, 0, 0, shuffled=False, lanes=1)), np.arange(samples))
+
+
+@given(st.integers(1, 6000), worlds.filter(lambda world: world <= 64), st.integers(1, 100))
+def test_evaluation_has_the_same_blocks_for_every_world_size(samples: int, world: int, per_rank: int) -> None:
+    order = Order(samples, per_rank, 0, 0, shuffled=False, lanes=1)
+    blocks = []
+    for step in range(steps_per_epoch(samples, world * per_rank, "keep")):
+        for rank in range(world):
+            places = order.at(block_positions(step, samples, world * per_rank, rank, world))
+            if len(places.samples):
+                blocks.append(places.samples)
+                assert len(np.unique(places.pieces)) == 1
+                assert np.flatnonzero(places.last).tolist() == [len(places.samples) - 1]
+    for number, block in enumerate(blocks):
+        assert np.array_equal(block, np.arange(number * per_rank, min((number + 1) * per_rank, samples)))
+    assert len(blocks) == -(-samples // per_rank)
 
 
 @given(sizes, chunks, seeds)
