@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from hpcgender.checkpoint import Trained, load_trained
-from hpcgender.data.loader import Loader, evaluation_loader
+from hpcgender.data.loader import Batch, Loader, evaluation_loader
 from hpcgender.data.order import Samples
 from hpcgender.distributed import Ranks, process_group, speak_into
 from hpcgender.evaluate.config import SplitConfig
@@ -18,6 +22,7 @@ from shard_tools.commands import UserError
 from shard_tools.manifest import Manifest, read_manifest
 
 Floats = npt.NDArray[np.float32]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,55 @@ def open_inputs(config: SplitConfig) -> Iterator[Inputs]:
         )
         with closing(loader):
             yield Inputs(manifest, ranks, trained, loader)
+
+
+@contextmanager
+def other_split(inputs: Inputs, config: SplitConfig, split: str) -> Iterator[Inputs]:
+    """The same with the images of another split of the data."""
+    loader = evaluation_loader(
+        config,
+        inputs.manifest,
+        split,
+        batch_size=config.batch_size * inputs.ranks.world_size,
+        image_size=inputs.trained.image_size,
+        ranks=inputs.ranks,
+    )
+    with closing(loader):
+        yield replace(inputs, loader=loader)
+
+
+def of_batches(inputs: Inputs, work: Callable[[Batch], Result]) -> Iterator[tuple[Batch, Result]]:
+    """This rank's batches of the split, in turn, and what `work` makes of each, in inference mode.
+
+    How sums within a network are rounded depends on the number of threads that share them. So without a GPU each batch
+    has one thread, and as many batches are worked on at once as PyTorch has threads: results are the same to the last
+    bit however many threads, processes and machines there are. `work` must be safe to use from several threads.
+    """
+    batches = inputs.loader.epoch(0)
+    if inputs.ranks.device.type == "cuda":
+        with torch.inference_mode():
+            for batch in batches:
+                yield batch, work(batch)
+        return
+
+    def alone(batch: Batch) -> Result:
+        with torch.inference_mode():
+            return work(batch)
+
+    threads = torch.get_num_threads()
+    under_way: deque[tuple[Batch, Future[Result]]] = deque()
+    with ThreadPoolExecutor(threads, "network", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            for batch in batches:
+                under_way.append((batch, pool.submit(alone, batch)))
+                if len(under_way) > threads:
+                    first, result = under_way.popleft()
+                    yield first, result.result()
+            for first, result in under_way:
+                yield first, result.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)  # those of the pool have set it for all that come after them
 
 
 def gather_in_order(inputs: Inputs, samples: list[Samples], results: list[Floats]) -> Floats | None:

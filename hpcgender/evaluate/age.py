@@ -1,0 +1,31 @@
+"""How age is told: the mean absolute error, the mean error, and the cumulative score."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hpcgender.evaluate.predictions import Floats, Predictions
+from hpcgender.evaluate.resample import clusters_of, drawn_score, parts, resampled_sums
+from hpcgender.evaluate.results import Age
+
+YEARS = 20
+"""The cumulative score goes up to so many."""
+
+
+def age_errors(predictions: Predictions) -> Floats:
+    """Prediction minus age, years, of images whose age is known and told."""
+    return predictions.age_prediction.astype(np.float64) - predictions.age
+
+
+def age_scores(predictions: Predictions) -> Age:
+    """The scores of images whose age is known and told, of which there must be one."""
+    errors = age_errors(predictions)
+    features = np.column_stack([np.ones_like(errors), np.abs(errors), errors])
+    count, absolute, signed = resampled_sums(features, clusters_of(predictions.subject)).T
+    within = np.abs(errors)[:, None] <= np.arange(YEARS + 1)
+    return Age(
+        images=len(errors),
+        mae=drawn_score(float(np.abs(errors).mean()), parts(absolute, count)),
+        mean_error=drawn_score(float(errors.mean()), parts(signed, count)),
+        cumulative=tuple(within.mean(0).tolist()),
+    )

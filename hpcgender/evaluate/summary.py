@@ -1,0 +1,87 @@
+"""What is printed of an evaluation: a few lines of the most important numbers."""
+
+from __future__ import annotations
+
+import math
+
+from hpcgender.evaluate.results import Age, Evaluation, Gender, GroupTable, Score
+
+
+def summary(evaluation: Evaluation) -> list[str]:
+    """The lines."""
+    data = evaluation.data
+    subjects = f" of {data.subjects} subjects" if data.subjects else ""
+    images = f"{data.images - data.left_out} images{subjects}"
+    lines = [f"{data.split} of {data.path}: {images}, {evaluation.run.images_per_s:.0f} img/s"]
+    if evaluation.gender:
+        lines += gender_lines(evaluation.gender)
+    if evaluation.age:
+        lines += age_lines(evaluation.age)
+    for table in evaluation.tables:
+        lines += table_lines(table)
+    return lines
+
+
+def gender_lines(gender: Gender) -> list[str]:
+    """What is said of gender."""
+    recalls = ", ".join(f"{scores.name} {percent(scores.recall)}" for scores in gender.classes if scores.images)
+    lines = [f"accuracy {percent(gender.accuracy)} ({recalls}), balanced {percent(gender.balanced_accuracy)}"]
+    if gender.equal_error:
+        equal = gender.equal_error
+        lines.append(
+            f"ROC AUC {number(gender.roc_auc, 4)}, d-prime {number(gender.d_prime, 2)}, "
+            f"equal error {equal.rate:.2%} where male begins at probability {equal.probability:.3f}"
+        )
+    line = f"calibration error {gender.calibration.ece:.4f}, log loss {gender.calibration.log_loss:.4f}"
+    if gender.temperature:
+        after = gender.temperature.calibration
+        line += f"; with temperature {gender.temperature.value:.3f} {after.ece:.4f}, {after.log_loss:.4f}"
+    return [*lines, line]
+
+
+def age_lines(age: Age) -> list[str]:
+    """What is said of age."""
+    return [
+        f"age MAE {number(age.mae, 2)} years, mean error {age.mean_error.value:+.2f}, "
+        f"{age.cumulative[5]:.1%} within 5 years of {age.images} images"
+    ]
+
+
+def table_lines(table: GroupTable) -> list[str]:
+    """A table: a line for each group, and the largest gap."""
+    form = percent if table.measure == "accuracy" else years
+    width = max(len(group.value) for group in table.groups)
+    lines = [f"{'accuracy' if table.measure == 'accuracy' else 'age MAE'} by {table.column}:"]
+    for group in table.groups:
+        small = "  (small)" if group.small else ""
+        lines.append(f"  {group.value:<{width}} {group.images:>7} images  {form(group.score)}{small}")
+    if table.unknown:
+        lines.append(f"  {'unknown':<{width}} {table.unknown:>7} images")
+    if table.gap:
+        gap = table.gap
+        how = "excludes zero" if gap.excludes_zero else "includes zero"
+        size = f"{points(gap.score)} points" if table.measure == "accuracy" else f"{number(gap.score, 2)} years"
+        lines.append(f"  largest gap: from {gap.best} to {gap.worst} {size}, which {how}")
+    return lines
+
+
+def percent(score: Score) -> str:
+    """A part of 1 with its interval."""
+    interval = "" if math.isnan(score.low) else f" [{100 * score.low:.2f}, {100 * score.high:.2f}]"
+    return f"{score.value:.2%}{interval}"
+
+
+def points(score: Score) -> str:
+    """A difference of parts of 1 with its interval, in hundredths."""
+    return f"{100 * score.value:.2f} [{100 * score.low:.2f}, {100 * score.high:.2f}]"
+
+
+def years(score: Score) -> str:
+    """A number of years with its interval."""
+    return number(score, 2)
+
+
+def number(score: Score, digits: int) -> str:
+    """A number with its interval."""
+    interval = "" if math.isnan(score.low) else f" [{score.low:.{digits}f}, {score.high:.{digits}f}]"
+    return f"{score.value:.{digits}f}{interval}"

@@ -1,0 +1,68 @@
+"""What tests of evaluation are about: untrained models in checkpoints, and predictions that a model might make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hpcgender.checkpoint import save_checkpoint
+from hpcgender.evaluate.predictions import Predictions
+from hpcgender.models.config import ModelConfig
+from hpcgender.models.registry import create
+from hpcgender.train.config import TrainConfig
+
+
+def save_model(
+    path: Path, seed: int = 0, tasks: tuple[str, ...] = ("gender", "age"), model: str = "se_resnet18"
+) -> Path:
+    """A checkpoint of a network that learned nothing, and is wrong about half of the time."""
+    torch.manual_seed(seed)
+    options: dict[str, Any] = {"model": "se_resnet18", "tasks": tasks, "output_stride": 16, "zero_init": False}
+    content = {
+        "model": create(ModelConfig(**options), 2).state_dict(),
+        "classes": ["female", "male"],
+        "epoch": 3,
+        "step": 42,
+        "config": TrainConfig(**options, image_size=32).plain(),
+        "manifest": "of the data",
+        "revision": "of the code",
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(path, content)
+    return path
+
+
+def predictions(images: int, subjects: int = 0, seed: int = 0, spread: float = 1.0) -> Predictions:
+    """What a model with some idea says: log-odds that often tie, some labels and ages unknown, some images broken.
+
+    Images of one subject are told alike. `subjects` 0: none is known.
+    """
+    draw = np.random.default_rng(seed)
+    label = draw.integers(0, 2, images)
+    who = draw.integers(0, max(subjects, 1), images)
+    logit = (2 * label - 1) + spread * draw.normal(size=images)
+    if subjects:
+        label = (who % 2).astype(np.int64)
+        logit = (2 * label - 1) + draw.normal(size=subjects)[who] + 0.5 * draw.normal(size=images)
+    age = draw.integers(1, 90, images).astype(np.float64)
+    years = age + 6 * draw.normal(size=images)
+    broken = draw.random(images) < 0.02
+    return Predictions(
+        key=np.array([f"{number:07d}" for number in range(images)], dtype=object),
+        shard=np.full(images, "test/test-000000.tar", dtype=object),
+        subject=np.array([f"subject {w}" if subjects else "" for w in who], dtype=object),
+        group=np.array(["", "Asian", "Black", "White"], dtype=object)[draw.integers(0, 4, images)],
+        age=np.where(draw.random(images) < 0.1, np.nan, age),
+        label=np.where(draw.random(images) < 0.1, -1, label),
+        logit=np.where(broken, np.nan, (logit * 8).round() / 8).astype(np.float32),
+        age_prediction=np.where(broken, np.nan, years).astype(np.float32),
+    )
+
+
+def told(images: int, subjects: int = 0, seed: int = 0) -> Predictions:
+    """Those of them whose gender is known and told."""
+    said = predictions(images, subjects, seed)
+    return said.rows(said.gender_known)

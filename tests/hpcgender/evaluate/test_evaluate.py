@@ -1,0 +1,324 @@
+"""The command on drawn faces: the same bytes from any number of processes, and what it does with all kinds of data."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hpcgender.checkpoint import load_trained, read_checkpoint, save_checkpoint
+from hpcgender.data.config import ReadConfig
+from hpcgender.data.loader import evaluation_loader
+from hpcgender.distributed import Ranks
+from hpcgender.evaluate.config import EvaluateConfig
+from hpcgender.evaluate.predictions import read_predictions
+from hpcgender.evaluate.results import Evaluation, read_evaluation
+from hpcgender.evaluate.run import evaluate
+from shard_tools.commands import UserError
+from shard_tools.manifest import read_manifest
+from tests.conftest import Run
+from tests.hpcgender.evaluate.examples import save_model
+
+FILES = ("predictions.csv", "predictions.parquet", "errors.csv", "errors.png")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("run") / "checkpoints" / "best.pt")
+
+
+def evaluated(shards: Path, checkpoint: Path, out: Path, **options: Any) -> Evaluation:
+    """Evaluates in this process."""
+    config = EvaluateConfig(data=shards, checkpoint=checkpoint, out=out, **options)
+    config.check()
+    evaluate(config)
+    return read_evaluation(out)
+
+
+def changed(path: Path, **weights: torch.Tensor) -> Path:
+    """A checkpoint with other weights, such as fc_bias for those of fc.bias."""
+    content = read_checkpoint(path)
+    for name, value in weights.items():
+        content["model"][name.replace("_", ".")] = value
+    save_checkpoint(path, {name: value for name, value in content.items() if name != "format"})
+    return path
+
+
+@pytest.fixture(scope="module")
+def skilled(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
+    """A checkpoint whose gender head looks along the line between women and men of train, so that it is often right."""
+    path = save_model(tmp_path_factory.mktemp("skilled") / "checkpoints" / "best.pt")
+    cpu = torch.device("cpu")
+    trained, manifest = load_trained(path, cpu), read_manifest(shards)
+    loader = evaluation_loader(
+        ReadConfig(data=shards), manifest, "train", batch_size=300, image_size=32, ranks=Ranks(0, 1, cpu)
+    )
+    with closing(loader), torch.inference_mode():
+        (batch,) = loader.epoch(0)
+        means = trained.model.features(batch.images).mean((2, 3))
+    direction = (means * (batch.gender * 2 - 1).float()[:, None]).mean(0)
+    scores = means @ direction
+    weight, bias = direction / scores.std(), -scores.median() / scores.std()
+    nothing = torch.zeros(())
+    return changed(path, fc_weight=torch.stack([weight * 0, weight]), fc_bias=torch.stack([nothing, bias]))
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def damaged(shards: Path, out: Path, split: str, sample: int) -> str:
+    """Copies a data set as if one image had been packed broken; returns its key."""
+    shutil.copytree(shards, out)
+    manifest = read_manifest(out)
+    row = manifest.index(split)[sample]
+    tar = manifest.shard_paths(split)[row["shard"]]
+    before = hashlib.sha256(tar.read_bytes()).hexdigest()
+    with tar.open("r+b") as file:
+        file.seek(int(row["offset"]))
+        file.write(b"garbage" * 20)
+    text = (out / "manifest.json").read_text()
+    (out / "manifest.json").write_text(text.replace(before, hashlib.sha256(tar.read_bytes()).hexdigest()))
+    return str(row["key"].decode())
+
+
+def test_any_number_of_processes_and_threads_gives_the_same_bytes(
+    run: Run, shards: Path, skilled: Path, tmp_path: Path
+) -> None:
+    broken = damaged(shards, tmp_path / "data", "val", 7)
+    count = read_manifest(shards).split("val").samples
+    data = ("--data", tmp_path / "data", "--split", "val", "--batch-size", 8, "--max-bad", 0.2)
+    options = ("--checkpoint", skilled, *data, "--flip", "--errors", "--temperature-from", "test")
+    numbers = []
+    for nodes, threads in ((1, 2), (2, 1), (3, 1)):
+        out = tmp_path / str(nodes)
+        launch = ("hpcgender.launch", "--nodes", nodes, "--", "evaluate")
+        done = run(*launch, *options, "--out", out, OMP_NUM_THREADS=str(threads))
+        assert done.returncode == 0, done.stderr
+        assert f"1 of {count} images do not decode" in done.stdout
+        for name in FILES:
+            assert (out / name).read_bytes() == (tmp_path / "1" / name).read_bytes(), name
+        numbers.append(json.loads((out / "evaluation.json").read_text(), parse_constant=pytest.fail))
+        assert numbers[-1].pop("run")["world_size"] == nodes
+    assert numbers[1] == numbers[0] == numbers[2]
+    assert numbers[0]["gender"]["temperature"]["fitted_on"] == "test"
+    assert [row["key"] for row in rows_of(tmp_path / "1" / "predictions.csv") if not row["logit"]] == [broken]
+    assert (numbers[0]["data"]["images"], numbers[0]["data"]["left_out"]) == (count, 1)
+
+
+def test_each_image_has_the_row_of_what_the_model_says_of_it(shards: Path, checkpoint: Path, tmp_path: Path) -> None:
+    plain, flipped = (evaluated(shards, checkpoint, tmp_path / str(flip), flip=flip) for flip in (False, True))
+    assert (plain.options.flip, flipped.options.flip) == (False, True)
+    manifest = read_manifest(shards)
+    index = manifest.index("test")
+    cpu = torch.device("cpu")
+    trained = load_trained(checkpoint, cpu)
+    loader = evaluation_loader(
+        ReadConfig(data=shards), manifest, "test", batch_size=4, image_size=32, ranks=Ranks(0, 1, cpu)
+    )
+    expected: dict[str, tuple[list[float], list[float]]] = {}
+    with closing(loader), torch.inference_mode():
+        for batch in loader.epoch(0):
+            there, mirrored = (trained.model(images) for images in (batch.images, batch.images.flip(3)))
+            for place, sample in enumerate(batch.samples.tolist()):
+                key = index[sample]["key"].decode()
+                both = [
+                    torch.stack([said.gender[place, 1] - said.gender[place, 0], said.age[place]])
+                    for said in (there, mirrored)
+                ]
+                expected[key] = (both[0].tolist(), ((both[0] + both[1]) / 2).tolist())
+    for place, name in enumerate(("False", "True")):
+        said = read_predictions(tmp_path / name)
+        assert said.key.tolist() == sorted(expected)
+        values = np.column_stack([said.logit, said.age_prediction])
+        np.testing.assert_allclose(values, [expected[key][place] for key in said.key], rtol=1e-4, atol=1e-5)
+    rows = rows_of(tmp_path / "False" / "predictions.csv")
+    by_key = {row["key"].decode(): row for row in index}
+    for row, probability in zip(rows, read_predictions(tmp_path / "False").probability, strict=True):
+        labels = by_key[row["key"]]
+        assert row["label"] == ("female", "male")[labels["gender"]]
+        assert (float(row["age"]), row["subject"]) == (labels["age"], labels["subject"].decode())
+        assert row["shard"] == manifest.split("test").shards[labels["shard"]].file
+        assert row["prediction"] == ("male" if float(row["logit"]) > 0 else "female")
+        assert float(row["probability"]) == pytest.approx(1 / (1 + np.exp(-float(row["logit"]))), rel=1e-6)
+        assert float(row["probability"]) == pytest.approx(probability, rel=1e-6)
+
+
+def test_the_mistakes_are_listed_with_the_surest_first(shards: Path, checkpoint: Path, tmp_path: Path) -> None:
+    result = evaluated(shards, checkpoint, tmp_path, errors=True)
+    rows = rows_of(tmp_path / "predictions.csv")
+    wrong = [row for row in rows if row["label"] != row["prediction"]]
+    listed = rows_of(tmp_path / "errors.csv")
+    assert sorted(row["key"] for row in listed) == [row["key"] for row in wrong]
+    sure = [abs(float(row["logit"])) for row in listed]
+    assert sure == sorted(sure, reverse=True)
+    assert result.gender
+    assert result.gender.accuracy.value == pytest.approx(1 - len(wrong) / len(rows))
+    with Image.open(tmp_path / "errors.png") as sheet:
+        assert min(sheet.size) > 300
+
+
+@pytest.mark.parametrize("task", ["gender", "age"])
+def test_a_model_of_one_task_is_measured_by_it(
+    shards: Path, tmp_path: Path, task: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_model(tmp_path / "best.pt", tasks=(task,))
+    result = evaluated(shards, model, tmp_path / "out")
+    assert (result.gender is None, result.age is None) == (task == "age", task == "gender")
+    assert {table.measure for table in result.tables} == {"accuracy" if task == "gender" else "age_mae"}
+    assert result.data.left_out == 0
+    said = capsys.readouterr().out
+    assert ("accuracy" in said, "age MAE" in said) == (task == "gender", task == "age")
+    if task == "age":
+        for options in ({"errors": True}, {"temperature_from": "val"}):
+            with pytest.raises(UserError, match=r"is about gender, and .* tells age alone"):
+                evaluated(shards, model, tmp_path / "out", **options)
+
+
+@pytest.fixture(scope="module")
+def partly_labelled(tmp_path_factory: pytest.TempPathFactory, faces: Path, run: Run) -> Path:
+    """Drawn faces of which some have no gender, some no age, in test; men alone in train; no label at all in val."""
+    root = tmp_path_factory.mktemp("partly")
+    table = root / "labels.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("file", "sex", "years", "who", "race", "part"))
+        for number, path in enumerate(sorted(faces.glob("*.JPG"))[:90]):
+            part = ("train", "val", "test")[number // 30]
+            sex = {"train": "male", "val": "", "test": ("male", "female", "")[number % 3]}[part]
+            years = "" if part == "val" or number % 5 == 0 else 20 + number % 30
+            writer.writerow((path.name, sex, years, f"s{number // 2}", ("", "one", "two")[number % 3], part))
+    columns = ("--image", "file", "--gender", "sex", "--age", "years", "--subject", "who", "--group", "race")
+    packed = run(
+        *("shard_tools", "pack", "table", "--table", table, "--images", faces, "--out", root / "packed"),
+        *(*columns, "--split", "part", "--no-near-duplicates"),
+    )
+    assert packed.returncode == 0, packed.stderr
+    return root / "packed"
+
+
+def test_unknown_labels_count_for_nothing_and_are_counted(
+    partly_labelled: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    result = evaluated(partly_labelled, checkpoint, tmp_path)
+    assert result.gender
+    assert result.age
+    assert result.data.labelled == {"female": 10, "male": 10}
+    assert (result.data.images, result.data.aged, result.data.subjects) == (30, 24, 15)
+    assert (result.gender.images, result.age.images) == (20, 24)
+    rows = [row for row in rows_of(tmp_path / "predictions.csv") if row["label"]]
+    assert result.gender.accuracy.value == np.mean([row["label"] == row["prediction"] for row in rows])
+    table = result.table("group")
+    assert table
+    assert (sum(group.images for group in table.groups) + table.unknown, table.unknown) == (20, 10)
+    assert all(group.small for group in table.groups)
+    assert table.gap is None
+
+
+def test_a_split_of_one_class_and_one_without_labels(partly_labelled: Path, checkpoint: Path, tmp_path: Path) -> None:
+    men = evaluated(partly_labelled, checkpoint, tmp_path, split="train").gender
+    assert men
+    assert (men.roc, men.equal_error, men.classes[0].images) == ((), None, 0)
+    assert np.isnan([men.roc_auc.value, men.d_prime.value, men.classes[0].recall.value, men.classes[0].f1.value]).all()
+    assert men.balanced_accuracy.value == men.accuracy.value == men.classes[1].recall.value
+    nothing = evaluated(partly_labelled, checkpoint, tmp_path, split="val")
+    assert (nothing.gender, nothing.age, nothing.tables) == (None, None, ())
+    assert len(rows_of(tmp_path / "predictions.csv")) == 30
+
+
+def test_scores_by_the_columns_of_a_table(
+    shards: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = sorted(key.decode() for key in read_manifest(shards).index("test")["key"])
+    lines = [f"{key},{'yes' if number % 2 else 'no'},{number % 3}" for number, key in enumerate(keys[:-2])]
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["key,glasses,light", *lines, "nobody,no,2"]) + "\n")
+    result = evaluated(shards, checkpoint, tmp_path / "out", table=table, by=("glasses",))
+    assert f"2 of {len(keys)} images are not in {table}" in capsys.readouterr().out
+    rows = rows_of(tmp_path / "out" / "predictions.csv")
+    assert [row["glasses"] for row in rows] == [*(line.split(",")[1] for line in lines), "", ""]
+    assert result.table("light") is None
+    found = result.table("glasses")
+    assert found
+    assert ([group.value for group in found.groups], found.unknown) == (["no", "yes"], 2)
+    for group in found.groups:
+        of_group = [row["label"] == row["prediction"] for row in rows if row["glasses"] == group.value]
+        assert group.images == len(of_group)
+        assert group.score.value == np.mean(of_group)
+    assert read_predictions(tmp_path / "out").more["glasses"].tolist() == [row["glasses"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "says"),
+    [
+        (None, {}, "no table .*table.csv"),
+        ("file,a\nx,1\n", {}, "has no column key, only file, a: name so the one with the images' keys"),
+        ("key\nx\n", {}, "has no column besides key"),
+        ("key,glasses\nx,1\n", {"by": ("glases",)}, "unknown column of .*'glases': did you mean glasses"),
+        ("key,group\nx,1\n", {}, "column group of .* has the name of one that evaluations have: rename it"),
+        ("key,a\nx,1\n", {}, "has none of the images: its first key is 'x', one of theirs is "),
+        ("key,a\n{0},1\n{0},2\n", {}, "line 3 of .* says of {0} what an earlier line does not"),
+        ("key,a\n{0},1,2\n", {}, "line 2 of table.csv has 3 fields, not 2: mend it"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_told(
+    shards: Path, checkpoint: Path, tmp_path: Path, content: str | None, options: dict[str, Any], says: str
+) -> None:
+    key = read_manifest(shards).index("test")["key"][0].decode()
+    table = tmp_path / "table.csv"
+    if content:
+        table.write_text(content.format(key))
+    with pytest.raises(UserError, match=says.format(key)):
+        evaluated(shards, checkpoint, tmp_path / "out", table=table, **options)
+    assert not (tmp_path / "out" / "evaluation.json").exists()
+
+
+def test_a_column_of_names_is_no_groups(shards: Path, checkpoint: Path, tmp_path: Path) -> None:
+    index = read_manifest(shards).index("train")
+    table = tmp_path / "table.csv"
+    table.write_text("key,name\n" + "".join(f"{key.decode()},{key.decode()}\n" for key in index["key"]))
+    with pytest.raises(UserError, match=f"column name of .* has {len(index)} different values, too many for groups"):
+        evaluated(shards, checkpoint, tmp_path / "out", split="train", table=table)
+
+
+def test_a_temperature_is_fitted_on_a_split_or_on_its_evaluation(
+    shards: Path, checkpoint: Path, skilled: Path, tmp_path: Path
+) -> None:
+    model = skilled
+    evaluated(shards, model, tmp_path / "val", split="val")
+    first = evaluated(shards, model, tmp_path / "a", temperature_from="val").gender
+    second = evaluated(shards, model, tmp_path / "b", temperature_from=str(tmp_path / "val")).gender
+    assert first
+    assert second
+    assert first.temperature
+    assert second.temperature
+    assert first.temperature.value == second.temperature.value
+    assert first.temperature.calibration == second.temperature.calibration
+    assert first.temperature.fitted_on == "val"
+    assert first.temperature.images == read_manifest(shards).split("val").samples
+    for options, says in (
+        ({"temperature_from": "test"}, "test is the split to evaluate, which would flatter"),
+        ({"temperature_from": "nowhere"}, r"nowhere is neither a split of .* \(train, val, test\) nor an evaluation's"),
+        ({"temperature_from": str(tmp_path / "a")}, "has the images to evaluate, which would flatter"),
+        ({"temperature_from": str(tmp_path / "val"), "flip": True}, "was evaluated without --flip"),
+    ):
+        with pytest.raises(UserError, match=says):
+            evaluated(shards, model, tmp_path / "c", **options)
+    with pytest.raises(UserError, match=r"evaluated another checkpoint, .*best\.pt: a temperature holds for its own"):
+        evaluated(shards, checkpoint, tmp_path / "c", temperature_from=str(tmp_path / "val"))
+
+
+def test_a_model_that_diverged_is_told(shards: Path, tmp_path: Path) -> None:
+    path = changed(save_model(tmp_path / "best.pt"), fc_bias=torch.full((2,), torch.nan))
+    with pytest.raises(UserError, match="the model says nan of some images"):
+        evaluated(shards, path, tmp_path / "out")

@@ -1,0 +1,243 @@
+"""The numbers, against scikit-learn and SciPy; and how they are written down."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+from scipy.special import expit
+from sklearn import metrics as reference  # type: ignore[import-untyped]
+from sklearn.calibration import calibration_curve  # type: ignore[import-untyped]
+
+from hpcgender.evaluate import results
+from hpcgender.evaluate.age import age_scores
+from hpcgender.evaluate.calibration import calibration, fit_temperature
+from hpcgender.evaluate.errors import mistakes
+from hpcgender.evaluate.gender import gender_scores
+from hpcgender.evaluate.groups import columns_of
+from hpcgender.evaluate.predictions import Predictions, read_predictions, write_predictions
+from hpcgender.evaluate.results import Evaluation, read_evaluation
+from shard_tools.commands import UserError
+from tests.hpcgender.evaluate.examples import predictions, told
+
+
+@pytest.mark.parametrize("subjects", [0, 40])
+def test_scores_of_gender_are_scikit_learns(subjects: int) -> None:
+    said = told(900, subjects)
+    scores = gender_scores(said, None)
+    label, prediction, logit = said.label, said.prediction, said.logit
+    assert scores.images == len(said)
+    assert scores.accuracy.value == pytest.approx(reference.accuracy_score(label, prediction))
+    assert scores.balanced_accuracy.value == pytest.approx(reference.balanced_accuracy_score(label, prediction))
+    assert scores.roc_auc.value == pytest.approx(reference.roc_auc_score(label, logit), abs=1e-12)
+    assert [list(row) for row in scores.confusion] == reference.confusion_matrix(label, prediction).tolist()
+    columns = zip(*reference.precision_recall_fscore_support(label, prediction), strict=True)
+    for of_class, (precision, recall, f1, images) in zip(scores.classes, columns, strict=True):
+        found = [of_class.precision.value, of_class.recall.value, of_class.f1.value, of_class.images]
+        assert found == pytest.approx([precision, recall, f1, images])
+    assert scores.calibration.log_loss == pytest.approx(reference.log_loss(label, said.probability))
+    men, women = logit[label == 1].astype(float), logit[label == 0].astype(float)
+    distance = (men.mean() - women.mean()) / math.sqrt((men.var() + women.var()) / 2)
+    assert scores.d_prime.value == pytest.approx(distance)
+    for score in (scores.accuracy, scores.balanced_accuracy, scores.roc_auc, scores.d_prime, scores.classes[0].f1):
+        assert score.low < score.value < score.high
+    assert scores.accuracy.method == ("bootstrap" if subjects else "wilson")
+
+
+def test_the_roc_curve_is_scikit_learns() -> None:
+    said = told(900)
+    points = gender_scores(said, None).roc
+    false, true, thresholds = reference.roc_curve(said.label, said.logit, drop_intermediate=False)
+    places = np.searchsorted(-thresholds, [-point.threshold for point in points[1:]])
+    assert [point.threshold for point in points[1:]] == thresholds[places].tolist()
+    assert [point.false_positive for point in points] == pytest.approx([0, *false[places]])
+    assert [point.true_positive for point in points] == pytest.approx([0, *true[places]])
+    assert math.isnan(points[0].threshold)
+    curve = ([point.false_positive for point in points], [point.true_positive for point in points])
+    assert reference.auc(*curve) == pytest.approx(reference.roc_auc_score(said.label, said.logit), abs=1e-12)
+
+
+def test_a_long_roc_curve_is_thinned() -> None:
+    draw = np.random.default_rng(1)
+    label = draw.integers(0, 2, 20_000)
+    logit = (label + draw.normal(size=len(label))).astype(np.float32)
+    nothing = np.full(len(label), "", dtype=object)
+    years = np.full(len(label), np.nan)
+    said = Predictions(
+        key=nothing,
+        shard=nothing,
+        subject=nothing,
+        group=nothing,
+        age=years,
+        label=label,
+        logit=logit,
+        age_prediction=years.astype(np.float32),
+    )
+    scores = gender_scores(said, None)
+    assert len(scores.roc) == 500
+    ends = [(scores.roc[place].false_positive, scores.roc[place].true_positive) for place in (0, -1)]
+    assert ends == [(0, 0), (1, 1)]
+    points = ([point.false_positive for point in scores.roc], [point.true_positive for point in scores.roc])
+    assert reference.auc(*points) == pytest.approx(scores.roc_auc.value, abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_equal_error_is_where_both_errors_are_nearest(seed: int) -> None:
+    said = told(400, seed=seed)
+    equal = gender_scores(said, None).equal_error
+    assert equal
+    label, logit = said.label, said.logit
+    edges = np.unique(logit).astype(float)
+    rates = []
+    for threshold in [edges[0] - 1, *((edges[1:] + edges[:-1]) / 2), edges[-1] + 1]:
+        male = logit > threshold
+        rates.append((np.mean(male[label == 0]), np.mean(~male[label == 1])))
+    nearest = min(abs(false - miss) for false, miss in rates)
+    male = logit > equal.threshold
+    false, miss = np.mean(male[label == 0]), np.mean(~male[label == 1])
+    assert abs(false - miss) == pytest.approx(nearest)
+    assert equal.rate == pytest.approx((false + miss) / 2)
+    assert equal.accuracy == np.mean(male == (label == 1))
+    assert equal.probability == pytest.approx(expit(equal.threshold))
+
+
+@pytest.mark.parametrize("logits", [[0.5] * 4, [1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]])
+def test_scores_that_say_all_or_nothing(logits: list[float]) -> None:
+    label = np.array([0, 0, 1, 1])
+    said = replace(told(100).rows(np.arange(4)), label=label, logit=np.array(logits, dtype=np.float32))
+    scores = gender_scores(said, None)
+    assert scores.roc_auc.value == reference.roc_auc_score(label, logits)
+    assert scores.equal_error
+    assert scores.equal_error.rate == {0.5: 0.5, 1.0: 0.0, 4.0: 1.0}[logits[0]]
+    assert math.isnan(scores.d_prime.value) == (logits[0] == 0.5)
+
+
+def test_the_reliability_curve_is_scikit_learns() -> None:
+    said = told(900)
+    found = calibration(said.logit, said.label == 1)
+    male, probability = calibration_curve(said.label, said.probability, n_bins=15)
+    bins = [part for part in found.bins if part.images]
+    assert [part.male for part in bins] == pytest.approx(male.tolist())
+    assert [part.probability for part in bins] == pytest.approx(probability.tolist())
+    assert sum(part.images for part in bins) == len(said)
+    weights = [part.images / len(said) for part in bins]
+    assert found.ece == pytest.approx(np.dot(weights, np.abs(male - probability)))
+
+
+@pytest.mark.parametrize("scale", [0.05, 1.0, 30.0])
+def test_a_temperature_is_what_scipy_finds(scale: float) -> None:
+    said = told(900)
+    logit, male = scale * said.logit, said.label == 1
+
+    def loss(logarithm: float) -> float:
+        return float(reference.log_loss(said.label, expit(logit / np.exp(logarithm))))
+
+    found = fit_temperature(logit, male)
+    best = minimize_scalar(loss, bounds=(-6, 6), method="bounded", options={"xatol": 1e-9})
+    assert found
+    assert found == pytest.approx(np.exp(best.x), rel=1e-4)
+    assert loss(np.log(found)) <= best.fun + 1e-12
+    assert calibration(logit / found, male).log_loss <= calibration(logit, male).log_loss
+
+
+def test_no_temperature_is_best_where_all_or_none_are_right() -> None:
+    said = told(300)
+    right = np.abs(said.logit) + 1
+    sign = np.where(said.label == 1, 1, -1)
+    assert fit_temperature(right * sign, said.label == 1) is None
+    assert fit_temperature(-right * sign, said.label == 1) is None
+    assert fit_temperature(right[:0], said.label[:0] == 1) is None
+
+
+def test_scores_of_age() -> None:
+    said = predictions(500)
+    said = said.rows(said.age_known)
+    scores = age_scores(said)
+    errors = np.abs(said.age_prediction - said.age)
+    assert scores.images == len(said)
+    assert scores.mae.value == pytest.approx(reference.mean_absolute_error(said.age, said.age_prediction))
+    assert scores.mean_error.value == pytest.approx(np.mean(said.age_prediction - said.age))
+    assert scores.cumulative == tuple(np.mean(errors <= year) for year in range(21))
+    assert scores.mae.low < scores.mae.value < scores.mae.high
+
+
+def test_columns_that_tables_are_made_by() -> None:
+    said = replace(told(5), age=np.array([4.0, 19.5, 20, 101, np.nan]), label=np.array([0, 1, 1, 0, 1]))
+    said = replace(said, group=np.array(["a", "", "b", "a", "b"], dtype=object))
+    texts = {
+        name: [("unknown", *column.values)[code + 1] for code in column.codes]
+        for name, column in columns_of(said).items()
+    }
+    assert texts == {
+        "gender": ["female", "male", "male", "female", "male"],
+        "group": ["a", "unknown", "b", "a", "b"],
+        "age decade": ["0-9", "10-19", "20-29", "100-109", "unknown"],
+        "gender x group": ["female x a", "unknown", "male x b", "female x a", "male x b"],
+    }
+    assert columns_of(said)["age decade"].values == ("0-9", "10-19", "20-29", "100-109")
+
+
+def test_predictions_are_written_and_read_whole(tmp_path: Path) -> None:
+    said = predictions(60, subjects=7)
+    said = replace(said, more={"glasses": np.array(["yes", "", "nö"] * 20, dtype=object)})
+    write_predictions(tmp_path, said)
+    again = read_predictions(tmp_path)
+    for name in ("key", "shard", "subject", "group", "age", "label", "logit", "age_prediction"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(said, name), strict=True)
+    assert again.more["glasses"].tolist() == said.more["glasses"].tolist()
+    assert len(mistakes(again)) == np.sum((again.label >= 0) & again.decoded & (again.label != (again.logit > 0)))
+
+
+def test_damaged_results_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no evaluation.json in .*: name an evaluation such as"):
+        read_evaluation(tmp_path)
+    for content, says in (
+        ("{", "is damaged"),
+        ("[]", f"is not of format {results.FORMAT}: evaluate again"),
+        (json.dumps({"format": results.FORMAT}), "is damaged .*: evaluate again"),
+    ):
+        (tmp_path / results.FILE).write_text(content)
+        with pytest.raises(UserError, match=says):
+            read_evaluation(tmp_path)
+    with pytest.raises(UserError, match=r"no predictions.parquet in .*: evaluate again"):
+        read_predictions(tmp_path)
+    (tmp_path / "predictions.parquet").write_bytes(b"PAR1 nonsense")
+    with pytest.raises(UserError, match=r"predictions.parquet is damaged \(.*\): evaluate again"):
+        read_predictions(tmp_path)
+
+
+def test_numbers_are_written_and_read_whole(tmp_path: Path) -> None:
+    said = told(300, subjects=20)
+    scores = gender_scores(said, None)
+    found = scores.calibration
+    temperature = results.Temperature(value=1.5, fitted_on="val", images=9, calibration=found)
+    score = results.Score(value=0.25, low=math.nan, high=math.nan, method="wilson")
+    group = results.Group(value="a", images=3, subjects=0, score=score, small=True)
+    gap = results.Gap(best="a", worst="b", score=score, excludes_zero=False)
+    table = results.GroupTable(column="group", measure="accuracy", groups=(group,), unknown=2, gap=gap)
+    evaluation = Evaluation(
+        checkpoint=results.Checkpoint(
+            path="/a", digest="b", model="c", image_size=64, tasks=("gender",), epoch=1, step=2, revision="",
+            manifest="", options={"lr": 0.1, "tasks": ["gender"]},
+        ),
+        data=results.Data(
+            path="/d", source="morph", manifest="e", split="test", images=3, left_out=1, classes=("female", "male"),
+            labelled={"female": 1, "male": 1}, aged=0, subjects=0,
+        ),
+        options=results.Options(batch_size=64, backend="dali", flip=False),
+        gender=replace(scores, temperature=temperature),
+        age=None,
+        tables=(table,),
+        run=results.Run(
+            began="now", seconds=1.0, images_per_s=3.0, world_size=1, device="cpu", threads=1, versions={}, revision="",
+            job="",
+        ),
+    )  # fmt: skip
+    evaluation.write(tmp_path)
+    assert repr(read_evaluation(tmp_path)) == repr(evaluation)  # nan is not equal to itself, its text is
+    assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
