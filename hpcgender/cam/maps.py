@@ -1,65 +1,49 @@
-"""Class activation maps (Zhou et al., arXiv 1512.04150) from the forward pass, and exact sums of maps and faces."""
+"""Heat maps of gender: class activation maps from the forward pass, or Grad-CAM where the network has none."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
 import torch
 
-from hpcgender.data.decoders import to_pixels
-from hpcgender.distributed import Ranks
 from hpcgender.models.network import Network
 
-Maps = npt.NDArray[np.float32]
 
+def evidence_maps(model: Network, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Evidence for male minus evidence for female at each place, and the log-odds of male; of images in eval mode.
 
-def activation_maps(model: Network, features: torch.Tensor) -> torch.Tensor:
-    """Evidence for male minus evidence for female at each place: float32 (n, h, w) of features (n, c, h, w).
-
-    The mean of a map plus the difference of the biases is the difference of the logits, male minus female. ValueError
-    if the model's gender head is not linear in the means of the features.
+    Images are float (n, 3, size, size) in [-1, 1]; the maps are float32 (n, cells down, cells across), the log-odds
+    float32 (n,). A network whose log-odds are linear in the means of its feature maps has class activation maps (Zhou
+    et al., arXiv 1512.04150): their means plus a constant are the log-odds. Another one has Grad-CAM's (Selvaraju et
+    al., arXiv 1610.02391) of the log-odds, without ReLU or scaling; it needs the gradient of the layers after the maps
+    only. Its weights are summed over the cells, so that it gives the former what they are.
     """
+    features = model.gender_features(images)
     direction = model.gender_direction()
     if direction is None:
-        raise ValueError("no class activation maps without a linear gender head over the means of the features")
-    return torch.einsum("nchw,c->nhw", features.float(), direction)
+        with torch.enable_grad():
+            features = features.detach().requires_grad_()
+            log_odds = difference(model.gender_logits(features))
+            (gradient,) = torch.autograd.grad(log_odds.sum(), features)
+        direction = gradient.float().sum((2, 3))
+        return torch.einsum("nchw,nc->nhw", features.detach().float(), direction), log_odds.detach()
+    log_odds = difference(model.gender_logits(features))
+    return torch.einsum("nchw,c->nhw", features.float(), direction.float()), log_odds
 
 
-class FaceSums:
-    """Sums the pixels of the images of each class, as integers, so that any order gives the same mean face."""
+def filled(images: torch.Tensor, count: int) -> torch.Tensor:
+    """Images (n, 3, size, size) and gray ones after them, `count` together, channels last.
 
-    def __init__(self, classes: int, image_size: int, device: torch.device) -> None:
-        self.sums = torch.zeros(classes, 3, image_size, image_size, dtype=torch.int64, device=device)
-        self.counts = torch.zeros(classes, dtype=torch.int64, device=device)
-
-    def add(self, images: torch.Tensor, gender: torch.Tensor) -> None:
-        """Counts a batch: images as the network sees them, float32 (n, 3, size, size); gender int64 (n,)."""
-        known = gender >= 0
-        self.sums.index_add_(0, gender[known], to_pixels(images[known]).long())
-        self.counts += torch.bincount(gender[known], minlength=len(self.counts))
-
-    def means(self, ranks: Ranks) -> npt.NDArray[np.float64]:
-        """The mean face of each class over all ranks, in [0, 255]: (classes, size, size, 3). Every rank must ask."""
-        sums, counts = ranks.sum(self.sums).double(), ranks.sum(self.counts)
-        means = sums / counts.clamp(min=1).double()[:, None, None, None]
-        return means.permute(0, 2, 3, 1).cpu().numpy()
+    Networks round otherwise in batches of another size, and then also with another number of threads.
+    """
+    more = images.new_zeros(count - len(images), *images.shape[1:])
+    return torch.cat([images, more]).contiguous(memory_format=torch.channels_last)
 
 
-@dataclass(frozen=True)
-class Average:
-    """The mean of raw maps of one class, float64 (h, w), and of how many."""
-
-    mean: npt.NDArray[np.float64]
-    count: int
+def difference(logits: torch.Tensor) -> torch.Tensor:
+    """Log-odds (n,) of male, of logits (n, 2)."""
+    return (logits[:, 1] - logits[:, 0]).float()
 
 
-def class_averages(maps: Maps, gender: npt.NDArray[np.integer], classes: int) -> list[Average]:
-    """The average map of each class; maps (n, h, w) in the order of the index, so that ranks do not matter."""
-    averages = []
-    for value in range(classes):
-        chosen = maps[gender == value]
-        mean = chosen.mean(0, dtype=np.float64) if len(chosen) else np.full(maps.shape[1:], np.nan)
-        averages.append(Average(mean, len(chosen)))
-    return averages
+def map_cells(model: Network, image_size: int, device: torch.device) -> tuple[int, int]:
+    """The cells of a map, down and across."""
+    maps, _ = evidence_maps(model, torch.zeros(1, 3, image_size, image_size, device=device))
+    return maps.shape[1], maps.shape[2]

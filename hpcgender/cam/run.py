@@ -1,135 +1,214 @@
-"""Heat maps of a split with a checkpoint: every image's map, the averages, and a sheet to look at."""
+"""Heat maps of a split with a checkpoint: every image's map, averages, whether they tell the truth, and pictures."""
 
 from __future__ import annotations
 
-import csv
-from typing import Any
+import math
+import time
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from hpcgender.cam import results
+from hpcgender.cam.averages import Averages, sum_maps
+from hpcgender.cam.cells import Cells
 from hpcgender.cam.config import CamConfig
-from hpcgender.cam.maps import Average, FaceSums, Maps, activation_maps, class_averages
-from hpcgender.cam.sheet import Panel, draw_sheet
-from hpcgender.checkpoint import Trained
-from hpcgender.data.decoders import to_pixels
+from hpcgender.cam.deletion import cell_orders, cells_masked, deletion, draw_images, seen_images
+from hpcgender.cam.faces import FaceSums
+from hpcgender.cam.maps import difference, evidence_maps, filled, map_cells
+from hpcgender.cam.passes import Inputs, run_pass
+from hpcgender.cam.pictures import draw_overlays, draw_pictures, examples, faces_of
+from hpcgender.cam.progress import Progress
+from hpcgender.cam.results import FILE, Cam, Deletion
+from hpcgender.cam.shards import Plan, Rows, read_rows
+from hpcgender.cam.tables import regions_of, write_maps_table
+from hpcgender.checkpoint import digest, load_trained
+from hpcgender.data.loader import Batch
 from hpcgender.data.order import Samples
-from hpcgender.evaluate.inputs import gather_in_order, open_inputs
+from hpcgender.distributed import process_group, speak_into
+from hpcgender.evaluate.facts import checkpoint_facts, run_facts
+from hpcgender.train.stop import EXIT_REQUEUE, StopSignal
 from shard_tools.commands import UserError
-from shard_tools.manifest import Index
-
-Faces = dict[int, tuple[npt.NDArray[np.uint8], float]]
-"""Of some samples, by number, the pixels and the difference of the logits, male minus female."""
+from shard_tools.manifest import read_manifest
 
 
-@torch.inference_mode()
-def cam(config: CamConfig) -> None:
-    """Computes maps as `config` says; rank 0 writes maps.npy, maps.csv, averages.npz and sheet.png."""
-    with open_inputs(config) as inputs:
-        ranks, trained, index = inputs.ranks, inputs.trained, inputs.loader.index
-        chosen = examples(index["gender"], config.examples, len(trained.classes))
-        if not len(chosen):
+@torch.no_grad()
+def cam(config: CamConfig) -> int:
+    """Computes maps as `config` says; rank 0 writes what results.py lists.
+
+    Returns 0, or EXIT_REQUEUE if it was asked to stop before the end: the same command then goes on.
+    """
+    config.check()
+    manifest = read_manifest(config.data)
+    with StopSignal(config.stop_after) as stop, process_group() as ranks:
+        speak_into(config.out_dir / "logs", ranks.rank)
+        trained = load_trained(config.checkpoint, ranks.device, manifest.classes)
+        if "gender" not in trained.config.tasks:
+            raise UserError(f"{config.checkpoint} does not tell gender: there is no evidence to draw")
+        trained.model.requires_grad_(False)
+        torch.backends.cudnn.benchmark = False  # it may find other algorithms the next time, which round otherwise
+        torch.backends.cudnn.deterministic = True
+        Run(Inputs(config, manifest, manifest.index(config.split), trained, ranks, stop)).go_on()
+        ranks.gather(None)  # a rank that ends with another code than 0 has the others ended
+        if stop.reason and ranks.is_first:
+            print(f"stopped by {stop.reason}, what is done is kept: give the same command to go on", flush=True)
+        ranks.share(None)
+    return EXIT_REQUEUE if stop.reason else 0
+
+
+class Run:
+    """One start of the work: a pass for the maps, one for the deletion check, and what is made of their results."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.inputs, self.config, self.ranks = inputs, inputs.config, inputs.ranks
+        self.model, self.out = inputs.trained.model, inputs.config.out_dir
+        self.began = time.time()
+        self.computed = 0
+        """Images whose maps this start computed, on all ranks."""
+        self.map_cells = map_cells(self.model, inputs.trained.image_size, self.ranks.device)
+        self.cells = Cells(inputs.index, inputs.trained.classes)
+        self.plan = self.plan_of(np.arange(len(inputs.index)))
+        self.about = {
+            "checkpoint": digest(self.config.checkpoint),
+            "data set": inputs.manifest.sha256,
+            "split": self.config.split,
+            "batch size": self.config.batch_size,
+            "backend": self.config.backend,
+        }
+        """What decides the maps."""
+
+    def plan_of(self, samples: Samples) -> Plan:
+        return Plan(samples, self.inputs.index["key"][samples], self.config.batch_size)
+
+    def go_on(self) -> None:
+        """Does what is missing, unless a stop is requested before the end."""
+        faces = self.map_pass()
+        if faces is None:
+            return
+        seconds = time.time() - self.began
+        log_odds = read_rows(self.out / "maps", self.plan, "log_odds", self.plan.samples)
+        bad = int(np.isnan(log_odds).sum())
+        if bad > math.ceil(self.config.max_bad * len(log_odds)):
+            raise UserError(f"{bad} of {len(log_odds)} images do not decode, more than --max-bad allows: raise it")
+        codes = self.cells.codes(self.plan.samples, log_odds)
+        if not (codes >= 0).any():
             raise UserError(
-                f"{config.split} in {config.data} has no image of known gender: there is nothing to average"
+                f"no image of known gender in {self.config.split} of {self.config.data} decodes: nothing to average"
             )
-        if trained.model.gender_direction() is None:
-            raise UserError(f"{config.checkpoint} is a {trained.name}: heat maps need a resnet that tells gender")
-        faces = FaceSums(len(trained.classes), trained.image_size, ranks.device)
-        samples: list[Samples] = []
-        maps: list[Maps] = []
-        shown: Faces = {}
-        for batch in inputs.loader.epoch(0):
-            features = trained.model.features(batch.images.to(memory_format=torch.channels_last))
-            maps.append(activation_maps(trained.model, features).cpu().numpy())
-            samples.append(batch.samples)
-            faces.add(batch.images, batch.gender)
-            logits = trained.model.classify(features).gender
-            for place in np.flatnonzero(np.isin(batch.samples, chosen)):
-                pixels = to_pixels(batch.images[place]).permute(1, 2, 0)
-                assert logits is not None
-                shown[int(batch.samples[place])] = pixels.cpu().numpy(), float(logits[place, 1] - logits[place, 0])
-        all_maps = gather_in_order(inputs, samples, maps)
-        shown_parts = ranks.gather(shown)
-        mean_faces = faces.means(ranks)
-        if all_maps is not None:
-            all_shown = {sample: face for part in shown_parts for sample, face in part.items()}
-            write_results(config, trained, index, all_maps, mean_faces, chosen, all_shown)
+        check = self.deletion_pass(codes)
+        if self.inputs.stop.reason:
+            return
+        sums = sum_maps(self.out / "maps", self.plan, self.cells, self.ranks, self.map_cells)
+        regions, masks = regions_of(self.inputs, self.cells, self.plan, codes)
+        shown = examples(self.cells.gender, codes, self.config.examples)
+        pixels = faces_of(self.inputs, shown)
+        draw_overlays(self.inputs, self.plan, log_odds)
+        if not self.ranks.is_first:
+            return
+        averages = Averages(self.cells, sums, faces)
+        found = Cam(
+            checkpoint=checkpoint_facts(self.config.checkpoint, self.inputs.trained),
+            data=self.data_facts(bad),
+            method="grad-cam" if self.model.gender_direction() is None else "cam",
+            batch_size=self.config.batch_size,
+            backend=self.config.backend,
+            cells=self.map_cells,
+            limit=averages.limit,
+            averages=tuple(averages.averages),
+            differences=tuple(averages.differences),
+            deletion=check,
+            regions=tuple(regions),
+            masks=masks,
+            run=run_facts(self.ranks, self.began, seconds, self.computed / seconds),
+            arrays=averages.arrays,
+        )
+        write_maps_table(self.out / "maps.csv", self.inputs, self.plan, log_odds)
+        draw_pictures(self.inputs, found, self.plan, shown, pixels, log_odds)
+        found.write(self.out)
+        say(self.config, found)
+
+    def map_pass(self) -> npt.NDArray[np.int64] | None:
+        """Every image's map; None if it was stopped, else on rank 0 the sums of the faces by cell."""
+        if self.ranks.is_first:
+            (self.out / FILE).unlink(missing_ok=True)
+        progress = Progress(self.out / "maps", self.plan, self.ranks, self.about)
+        self.computed = len(self.plan.samples) - progress.images_there
+        faces = FaceSums(self.cells.count, self.inputs.trained.image_size, self.ranks.device)
+
+        def work(batch: Batch) -> Rows:
+            results = evidence_maps(self.model, filled(batch.images, self.config.batch_size))
+            maps, log_odds = (result[: len(batch.samples)].cpu().numpy() for result in results)
+            if not (np.isfinite(maps).all() and np.isfinite(log_odds).all()):
+                raise UserError("the model says nan of some images: it diverged in training, use an earlier checkpoint")
+            rows = {"maps": maps, "log_odds": log_odds}
+            faces.add(batch.images, self.cells.codes(batch.samples, rows["log_odds"]))
+            return rows
+
+        shapes: dict[str, tuple[int, ...]] = {"maps": self.map_cells, "log_odds": ()}
+        if not run_pass(self.inputs, progress, shapes, work, lambda: {"faces": faces.numpy()}, stage=True):
+            return None
+        return progress.finish().get("faces", np.empty(0, dtype=np.int64))
+
+    def deletion_pass(self, codes: npt.NDArray[np.int64]) -> Deletion | None:
+        """The deletion check, on rank 0; None if it was stopped, or not asked for."""
+        config = self.config
+        if not config.deletion:
+            return None
+        plan = self.plan_of(draw_images(np.flatnonzero(codes >= 0), config.deletion, config.seed, "deletion"))
+        about = {**self.about, "images": config.deletion, "fractions": list(config.fractions), "seed": config.seed}
+        progress = Progress(self.out / "deletion", plan, self.ranks, about, anew=True)
+
+        def work(batch: Batch) -> Rows:
+            maps = read_rows(self.out / "maps", self.plan, "maps", batch.samples)
+            orders = cell_orders(maps, self.cells.gender[batch.samples], batch.samples, config.seed)
+            counts = cells_masked(config.fractions, self.map_cells[0] * self.map_cells[1])
+            seen = seen_images(batch.images, orders, counts, self.map_cells)
+            log_odds = torch.stack([self.log_odds(images) for images in seen], 1)[: len(maps)].cpu().numpy()
+            return {"log_odds": np.where(self.cells.gender[batch.samples, None] == 1, log_odds, -log_odds)}
+
+        if not run_pass(self.inputs, progress, {"log_odds": (1 + 2 * len(config.fractions),)}, work):
+            return None
+        progress.finish()
+        if not self.ranks.is_first:
+            return None
+        rows = read_rows(self.out / "deletion", plan, "log_odds", plan.samples)
+        cells = self.map_cells[0] * self.map_cells[1]
+        return deletion(rows, self.cells.gender[plan.samples], config.fractions, cells, config.seed)
+
+    def log_odds(self, images: torch.Tensor) -> torch.Tensor:
+        """What the model says of up to a batch of images, (batch size,)."""
+        features = self.model.gender_features(filled(images, self.config.batch_size))
+        return difference(self.model.gender_logits(features))
+
+    def data_facts(self, left_out: int) -> results.Data:
+        manifest = self.inputs.manifest
+        return results.Data(
+            path=str(self.config.data.resolve()),
+            source=manifest.source,
+            manifest=manifest.sha256,
+            split=self.config.split,
+            images=len(self.plan.samples),
+            left_out=left_out,
+            classes=manifest.classes,
+            groups=self.cells.groups,
+        )
 
 
-def examples(gender: npt.NDArray[np.integer], count: int, classes: int) -> Samples:
-    """Up to `count` samples of each class, spread over the index: int64, class after class."""
-    chosen = []
-    for value in range(classes):
-        of_class = np.flatnonzero(gender == value)
-        chosen.append(of_class[np.linspace(0, len(of_class) - 1, min(count, len(of_class))).astype(np.int64)])
-    return np.concatenate(chosen)
-
-
-def write_results(
-    config: CamConfig,
-    trained: Trained,
-    index: Index,
-    maps: Maps,
-    mean_faces: npt.NDArray[np.float64],
-    chosen: Samples,
-    shown: Faces,
-) -> None:
-    """Writes the maps in the order of the index, their averages, and the sheet."""
-    config.out_dir.mkdir(parents=True, exist_ok=True)
-    np.save(config.out_dir / "maps.npy", maps)
-    evidence = maps.mean((1, 2))  # nan: the image does not decode
-    with (config.out_dir / "maps.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("key", "gender", "mean_evidence"))
-        for row, mean in zip(index, evidence, strict=True):
-            gender = trained.classes[row["gender"]] if row["gender"] >= 0 else ""
-            writer.writerow((row["key"].decode(), gender, "" if np.isnan(mean) else f"{mean:.6f}"))
-    averages = class_averages(maps, np.where(np.isnan(evidence), -1, index["gender"]), len(trained.classes))
-    arrays: dict[str, Any] = {}
-    for name, average, face in zip(trained.classes, averages, mean_faces, strict=True):
-        if average.count:
-            arrays |= {name: average.mean, f"count_{name}": average.count, f"face_{name}": face}
-    if all(average.count for average in averages):
-        arrays["difference"] = averages[1].mean - averages[0].mean
-    np.savez(config.out_dir / "averages.npz", **arrays)
-    draw_sheet(
-        config.out_dir / "sheet.png",
-        f"Where {trained.name} (epoch {trained.epoch}) sees {' and '.join(trained.classes)} in {config.split} of "
-        f"{config.data.resolve().name}. Single images have their label, and what it says",
-        average_panels(trained.classes, averages, mean_faces),
-        [
-            [
-                Panel(f"{name}: {said(shown[sample][1], trained)}", shown[sample][0], maps[sample])
-                for sample in chosen.tolist()
-                if index["gender"][sample] == value and sample in shown
-            ]
-            for value, name in enumerate(trained.classes)
-            if averages[value].count
-        ],
-        trained.classes,
-    )
-    counts = ", ".join(f"{average.count} {name}" for name, average in zip(trained.classes, averages, strict=True))
-    print(f"{len(maps)} heat maps of {maps.shape[1]}x{maps.shape[2]} cells ({counts}) in {config.out_dir / 'maps.npy'}")
-    print(f"averages: {config.out_dir / 'averages.npz'}, to look at: {config.out_dir / 'sheet.png'}")
-
-
-def said(difference: float, trained: Trained) -> str:
-    """The class that a difference of the logits stands for, and how sure that is."""
-    male = 1 / (1 + np.exp(-np.float64(difference)))
-    return f"{trained.classes[int(male > 0.5)]} {max(male, 1 - male):.0%}"
-
-
-def average_panels(
-    classes: tuple[str, ...], averages: list[Average], mean_faces: npt.NDArray[np.float64]
-) -> list[Panel]:
-    """The average of each class over its mean face, and their difference over the mean of both; of those there are."""
-    panels = [
-        Panel(f"average {name} (n={average.count})", face, average.mean)
-        for name, average, face in zip(classes, averages, mean_faces, strict=True)
-        if average.count
-    ]
-    if len(panels) < len(classes):
-        return panels
-    difference = averages[1].mean - averages[0].mean
-    return [*panels, Panel(f"{classes[1]} minus {classes[0]}", mean_faces.mean(0), difference)]
+def say(config: CamConfig, found: Cam) -> None:
+    """Prints what was found, and where it is."""
+    out = config.out_dir
+    counts = ", ".join(f"{a.images} {a.name}" for a in found.averages if not a.group and not a.told)
+    down, across = found.cells
+    print(f"{found.data.images} heat maps ({found.method}) of {down}x{across} cells ({counts}) in {out / 'maps'}")
+    if found.data.left_out:
+        print(f"{found.data.left_out} of {found.data.images} images do not decode and are left out: the logs name them")
+    if found.deletion:
+        step = next((s for s in found.deletion.steps if s.fraction >= 0.3), found.deletion.steps[-1])
+        print(
+            f"deletion check of {found.deletion.images} images: accuracy {found.deletion.unmasked.accuracy:.2%}, with "
+            f"{step.cells} of {down * across} cells masked {step.hottest.accuracy:.2%} (hottest) and "
+            f"{step.random.accuracy:.2%} (random)"
+        )
+    if config.regions:
+        print(f"{found.masks} images have a mask: {out / 'regions.csv'}")
+    print(f"numbers: {out / FILE} and {results.ARRAYS}, to look at: {out / 'sheet.png'}")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hpcgender.models.config import ModelConfig
-from hpcgender.models.network import Head, Network, Outputs, Pixels, age_head, gender_head, outputs
+from hpcgender.models.network import Head, Network, Outputs, Pixels, age_head, direction, gender_head, outputs
 
 WIDTHS = (32, 64, 128, 256)
 BRANCH = 128
@@ -31,7 +31,11 @@ class Branch(nn.Module):
         self.head = head
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.dropout(self.convolution(x).mean((2, 3))))  # type: ignore[no-any-return]
+        return self.classify(self.convolution(x))
+
+    def classify(self, features: torch.Tensor) -> torch.Tensor:
+        """The head's outputs of the convolution's feature maps."""
+        return self.head(self.dropout(features.mean((2, 3))))  # type: ignore[no-any-return]
 
 
 class Compact(Network):
@@ -58,6 +62,20 @@ class Compact(Network):
         return outputs(
             None if self.gender is None else self.gender(features), None if self.age is None else self.age(features)
         )
+
+    def gender_features(self, x: torch.Tensor) -> torch.Tensor:
+        """The feature maps of gender's own branch."""
+        assert self.gender is not None, "the network was not made for gender"
+        return self.gender.convolution(self.features(x))  # type: ignore[no-any-return]
+
+    def gender_logits(self, features: torch.Tensor) -> torch.Tensor:
+        assert self.gender is not None, "the network was not made for gender"
+        logits = outputs(self.gender.classify(features), None).gender
+        assert logits is not None
+        return logits
+
+    def gender_direction(self) -> torch.Tensor | None:
+        return None if self.gender is None else direction(self.gender.head)
 
     def stages(self) -> list[list[nn.Module]]:
         return [[block] for block in self.features if not isinstance(block, Pixels)]  # type: ignore[attr-defined]

@@ -92,6 +92,11 @@ def age_head(config: ModelConfig, inputs: int) -> Head | None:
     return head
 
 
+def direction(head: nn.Linear) -> torch.Tensor:
+    """Weights (inputs,) of a gender head's inputs in logit 1 minus logit 0."""
+    return head.weight[0] if len(head.weight) == 1 else head.weight[1] - head.weight[0]
+
+
 def outputs(gender: torch.Tensor | None, age: torch.Tensor | None) -> Outputs:
     """What the heads' raw outputs mean: gender (n, classes) or (n, 1), age (n, 1) or (n, 101).
 
@@ -130,8 +135,19 @@ class Network(nn.Module):
     def forward(self, x: torch.Tensor) -> Outputs:
         return self.classify(self.features(x))
 
+    def gender_features(self, x: torch.Tensor) -> torch.Tensor:
+        """Images to the last feature maps (n, channels, cells down, cells across) on the way to gender."""
+        return self.features(x)
+
+    def gender_logits(self, features: torch.Tensor) -> torch.Tensor:
+        """Logits (n, 2) of what `gender_features` gives, of a network that tells gender."""
+        logits = self.classify(features).gender
+        assert logits is not None, "the network was not made for gender"
+        return logits
+
     def gender_direction(self) -> torch.Tensor | None:
-        """Weights (channels,) of the maps' means in logit 1 minus logit 0; None if the gender head is not linear."""
+        """Weights (channels,) of the means of `gender_features` in logit 1 minus logit 0; None if that is not linear
+        in them."""
         return None
 
     def in_head(self, name: str) -> bool:

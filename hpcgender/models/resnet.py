@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hpcgender.models.config import ModelConfig
-from hpcgender.models.network import Network, Outputs, Pixels, age_head, gender_head, outputs
+from hpcgender.models.network import Network, Outputs, Pixels, age_head, direction, gender_head, outputs
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 WIDTHS = (64, 128, 256, 512)
@@ -158,7 +158,4 @@ class ResNet(Network):
         return [[self.conv1, self.bn1, layers[0]], *([layer] for layer in layers[1:])]
 
     def gender_direction(self) -> torch.Tensor | None:
-        if self.fc is None:
-            return None
-        weight = self.fc.weight
-        return weight[0] if len(weight) == 1 else weight[1] - weight[0]
+        return None if self.fc is None else direction(self.fc)

@@ -24,7 +24,7 @@ LOG_WIDTH = 110
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model with a gender head costs for one image, in float32."""
+    """What a model costs for one image, in float32."""
 
     name: str
     parameters: int
@@ -40,7 +40,7 @@ class Cost:
 def list_models(config: ModelsConfig) -> None:
     """Prints what every model costs, as `config` says."""
     config.check()
-    costs = [cost(name, config.image_size) for name in MODELS]
+    costs = [cost(ModelConfig(model=name), config.image_size) for name in MODELS]
     if config.json:
         print(json.dumps([asdict(of_model) for of_model in costs], indent=1))
         return
@@ -70,11 +70,11 @@ def table(costs: Sequence[Cost], image_size: int) -> Table:
     return drawn
 
 
-def cost(name: str, image_size: int) -> Cost:
+def cost(config: ModelConfig, image_size: int) -> Cost:
     """Counts on the meta device, whose tensors have shapes alone."""
     images = 2  # batch normalisation refuses to learn from a single value
     with torch.device("meta"):
-        network = create(ModelConfig(model=name), len(CLASSES))
+        network = create(config, len(CLASSES))
         image = torch.empty(images, 3, image_size, image_size)
     macs = 0
 
@@ -98,12 +98,12 @@ def cost(name: str, image_size: int) -> Cost:
 
     with saved_tensors_hooks(save, lambda tensor: tensor):
         outputs = network(image)
-    assert outputs.gender is not None  # holds the graph, and so what it saved, until it is counted
+    assert any(output is not None for output in outputs)  # hold the graph, and so what it saved, until it is counted
     return Cost(
-        name=name,
+        name=config.model,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         macs=macs // images,
         weight_bytes=sum(value.numel() * value.element_size() for value in state),
         activation_bytes=sum(saved.values()) // images,
-        source=SOURCES[family(name)],
+        source=SOURCES[family(config.model)],
     )

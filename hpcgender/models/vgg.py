@@ -83,6 +83,15 @@ class VGG(Network):
         gender = self.classifier[-1](x) if len(self.classifier) > len(hidden) else None
         return outputs(gender, None if self.fc_age is None else self.fc_age(x))
 
+    def gender_features(self, x: torch.Tensor) -> torch.Tensor:
+        """The maps before the last pooling, with twice the cells down and across."""
+        for layer in list(self.features)[:-1]:  # type: ignore[call-overload]
+            x = layer(x)
+        return x
+
+    def gender_logits(self, features: torch.Tensor) -> torch.Tensor:
+        return super().gender_logits(self.features[-1](features))  # type: ignore[index]
+
     def stages(self) -> list[list[nn.Module]]:
         stages: list[list[nn.Module]] = [[]]
         for layer in self.features:  # type: ignore[attr-defined]

@@ -95,7 +95,7 @@ def main(benchmark: TrainBenchmark) -> None:
     peer, own, one, *two = speeds.values()
     whole = sum(split.values())
     print(f"a step takes {1e3 * whole:.1f} ms: " + ", ".join(f"{name} {s / whole:.0%}" for name, s in split.items()))
-    reached = 3 * 2 * cost(model, size).macs * statistics.median(own)  # a backward pass is two forward passes
+    reached = 3 * 2 * cost(config, size).macs * statistics.median(own)  # a backward pass is two forward passes
     print(f"{reached / 1e12:.3f} TFLOP/s, {reached / peak:.0%} of a {precision} matrix product's {peak / 1e12:.3f}")
     print_ratio("step_over_timm", own, peer, "at least 1")
     print_ratio("run_over_steps", one, own, "at least 0.95")

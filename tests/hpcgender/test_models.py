@@ -133,11 +133,11 @@ def test_parameters(name: str, count: int) -> None:
     [("se_resnet50", 112, 1.078), ("se_resnet101", 112, 2.009), ("se_resnet152", 224, 11.518)],
 )
 def test_multiply_accumulates(name: str, size: int, gmacs: float) -> None:
-    assert cost(name, size).macs / 1e9 == pytest.approx(gmacs, rel=1e-3)
+    assert cost(ModelConfig(model=name), size).macs / 1e9 == pytest.approx(gmacs, rel=1e-3)
 
 
 def test_costs_add_up() -> None:
-    small, large = cost("compact", 64), cost("compact", 128)
+    small, large = (cost(ModelConfig(model="compact"), size) for size in (64, 128))
     pixels = 2 * 3 * 4  # a scale and a shift of each colour, which the state dict leaves out
     assert small.weight_bytes == sum(value.nbytes for value in made("compact").state_dict().values()) + pixels
     assert large.macs == pytest.approx(4 * small.macs, rel=1e-3)
@@ -150,7 +150,7 @@ def test_the_list_of_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert [entry["name"] for entry in listed] == list(MODELS)
     assert {entry["name"]: entry["parameters"] for entry in listed}.items() >= PARAMETERS.items()
     drawn = io.StringIO()
-    Console(file=drawn, width=110).print(table([cost("se_resnet50", 112)], 112))
+    Console(file=drawn, width=110).print(table([cost(ModelConfig(model="se_resnet50"), 112)], 112))
     (row,) = (line.split() for line in drawn.getvalue().splitlines() if "se_resnet50" in line)
     assert row[:4] == ["se_resnet50", "26.04", "1.078", "104.4"]
     assert row[5:] == ["Hu", "et", "al.,", "arXiv", "1709.01507"]

@@ -1,0 +1,225 @@
+"""The numbers of heat maps, `cam.json` and `averages.npz`: what each of them is, and how they are written and read.
+
+Heat maps are a directory:
+
+    cam.json              all numbers; written last, so its presence means that everything else is there
+    averages.npz          mean maps, standard errors, mean faces and significance masks: see Cam.arrays
+    maps/                 every image's raw map, in shards (shards.py) with the keys, and
+    maps.csv              a row for each image: which shard and row its map is, and what the model said
+    sheet.png             what to look at first; averages.png, differences.png and deletion.png have the rest
+    overlays/             with --overlays or --keys: the maps of single images over them, and overlays.csv
+    regions.csv           with --regions: the evidence by parts of the face
+    deletion/, work/      what each image said with cells masked, and how far the work is: a restart goes on from them
+
+Maps are evidence, in units of log-odds: negative for female, positive for male. Those of a network whose gender logits
+are linear in the means of its feature maps are class activation maps (Zhou et al., arXiv 1512.04150), whose mean plus a
+constant is the log-odds; others are Grad-CAM's (Selvaraju et al., arXiv 1610.02391) of the log-odds, without its ReLU
+and its scaling of each image, its weights summed over the cells instead of averaged, so that both are the same where
+both are defined.
+
+Everything but the part `run` is the same to the last bit whatever the number of processes, and however often they were
+killed. What no image tells is nan here and null in the file. Parts are of 1.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from hpcgender.evaluate.results import Checkpoint, Run, plain, restored
+from shard_tools.commands import UserError
+from shard_tools.output import write_whole
+
+FORMAT = "hpcgender-cam-1"
+FILE = "cam.json"
+ARRAYS = "averages.npz"
+
+SMALL = 30
+"""Images, below which a cell is marked as small and nothing of it is called significant."""
+FALSE_DISCOVERIES = 0.05
+"""The part of the places called significant of a difference that may be so by chance, on average."""
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The images that maps are of."""
+
+    path: str
+    """Absolute."""
+    source: str
+    manifest: str
+    """SHA-256 of its manifest.json."""
+    split: str
+    images: int
+    left_out: int
+    """Of these, those that do not decode: their maps are nan and count nowhere."""
+    classes: tuple[str, ...]
+    groups: tuple[str, ...]
+    """Known groups, sorted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Average:
+    """The images of known gender that one average is of. In Cam.arrays: NAME/mean, NAME/standard_error, NAME/face."""
+
+    name: str
+    """female; female x White; female correct; female wrong."""
+    gender: str
+    group: str
+    """Empty for all."""
+    told: Literal["", "correct", "wrong"]
+    """How their gender was told; empty for both."""
+    images: int
+    """At least 1."""
+    small: bool
+    """Fewer than 30 images."""
+    evidence: float
+    """Mean over the cells of the mean map."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """One average minus another. In Cam.arrays: NAME/difference, NAME/standard_error, NAME/significant, NAME/face.
+
+    A place is significant by Welch's test of unequal variances (normal approximation, two-sided, images taken as
+    independent), with Benjamini and Hochberg's correction (1995) over the places of the difference, at a false
+    discovery rate of 5 %; never where one of the averages is small.
+    """
+
+    name: str
+    """male minus female; male minus female, White; female: White minus the rest; female: wrong minus correct."""
+    kind: Literal["gender", "gender in group", "group", "told"]
+    gender: str
+    """Of both averages; empty where it is what differs."""
+    group: str
+    """That it is of; empty for all."""
+    images: tuple[int, ...]
+    """Of the first average and of the second."""
+    small: bool
+    """Whether one of them is."""
+    significant: int
+    """Places that are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masked:
+    """What is said of images some of whose cells are masked."""
+
+    accuracy: float
+    log_odds: float
+    """Mean log-odds of the labelled class against the other."""
+    standard_error: float
+    """Of log_odds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeletionStep:
+    """So many cells of each image masked: those with most evidence for its label, or as many random ones."""
+
+    fraction: float
+    """That was asked for."""
+    cells: int
+    """That were masked in each image: at least one."""
+    hottest: Masked
+    random: Masked
+    gap: float
+    """Mean over the images of the log-odds with random cells masked minus with the hottest: above 0, the maps tell
+    where the evidence is."""
+    gap_standard_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deletion:
+    """The deletion check (after RISE, Petsiuk et al., arXiv 1806.07421): masked cells get their image's mean colour."""
+
+    images: int
+    """Random images of known gender that decode."""
+    seed: int
+    unmasked: Masked
+    steps: tuple[DeletionStep, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """A part of the face, over the images of one average."""
+
+    average: str
+    region: str
+    images: int
+    """Of the average, those that have a mask with this region."""
+    area: float
+    """Mean part of the picture."""
+    evidence: float
+    """Mean over the images of the mean evidence within the region."""
+    standard_error: float
+    """Of evidence; nan for one image."""
+    share: float
+    """Part of the absolute evidence of these images that lies in it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cam:
+    """All numbers of heat maps."""
+
+    checkpoint: Checkpoint
+    data: Data
+    method: Literal["cam", "grad-cam"]
+    batch_size: int
+    backend: str
+    cells: tuple[int, ...]
+    """Cells of a map, down and across."""
+    limit: float
+    """The evidence at both ends of the colour scale that all averages and differences are drawn with."""
+    averages: tuple[Average, ...]
+    differences: tuple[Difference, ...]
+    deletion: Deletion | None
+    """None if it was not asked for, or no image of known gender decodes."""
+    regions: tuple[Region, ...]
+    masks: int
+    """Images with a mask, if --regions was given."""
+    run: Run
+    """Of the last of the runs that made it, if it was stopped in between."""
+    arrays: dict[str, Array]
+    """By NAME/what: mean, standard_error and difference are float64 maps (cells down, across), significant a bool one,
+    face the mean face of the same images (of a difference, the mean of both), float32 (size, size, 3) in [0, 255]."""
+
+    def write(self, directory: Path) -> None:
+        """Writes averages.npz and cam.json, each whole or not at all."""
+        buffer = io.BytesIO()
+        np.savez(buffer, **self.arrays)  # type: ignore[arg-type]
+        write_whole(directory / ARRAYS, buffer.getvalue())
+        content = asdict(self)
+        del content["arrays"]
+        text = json.dumps({"format": FORMAT, **plain(content)}, indent=1, allow_nan=False) + "\n"
+        write_whole(directory / FILE, text.encode())
+
+
+def read_cam(directory: Path) -> Cam:
+    """The heat maps in a directory; UserError if there are none, or they are of another format."""
+    path = directory / FILE
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError:
+        raise UserError(
+            f"no {FILE} in {directory}: name heat maps such as runs/<name>/cams/<data>-test, or make some: "
+            "hpcgender cam --help"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): give the same hpcgender cam again") from None
+    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+        raise UserError(f"{path} is not of format {FORMAT}: give the same hpcgender cam again")
+    try:
+        with np.load(directory / ARRAYS) as arrays:
+            cam: Cam = restored(Cam, {**content, "arrays": dict(arrays)})
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        kind = type(error).__name__
+        raise UserError(f"{path} or {ARRAYS} is damaged ({kind} {error}): give the same hpcgender cam again") from None
+    return cam

@@ -1,0 +1,98 @@
+"""Heat maps against their definition, and against pytorch-grad-cam."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from pytorch_grad_cam import GradCAM
+
+from hpcgender.cam.maps import evidence_maps, filled, map_cells
+from hpcgender.models.config import ModelConfig
+from hpcgender.models.network import Network
+from hpcgender.models.registry import create
+from tests.benchmarks.cam import Logits, last_maps, male_minus_female
+
+LINEAR = ("se_resnet18", "resnet50", "compact")
+MODELS = (*LINEAR, "vgg11_bn", "vgg13")
+IMAGES = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+def made(name: str, **options: Any) -> Network:
+    torch.manual_seed(0)
+    model = create(ModelConfig(model=name, **options), 2).eval()
+    for module in model.modules():  # as after training: gates, gains and means that are not 0 or 1
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            assert module.running_mean is not None
+            torch.nn.init.normal_(module.running_mean, 0, 0.1)
+    return model
+
+
+@pytest.mark.parametrize("loss", ["ce", "bce"])
+@pytest.mark.parametrize("name", LINEAR)
+def test_a_map_adds_up_to_the_log_odds(name: str, loss: Literal["ce", "bce"]) -> None:
+    model = made(name, gender_loss=loss, tasks=("gender", "age"))
+    with torch.no_grad():
+        maps, log_odds = evidence_maps(model, IMAGES)
+        logits = model(IMAGES).gender
+        heads = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+        bias = heads[0].bias[-1] - (heads[0].bias[0] if loss == "ce" else 0)
+    torch.testing.assert_close(log_odds, logits[:, 1] - logits[:, 0])
+    torch.testing.assert_close(maps.mean((1, 2)) + bias, log_odds, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_a_map_is_grad_cam_of_the_log_odds(name: str) -> None:
+    model = made(name).double()
+    features = model.gender_features(IMAGES.double()).detach().requires_grad_()
+    logits = model.gender_logits(features)
+    (gradient,) = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), features)
+    grad_cam = (gradient.sum((2, 3), keepdim=True) * features).sum(1)
+    maps, _ = evidence_maps(model, IMAGES.double())
+    assert (maps - grad_cam).abs().max() <= 1e-6 * grad_cam.abs().max()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_maps_are_those_of_pytorch_grad_cam(name: str) -> None:
+    model, images = made(name).double(), IMAGES.double()  # so that only the method can differ
+    with torch.no_grad():
+        maps, _ = evidence_maps(model, images)
+    layer = last_maps(model)
+    with GradCAM(model=Logits(model), target_layers=[layer]) as cam:
+        theirs = cam(input_tensor=images, targets=[male_minus_female] * len(images))
+        seen = cam.activations_and_grads
+        raw = cam.get_cam_image(images, layer, [], seen.activations[0].numpy(), seen.gradients[0].numpy(), False)
+    raw *= maps[0].numel()  # its weights are means over the cells, ours are sums
+    assert np.abs(maps.numpy() - raw).max() <= 1e-6 * np.abs(raw).max()
+    for of_image, its in zip(maps.numpy(), theirs, strict=True):
+        ours = scaled(cv2.resize(scaled(np.maximum(of_image, 0)), (64, 64)))
+        np.testing.assert_allclose(ours, its, atol=1e-5)
+
+
+def scaled(values: Any) -> Any:
+    """As pytorch-grad-cam makes pictures of maps, each on its own."""
+    return (values - values.min()) / (1e-7 + np.ptp(values))
+
+
+@pytest.mark.parametrize(("name", "cells"), [("se_resnet18", (2, 2)), ("compact", (4, 4)), ("vgg11_bn", (4, 4))])
+def test_how_fine_maps_are(name: str, cells: tuple[int, int]) -> None:
+    model = made(name).requires_grad_(False)
+    with torch.no_grad():
+        assert map_cells(model, 64, torch.device("cpu")) == cells
+        maps, log_odds = evidence_maps(model, IMAGES)
+        torch.testing.assert_close(log_odds, model(IMAGES).gender.diff(1)[:, 0])
+    assert maps.shape[1:] == cells
+    assert maps.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", ["se_resnet18", "vgg11_bn"])
+def test_a_map_does_not_depend_on_what_fills_the_batch(name: str) -> None:
+    model = made(name)
+    with torch.no_grad():
+        whole, _ = evidence_maps(model, filled(IMAGES, 3))
+        part, _ = evidence_maps(model, filled(IMAGES[:2], 3))
+    assert torch.equal(whole[:2], part[:2])
