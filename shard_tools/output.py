@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,11 +22,21 @@ def write_whole(path: Path, content: bytes) -> None:
         raise
 
 
-def check_empty(out: Path, besides: str = "") -> None:
-    """Raises UserError unless `out` does not exist or is a directory with nothing in it besides one name."""
+def check_file(path: Path, suffix: str) -> None:
+    """Raises UserError unless a file with that suffix can be written there."""
+    if path.is_dir():
+        raise UserError(f"{path} is a directory: name a file")
+    if path.suffix.lower() != suffix:
+        raise UserError(f"{path} would be a {suffix[1:].upper()} file: name it {path.with_suffix(suffix).name}")
+    if not path.parent.is_dir():
+        raise UserError(f"no directory {path.parent} to write {path.name} into: make it first")
+
+
+def check_empty(out: Path, besides: Collection[str] = ()) -> None:
+    """Raises UserError unless `out` does not exist or is a directory with nothing in it besides some names."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: give a directory as --out")
-    if out.exists() and any(path.name != besides for path in out.iterdir()):
+    if out.exists() and any(path.name not in besides for path in out.iterdir()):
         raise UserError(f"{out} is not empty: remove it or give another --out")
 
 

@@ -57,8 +57,9 @@ def open_loader(config: ShowBatchConfig, manifest: Manifest, ranks: Ranks) -> Lo
     """The loader of training for its split, that of evaluation for another one."""
     if config.split == "train":
         return training_loader(config, manifest, ranks)
-    size = {"batch_size": config.batch_size, "image_size": config.image_size}
-    return evaluation_loader(config, manifest, config.split, ranks=ranks, **size)
+    return evaluation_loader(
+        config, manifest, config.split, batch_size=config.batch_size, image_size=config.image_size, ranks=ranks
+    )
 
 
 def load(

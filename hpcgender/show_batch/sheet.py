@@ -12,7 +12,6 @@ from PIL import Image, ImageDraw
 from hpcgender.show_batch.shown import Shown
 from shard_tools.inspect.faces import years
 from shard_tools.inspect.sheet import (
-    ACCENTS,
     CARD,
     FAINT,
     GAP,
@@ -31,6 +30,7 @@ from shard_tools.inspect.sheet import (
     fit,
     rounded,
 )
+from shard_tools.page import ACCENTS
 
 SIDE = 192
 """Pixels that a picture's side is near to: each pixel of it is drawn as a square of one, two, ... pixels."""

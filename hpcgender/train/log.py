@@ -13,6 +13,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from hpcgender.distributed import Ranks
+from hpcgender.durations import duration
 from hpcgender.metrics import Scores, without_nan
 from shard_tools.commands import UserError, one_line
 
@@ -65,16 +66,6 @@ def epoch_line(record: EpochRecord) -> str:
             f"eta {duration(record.eta)}",
         )
     )
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it: 45s, 12m05s, 3h12m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
 def peak_memory_mb(ranks: Ranks) -> float:

@@ -10,9 +10,7 @@ from functools import lru_cache
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from shard_tools.inspect.faces import SIDE, Face
-
-ACCENTS = ("#b84a00", "#0067a5", "#5f5f5f")
-"""Of female, male and unknown: vermilion and blue are told apart by the colour-blind, all three bear white letters."""
+from shard_tools.page import ACCENTS
 
 PAPER, CARD, EMPTY, INK, FAINT = "#f3f2ee", "#ffffff", "#e6e4de", "#1c1b19", "#66645e"
 MARGIN, GAP, PAD, RADIUS = 40, 14, 9, 10

@@ -17,8 +17,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from hpcgender.distributed import Ranks
+from hpcgender.durations import duration
 from hpcgender.metrics import Scores
-from hpcgender.train.log import EpochRecord, RunLog, duration, epoch_line, peak_memory_mb
+from hpcgender.train.log import EpochRecord, RunLog, epoch_line, peak_memory_mb
 from hpcgender.train.progress import EpochProgress
 from shard_tools.commands import UserError
 

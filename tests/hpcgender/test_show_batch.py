@@ -55,8 +55,9 @@ def batch_of(config: BatchConfig, step: int, split: str = "train") -> tuple[list
     if split == "train":
         loader = training_loader(config, manifest, ranks)
     else:
-        size = {"batch_size": config.batch_size, "image_size": config.image_size}
-        loader = evaluation_loader(config, manifest, split, ranks=ranks, **size)
+        loader = evaluation_loader(
+            config, manifest, split, batch_size=config.batch_size, image_size=config.image_size, ranks=ranks
+        )
     with closing(loader), closing(loader.epoch(*divmod(step, len(loader)))) as batches:
         batch = next(batches)
         return batch.samples.tolist(), to_pixels(batch.images).permute(0, 2, 3, 1).cpu().numpy()

@@ -15,9 +15,9 @@ from PIL import Image
 from shard_tools.commands import UserError, parse_options
 from shard_tools.inspect.config import InspectConfig
 from shard_tools.inspect.run import inspect_shards
-from shard_tools.inspect.sheet import ACCENTS
 from shard_tools.manifest import read_manifest
 from shard_tools.pack import pack
+from shard_tools.page import ACCENTS
 from shard_tools.sources import ImageDirectory, Record
 from shard_tools.sources.utkface import Utkface
 

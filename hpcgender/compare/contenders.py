@@ -1,0 +1,103 @@
+"""The runs that are compared: found, and checked to have seen the same images."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hpcgender.compare.config import CompareConfig
+from hpcgender.evaluate.config import EvaluateConfig
+from hpcgender.evaluate.predictions import Predictions, read_predictions
+from hpcgender.evaluate.results import FILE, Evaluation, read_evaluation
+from hpcgender.models.config import ModelConfig, read_model_config
+from hpcgender.report.runs import TrainingRun, run_of
+from shard_tools.commands import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """An evaluated run."""
+
+    name: str
+    """Unlike the others'."""
+    directory: Path
+    """Of the evaluation."""
+    evaluation: Evaluation
+    predictions: Predictions
+    model: ModelConfig
+    run: TrainingRun | None
+    """None if its directory is no longer there."""
+
+
+def find_contenders(config: CompareConfig) -> list[Contender]:
+    """What `config` names, in its order; UserError if it is not there or not of the same images."""
+    directories = evaluations(config.evaluated, config.on)
+    resolved = [directory.resolve() for directory in directories]
+    for place, directory in enumerate(resolved):
+        if directory in resolved[:place]:
+            raise UserError(f"{directories[place]} is given twice: name each evaluation once")
+    found = [read_evaluation(directory) for directory in directories]
+    runs = [run_of(directory, evaluation) for directory, evaluation in zip(directories, found, strict=True)]
+    contenders: list[Contender] = []
+    for name, directory, evaluation, run in zip(names(directories, runs), directories, found, runs, strict=True):
+        check_same(directories[0], found[0], directory, evaluation)
+        try:
+            model = read_model_config(evaluation.checkpoint.options)
+        except KeyError as error:
+            raise UserError(f"{directory} says nothing of its model's {error}: evaluate again") from None
+        predictions = read_predictions(directory)
+        if contenders and not np.array_equal(predictions.key, contenders[0].predictions.key):
+            raise UserError(f"{directory} has other images than {directories[0]}: evaluate both again")
+        contenders.append(
+            Contender(
+                name=name, directory=directory, evaluation=evaluation, predictions=predictions, model=model, run=run
+            )
+        )
+    return contenders
+
+
+def evaluations(paths: Sequence[Path], on: str | None) -> list[Path]:
+    """The evaluation's directory for each path: itself, or of a run the one called `on`, or that all runs have."""
+    runs = [path for path in paths if not (path / FILE).is_file()]
+    having = [{found.parent.name for found in (run / EvaluateConfig.results).glob(f"*/{FILE}")} for run in runs]
+    for run, of_run in zip(runs, having, strict=True):
+        if not of_run:
+            raise UserError(
+                f"no evaluation in {run}: hpcgender evaluate --checkpoint {run}/checkpoints/best.pt --data DIR"
+            )
+        if on is not None and on not in of_run:
+            raise UserError(f"no evaluation {on} in {run}: it has {', '.join(sorted(of_run))}")
+    common = {on} if on is not None else set.intersection(*having) if having else set()
+    if runs and not common:
+        each = "; ".join(f"{run} has {', '.join(sorted(names))}" for run, names in zip(runs, having, strict=True))
+        raise UserError(f"no evaluation that all runs have: {each}; evaluate them on the same data and split")
+    if len(common) > 1:
+        raise UserError(f"the runs have {' and '.join(sorted(common))}: say which with --on")
+    return [path / EvaluateConfig.results / next(iter(common)) if path in runs else path for path in paths]
+
+
+def names(directories: Sequence[Path], runs: Sequence[TrainingRun | None]) -> list[str]:
+    """A short name for each: its run's, or where two are alike, its directory as far as they differ."""
+    short = [run.name if run else directory.resolve().name for directory, run in zip(directories, runs, strict=True)]
+    count = Counter(short)
+    root = os.path.commonpath([directory.resolve() for directory in directories])
+    return [
+        name if count[name] == 1 else str(directory.resolve().relative_to(root))
+        for name, directory in zip(short, directories, strict=True)
+    ]
+
+
+def check_same(first: Path, of_first: Evaluation, other: Path, of_other: Evaluation) -> None:
+    """Raises UserError unless two evaluations are of the same split of the same data."""
+    ours, theirs = of_first.data, of_other.data
+    if ours.split != theirs.split:
+        raise UserError(f"{first} is of {ours.split} and {other} of {theirs.split}: compare evaluations of one split")
+    if ours.manifest != theirs.manifest:
+        raise UserError(
+            f"{first} and {other} are of different data, {ours.path} and {theirs.path}: compare evaluations of the same"
+        )

@@ -1,0 +1,105 @@
+"""Two models on the same images: the paired difference, its interval, and McNemar's test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+from hpcgender.evaluate.predictions import Predictions
+from hpcgender.evaluate.resample import clusters_of, drawn_score, parts, resampled_sums
+from hpcgender.evaluate.results import Score
+
+EXACT_UP_TO = 1000
+"""Images on which two models differ, up to which McNemar's test is exact."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class McNemar:
+    """Whether two models are right about equally many images, of those about which one alone is right.
+
+    McNemar, Psychometrika 12, 1947: exact, by the binomial distribution, up to 1,000 such images; beyond, chi-squared
+    with Edwards' correction for continuity. Two-sided. It takes images as independent of each other.
+    """
+
+    only_first: int
+    """Images about which the first is right and the second is not."""
+    only_second: int
+    p: float
+    exact: bool
+    p_holm: float
+    """Corrected for the number of pairs that are compared (Holm, Scand. J. Statist. 6, 1979)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """The first model minus the second one. None where one of them does not tell it, or no such label is known."""
+
+    first: str
+    second: str
+    images: int
+    """Of known gender that both say something of; 0 without."""
+    accuracy: Score | None
+    """The interval is the bootstrap's that draws subjects with their images; see `hpcgender.evaluate.resample`."""
+    mcnemar: McNemar | None
+    age_mae: Score | None
+    """Years."""
+
+
+def pairs(told: Sequence[tuple[str, Predictions]]) -> list[Pair]:
+    """All pairs of models, by name, with their predictions of the same images in the same order."""
+    found = [pair(*first, *second) for first, second in combinations(told, 2)]
+    tested = [one.mcnemar.p for one in found if one.mcnemar]
+    corrected = iter(holm(tested))
+    return [replace(one, mcnemar=replace(one.mcnemar, p_holm=next(corrected))) if one.mcnemar else one for one in found]
+
+
+def pair(first: str, of_first: Predictions, second: str, of_second: Predictions) -> Pair:
+    known = of_first.gender_known & of_second.gender_known
+    clusters = clusters_of(of_first.subject)
+    accuracy = mcnemar = None
+    if known.any():
+        right = [(told.prediction == told.label)[known] for told in (of_first, of_second)]
+        mcnemar = mcnemar_test(int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum()))
+        accuracy = mean_difference(right[0].astype(np.float64) - right[1], clusters[known])
+    aged = of_first.age_known & of_second.age_known
+    age_mae = None
+    if aged.any():
+        errors = [np.abs(told.age_prediction - told.age)[aged] for told in (of_first, of_second)]
+        age_mae = mean_difference(errors[0] - errors[1], clusters[aged])
+    return Pair(
+        first=first, second=second, images=int(known.sum()), accuracy=accuracy, mcnemar=mcnemar, age_mae=age_mae
+    )
+
+
+def mean_difference(differences: npt.NDArray[np.float64], clusters: npt.NDArray[np.int64]) -> Score:
+    """The mean of differences (n,) of images, with the bootstrap's interval; `clusters` are their subjects' numbers."""
+    _, numbers = np.unique(clusters, return_inverse=True)
+    sums = resampled_sums(np.column_stack([differences, np.ones(len(differences))]), numbers)
+    return drawn_score(float(differences.mean()), parts(sums[:, 0], sums[:, 1]))
+
+
+def mcnemar_test(only_first: int, only_second: int) -> McNemar:
+    """The test, of as many images about which the first, and the second, alone is right; not yet corrected."""
+    differ, fewer = only_first + only_second, min(only_first, only_second)
+    exact = differ <= EXACT_UP_TO
+    if exact:
+        p = min(1.0, 2 * sum(math.comb(differ, count) for count in range(fewer + 1)) / 2**differ)
+    else:
+        squared = max(abs(only_first - only_second) - 1, 0) ** 2 / differ
+        p = math.erfc(math.sqrt(squared / 2))
+    return McNemar(only_first=only_first, only_second=only_second, p=p, exact=exact, p_holm=p)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """The p-values, corrected for their number, in their order."""
+    corrected = [0.0] * len(p)
+    highest = 0.0
+    for rank, place in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        highest = max(highest, min(1.0, p[place] * (len(p) - rank)))
+        corrected[place] = highest
+    return corrected

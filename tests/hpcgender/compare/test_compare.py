@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from hpcgender.compare.config import CompareConfig
+from hpcgender.compare.run import compare
+from hpcgender.evaluate.results import read_evaluation
+from shard_tools.commands import UserError
+from tests.conftest import Run
+from tests.hpcgender.report.browser import chromium
+
+QUICK: dict[str, Any] = {"batch_size": 4, "rounds": 1}
+
+
+def on_val(runs: Path, name: str) -> Path:
+    (found,) = (runs / name / "evaluations").iterdir()
+    return found
+
+
+def rows_of(directory: Path) -> list[dict[str, str]]:
+    with (directory / "predictions.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_what_two_runs_tell_and_cost(evaluated: Path, tmp_path: Path, run: Run) -> None:
+    files = ("--csv", "rows.csv", "--picture", "all.png", "--html", "page.html")
+    done = run(
+        *("hpcgender", "compare", evaluated / "both", evaluated / "lean", "--batch-size", 4, "--rounds", 2, "--json"),
+        *files,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    both, lean = found["runs"]
+    assert (both["name"], lean["name"]) == ("both", "lean")
+    for row in (both, lean):
+        evaluation = read_evaluation(on_val(evaluated, row["name"]))
+        assert evaluation.gender
+        assert row["accuracy"] == evaluation.gender.accuracy.value
+        assert row["accuracy_low"] == evaluation.gender.accuracy.low
+        assert row["one_ms"] > 0 < row["batch_ms"]
+        records = [json.loads(line) for line in (evaluated / row["name"] / "metrics.jsonl").read_text().splitlines()]
+        assert row["training_seconds"] == pytest.approx(sum(record["seconds"] for record in records))
+        assert row["epochs"] == 2
+    # SE layers and the age head are all that `both` has more; its stem works on a quarter of the pixels.
+    assert both["parameters"] > lean["parameters"] > 11e6
+    assert both["macs"] != lean["macs"]
+    assert both["age_mae"] > 0
+    assert lean["age_mae"] is None
+    assert found["data"]["split"] == "val"
+    (pair,) = found["pairs"]
+    said = [
+        [row["prediction"] == row["label"] for row in rows_of(on_val(evaluated, name))] for name in ("both", "lean")
+    ]
+    only = [sum(a and not b for a, b in zip(*order, strict=True)) for order in (said, said[::-1])]
+    assert [pair["mcnemar"]["only_first"], pair["mcnemar"]["only_second"]] == only
+    assert pair["accuracy"]["value"] == pytest.approx(both["accuracy"] - lean["accuracy"])
+    assert pair["age_mae"] is None
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["accuracy"]) for row in rows] == [both["accuracy"], lean["accuracy"]]
+    assert rows[1]["age_mae"] == ""
+    with Image.open(tmp_path / "all.png") as picture:
+        assert picture.width > 2000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.png", "page.html", "rows.csv"]
+
+
+def test_tables_fit_a_log(evaluated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compare(CompareConfig(evaluated=(evaluated / "both", on_val(evaluated, "lean")), **QUICK))
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines()[4:])) <= 110
+    assert "\x1b" not in shown
+    for title in ("what they tell", "what a forward pass costs", "what training cost", "how they differ"):
+        assert f"\n{title}\n" in shown
+    assert "both - lean" in shown
+
+
+def test_the_page_in_a_browser(evaluated: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    compare(CompareConfig(evaluated=(evaluated / "both", evaluated / "lean"), html=page, **QUICK))
+    text = page.read_text()
+    assert "://" not in text
+    assert "<script" not in text
+    with chromium(tmp_path / "profile") as browser:
+        for width in (400, 1600):
+            for scheme in ("light", "dark"):
+                layout = browser.open(page, width, scheme)
+                assert browser.complaints == []
+                assert browser.asked == [page.as_uri()]
+                assert layout["across"] <= 0
+                assert layout["cut"] == []
+                assert len(layout["charts"]) >= 7
+                assert min(layout["charts"]) > 100
+                assert "accuracy against latency" in layout["text"]
+                assert "p (Holm)" not in layout["text"]  # two runs are one pair
+
+
+def copy(evaluation: Path, out: Path, **data: Any) -> Path:
+    """The evaluation with other facts about its data."""
+    shutil.copytree(evaluation, out)
+    content = json.loads((out / "evaluation.json").read_text())
+    content["data"].update(data)
+    (out / "evaluation.json").write_text(json.dumps(content))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "says"),
+    [
+        (["both"], {}, "compare needs two evaluated runs or more"),
+        (["both", "nowhere"], {}, r"no directory .*nowhere: name a run"),
+        (["both", "both"], {}, "is given twice"),
+        (["both", "empty"], {}, r"no evaluation in .*empty: hpcgender evaluate --checkpoint"),
+        (["both", "lean"], {"on": "mars-test"}, r"no evaluation mars-test in .*both: it has shards-val"),
+        (["both", "other split"], {}, r"is of val and .* of test: compare evaluations of one split"),
+        (["both", "other data"], {}, "are of different data"),
+        (["both", "fewer"], {}, r"fewer has other images than .*: evaluate both again"),
+        (["both", "torn"], {}, r"torn/predictions\.parquet is damaged"),
+        (["both", "twice"], {}, "the runs have a and b: say which with --on"),
+        (["both", "lean"], {"rounds": 0}, "--rounds 0 must be positive"),
+        (["both", "lean"], {"html": Path("nowhere/page.html")}, "no directory nowhere to write page.html into"),
+        (["both", "lean"], {"picture": Path("all.jpg")}, "all.jpg would be a PNG file: name it all.png"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    evaluated: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: list[str],
+    options: dict[str, Any],
+    says: str,
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    both = on_val(evaluated, "both")
+    others = {"both": evaluated / "both", "lean": evaluated / "lean"}
+    for name in given:
+        place = tmp_path / name
+        if name == "empty":
+            place.mkdir()
+        elif name == "other split":
+            copy(both, place, split="test")
+        elif name == "other data":
+            copy(both, place, manifest="0" * 64)
+        elif name == "fewer":
+            copy(both, place)
+            shutil.copy(fewer_rows(both, tmp_path), place / "predictions.parquet")
+        elif name == "torn":
+            copy(both, place)
+            (place / "predictions.parquet").write_bytes((both / "predictions.parquet").read_bytes()[:300])
+        elif name == "twice":
+            others["both"] = tmp_path / "once more"
+            for run_dir in (place, others["both"]):
+                for each in "ab":
+                    copy(both, run_dir / "evaluations" / each)
+        others.setdefault(name, place)
+    with pytest.raises(UserError, match=says) as error:
+        compare(CompareConfig(**{"evaluated": tuple(others[name] for name in given), **QUICK, **options}))
+    assert "\n" not in str(error.value)
+    assert list(work.iterdir()) == []
+
+
+def fewer_rows(evaluation: Path, out: Path) -> Path:
+    from pyarrow import parquet
+
+    table = parquet.read_table(evaluation / "predictions.parquet")
+    parquet.write_table(table.slice(1), out / "fewer.parquet")
+    return out / "fewer.parquet"
