@@ -1,0 +1,313 @@
+"""What Grid Engine knows of one user's jobs: qstat of those that wait or run, qacct of those that ended."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal
+from xml.etree import ElementTree
+
+COMMAND_SECONDS = 60.0
+"""How long a command of Grid Engine may take before it is given up."""
+
+REQUEUE = 99
+"""The exit code with which a job asks Grid Engine to run it again, under the same id."""
+
+LiveState = Literal["PENDING", "HELD", "RUNNING", "SUSPENDED", "REQUEUED", "CANCELLING", "FAILED"]
+EndState = Literal["COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"]
+
+
+class GridEngineError(RuntimeError):
+    """A command of Grid Engine is missing, failed, or gave no answer in time; one line for a person."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job, or one task of an array, that waits or runs.
+
+    `job_id` is Grid Engine's own, `12` or `12.3`; `letters` are qstat's (qw, r, Eqw ...), `queue` is empty and `host`,
+    where the script runs, too, as long as it waits. `time` is when it started or else was submitted, in seconds since
+    1970. A job that is FAILED here is in error state (E): it stays so, for the `reason`, until a person helps.
+    """
+
+    job_id: str
+    state: LiveState
+    letters: str
+    name: str
+    owner: str
+    slots: int
+    queue: str
+    host: str
+    time: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """How a job, or one task of an array, ended: the last of its records in the accounting file.
+
+    `failed` is Grid Engine's own code (0 none, 25 rescheduled, 26 log file, 37 limit, 100 killed ...), `failed_text`
+    what it says of it. Times are seconds since 1970, None if it never ran; `maxvmem` is in bytes.
+    """
+
+    job_id: str
+    name: str
+    owner: str
+    queue: str
+    host: str
+    slots: int
+    failed: int
+    failed_text: str
+    exit_code: int
+    maxvmem: int
+    start: float | None
+    end: float | None
+    deleted_by: str = ""
+
+    @property
+    def state(self) -> EndState:
+        if self.failed == 37:
+            return "TIMEOUT"
+        # It was to run again, and is gone: somebody deleted it meanwhile.
+        if self.deleted_by or self.failed == 25 or self.exit_code == REQUEUE:
+            return "CANCELLED"
+        return "FAILED" if self.failed or self.exit_code else "COMPLETED"
+
+    @property
+    def signal(self) -> signal.Signals | None:
+        """The signal that killed it, if one did."""
+        try:
+            return signal.Signals(self.exit_code - 128) if self.exit_code > 128 else None
+        except ValueError:
+            return None
+
+    @property
+    def reason(self) -> str:
+        """Why it did not complete, in one line; empty if it did."""
+        if self.state == "COMPLETED":
+            return ""
+        if self.deleted_by:
+            return f"deleted by {self.deleted_by}"
+        if self.state == "CANCELLED":
+            return "deleted while it was to run again"
+        if self.state == "TIMEOUT":
+            return f"Grid Engine ended it at a limit: {self.failed_text}"
+        if self.signal:
+            return f"killed by {self.signal.name}: by qdel, for want of memory, or from outside"
+        if self.failed:
+            return f"{self.failed_text} (code {self.failed} of Grid Engine)"
+        return f"exit code {self.exit_code}"
+
+
+def query(owner: str = "") -> dict[str, Job]:
+    """All jobs of `owner` (default: this user) that wait or run, by id: one qstat call, one more if any is in error.
+
+    Each task of an array has an entry of its own. Raises GridEngineError.
+    """
+    jobs = parse_qstat(call("qstat", "-xml", "-u", owner or user_name()))
+    errors = [job.job_id for job in jobs.values() if job.state == "FAILED"]
+    if errors:
+        said = why(errors)
+        for job_id in errors:
+            jobs[job_id] = replace(jobs[job_id], reason="; ".join(said.get(job_id, ())))
+    return jobs
+
+
+def why(job_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """What Grid Engine says of jobs in error state, or of why they still wait; one `qstat -j` call for all.
+
+    Ids without anything to say, or that are gone, are left out. Raises GridEngineError.
+    """
+    wanted = list(job_ids)
+    numbers = sorted({job_id.partition(".")[0] for job_id in wanted}, key=int)
+    if not numbers:
+        return {}
+    said = parse_why(call("qstat", "-j", ",".join(numbers), "-xml"))
+    found = {job_id: said.get(job_id) or said.get(job_id.partition(".")[0], ()) for job_id in wanted}
+    return {job_id: lines for job_id, lines in found.items() if lines}
+
+
+def ended(owner: str = "", since: float | None = None, job_id: str = "") -> dict[str, Record]:
+    """The last record of each of `owner`'s (default: this user's) jobs that qacct has, by id; one call.
+
+    `since`, seconds since 1970, leaves out what started before it, and what never started. `job_id` asks for one job
+    with all tasks of its array. A job that is pending again after a requeue has records, too: ask `query` first. qacct
+    lags behind, by 15 s as a rule. Raises GridEngineError.
+    """
+    begin = ("-b", time.strftime("%Y%m%d%H%M.%S", time.localtime(since))) if since is not None else ()
+    numbers = (job_id.partition(".")[0],) if job_id else ()
+    try:
+        text = call("qacct", "-o", owner or user_name(), *begin, "-j", *numbers)
+    except GridEngineError as error:
+        if "not found" in str(error):
+            return {}
+        raise
+    return parse_qacct(text)
+
+
+def parse_qstat(xml: str) -> dict[str, Job]:
+    """The jobs of `qstat -xml`, each task of an array by itself."""
+    jobs = {}
+    for entry in _parse_xml(xml).iter("job_list"):
+        queue, _, host = entry.findtext("queue_name", "").partition("@")
+        number = entry.findtext("JB_job_number", "")
+        stamp = entry.findtext("JAT_start_time", "") or entry.findtext("JB_submission_time", "")
+        job = Job(
+            job_id=number,
+            state=live_state(entry.findtext("state", "")),
+            letters=entry.findtext("state", ""),
+            name=entry.findtext("JB_name", ""),
+            owner=entry.findtext("JB_owner", ""),
+            slots=int(entry.findtext("slots", "1")),
+            queue=queue,
+            host=host,
+            time=datetime.fromisoformat(stamp).timestamp(),
+        )
+        tasks = entry.findtext("tasks", "")
+        jobs.update(
+            {f"{number}.{task}": replace(job, job_id=f"{number}.{task}") for task in expand_tasks(tasks)}
+            if tasks
+            else {number: job}
+        )
+    return jobs
+
+
+def expand_tasks(tasks: str) -> list[int]:
+    """The numbers of Grid Engine's short form: `1,3-9:2` is 1, 3, 5, 7, 9."""
+    numbers: list[int] = []
+    for span in tasks.split(","):
+        ends, _, step = span.partition(":")
+        first, _, last = ends.partition("-")
+        numbers += range(int(first), int(last or first) + 1, int(step or 1))
+    return numbers
+
+
+def live_state(letters: str) -> LiveState:
+    """What qstat's letters mean: an error goes before a deletion, that before a hold, and `Rr` runs again."""
+    if "E" in letters:
+        return "FAILED"
+    if "d" in letters:
+        return "CANCELLING"
+    if set(letters) & set("sSTP"):
+        return "SUSPENDED"
+    if "r" in letters or "t" in letters:
+        return "RUNNING"
+    if "h" in letters:
+        return "HELD"
+    return "REQUEUED" if "R" in letters else "PENDING"
+
+
+def parse_why(xml: str) -> dict[str, tuple[str, ...]]:
+    """Reasons by id of `qstat -j ... -xml`: errors by task where the job is an array, the scheduler's by job."""
+    root = _parse_xml(xml)
+    reasons: dict[str, list[str]] = {}
+    for job in root.iterfind("djob_info/element"):
+        number = job.findtext("JB_job_number", "")
+        for task in job.iterfind("JB_ja_tasks/*"):
+            # "11/22/2026 22:47:50 [5000:318]: " goes before what the host said
+            lines = [
+                re.sub(r"^\d\S+ \S+ \[[\d:]+\]: ", "", line.text or "")
+                for line in task.iter("QIM_message")
+                if line.text
+            ]
+            if lines:
+                reasons.setdefault(number, []).extend(lines)
+                reasons.setdefault(f"{number}.{task.findtext('JAT_task_number', '')}", []).extend(lines)
+    for message in root.iterfind("messages/element/SME_message_list/element"):
+        if message.findtext("MES_message") == "Job is in error state":
+            continue  # as the errors say
+        for listed in message.iterfind("MES_job_number_list/*/ULNG_value"):
+            if listed.text:
+                reasons.setdefault(listed.text, []).append(message.findtext("MES_message", ""))
+    return {job_id: tuple(dict.fromkeys(lines)) for job_id, lines in reasons.items()}
+
+
+def parse_qacct(text: str) -> dict[str, Record]:
+    """The last record of each job of `qacct -j`. Records of a parallel job's slave tasks come before its own."""
+    records = {}
+    for block in re.split(r"^=+$", text, flags=re.MULTILINE):
+        pairs = (line.split(None, 1) for line in block.splitlines())
+        fields = {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
+        if "jobnumber" not in fields:
+            continue
+        task = fields.get("taskid", "undefined")
+        job_id = fields["jobnumber"] + (f".{task}" if task.isdigit() and task != "0" else "")
+        failed, _, failed_text = fields.get("failed", "0").partition(":")
+        records[job_id] = Record(
+            job_id=job_id,
+            name=fields.get("jobname", ""),
+            owner=fields.get("owner", ""),
+            queue=fields.get("qname", ""),
+            host=fields.get("hostname", ""),
+            slots=int(fields.get("slots", "1")),
+            failed=int(failed),
+            failed_text=failed_text.strip(),
+            exit_code=int(fields.get("exit_status", "0").split()[0]),
+            maxvmem=_read_bytes(fields.get("maxvmem", "0")),
+            start=_read_time(fields.get("start_time", "")),
+            end=_read_time(fields.get("end_time", "")),
+            deleted_by=fields.get("deleted_by", "").replace("NONE", ""),
+        )
+    return records
+
+
+def call(*command: str, seconds: float = COMMAND_SECONDS) -> str:
+    """The standard output of a command of Grid Engine. Raises GridEngineError if it fails or takes longer."""
+    return _run(command, seconds)
+
+
+def user_name() -> str:
+    """The name that Grid Engine knows this user by."""
+    return pwd.getpwuid(os.getuid()).pw_name
+
+
+def _run(command: Sequence[str], seconds: float) -> str:
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=seconds,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "LC_TIME": "C"},
+        )
+    except FileNotFoundError as error:
+        raise GridEngineError(
+            f"there is no {command[0]} here: load Grid Engine's settings, or log in to a node"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise GridEngineError(f"{command[0]} gave no answer in {seconds:.0f} s: is the qmaster up?") from error
+    if done.returncode:
+        said = " ".join((done.stderr.strip() or done.stdout.strip()).split())
+        raise GridEngineError(f"{command[0]} failed with code {done.returncode}: {said}")
+    return done.stdout
+
+
+def _parse_xml(xml: str) -> ElementTree.Element:
+    try:
+        return ElementTree.fromstring(xml)
+    except ElementTree.ParseError as error:
+        raise GridEngineError(f"qstat's answer is not XML: {error}: {xml[:80]!r}") from error
+
+
+def _read_bytes(text: str) -> int:
+    found = re.match(r"([\d.]+)([KMGT]?)", text)
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2] or " ")) if found else 0
+
+
+def _read_time(text: str) -> float | None:
+    # Sun Nov 22 22:52:22 2026, or 11/22/2026 22:52:22.123 of Univa's; -/- of what never ran
+    if not text or text.startswith("-"):
+        return None
+    if text[0].isdigit():
+        return datetime.strptime(text.partition(".")[0], "%m/%d/%Y %H:%M:%S").timestamp()
+    return datetime.strptime(text, "%a %b %d %H:%M:%S %Y").timestamp()

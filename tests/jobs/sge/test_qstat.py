@@ -1,0 +1,85 @@
+"""What is read from the answers of a real Grid Engine 8.1.9, kept in `data`."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from jobs.sge import qstat
+
+DATA = Path(__file__).parent / "data"
+
+
+def test_each_job_and_each_task_of_an_array_has_its_state() -> None:
+    jobs = qstat.parse_qstat((DATA / "qstat.xml").read_text())
+    assert {job_id: job.state for job_id, job in jobs.items()} == {
+        **{"53": "RUNNING", "54.1": "RUNNING", "54.2": "RUNNING", "57": "RUNNING", "60": "SUSPENDED"},
+        **{"61": "RUNNING", "62": "CANCELLING", "55": "PENDING", "56": "HELD", "58": "FAILED"},
+        **{"59.1": "FAILED", "59.2": "FAILED", "59.3": "FAILED"},
+        **{"54.3": "PENDING", "54.4": "PENDING", "54.5": "PENDING"},
+    }
+    assert (jobs["57"].name, jobs["57"].slots, jobs["57"].queue, jobs["57"].host) == ("wide", 4, "all.q", "node2")
+    assert jobs["55"].host == ""
+
+
+@pytest.mark.parametrize(
+    ("letters", "state"),
+    [("Rq", "REQUEUED"), ("hRwq", "HELD"), ("Rr", "RUNNING"), ("t", "RUNNING"), ("S", "SUSPENDED"), ("dEqw", "FAILED")],
+)
+def test_letters_mean_states(letters: str, state: str) -> None:
+    assert qstat.live_state(letters) == state
+
+
+def test_a_queue_without_jobs_is_no_error() -> None:
+    assert qstat.parse_qstat("<?xml version='1.0'?>\n<job_info><queue_info/><job_info/></job_info>") == {}
+
+
+def test_an_answer_that_is_cut_off_is_an_error() -> None:
+    with pytest.raises(qstat.GridEngineError, match="not XML"):
+        qstat.parse_qstat((DATA / "qstat.xml").read_text()[:-20])
+
+
+def test_tasks_are_expanded() -> None:
+    assert qstat.expand_tasks("1,3-9:2,20-21") == [1, 3, 5, 7, 9, 20, 21]
+
+
+def test_reasons_are_told_of_errors_and_of_waiting() -> None:
+    reasons = qstat.parse_why((DATA / "why.xml").read_text())
+    assert reasons["58"] == ('error: can\'t open output file "/nonexistent/log": No such file or directory',)
+    assert reasons["59.2"] == ('error: can\'t open output file "/nonexistent/2": No such file or directory',)
+    assert '(-l gpu=50) cannot run at host "node1" because it offers only hc:gpu=2.000000' in reasons["55"]
+
+
+def test_the_last_record_of_a_job_tells_how_it_ended() -> None:
+    records = qstat.parse_qacct((DATA / "qacct.txt").read_text())
+    assert {job_id: record.state for job_id, record in records.items()} == {
+        **{"7": "COMPLETED", "8": "FAILED", "10.1": "FAILED", "10.2": "FAILED", "10.3": "FAILED"},
+        **{"12": "CANCELLED", "13": "CANCELLED", "15": "FAILED", "16": "FAILED", "17": "TIMEOUT"},
+    }
+    assert records["8"].reason == "exit code 3"
+    assert (records["15"].signal, records["15"].exit_code) == (signal.SIGKILL, 137)
+    assert "opening input/output file" in records["10.1"].reason
+    assert records["10.1"].start is None
+    # 13 ran twice; 16 has records of its tasks on other hosts, too.
+    assert records["13"].host == "node2"
+    assert (records["16"].host, records["16"].slots) == ("node1", 4)
+    assert records["16"].maxvmem == int(19.781 * 1024**2)
+
+
+def test_commands_that_are_missing_or_fail_or_hang_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(qstat.GridEngineError, match="there is no qnothing here"):
+        qstat.call("qnothing")
+    program = tmp_path / "qsomething"
+    complaint = "echo 'error: commlib error' >&2\necho 'got select error' >&2"
+    program.write_text(f"#!/bin/sh\n{complaint}\n[ $1 = 0 ] || exec sleep $1\nexit 1\n")
+    program.chmod(0o755)
+    with pytest.raises(qstat.GridEngineError, match=r"failed with code 1: error: commlib error got select error$"):
+        qstat.call("qsomething", "0")
+    with pytest.raises(qstat.GridEngineError, match="no answer"):
+        qstat.call("qsomething", "20", seconds=0.2)
