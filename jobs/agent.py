@@ -1,15 +1,17 @@
 """One node's agent: torch.distributed.run with plain exit codes, one-line failures, and a line to its launcher.
 
-`python -m jobs.agent [--lifeline] [TORCHRUN OPTIONS] -m MODULE [ARGUMENTS]` is torchrun, but for this:
+`python -m jobs.agent [--lifeline[=NODE@HOST:PORT]] [TORCHRUN OPTIONS] -m MODULE [ARGUMENTS]` is torchrun, but for this:
 
 * It exits with the code of the rank that failed first: 0, 2 and 99 as they are, 1 for anything else, `PORT_TAKEN` if
   another program listens at the rendezvous, and with `--lifeline` `SAID` instead of 1 where it has said what failed, so
   that a launcher can tell this from an agent that could not start at all.
 * A failure is one line, after the traceback of a rank above 0, from torch's `record` or its log; rank 0 writes its own.
   Codes 2 and 99 need no word: the rank has said it.
-* TERM, INT, HUP, USR1 and USR2 all reach the ranks as TERM, and the ranks' own exit codes still count afterwards.
+* TERM, INT, HUP, USR1 and USR2 all reach the ranks as TERM, and the ranks' own exit codes still count afterwards. To
+  die of it, as a rank does that is importing torch, counts as 99, and so does a stop before there are ranks.
 * With `--lifeline` standard input is the line to the launcher: a byte asks the ranks to stop as TERM does, and its end
   means that the launcher is gone or done, and ends the ranks in bounded time.
+* With `--alone` instead of torchrun's options one process runs the module, without torch.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import select
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -27,8 +30,8 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-from jobs import processes
-from jobs.failures import FAILED, PORT_TAKEN, SAID, failure_report, first_failure, plain_code
+from jobs import heartbeat, processes
+from jobs.failures import FAILED, PORT_TAKEN, REQUEUE, SAID, failure_report, first_failure, plain_code, signal_name
 
 END_SECONDS = 10.0
 """How long ranks have from TERM to KILL once the launcher is gone."""
@@ -59,12 +62,12 @@ class Overseer(threading.Thread):
             ready, _, _ = select.select(watched, [], [], None if self._ranks_seen else 0.5)
             self._ranks_seen = self._ranks_seen or bool(self._ranks())
             if any(os.read(source, 64) == b"" for source in ready):
-                self._end()
+                self.end()
             elif ready:
                 self.stopping = True
                 self._ask()
                 if not self._ranks_seen:  # nobody to ask: still at the rendezvous
-                    self._end()
+                    leave(REQUEUE, self.scratch)
 
     def _ranks(self) -> list[int]:
         return [pid for pid in processes.children() if processes.leads_session(pid)]
@@ -73,7 +76,8 @@ class Overseer(threading.Thread):
         for pid in self._ranks():
             processes.signal_process(pid, signal.SIGTERM)  # not its group: a rank that saves its work needs its loaders
 
-    def _end(self) -> NoReturn:
+    def end(self) -> NoReturn:
+        """Ends the ranks in bounded time, and this process."""
         self.ending.set()
         self._ask()
         deadline = time.monotonic() + END_SECONDS
@@ -119,7 +123,7 @@ def run_agent(argv: Sequence[str], overseer: Overseer) -> int:
         asked_for = overseer.stopping and failure.exitcode == -signal.SIGTERM
         if report and not asked_for and not overseer.ending.wait(report.patience):
             _say(report.text)
-        return plain_code(failure.exitcode)
+        return REQUEUE if asked_for else plain_code(failure.exitcode)
     except SignalException:
         return FAILED
     except dist.DistError as error:
@@ -129,6 +133,18 @@ def run_agent(argv: Sequence[str], overseer: Overseer) -> int:
             _say(f"agent on {host}: no rendezvous with the other nodes: {str(error).splitlines()[0]}")
         return FAILED
     return 0
+
+
+def run_alone(argv: Sequence[str], overseer: Overseer) -> int:
+    """Runs `-m MODULE ARGUMENTS` as one process without torchrun, and so without torch; returns its exit code."""
+    os.environ["JOBS_AGENT_PID"] = str(os.getpid())
+    command = [sys.executable, "-m", "jobs.rank", *argv[1:]]
+    code = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True).wait()
+    if overseer.stopping and code == -signal.SIGTERM:
+        return REQUEUE
+    if code < 0:
+        _say(f"agent on {socket.gethostname()}: {argv[1]} ended with {signal_name(-code)}")
+    return plain_code(code)
 
 
 def _say(text: str) -> None:
@@ -157,12 +173,20 @@ def _quiet_torch() -> None:
 
 def main(argv: Sequence[str]) -> NoReturn:
     """Runs the agent in this process, and ends it with the agent's exit code."""
-    lifeline = argv[:1] == ["--lifeline"]
+    word, _, launcher = argv[0].partition("=") if argv else ("", "", "")
+    lifeline = word == "--lifeline"
     scratch = tempfile.mkdtemp(prefix="jobs-agent-")  # for error files, which torchrun would leave behind
     overseer = Overseer(_take_stdin() if lifeline else None, scratch)
     overseer.start()
-    _quiet_torch()
-    code = run_agent(argv[1:] if lifeline else argv, overseer)
+    if lifeline and launcher:
+        node, _, address = launcher.partition("@")
+        heartbeat.watch_launcher(address, int(node), overseer.end)
+    options = argv[1:] if lifeline else argv
+    if options[:1] == ["--alone"]:
+        code = run_alone(options[1:], overseer)
+    else:
+        _quiet_torch()
+        code = run_agent(options, overseer)
     leave(SAID if lifeline and code == FAILED else code, scratch)
 
 

@@ -7,7 +7,6 @@ import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 Scheduler = Literal["slurm", "sge", "local"]
@@ -63,34 +62,12 @@ def slurm_allocation(environ: Mapping[str, str]) -> Allocation:
 
 def sge_allocation(environ: Mapping[str, str]) -> Allocation:
     """The hosts of a Grid Engine job: those of its parallel environment, or this one alone."""
+    from jobs.sge.hostfile import granted_hosts  # with submitit, which nobody else needs here
+
     task = environ.get("SGE_TASK_ID", "undefined")
     job_id = environ.get("JOB_ID", "0") + ("" if task == "undefined" else f".{task}")
-    hosts: tuple[Host, ...] = ()
-    if hostfile := environ.get("PE_HOSTFILE"):
-        try:
-            hosts = parse_pe_hostfile(Path(hostfile).read_text())
-        except OSError as error:
-            raise ValueError(f"cannot read PE_HOSTFILE {hostfile}: {error.strerror}: run in the job script") from error
-        if not hosts:
-            raise ValueError(f"PE_HOSTFILE {hostfile} names no host")
-    return Allocation(
-        scheduler="sge",
-        job_id=job_id,
-        hosts=hosts or (Host(socket.gethostname(), int(environ.get("NSLOTS", "1"))),),
-    )
-
-
-def parse_pe_hostfile(text: str) -> tuple[Host, ...]:
-    """The hosts of lines `host slots queue range`; a host that was granted slots in several queues is one host."""
-    slots: dict[str, int] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        fields = line.split()
-        if not fields:
-            continue
-        if len(fields) < 2 or not fields[1].isdigit():
-            raise ValueError(f"PE_HOSTFILE line {number} is not `host slots ...`: {line!r}")
-        slots[fields[0]] = slots.get(fields[0], 0) + int(fields[1])
-    return tuple(Host(name, count) for name, count in slots.items())
+    hosts = tuple(Host(name, slots) for name, slots in granted_hosts(environ).items())
+    return Allocation(scheduler="sge", job_id=job_id, hosts=hosts)
 
 
 def expand_nodelist(nodelist: str) -> list[str]:

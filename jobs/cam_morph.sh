@@ -2,15 +2,18 @@
 # Where the best checkpoint of runs/resnet152 looks on the test split of data/morph: average heat maps.
 # The same file for qsub, sbatch and bash, from the project's directory; options of `cam` may follow the file's name.
 # What to ask for differs from site to site: the PE and its slots, the GPUs, a queue or partition, the time limit.
+# bash on a login node takes that from site.toml (see jobs/sites) and submits; on other machines it runs right there.
 #$ -N cam_morph
 #$ -S /bin/bash
 #$ -cwd
 #$ -o logs/ -j y
+#$ -r y -notify
 #$ -pe mpi 2
 #$ -l gpu=1
 #SBATCH --job-name=cam_morph
 #SBATCH --output=logs/%x.o%j
 #SBATCH --open-mode=append
+#SBATCH --requeue
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=4

@@ -1,16 +1,19 @@
 #!/bin/bash
 # Measures the best checkpoint of runs/resnet152 on the test split of data/morph, every image once.
-# The same file for qsub, sbatch and bash, from the project's directory; options of `evaluate` may follow the file's name.
+# The same file for qsub, sbatch and bash, from the project's directory; options of `evaluate` may follow its name.
 # What to ask for differs from site to site: the PE and its slots, the GPUs, a queue or partition, the time limit.
+# bash on a login node takes that from site.toml (see jobs/sites) and submits; on other machines it runs right there.
 #$ -N eval_morph
 #$ -S /bin/bash
 #$ -cwd
 #$ -o logs/ -j y
+#$ -r y -notify
 #$ -pe mpi 2
 #$ -l gpu=1
 #SBATCH --job-name=eval_morph
 #SBATCH --output=logs/%x.o%j
 #SBATCH --open-mode=append
+#SBATCH --requeue
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=4

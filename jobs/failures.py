@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 FAILED, BAD_INPUT, REQUEUE = 1, 2, 99
 """Exit codes of ranks and launcher: anything else, the user's input or configuration, and requeue me. 0 is done."""
 
-SAID, PORT_TAKEN = 97, 98
-"""Exit codes between an agent and its launcher: failed and said why, and the rendezvous port is somebody else's."""
+KILLED, SAID, PORT_TAKEN = 96, 97, 98
+"""Exit codes between an agent and its launcher: killed by a signal, failed and said why, and the rendezvous port is
+somebody else's."""
 
 # What a rank says whose peer died first.
 _PEER_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "DistBackendError", "DistNetwork")
@@ -37,8 +38,8 @@ def plain_code(exitcode: int) -> int:
 def first_failure(failures: Mapping[int, ProcessFailure], stopping: bool) -> tuple[int, ProcessFailure]:
     """The global rank and the failure that tell most about why a node's ranks failed; `stopping` if they were asked to.
 
-    Bad input comes first. 99 comes next if ranks were asked to stop; if not, it can be a rank's answer to the TERM that
-    follows another's crash, as death by TERM is, and comes last. That a signal ended a rank is known a moment after its
+    Bad input comes first. 99 and death by TERM come next if ranks were asked to stop; if not, they can be the answer to
+    the TERM that follows another's crash, and come last. That a signal ended a rank is known a moment after its
     peers noticed, which the two seconds make up for: times are whole seconds.
     """
 
@@ -46,10 +47,10 @@ def first_failure(failures: Mapping[int, ProcessFailure], stopping: bool) -> tup
         failure = failures[rank]
         if failure.exitcode == BAD_INPUT:
             place = 0
-        elif failure.exitcode == REQUEUE:
-            place = 1 if stopping else 3
+        elif failure.exitcode in (REQUEUE, -signal.SIGTERM):
+            place = 1 if stopping else 3 if failure.exitcode == REQUEUE else 4
         else:
-            place = 4 if failure.exitcode == -signal.SIGTERM else 2
+            place = 2
         return place, failure.timestamp - (2 if failure.exitcode < 0 else 0)
 
     rank = min(failures, key=order)
@@ -62,7 +63,7 @@ def failure_report(rank: int, host: str, failure: ProcessFailure, rank_log: str)
     `rank_log` is the path of the logs of ranks above 0, with `{rank}` in it; empty if they write to the agent's output.
     """
     log = Path(rank_log.replace("{rank}", str(rank))) if rank and rank_log else None
-    how = f"exit code {failure.exitcode}" if failure.exitcode > 0 else _signal_name(-failure.exitcode)
+    how = f"exit code {failure.exitcode}" if failure.exitcode > 0 else signal_name(-failure.exitcode)
     line = f"agent on {host}: rank {rank} failed with {how}" + (f"; its log: {log}" if log else "")
     if plain_code(failure.exitcode) != FAILED:  # the rank has said why in one line, which only a file hides
         if failure.exitcode == REQUEUE or not log:
@@ -95,7 +96,8 @@ def _tail(log: Path) -> str:
         return ""
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """A signal's name, with what it mostly means."""
     try:
         name = signal.Signals(number).name
     except ValueError:

@@ -16,11 +16,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import FrameType
 
 from jobs import processes
 from jobs.allocation import Allocation
-from jobs.failures import BAD_INPUT, FAILED, PORT_TAKEN, REQUEUE, SAID
+from jobs.failures import BAD_INPUT, FAILED, KILLED, PORT_TAKEN, REQUEUE, SAID
+from jobs.heartbeat import Listener
+from jobs.stopping import StopRequests
 
 JOIN_SECONDS = 300
 """How long the nodes wait for each other at the start; a cold Python environment on network storage takes a minute."""
@@ -32,7 +33,12 @@ END_SECONDS = 15.0
 """How long agents have to end their ranks and themselves, before they are killed."""
 
 _POLL_SECONDS = 0.05
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_OVER_QRSH = {0: KILLED, 95: 0, 94: REQUEUE}
+_TOLD = f"code=$?; [ $code -lt 128 ] || code={KILLED}; case $code in 0) code=95;; {REQUEUE}) code=94;; esac; exit $code"
+"""Exit codes are others on their way from Grid Engine's other hosts: it deletes a job whose task dies of a signal, and
+takes 99 for itself; and qrsh's own 0 may mean that a host is lost."""
+
+_KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL, KILLED)  # here; elsewhere, by srun; by qrsh
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,22 +49,35 @@ class Node:
     argv: tuple[str, ...]
     environ: Mapping[str, str]
 
+    @property
+    def by_qrsh(self) -> bool:
+        """Whether its exit code is one of those on their way."""
+        return self.argv[0] == "qrsh"
+
 
 @dataclass(frozen=True, kw_only=True)
 class End:
-    """How a node's agent ended: its exit code, or minus the signal; `torn_down` if the launcher ended it."""
+    """How a node's agent ended: its exit code, or minus the signal.
+
+    `torn_down` if the launcher was ending all agents already, `forced` if it was killing them, `unreachable` if it did
+    so because the host does not answer any more.
+    """
 
     host: str
     code: int
     torn_down: bool
+    forced: bool = False
+    unreachable: bool = False
+    deletes_job: bool = False
+    """Whether Grid Engine deletes the job for it: what it had started there died of a signal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How all agents ended, in that order, and the first signal that asked to stop, if one came."""
+    """How all agents ended, in that order, and why they were asked to stop, if they were."""
 
     ends: tuple[End, ...]
-    stopped_by: signal.Signals | None
+    stopped_by: str | None
 
     @property
     def code(self) -> int:
@@ -79,17 +98,36 @@ class Outcome:
         said = (0, BAD_INPUT, REQUEUE, PORT_TAKEN, SAID)
         return next((end for end in self.ends if end.code not in said and not end.torn_down), None)
 
+    @property
+    def lost(self) -> End | None:
+        """The first agent that was killed, and not by its launcher: the node died, or all that ran on it."""
+        killed = (end for end in self.ends if end.unreachable or (end.code in _KILLED and not end.forced))
+        return next(killed, None)
+
 
 def agent_command(
-    *, nodes: int, node_rank: int, procs_per_node: int, address: str, port: int, job_id: str, rank_log: str = ""
+    *,
+    nodes: int,
+    node_rank: int,
+    procs_per_node: int,
+    address: str,
+    port: int,
+    job_id: str,
+    rank_log: str = "",
+    heartbeat: str = "",
+    alone: bool = False,
+    python: Sequence[str] = (sys.executable,),
 ) -> tuple[str, ...]:
     """The command line of one node's agent, without the `-m MODULE ARGUMENTS` that its ranks run.
 
     The rendezvous is torchrun's static one: the hosts, their order and the port are known, so that rank 0 is on the
-    first host and one port does for everything, where c10d would hand out ranks as agents happen to arrive.
+    first host and one port does for everything, where c10d would hand out ranks as agents happen to arrive. `python` is
+    the command that starts Python on the nodes. With `alone` one process runs what ranks would, without torchrun.
     """
+    if alone:
+        return (*python, "-m", "jobs.agent", "--lifeline", "--alone")
     return (
-        *(sys.executable, "-m", "jobs.agent", "--lifeline"),
+        *(*python, "-m", "jobs.agent", f"--lifeline={node_rank}@{heartbeat}" if heartbeat else "--lifeline"),
         *((f"--rank-log={rank_log}",) if rank_log else ()),
         f"--nnodes={nodes}",
         f"--node-rank={node_rank}",
@@ -117,7 +155,8 @@ def carried(allocation: Allocation, index: int, command: Sequence[str], director
         )
     if allocation.scheduler == "sge" and index > 0:
         # The arguments are joined and read by a shell over there. Without -nostdin: it is the lifeline.
-        return ("qrsh", "-inherit", "-V", host.name, f"cd {shlex.quote(directory)} && exec {shlex.join(command)}")
+        said = f"cd {shlex.quote(directory)} && {shlex.join(command)}; {_TOLD}"
+        return ("qrsh", "-inherit", "-V", host.name, said)
     return tuple(command)
 
 
@@ -130,39 +169,39 @@ def start_by_hand(allocation: Allocation, host: str) -> str:
     return f"{sys.executable} -m jobs.agent -h"
 
 
-def run_nodes(nodes: Sequence[Node], directory: str) -> Outcome:
+def run_nodes(
+    nodes: Sequence[Node], directory: str, requests: StopRequests, listener: Listener | None = None
+) -> Outcome:
     """Starts all agents, waits for them, and returns how they ended; nothing of them is left running.
 
-    The first agent to fail ends the others. TERM, INT, HUP, USR1 and USR2 to this process ask all ranks to stop; a
-    second INT ends them at once. Raises FileNotFoundError if srun or qrsh is not there.
+    The first agent to fail ends the others. `requests`, which is entered, ask all ranks to stop; an impatient one ends
+    them at once. Agents that `listener` calls lost are given up. Raises FileNotFoundError if srun or qrsh is not there.
     """
     processes.adopt_orphans(True)
-    agents = _Agents(nodes, directory)
-    before = {number: signal.signal(number, agents.on_signal) for number in _STOP_SIGNALS}
+    agents = _Agents(nodes, directory, requests, listener)
     try:
         agents.start()
         return agents.wait()
     finally:
         agents.kill()
-        for number, handler in before.items():
-            signal.signal(number, handler)
         processes.adopt_orphans(False)
 
 
 class _Agents:
     """The running agents, and what was asked of them."""
 
-    def __init__(self, nodes: Sequence[Node], directory: str) -> None:
+    def __init__(
+        self, nodes: Sequence[Node], directory: str, requests: StopRequests, listener: Listener | None
+    ) -> None:
         self._nodes = nodes
         self._directory = directory
+        self._requests = requests
+        self._listener = listener
+        self._unreachable: set[int] = set()
         self._running: dict[int, subprocess.Popen[bytes]] = {}
-        self._signals: list[signal.Signals] = []
         self._stop_at: float | None = None
         self._ended_at: float | None = None
         self._forced = 0
-
-    def on_signal(self, number: int, _frame: FrameType | None) -> None:
-        self._signals.append(signal.Signals(number))
 
     def start(self) -> None:
         for rank, node in enumerate(self._nodes):
@@ -180,24 +219,44 @@ class _Agents:
             for rank, agent in list(self._running.items()):
                 code = agent.poll()
                 if code is not None:
+                    told, by_qrsh = code, self._nodes[rank].by_qrsh
+                    if by_qrsh:
+                        if told == 0:
+                            self._unreachable.add(rank)
+                        code = _OVER_QRSH.get(told, told)
                     del self._running[rank]
                     self._close(agent)
                     self._end_orphans()
-                    ends.append(End(host=self._nodes[rank].host, code=code, torn_down=self._ended_at is not None))
+                    ends.append(
+                        End(
+                            host=self._nodes[rank].host,
+                            code=code,
+                            torn_down=self._ended_at is not None,
+                            forced=self._forced > 0,
+                            unreachable=rank in self._unreachable,
+                            deletes_job=by_qrsh and told > 128,
+                        )
+                    )
             if any(end.code for end in ends):
                 self._end()
+            self._give_up_lost()
             self._obey()
             time.sleep(_POLL_SECONDS)
-        return Outcome(ends=tuple(ends), stopped_by=self._signals[0] if self._signals else None)
+        return Outcome(ends=tuple(ends), stopped_by=self._requests.reason)
+
+    def _give_up_lost(self) -> None:
+        for rank in self._listener.lost() if self._listener else ():
+            if rank in self._running and rank not in self._unreachable:
+                self._unreachable.add(rank)
+                processes.signal_group(self._running[rank].pid, signal.SIGKILL)
 
     def _obey(self) -> None:
         now = time.monotonic()
-        if self._signals and self._stop_at is None:
+        if self._requests.reason and self._stop_at is None:
             self._stop_at = now
             for agent in self._running.values():
                 self._write(agent)
-        impatient = self._signals.count(signal.SIGINT) > 1
-        if self._stop_at is not None and (impatient or now > self._stop_at + STOP_SECONDS):
+        if self._stop_at is not None and (self._requests.impatient or now > self._stop_at + STOP_SECONDS):
             self._end()
         # srun and qrsh clean up behind themselves at TERM; what is past that is killed.
         for place, (number, seconds) in enumerate(((signal.SIGTERM, END_SECONDS), (signal.SIGKILL, END_SECONDS + 5))):

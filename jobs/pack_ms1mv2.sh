@@ -3,24 +3,33 @@
 #   qsub -t 1-16 jobs/pack_ms1mv2.sh        qsub -hold_jid pack_ms1mv2 -N join_ms1mv2 jobs/pack_ms1mv2.sh finalize
 #   sbatch --array=1-16 jobs/pack_ms1mv2.sh         sbatch --dependency=singleton jobs/pack_ms1mv2.sh finalize
 # or all of it in one job, or by hand: qsub, sbatch or bash jobs/pack_ms1mv2.sh. Killed, each goes on where it was.
-# Options of `shard-tools pack ms1mv2` may follow the file's name: what your list of genders is, and what its values mean.
+# Options of `pack ms1mv2` may follow the file's name: what your list of genders is, and what its values mean.
+# What to ask for differs from site to site: the PE and its slots, the GPUs, a queue or partition, the time limit.
+# bash on a login node takes that from site.toml (see jobs/sites) and submits; on other machines it runs right there.
 #$ -N pack_ms1mv2
 #$ -S /bin/bash
 #$ -cwd
 #$ -o logs/ -j y
+#$ -r y -notify
+#$ -pe smp 4
 #SBATCH --job-name=pack_ms1mv2
 #SBATCH --output=logs/%x.o%j
 #SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=4
 
 # A scheduler runs a copy of this file that lies elsewhere.
 cd "$(dirname "$0")/.." && [ -d hpcgender ] || cd "${SLURM_SUBMIT_DIR:-$SGE_O_WORKDIR}" || exit 2
 [ ! -f .venv/bin/activate ] || . .venv/bin/activate
+
 out=data/ms1mv2
-workers=${NSLOTS:-${SLURM_CPUS_PER_TASK:-$(nproc)}}
+launch=(python -m hpcgender.launch --cpus 4 --)
+workers=(--workers "${NSLOTS:-4}")
 
 if [ "$1" = finalize ]; then
-    exec shard-tools finalize $out --workers "$workers"
+    exec "${launch[@]}" finalize $out "${workers[@]}"
 fi
 task=()
 if [ -n "$SLURM_ARRAY_TASK_ID" ]; then
@@ -28,5 +37,5 @@ if [ -n "$SLURM_ARRAY_TASK_ID" ]; then
 elif [ "${SGE_TASK_ID:-undefined}" != undefined ]; then
     task=(--task "$SGE_TASK_ID/$SGE_TASK_LAST")
 fi
-exec shard-tools pack ms1mv2 --rec data/faces_emore/train.rec --labels data/faces_emore/genders.txt --by key \
-    --male 1 --female 0 --unknown-value=-1 --vote identity --out $out --workers "$workers" "${task[@]}" "$@"
+exec "${launch[@]}" pack ms1mv2 --rec data/faces_emore/train.rec --labels data/faces_emore/genders.txt --by key \
+    --male 1 --female 0 --unknown-value=-1 --vote identity --out $out "${workers[@]}" "${task[@]}" "$@"

@@ -1,16 +1,19 @@
 #!/bin/bash
-# Trains SE-ResNet-152 on data/shards into runs/resnet152; submitted again, it goes on where it stopped.
+# Trains SE-ResNet-152 on data/shards into runs/resnet152; stopped by a time limit or a lost node, it goes on by itself.
 # The same file for qsub, sbatch and bash, from the project's directory; options of `train` may follow the file's name.
 # What to ask for differs from site to site: the PE and its slots, the GPUs, a queue or partition, the time limit.
+# bash on a login node takes that from site.toml (see jobs/sites) and submits; on other machines it runs right there.
 #$ -N train_resnet152
 #$ -S /bin/bash
 #$ -cwd
 #$ -o logs/ -j y
+#$ -r y -notify
 #$ -pe mpi 2
 #$ -l gpu=1
 #SBATCH --job-name=train_resnet152
 #SBATCH --output=logs/%x.o%j
 #SBATCH --open-mode=append
+#SBATCH --requeue
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=4

@@ -13,6 +13,9 @@ from shard_tools.manifest import MANIFEST, UNFINISHED
 from shard_tools.output import check_empty, write_whole
 from shard_tools.sources import Source
 
+SUBMISSIONS = "submissions"
+"""Directory that jobs keep their records in, beside their results."""
+
 TRANSIENT = frozenset({"workers", "task", "dry_run", "out"})
 """Options that do not matter to what is packed."""
 
@@ -23,7 +26,7 @@ def begin(source: Source, parts: int) -> Path:
     note = work / "source.json"
     mine = describe(source, parts)
     if not note.exists():
-        check_empty(source.out, besides=UNFINISHED)
+        check_empty(source.out, besides=(UNFINISHED, SUBMISSIONS))
         work.mkdir(parents=True, exist_ok=True)
         write_whole(note, json.dumps(mine, indent=1).encode())
     theirs = json.loads(note.read_bytes())

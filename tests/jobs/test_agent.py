@@ -56,3 +56,19 @@ def test_nodes_that_do_not_join_are_one_line() -> None:
     assert code == 1
     assert err.startswith(f"agent on {HOST}: no rendezvous with the other nodes: ")
     assert err.count("\n") == 1
+
+
+def test_alone_a_module_keeps_its_exit_code_and_a_stop_asks_to_be_started_again() -> None:
+    options = ("--alone", "-m", "http.server", "--nonsense")
+    command = [sys.executable, "-m", "jobs.agent", *options]
+    wrong = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert wrong.returncode == 2
+    assert "--nonsense" in wrong.stderr
+    with subprocess.Popen([*command[:-1], "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as agent:
+        deadline = time.monotonic() + 30
+        while not Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.7)  # the overseer looks for its child twice a second
+        agent.send_signal(signal.SIGTERM)
+        _, err = agent.communicate(timeout=30)
+    assert (agent.returncode, err) == (99, "")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.allocation import Host, expand_counts, expand_nodelist, find_allocation, parse_pe_hostfile
+from jobs.allocation import Host, expand_counts, expand_nodelist, find_allocation
 
 SLURM = {
     "SLURM_JOB_ID": "7",
@@ -69,10 +69,6 @@ def test_grid_engine_parallel_job(tmp_path: Path) -> None:
     allocation = find_allocation(environ)
     assert (allocation.scheduler, allocation.job_id) == ("sge", "337624")
     assert allocation.hosts == (Host("node2.cluster.edu", 8), Host("node1.cluster.edu", 4))
-
-
-def test_a_host_with_slots_in_two_queues_is_one_host() -> None:
-    assert parse_pe_hostfile("a 2 gpu@a <NULL>\nb 1 gpu@b <NULL>\na 3 long@a <NULL>\n") == (Host("a", 5), Host("b", 1))
 
 
 def test_grid_engine_job_without_pe_has_this_host() -> None:

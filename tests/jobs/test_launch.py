@@ -4,15 +4,19 @@ import os
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
 import pytest
 
-from hpcgender.cli import COMMANDS
-from hpcgender.launch import LaunchConfig, check_command, free_ports, make_plan, run_plan, start_line
-from shard_tools.commands import Command, UserError
+from hpcgender.launch.agents import run_plan
+from hpcgender.launch.config import LaunchConfig, minutes
+from hpcgender.launch.plan import Plan, free_ports, make_plan, start_line
+from hpcgender.launch.work import chained, find_work, plain_name
+from jobs.sites import Site
+from jobs.stopping import StopRequests
+from shard_tools.commands import UserError
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_CPUS_PER_NODE": "16(x2)"}
 
@@ -23,6 +27,11 @@ def run(*arguments: str, cwd: Path) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+def plan(config: LaunchConfig, environ: dict[str, str], site: Site | None = None) -> Plan:
+    work = find_work(config.command, check=False)
+    return make_plan(config, work, site or Site(name="test", scheduler="local"), environ)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -30,6 +39,10 @@ def run(*arguments: str, cwd: Path) -> tuple[int, str, str]:
         (("--", "launch"), "hpcgender: unknown command 'launch': known: train"),
         (("--", "train", "--data", "nowhere"), "nowhere"),
         (("--nodes", "0"), "hpcgender: --nodes 0: at least 1 is needed\n"),
+        (("--time", "soon"), "hpcgender: --time soon: give a time such as 24h, 1d12h, 90m or 1:30:00\n"),
+        (("--after", "mine"), "hpcgender: --after mine: 'mine' is no job's id"),
+        (("--site", "nowhere"), "hpcgender: no site profile 'nowhere': give a TOML file, or one of abci, local,"),
+        (("--chain", "eval", "--", "models"), "hpcgender: --chain: eval cannot follow models"),
     ],
 )
 def test_bad_input_is_one_line_before_anything_starts(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
@@ -47,80 +60,111 @@ def test_a_wrong_option_of_the_command_is_refused(tmp_path: Path) -> None:
 
 
 def test_launch_does_not_import_torch() -> None:
-    code = "import sys, hpcgender.launch, hpcgender.train.config; sys.exit('torch' in sys.modules)"
+    code = "import sys, hpcgender.launch.start, hpcgender.launch.submit; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 0
 
 
-@dataclass(kw_only=True)
-class StandIn:
-    """The options of a command with a run directory, and one bad value."""
-
-    name: str = "first"
-
-    @property
-    def run_dir(self) -> Path:
-        return Path("runs", self.name)
-
-    def check(self) -> None:
-        if self.name == "bad":
-            raise UserError("--name bad: no such name")
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("", 0), ("24h", 1440), ("1d12h", 2160), ("90m", 90), ("45", 45), ("1:30:00", 90), ("2-00:00:00", 2880)],
+)
+def test_times_are_read_as_people_and_schedulers_write_them(text: str, expected: float) -> None:
+    assert minutes(text, "--time") == expected
 
 
-def test_options_are_checked_and_say_where_ranks_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(COMMANDS, "stand-in", Command(f"{__name__}:StandIn", "", ""))
-    assert check_command(["stand-in", "--name", "second"]) == "runs/second/logs/rank-{rank}.log"
-    with pytest.raises(UserError, match="no such name"):
-        check_command(["stand-in", "--name", "bad"])
+def test_a_command_says_where_its_results_and_logs_are() -> None:
+    work = find_work(("train", "--name", "second"), check=False)
+    assert work.results == Path("runs/second")
+    assert work.rank_log == "runs/second/logs/rank-{rank}.log"
+    assert find_work(("shard-tools", "verify", "data/x"), check=False).results == Path("runs")
+    assert find_work(("pack", "morph", "--images", "x", "--out", "data/x"), check=False).results == Path("data/x")
+    with pytest.raises(UserError, match="nowhere"):
+        find_work(("train", "--data", "nowhere"))
+
+
+def test_job_names_are_plain() -> None:
+    assert find_work(("train", "--name", "a b'c $(x)"), check=False).job_name == "train_a_b_c_x"
+    assert plain_name("7th: run/2") == "job_7th_run_2"
+
+
+def test_what_follows_a_command_uses_its_results() -> None:
+    pack = find_work(("pack", "morph", "--images", "x", "--out", "data/m o"), check=False)
+    train, evaluate, cam = chained(pack, ("train", "eval", "cam"))
+    assert train.command == ("train", "--data", "data/m o", "--name", "m o", "--resume")
+    split = ("--checkpoint", "runs/m o/checkpoints/best.pt", "--data", "data/m o", "--split", "test")
+    assert evaluate.command == ("evaluate", *split)
+    assert cam.command == ("cam", *split)
+    with pytest.raises(UserError, match="train cannot follow evaluate"):
+        chained(evaluate, ("train",))
+    with pytest.raises(UserError, match="did you mean eval"):
+        chained(train, ("evl",))
 
 
 def test_slurm_job_uses_what_was_granted() -> None:
-    plan = make_plan(LaunchConfig(), {**SLURM, "CUDA_VISIBLE_DEVICES": "4,5,6,7"})
-    assert [host.name for host in plan.allocation.hosts] == ["node1", "node2"]
-    assert plan.procs_per_node == 4
-    assert plan.environ == ({"OMP_NUM_THREADS": "4"}, {"OMP_NUM_THREADS": "4"})
-    assert plan.ranks == ("-m", "hpcgender.train")
-    assert start_line(plan, "node1", 12345) == (
+    planned = plan(LaunchConfig(), {**SLURM, "CUDA_VISIBLE_DEVICES": "4,5,6,7"})
+    assert [host.name for host in planned.allocation.hosts] == ["node1", "node2"]
+    assert planned.procs_per_node == 4
+    assert planned.environ == ({"OMP_NUM_THREADS": "4"}, {"OMP_NUM_THREADS": "4"})
+    assert planned.ranks == ("-m", "hpcgender", "train")
+    assert start_line(planned, "node1", 12345) == (
         "launch: train on 2 nodes (node1, node2), 4 processes each, 4 threads each, rendezvous node1:12345"
     )
 
 
+def test_what_no_processes_share_runs_once() -> None:
+    planned = plan(LaunchConfig(command=("verify", "data/x")), {**SLURM, "CUDA_VISIBLE_DEVICES": "0,1"})
+    assert [host.name for host in planned.allocation.hosts] == ["node1"]
+    assert planned.procs_per_node == 1
+    assert planned.ranks == ("-m", "shard_tools", "verify", "data/x")
+
+
 def test_fewer_nodes_than_granted_are_the_first() -> None:
-    plan = make_plan(LaunchConfig(nodes=1), {**SLURM, "CUDA_VISIBLE_DEVICES": ""})
-    assert [host.name for host in plan.allocation.hosts] == ["node1"]
-    assert plan.procs_per_node == 1
+    planned = plan(LaunchConfig(nodes=1), {**SLURM, "CUDA_VISIBLE_DEVICES": ""})
+    assert [host.name for host in planned.allocation.hosts] == ["node1"]
+    assert planned.procs_per_node == 1
 
 
 def test_more_nodes_than_granted_are_refused() -> None:
     with pytest.raises(UserError, match=r"^--nodes 3, but job 7 was granted 2 hosts \(node1, node2\): .*$"):
-        make_plan(LaunchConfig(nodes=3), SLURM)
+        plan(LaunchConfig(nodes=3), SLURM)
 
 
 def test_half_an_environment_is_refused() -> None:
     with pytest.raises(UserError, match="SLURM_JOB_NODELIST"):
-        make_plan(LaunchConfig(), {"SLURM_JOB_ID": "7"})
+        plan(LaunchConfig(), {"SLURM_JOB_ID": "7"})
 
 
 def test_local_nodes_share_cores_and_gpus() -> None:
-    plan = make_plan(LaunchConfig(nodes=2), {"CUDA_VISIBLE_DEVICES": "1,GPU-2f,3,5"})
+    planned = plan(LaunchConfig(nodes=2), {"CUDA_VISIBLE_DEVICES": "1,GPU-2f,3,5"})
     threads = str(max(1, len(os.sched_getaffinity(0)) // 2 // 2))
-    assert plan.procs_per_node == 2
-    assert [extra["CUDA_VISIBLE_DEVICES"] for extra in plan.environ] == ["1,GPU-2f", "3,5"]
-    assert [extra["OMP_NUM_THREADS"] for extra in plan.environ] == [threads, threads]
+    assert planned.procs_per_node == 2
+    assert [extra["CUDA_VISIBLE_DEVICES"] for extra in planned.environ] == ["1,GPU-2f", "3,5"]
+    assert [extra["OMP_NUM_THREADS"] for extra in planned.environ] == [threads, threads]
+    fewer = plan(LaunchConfig(nodes=2, gpus_per_node=1), {"CUDA_VISIBLE_DEVICES": "1,GPU-2f,3,5"})
+    assert [extra["CUDA_VISIBLE_DEVICES"] for extra in fewer.environ] == ["1", "GPU-2f"]
 
 
 def test_what_the_user_set_is_left_alone() -> None:
     environ = {"OMP_NUM_THREADS": "3", "CUDA_VISIBLE_DEVICES": "2,3"}
-    assert make_plan(LaunchConfig(), environ).environ == ({},)
-    assert make_plan(LaunchConfig(nodes=2, procs_per_node=4), environ).environ == ({}, {})
+    assert plan(LaunchConfig(), environ).environ == ({},)
+    assert plan(LaunchConfig(nodes=2, procs_per_node=4), environ).environ == ({}, {})
+
+
+def test_a_site_has_a_container_and_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USER", "ada")
+    site = Site(name="x", scheduler="slurm", container="apptainer exec --nv 'my image.sif'", scratch="/scratch/$USER")
+    planned = plan(LaunchConfig(), SLURM, site)
+    assert planned.python == ("apptainer", "exec", "--nv", "my image.sif", "python3")
+    assert planned.environ[1]["TMPDIR"] == "/scratch/ada"
 
 
 def test_a_taken_port_is_passed_over(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    plan = replace(make_plan(LaunchConfig(), {}), ranks=("-m", "tests.jobs.program", "exit", "0", "99"))
-    with socket.create_server(("", 0)) as taken:
+    planned = replace(plan(LaunchConfig(), {}), ranks=("-m", "tests.jobs.program", "exit", "0", "99"))
+    with socket.create_server(("", 0)) as taken, StopRequests() as requests:
         port = taken.getsockname()[1]
-        others = free_ports(plan.allocation)
-        monkeypatch.setattr("hpcgender.launch.free_ports", lambda _: chain([port], others))
-        assert run_plan(plan) == 99
+        others = free_ports(planned.allocation)
+        monkeypatch.setattr("hpcgender.launch.agents.free_ports", lambda _: chain([port], others))
+        assert run_plan(planned, requests).code == 99
     lines = capfd.readouterr().err.splitlines()
     assert lines[1] == f"launch: port {port} on 127.0.0.1 is taken: trying another"
     assert len(lines) == 4

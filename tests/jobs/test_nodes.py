@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from jobs.allocation import Allocation, Host
 from jobs.machine import candidate_ports, ephemeral_range, port_is_free
 from jobs.nodes import End, Node, Outcome, agent_command, carried, run_nodes
+from jobs.stopping import StopRequests
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,17 +36,16 @@ def run_locally(*arguments: str) -> Outcome:
         )
         for rank in range(2)
     ]
-    return run_nodes(
-        [
-            Node(
-                host="here",
-                argv=carried(allocation, rank, (*command, "-m", "tests.jobs.program", *arguments), str(ROOT)),
-                environ={"OMP_NUM_THREADS": "3"},
-            )
-            for rank, command in enumerate(commands)
-        ],
-        str(ROOT),
-    )
+    nodes = [
+        Node(
+            host="here",
+            argv=carried(allocation, rank, (*command, "-m", "tests.jobs.program", *arguments), str(ROOT)),
+            environ={"OMP_NUM_THREADS": "3"},
+        )
+        for rank, command in enumerate(commands)
+    ]
+    with StopRequests() as requests:
+        return run_nodes(nodes, str(ROOT), requests)
 
 
 def start_launcher(directory: Path) -> "tuple[subprocess.Popen[str], list[int]]":
@@ -162,12 +163,21 @@ def test_the_most_telling_code_counts(codes: tuple[int, ...], code: int) -> None
 
 
 def test_after_a_request_to_stop_99_counts() -> None:
-    assert Outcome(ends=ends(97, 99), stopped_by=signal.SIGTERM).code == 99
+    assert Outcome(ends=ends(97, 99), stopped_by="SIGTERM").code == 99
 
 
 @pytest.mark.parametrize(("codes", "silent"), [((0, 0), False), ((97, -9), False), ((1, 97), True), ((-9, 97), True)])
 def test_an_agent_that_could_not_speak_is_noticed(codes: tuple[int, ...], silent: bool) -> None:
     assert (Outcome(ends=ends(*codes), stopped_by=None).silent is not None) == silent
+
+
+def test_a_node_that_was_killed_is_lost_unless_its_launcher_killed_it() -> None:
+    killed, ended = (End(host="node2", code=137, torn_down=True, forced=forced) for forced in (False, True))
+    said = End(host="node1", code=97, torn_down=False)
+    assert Outcome(ends=(said, killed), stopped_by=None).lost == killed
+    assert Outcome(ends=(said, ended), stopped_by=None).lost is None
+    gone = replace(ended, unreachable=True)
+    assert Outcome(ends=(said, gone), stopped_by=None).lost == gone
 
 
 def test_slurm_starts_one_task_on_the_named_host() -> None:
@@ -184,4 +194,7 @@ def test_grid_engine_quotes_for_the_shell_over_there() -> None:
     assert carried(allocation, 0, program, "/home/a b") == program
     command = carried(allocation, 1, program, "/home/a b")
     assert command[:4] == ("qrsh", "-inherit", "-V", "node2")
-    assert shlex.split(command[4]) == ["cd", "/home/a b", "&&", "exec", *program]
+    there, told = command[4].rsplit("; code=$?", 1)
+    assert shlex.split(there) == ["cd", "/home/a b", "&&", *program]
+    for code, said in ((0, 95), (1, 1), (97, 97), (99, 94), (137, 96)):  # as bash there would have it
+        assert subprocess.run(["bash", "-c", f"(exit {code}); code=$?{told}"], check=False).returncode == said

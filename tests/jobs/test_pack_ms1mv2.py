@@ -51,6 +51,12 @@ def pack(project: Path, *arguments: str, **variables: str) -> subprocess.Complet
     )
 
 
+def shards(project: Path) -> dict[str, str]:
+    """What was packed, without the records of the jobs that did it."""
+    files = digest(project / "data" / "ms1mv2")
+    return {name: content for name, content in files.items() if not name.startswith("submissions/")}
+
+
 def test_it_packs_everything_by_hand(project: Path) -> None:
     done = pack(project)
     assert done.returncode == 0, done.stderr
@@ -64,7 +70,7 @@ def test_it_packs_everything_by_hand(project: Path) -> None:
 )
 def test_the_tasks_of_an_array_job_pack_their_parts(project: Path, number: str, last: str) -> None:
     assert pack(project, SGE_TASK_ID="undefined").returncode == 0  # of a job that is no array
-    whole = digest(project / "data" / "ms1mv2")
+    whole = shards(project)
     shutil.rmtree(project / "data" / "ms1mv2")
     for task in ("2", "1"):
         refused = pack(project, "finalize")
@@ -74,7 +80,7 @@ def test_the_tasks_of_an_array_job_pack_their_parts(project: Path, number: str, 
         assert f"looked at part {task} of 2" in done.stdout
     done = pack(project, "finalize", NSLOTS="2")
     assert done.returncode == 0, done.stderr
-    assert digest(project / "data" / "ms1mv2") == whole
+    assert shards(project) == whole
 
 
 def test_options_may_follow(project: Path) -> None:

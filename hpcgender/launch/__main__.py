@@ -1,0 +1,3 @@
+from hpcgender.cli import main
+
+main("launch")

@@ -1,0 +1,25 @@
+"""What a job that was submitted from here runs on its first host: the launcher itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from hpcgender.cli import COMMANDS
+from hpcgender.launch.run import RECORD
+from shard_tools.commands import run_command
+
+
+def launch_in_job(argv: tuple[str, ...], results: str, stamp: str) -> None:
+    """Runs `hpcgender launch ARGV` with the record that the submission made, and ends with its exit code."""
+    from jobs.allocation import find_allocation
+    from jobs.records import FOLDER
+
+    job_id = find_allocation(os.environ).job_id
+    os.environ[RECORD] = str(Path(results) / FOLDER / f"{stamp}-{job_id}")
+    for log in Path(os.environ[RECORD]).glob(f"{job_id}_0_log.*"):  # the executor's, which nothing is written to
+        log.unlink()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if code := run_command("hpcgender", COMMANDS, ["launch", *argv]):
+        sys.exit(code)

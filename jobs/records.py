@@ -1,0 +1,231 @@
+"""What is kept of each submission, beside its results: the command, the code, the site, and what became of it.
+
+    <results>/submissions/<UTC yyyymmddThhmmss>-<job id, or pid>/
+        submission.json   the fields of Submission
+        changes.diff      what the code had besides the git revision
+        packages.txt      name==version of every Python package
+        modules.txt       the environment modules that were loaded
+        job.sh            the script
+        attempts.jsonl    a line for each event of the job, written by the launcher inside it: start and end of an
+                          attempt, or skipped if a job before it failed
+
+A job that is requeued keeps its id, and so its record. Whoever comes first makes the directory; a record is there when
+its submission.json is.
+"""
+
+from __future__ import annotations
+
+import getpass
+import importlib.metadata
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+FOLDER = "submissions"
+"""Directory of all submissions in a directory of results."""
+
+_SUBMISSION, _ATTEMPTS = "submission.json", "attempts.jsonl"
+_DEPTH = 4  # RUNS/NAME/evaluations/DATA-SPLIT/submissions
+_WITHOUT = frozenset({"checkpoints", "tensorboard", "logs"})  # directories that hold no results of commands
+_GIT_SECONDS = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What a job asks for, or was granted. 0 is unknown, or left to the scheduler."""
+
+    nodes: int = 1
+    procs_per_node: int = 0
+    gpus_per_node: int = 0
+    cpus: int = 0
+    """Cores on each node."""
+    mem: float = 0.0
+    """GB on each node."""
+    time_min: float = 0.0
+    """Time limit in minutes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """One submission, and the directory of its record."""
+
+    name: str
+    """The job's name."""
+    command: tuple[str, ...]
+    """What runs, such as `train --name mine`."""
+    argv: tuple[str, ...]
+    """The whole command line that was given."""
+    script: str
+    """The file that was submitted, if a person did so with qsub, sbatch or bash."""
+    scheduler: str
+    """slurm, sge or local."""
+    job_id: str
+    """The scheduler's, or the launcher's pid."""
+    site: Mapping[str, Any]
+    """The site's name and its settings."""
+    resources: Resources
+    after: tuple[str, ...]
+    """Ids of the jobs that must succeed before."""
+    log: str
+    """Absolute path of the job's log; empty if it goes to a terminal."""
+    cwd: str
+    user: str
+    host: str
+    submitted: str
+    """UTC, ISO 8601."""
+    revision: str
+    """The git revision of the code, with + if it was changed since."""
+    manifest: str
+    """SHA-256 of the data set's manifest, if the command reads one."""
+    directory: Path
+
+    @cached_property
+    def attempts(self) -> list[dict[str, Any]]:
+        """The events of the job so far, in order; a line that is torn is left out."""
+        return read_events(self.directory)
+
+
+def stamp(now: float | None = None) -> str:
+    """The time as a record's name begins with it."""
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(now))
+
+
+def find_record(results: Path, job_id: str) -> Path | None:
+    """The record of a job among those of a directory of results."""
+    found = sorted((results / FOLDER).glob(f"*T*-{job_id}"))
+    return found[-1] if found else None
+
+
+def find_anywhere(roots: Iterable[Path], job_id: str) -> Path | None:
+    """The record of a job below some directories."""
+    for root in roots:
+        for record in _records(root, _DEPTH):
+            if record.name.partition("-")[2] == job_id:
+                return record
+    return None
+
+
+def write_submission(submission: Submission, script: str, environ: Mapping[str, str], code: Path) -> None:
+    """Writes a record; `code` is a directory of the checkout, `script` the text of what was submitted."""
+    folder = submission.directory
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "job.sh").write_text(script)
+    (folder / "changes.diff").write_text(changes(code))
+    (folder / "packages.txt").write_text("".join(f"{line}\n" for line in packages()))
+    modules = [name for name in environ.get("LOADEDMODULES", "").split(":") if name]
+    (folder / "modules.txt").write_text("".join(f"{name}\n" for name in modules))
+    content = {name: value for name, value in asdict(submission).items() if name != "directory"}
+    partial = folder / f".{_SUBMISSION}"
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    partial.replace(folder / _SUBMISSION)  # last: with it the record is there
+
+
+def append_event(record: Path, **event: Any) -> None:
+    """Appends an event to a record's attempts, on disk when this returns."""
+    record.mkdir(parents=True, exist_ok=True)
+    with (record / _ATTEMPTS).open("ab+") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # a kill has torn the line before
+                file.write(b"\n")
+        file.write(json.dumps(event).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_events(record: Path) -> list[dict[str, Any]]:
+    """The events of a record; none if there are none, and without a line that a kill has torn."""
+    try:
+        text = (record / _ATTEMPTS).read_text()
+    except FileNotFoundError:
+        return []
+    return [event for event in map(_event, text.splitlines()) if event]
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return event if isinstance(event, dict) else None
+
+
+def succeeded(events: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the last thing known of a job is that it ended well."""
+    return bool(events) and events[-1]["event"] == "end" and events[-1]["code"] == 0
+
+
+def read_submissions(root: Path) -> list[Submission]:
+    """All submissions below `root`, such as runs/, the oldest first."""
+    found = [read_submission(record) for record in _records(root, _DEPTH)]
+    return sorted(filter(None, found), key=lambda submission: (submission.submitted, submission.directory.name))
+
+
+def read_submission(record: Path) -> Submission | None:
+    """One submission; None while its record is being made. ValueError, with one line, if it cannot be read."""
+    path = record / _SUBMISSION
+    try:
+        content = json.loads(path.read_bytes())
+        known = {field.name: content[field.name] for field in fields(Submission) if field.name != "directory"}
+        known["resources"] = Resources(**known["resources"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"cannot read {path} ({error}): it is no record of a submission, remove {record}") from None
+    lists = {name: tuple(known[name]) for name in ("command", "argv", "after")}
+    return Submission(**{**known, **lists}, directory=record)
+
+
+def _records(folder: Path, depth: int) -> Iterator[Path]:
+    try:
+        entries = [entry for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        if entry.name == FOLDER:
+            yield from (Path(entry.path, name) for name in os.listdir(entry.path) if name[:1] != ".")  # noqa: PTH208
+        elif depth > 0 and entry.name not in _WITHOUT and entry.name[:1] != ".":
+            yield from _records(Path(entry.path), depth - 1)
+
+
+def revision(code: Path) -> str:
+    """The commit that the code in a directory is at, with + if it was changed since; empty outside a checkout."""
+    return _git(code, "describe", "--always", "--abbrev=40", "--dirty=+").strip()
+
+
+def changes(code: Path) -> str:
+    """What the code has besides its commit, as a diff; new files by name only."""
+    new = _git(code, "ls-files", "--others", "--exclude-standard", "--full-name", ":/")
+    return _git(code, "diff", "HEAD") + "".join(f"new file: {name}\n" for name in new.splitlines())
+
+
+def _git(code: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=code, capture_output=True, timeout=_GIT_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):  # no git, or no checkout: an installed package
+        return ""
+    return done.stdout.decode(errors="replace")
+
+
+def packages() -> list[str]:
+    """`name==version` of every package that this Python can import, and the Python itself."""
+    named = {f"{item.metadata['Name']}=={item.version}" for item in importlib.metadata.distributions()}
+    return [f"python=={sys.version.split()[0]}", *sorted(named, key=str.lower)]
+
+
+def who_and_where() -> dict[str, str]:
+    """The fields of a submission that this process and the moment give."""
+    return {
+        "cwd": str(Path.cwd()),
+        "user": getpass.getuser(),
+        "host": socket.gethostname(),
+        "submitted": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }

@@ -1,0 +1,98 @@
+"""Whether a job goes back into the queue, and whether it may run at all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs import own_job
+from jobs.allocation import Allocation
+from jobs.failures import FAILED, REQUEUE
+from jobs.nodes import Outcome
+from jobs.records import find_anywhere, read_events, succeeded
+
+ATTEMPTS = 3
+"""Attempts in a row without progress after which a job is not put back any more."""
+
+_ACCOUNTING_SECONDS = 60.0  # it lags behind, by 15 s as a rule
+
+
+def wants_requeue(outcome: Outcome) -> bool:
+    """Whether the job should be started again: its ranks saved their work and say so, or a node was lost."""
+    if outcome.code == REQUEUE:
+        return True
+    return outcome.code == FAILED and outcome.lost is not None and outcome.stopped_by != "SIGINT"
+
+
+def refusal(allocation: Allocation, outcome: Outcome, idle: int, attempts: int) -> str:
+    """Why a job that wants to be started again is not put back, in a few words; empty if it is.
+
+    `idle` is how many attempts in a row, this one included, achieved nothing.
+    """
+    if allocation.scheduler == "local":
+        return "no scheduler"
+    if any(end.deletes_job for end in outcome.ends):
+        return "Grid Engine deletes a job of which a task was killed"
+    if own_job.is_cancelled(allocation, outcome.stopped_by):
+        return "cancelled"
+    if idle >= attempts:
+        return f"{idle} attempts without progress"
+    return ""
+
+
+def idle_attempts(events: Sequence[Mapping[str, Any]], progress: int | None) -> int:
+    """How many of the last attempts began where the work stands now, and so achieved nothing.
+
+    An attempt of work whose progress cannot be told (None) has achieved nothing as long as it is not finished.
+    """
+    count = 0
+    for event in reversed([event for event in events if event["event"] == "start"]):
+        if event["progress"] != progress:
+            break
+        count += 1
+    return count
+
+
+def unmet(after: Sequence[str], roots: Iterable[Path]) -> str:
+    """Which of the jobs that had to succeed before did not, and what became of it; empty if all did.
+
+    Their records tell, which are below `roots`; where a job has none, the scheduler's accounting does.
+    """
+    roots = list(roots)
+    for job_id in after:
+        record = find_anywhere(roots, job_id)
+        if record:
+            events = read_events(record)
+            if not succeeded(events):
+                return f"job {job_id} {_fate(events)}"
+        elif how := _accounted(job_id):
+            return f"job {job_id} {how}"
+    return ""
+
+
+def _fate(events: Sequence[Mapping[str, Any]]) -> str:
+    if not events:
+        return "never started"
+    last = events[-1]
+    if last["event"] == "skipped":
+        return "was skipped"
+    return f"ended with exit code {last['code']}" if last["event"] == "end" else "was killed or cancelled"
+
+
+def _accounted(job_id: str) -> str:
+    """How Grid Engine's accounting says that a job failed; empty if it did not."""
+    from jobs.sge.qstat import GridEngineError, ended
+
+    deadline = time.monotonic() + _ACCOUNTING_SECONDS
+    while True:
+        try:
+            found = ended(job_id=job_id).get(job_id)
+        except GridEngineError as error:
+            return f"cannot be asked about: {error}"
+        if found:
+            return "" if found.state == "COMPLETED" else f"is {found.state}: {found.reason}"
+        if time.monotonic() > deadline:
+            return "left no record here, nor in Grid Engine's accounting"
+        time.sleep(2)

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from jobs import queue
+from jobs.queue import Job, QueueError
+
+# Slurm 22.05's own words: squeue -h -r -t all -u 5000 -o '%i|%A|%T|%L|%S|%N|%r|%j'
+SQUEUE = """\
+6|6|CANCELLED|5:00|N/A||DependencyNeverSatisfied|depbad
+11|11|CANCELLED|5:00|2026-11-22T22:49:53||Priority|victim
+5_1|5|PENDING|5:00|2026-11-22T23:04:50||Priority|arr
+5_2|5|PENDING|5:00|2026-11-22T23:04:50||Priority|arr
+5_5|25|COMPLETED|0:00|2026-11-22T23:05:08|node2|None|arr
+2|2|FAILED|5:00|2026-11-22T22:55:08|node1|NonZeroExitCode|fail3
+4|4|PENDING|5:00|N/A||DependencyNeverSatisfied|dep
+8|8|PENDING|5:00|N/A||PartitionNodeLimit|big
+3|3|PENDING|5:00|N/A||JobHeldUser|held
+10|10|RUNNING|4:57|2026-11-22T22:49:50|node[1-2]|None|run ning|a
+1|1|TIMEOUT|INVALID|2026-11-22T22:49:50|node[1-2]|TimeLimit|long
+"""
+
+# sacct -X -n -P -o JobID,JobIDRaw,State,ExitCode,NodeList,Reason,JobName
+SACCT = """\
+2|2|FAILED|3:0|node1|NonZeroExitCode|fail3
+11|11|CANCELLED by 5000|0:0|None assigned|None|victim
+5_3|14|TIMEOUT|0:15|node1|TimeLimit|arr
+4|4|PENDING|0:0|None assigned|Dependency|dep
+23|23|FAILED|0:9|node1|NonZeroExitCode|wrap
+"""
+
+SCONTROL = (
+    "JobId=4 JobName=dep UserId=rig(5000) JobState=PENDING Reason=Dependency Dependency=afterok:1(unfulfilled) "
+    "Requeue=1 Restarts=0 ExitCode=0:0 RunTime=00:00:00 TimeLimit=00:05:00 StartTime=Unknown EndTime=Unknown"
+)
+ENDED = (
+    "JobId=1 JobName=run ning|a UserId=rig(5000) JobState=TIMEOUT Reason=TimeLimit Dependency=(null) ExitCode=0:15 "
+    "RunTime=00:05:18 TimeLimit=00:05:00 StartTime=2026-11-22T22:49:50 EndTime=2026-11-22T22:55:08"
+)
+
+
+def test_squeue_tells_states_reasons_and_time_left() -> None:
+    found = queue.parse_squeue(SQUEUE)
+    assert {job_id: (job.state, job.reason) for job_id, job in found.items()} == {
+        "6": ("cancelled", "DependencyNeverSatisfied"),
+        "11": ("cancelled", ""),
+        "5": ("pending", "Priority"),
+        "5_1": ("pending", "Priority"),
+        "5_2": ("pending", "Priority"),
+        "5_5": ("done", ""),
+        "25": ("done", ""),
+        "2": ("failed", "NonZeroExitCode"),
+        "4": ("pending", "DependencyNeverSatisfied"),
+        "8": ("pending", "PartitionNodeLimit"),
+        "3": ("held", "JobHeldUser"),
+        "10": ("running", ""),
+        "1": ("timeout", "time limit"),
+    }
+    started = datetime(2026, 11, 22, 22, 49, 50).timestamp()
+    assert found["10"] == Job(
+        job_id="10", state="running", name="run ning|a", hosts="node[1-2]", start=started, left=297.0
+    )
+    assert found["25"].job_id == "5_5"  # as scancel and sacct take it
+
+
+def test_sacct_tells_how_jobs_ended() -> None:
+    found = queue.parse_sacct(SACCT)
+    assert {job_id: (job.state, job.reason, job.hosts) for job_id, job in found.items() if job_id != "14"} == {
+        "2": ("failed", "exit code 3", "node1"),
+        "11": ("cancelled", "", ""),
+        "5_3": ("timeout", "time limit", "node1"),
+        "4": ("pending", "Dependency", ""),
+        "23": ("failed", "killed by SIGKILL", "node1"),
+    }
+    assert found["14"] is found["5_3"]
+
+
+@pytest.mark.parametrize(
+    ("word", "state", "reason"),
+    [
+        ("OUT_OF_MEMORY", "failed", "out of memory"),
+        ("NODE_FAIL", "failed", "node lost"),
+        ("PREEMPTED", "failed", "preempted"),
+        ("COMPLETING", "stopping", "None"),
+        ("REQUEUE_HOLD", "held", "launch failed requeued held"),
+        ("CONFIGURING", "pending", "None"),
+    ],
+)
+def test_rarer_states_of_slurm(word: str, state: str, reason: str) -> None:
+    said = reason if state == "held" else "None"
+    assert queue.slurm_state(word, said) == (state, reason if reason != "None" else "")
+
+
+def test_scontrol_tells_what_squeue_does_not() -> None:
+    assert queue.parse_scontrol(SCONTROL) == ("depends on afterok:1(unfulfilled)",)
+    assert queue.parse_scontrol(ENDED) == ("its time limit was 00:05:00",)
+    assert queue.parse_scontrol(SCONTROL.replace("PENDING", "FAILED").replace("ExitCode=0:0", "ExitCode=0:9")) == (
+        "depends on afterok:1(unfulfilled)",
+        "killed by SIGKILL",
+    )
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of programs that answer as the scheduler's did; they alone are found."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+def answers(folder: Path, name: str, script: str) -> None:
+    program = folder / name
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+
+
+def test_slurm_without_accounting_has_nothing_to_say_of_ended_jobs(commands: Path) -> None:
+    answers(commands, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
+    assert queue.ended("slurm", ["2"], 0.0) == {}
+
+
+def test_accounting_is_asked_about_all_jobs_at_once(commands: Path) -> None:
+    answers(commands, "sacct", f"echo \"$@\" >> {commands}/asked\n/bin/cat <<'END'\n{SACCT}END")
+    found = queue.ended("slurm", ["2", "11", "14", "4"], 0.0)
+    assert found["14"].state == "timeout"
+    assert "4" not in found  # it has not ended
+    assert (commands / "asked").read_text().endswith("-j 2,11,14,4\n")
+    assert queue.ended("slurm", [], 0.0) == {}
+    assert (commands / "asked").read_text().count("\n") == 1
+
+
+def test_a_scheduler_that_does_not_answer_is_told_in_one_line(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(QueueError, match=r"^there is no squeue here: log in to a machine of the cluster$"):
+        queue.query("slurm")
+    answers(commands, "squeue", "printf 'squeue: error: cannot contact controller\\nmore\\n' >&2; exit 1")
+    with pytest.raises(QueueError, match=r"^squeue: error: cannot contact controller$"):
+        queue.query("slurm")
+    monkeypatch.setattr(queue, "_SECONDS", 1)
+    answers(commands, "squeue", "exec /bin/sleep 60")
+    with pytest.raises(QueueError, match=r"^squeue gave no answer in 1 s: the scheduler seems to be down$"):
+        queue.query("slurm")
+
+
+QSTAT = """<?xml version='1.0'?>
+<job_info><queue_info><job_list state="running"><JB_job_number>1</JB_job_number><JAT_prio>0.75000</JAT_prio>
+<JB_name>running</JB_name><JB_owner>rig</JB_owner><state>r</state><JAT_start_time>2026-11-22T22:49:56</JAT_start_time>
+<queue_name>all.q@node1</queue_name><slots>16</slots></job_list></queue_info>
+<job_info><job_list state="pending"><JB_job_number>6</JB_job_number><JAT_prio>0.25000</JAT_prio><JB_name>eqw</JB_name>
+<JB_owner>rig</JB_owner><state>Eqw</state><JB_submission_time>2026-11-22T22:49:56</JB_submission_time>
+<queue_name></queue_name><slots>1</slots></job_list>
+<job_list state="pending"><JB_job_number>5</JB_job_number><JAT_prio>0.25000</JAT_prio><JB_name>arr</JB_name>
+<JB_owner>rig</JB_owner><state>hqw</state><JB_submission_time>2026-11-22T22:49:56</JB_submission_time>
+<queue_name></queue_name><slots>1</slots><tasks>1-2:1</tasks></job_list></job_info></job_info>
+"""
+DETAILS = """<?xml version='1.0'?>
+<detailed_job_info><djob_info><element><JB_job_number>6</JB_job_number><JB_ja_tasks><ulong_sublist>
+<JAT_task_number>1</JAT_task_number><JAT_message_list><ulong_sublist>
+<QIM_message>11/22/2026 22:56:38 [5000:466]: error: can't open output file "/no/dir"</QIM_message>
+</ulong_sublist></JAT_message_list></ulong_sublist></JB_ja_tasks></element></djob_info></detailed_job_info>
+"""
+QACCT = """\
+==============================================================
+qname        all.q
+hostname     node1
+owner        rig
+jobname      hrt
+jobnumber    8
+taskid       undefined
+start_time   Sun Nov 22 22:54:50 2026
+end_time     Sun Nov 22 22:54:56 2026
+slots        1
+failed       37  : qmaster enforced h_rt, h_cpu, or h_vmem limit
+exit_status  137                  (Killed)
+maxvmem      1.797MB
+"""
+
+
+def test_grid_engine_in_the_same_words(commands: Path) -> None:
+    answers(
+        commands,
+        "qstat",
+        f"case \"$*\" in *-j*) /bin/cat <<'END'\n{DETAILS}END\n;; *) /bin/cat <<'END'\n{QSTAT}END\n;; esac",
+    )
+    answers(commands, "qacct", f"/bin/cat <<'END'\n{QACCT}END")
+    found = queue.query("sge")
+    assert {job_id: job.state for job_id, job in found.items()} == {
+        "1": "running",
+        "6": "error",
+        "5.1": "held",
+        "5.2": "held",
+    }
+    assert found["6"].reason == 'Eqw: error: can\'t open output file "/no/dir"'
+    assert (found["1"].hosts, found["1"].start) == ("node1", datetime(2026, 11, 22, 22, 49, 56).timestamp())
+    (ended,) = queue.ended("sge", ["8", "9"], 0.0).values()
+    assert (ended.job_id, ended.state, ended.hosts) == ("8", "timeout", "node1")
+    assert ended.max_memory == int(1.797 * 1024**2)
+    assert queue.details("sge", "6") == ('error: can\'t open output file "/no/dir"',)
+
+
+def test_cancelling_what_is_not_there(commands: Path) -> None:
+    answers(commands, "qdel", 'echo "denied: job \\"$1\\" does not exist"; exit 1')
+    with pytest.raises(QueueError, match=r'^qdel: denied: job "99" does not exist$'):
+        queue.cancel("sge", "99")

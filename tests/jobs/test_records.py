@@ -1,0 +1,107 @@
+"""Records of submissions: written, found, and told apart from what a kill left half done."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from jobs import records
+from jobs.records import Resources, Submission
+
+TREE = ("runs/a", "runs/a/evaluations/x-test", "runs/a/cams/x-test", "runs/b")
+
+
+def submission(results: Path, job_id: str) -> Submission:
+    return Submission(
+        name="train_a",
+        command=("train", "--name", "it's $(a)"),
+        argv=("python", "-m", "hpcgender.launch"),
+        script="jobs/train.sh",
+        scheduler="slurm",
+        job_id=job_id,
+        site={"name": "slurm", "options": ["--constraint=a100"]},
+        resources=Resources(nodes=2, time_min=90.0),
+        after=("6",),
+        log="/logs/train_a.o7",
+        revision="abc+",
+        manifest="",
+        directory=results / records.FOLDER / f"{records.stamp(0)}-{job_id}",
+        **records.who_and_where(),
+    )
+
+
+def write(results: Path, job_id: str, code: Path) -> Submission:
+    written = submission(results, job_id)
+    records.write_submission(written, "echo it\n", {"LOADEDMODULES": "gcc/12:cuda/13.0"}, code)
+    return written
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    written = write(tmp_path / "runs" / "a", "7", tmp_path)
+    assert written.directory.name == "19700101T000000-7"
+    assert records.find_record(tmp_path / "runs" / "a", "7") == written.directory
+    assert records.find_record(tmp_path / "runs" / "a", "77") is None
+    (read,) = records.read_submissions(tmp_path / "runs")
+    # JSON has no tuples
+    assert read.site == {"name": "slurm", "options": ["--constraint=a100"]}
+    assert (read.command, read.after, read.resources) == (written.command, ("6",), written.resources)
+    assert (read.directory / "job.sh").read_text() == "echo it\n"
+    assert (read.directory / "modules.txt").read_text() == "gcc/12\ncuda/13.0\n"
+    assert "\nsubmitit==" in (read.directory / "packages.txt").read_text()
+    assert read.attempts == []
+
+
+def test_records_of_all_results_of_a_run_are_found(tmp_path: Path) -> None:
+    for number, results in enumerate(TREE):
+        write(tmp_path / results, str(number), tmp_path)
+    for nothing in ("runs/a/checkpoints/submissions/x", "runs/b/submissions/20260101T000000-9"):
+        (tmp_path / nothing).mkdir(parents=True)  # the second is being made
+    assert sorted(read.job_id for read in records.read_submissions(tmp_path / "runs")) == ["0", "1", "2", "3"]
+    assert records.find_anywhere([tmp_path / "none", tmp_path / "runs"], "2") is not None
+    assert records.find_anywhere([tmp_path / "runs"], "12") is None
+    assert records.read_submissions(tmp_path / "none") == []
+
+
+def test_a_record_that_is_none_is_one_line_for_a_person(tmp_path: Path) -> None:
+    record = write(tmp_path / "runs" / "a", "7", tmp_path).directory
+    (record / "submission.json").write_text('{"name": "x"}')
+    with pytest.raises(ValueError, match=r"submission.json .*'command'.*: it is no record") as caught:
+        records.read_submissions(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_events_are_kept_in_order_and_a_torn_line_is_passed_over(tmp_path: Path) -> None:
+    records.append_event(tmp_path, event="start", attempt=1)
+    with (tmp_path / "attempts.jsonl").open("a") as file:
+        file.write('{"event": "en')
+    records.append_event(tmp_path, event="end", attempt=1, code=0)
+    assert [event["event"] for event in records.read_events(tmp_path)] == ["start", "end"]
+    assert records.succeeded(records.read_events(tmp_path))
+    records.append_event(tmp_path, event="skipped", because="job 6 failed")
+    assert not records.succeeded(records.read_events(tmp_path))
+    assert not records.succeeded([])
+
+
+def test_the_code_is_told_with_what_was_changed(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        identity = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init")
+    (tmp_path / "a.py").write_text("one\n")
+    git("add", "a.py")
+    git("commit", "-m", "first")
+    clean = records.revision(tmp_path)
+    assert len(clean) == 40
+    assert records.changes(tmp_path) == ""
+    (tmp_path / "a.py").write_text("two\n")
+    (tmp_path / "new.py").write_text("three\n")
+    assert records.revision(tmp_path) == f"{clean}+"
+    assert "+two\n" in records.changes(tmp_path)
+    assert "new file: new.py\n" in records.changes(tmp_path)
+
+
+def test_without_a_checkout_there_is_no_revision(tmp_path: Path) -> None:
+    assert records.revision(tmp_path) == ""
+    assert json.dumps(records.packages()).startswith('["python==')

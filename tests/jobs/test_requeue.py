@@ -1,0 +1,118 @@
+"""When a job goes back into the queue: what its record, its ranks and its scheduler say."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import own_job, records, requeue
+from jobs.nodes import End, Outcome
+from jobs.stopping import TIME_LIMIT, Limit, StopRequests, margin
+
+
+def event(kind: str, attempt: int, progress: int | None = 0, stopped_by: str | None = None) -> dict[str, Any]:
+    return {"event": kind, "attempt": attempt, "progress": progress, "stopped_by": stopped_by, "code": 99}
+
+
+def attempts(*progress: int | None) -> list[dict[str, Any]]:
+    return [event("start", number, done) for number, done in enumerate(progress, start=1)]
+
+
+@pytest.mark.parametrize(
+    ("starts", "now", "idle"),
+    [
+        ((), 0, 0),
+        ((0,), 8, 0),
+        ((0,), 0, 1),
+        ((0, 8, 8), 8, 2),
+        ((0, 8, 8), 9, 0),
+        ((None, None, None), None, 3),
+    ],
+)
+def test_attempts_without_progress_are_counted(starts: tuple[int | None, ...], now: int | None, idle: int) -> None:
+    assert requeue.idle_attempts(attempts(*starts), now) == idle
+
+
+@pytest.mark.parametrize(
+    ("code", "stopped_by", "wanted"),
+    [(99, "SIGTERM", True), (99, None, True), (97, None, False), (0, None, False), (2, None, False), (137, None, True)],
+)
+def test_saved_work_and_lost_nodes_are_started_again(code: int, stopped_by: str | None, wanted: bool) -> None:
+    outcome = Outcome(ends=(End(host="node1", code=code, torn_down=False),), stopped_by=stopped_by)
+    assert requeue.wants_requeue(outcome) == wanted
+
+
+def test_a_job_starts_only_after_success(tmp_path: Path) -> None:
+    known: dict[str, list[dict[str, Any]]] = {
+        "1": [{"event": "start"}, {"event": "end", "code": 0}],
+        "2": [{"event": "start"}, {"event": "end", "code": 2}],
+        "3": [{"event": "start"}],
+        "4": [{"event": "skipped", "because": "job 2 ended with exit code 2"}],
+    }
+    for job_id, events in known.items():
+        for content in events:
+            records.append_event(tmp_path / "run" / records.FOLDER / f"20260101T000000-{job_id}", **content)
+    (tmp_path / "run" / records.FOLDER / "20260101T000000-5").mkdir()
+    assert requeue.unmet(("1",), [tmp_path]) == ""
+    assert requeue.unmet(("1", "2"), [tmp_path]) == "job 2 ended with exit code 2"
+    assert requeue.unmet(("3",), [tmp_path]) == "job 3 was killed or cancelled"
+    assert requeue.unmet(("4",), [tmp_path]) == "job 4 was skipped"
+    assert requeue.unmet(("5",), [tmp_path]) == "job 5 never started"
+
+
+def test_limits_are_read_as_the_schedulers_write_them() -> None:
+    assert own_job.sge_limit("job_number: 1\nhard resource_list:         gpu=1,h_rt=300,h_vmem=2G\n") == 300
+    assert own_job.sge_limit("s_rt                  INFINITY\nh_rt                  24:00:30\n") == 86_430
+    assert own_job.sge_limit("s_rt                  60\nh_rt                  INFINITY\n") is None
+    end = own_job.slurm_end("JobId=1 StartTime=2026-11-22T22:58:21 EndTime=2026-11-22T23:58:21 Deadline=N/A")
+    assert end == time.mktime((2026, 11, 22, 23, 58, 21, 0, 0, -1))
+    assert own_job.slurm_end("JobId=1 EndTime=Unknown Deadline=N/A") is None
+
+
+def test_a_lost_host_has_no_load() -> None:
+    head = "HOSTNAME                ARCH         NCPU NSOC NCOR NTHR  LOAD  MEMTOT  MEMUSE  SWAPTO  SWAPUS\n"
+    lost = f"{head}node2                   lx-amd64        2    1    2    2     -   23.5G       -     0.0       -\n"
+    assert own_job.is_unknown(lost, "node2.cluster.edu")
+    assert not own_job.is_unknown(lost.replace("2     -", "2  8.51"), "node2")
+    assert not own_job.is_unknown(lost, "node1")
+
+
+@pytest.mark.parametrize(("seconds", "before"), [(60, 20), (600, 60), (86_400, 180)])
+def test_the_time_to_save_work_grows_with_the_job(seconds: float, before: float) -> None:
+    assert margin(seconds) == before
+
+
+def test_a_limit_that_is_put_off_is_waited_for() -> None:
+    ends = [time.time() + 10, time.time() + 1000]
+    with StopRequests() as requests:
+        requests.watch(Limit(lambda: ends.pop(0) if ends else time.time() + 5, margin=30))
+        assert requests.reason is None  # asked again: it is far now
+        requests.watch(Limit(lambda: time.time() + 5, margin=30))
+        assert requests.reason == TIME_LIMIT
+
+
+def test_the_first_signal_is_the_reason() -> None:
+    with StopRequests() as requests:
+        assert requests.reason is None
+        signal.raise_signal(signal.SIGUSR2)
+        signal.raise_signal(signal.SIGINT)
+        assert requests.reason == "SIGUSR2"
+        assert not requests.impatient
+        signal.raise_signal(signal.SIGINT)
+        assert requests.impatient
+
+
+def test_a_process_that_has_decided_how_it_ends_is_not_disturbed() -> None:
+    before = signal.getsignal(signal.SIGUSR2)
+    try:
+        with StopRequests() as requests:
+            requests.ignore()
+            signal.raise_signal(signal.SIGUSR2)
+            assert requests.reason is None
+        signal.raise_signal(signal.SIGUSR2)  # would end it
+    finally:
+        for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+            signal.signal(signal.Signals[name], before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,83 @@
+"""Site profiles: what ships can be used, and what a person gets wrong is told in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from jobs.sites import find_scheduler, find_site, parse_site, read_site, site_names
+
+
+def test_all_shipped_profiles_can_be_read() -> None:
+    assert site_names() == ["abci", "local", "notre-dame-crc", "sge", "slurm"]
+    assert {read_site(name).scheduler for name in site_names()} == {"slurm", "sge", "local"}
+
+
+def test_a_file_may_have_any_setting(tmp_path: Path) -> None:
+    (tmp_path / "lab.toml").write_text('scheduler = "slurm"\nqueue = "gpu"\nmodules = ["cuda/13.0"]\nmemory_gb = 64\n')
+    site = read_site(str(tmp_path / "lab.toml"))
+    assert (site.name, site.queue, site.modules, site.memory_gb) == ("lab", "gpu", ("cuda/13.0",), 64)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('queue = "gpu"', "lab: scheduler is missing: slurm, sge or local"),
+        ('scheduler = "pbs"', "lab: scheduler is 'pbs': give slurm, sge or local"),
+        ('scheduler = "sge"\nque = "gpu"', "lab: there is no setting 'que': did you mean queue?"),
+        ('scheduler = "sge"\nqueue = 3', "lab: queue is 3: it must be text"),
+        ('scheduler = "sge"\nmodules = "cuda"', "lab: modules is 'cuda': it must be a list of texts"),
+        ('scheduler = "sge"\ngpu_per = "node"', "lab: gpu_per is 'node': give host or slot"),
+        ('scheduler = "sge"\n[resource_types.rt_F]\ngpu = 4', "lab: resource_types.rt_F may have gpus, cpus"),
+        ("scheduler = ", "lab: "),
+    ],
+)
+def test_a_wrong_profile_is_one_line_for_a_person(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match="lab: ") as caught:
+        parse_site("lab", "lab", text)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_smallest_resource_type_that_fits_is_taken() -> None:
+    abci = read_site("abci")
+    assert abci.resource_type(1, 1, 0) == "rt_G.small"
+    assert abci.resource_type(1, 4, 0) == "rt_G.large"
+    assert abci.resource_type(2, 1, 0) == "rt_F"
+    assert abci.resource_type(1, 0, 4) == "rt_C.small"
+    with pytest.raises(ValueError, match="no resource type for 1 nodes with 8 GPUs"):
+        abci.resource_type(1, 8, 0)
+
+
+def test_a_site_is_found_by_name_then_environment_then_file_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_site("", "slurm", {}).name == "slurm"
+    (tmp_path / "site.toml").write_text('scheduler = "sge"\nqueue = "here"\n')
+    assert find_site("", "auto", {}).queue == "here"
+    assert find_site("", "auto", {"HPCGENDER_SITE": "abci"}).name == "abci"
+    assert find_site("notre-dame-crc", "auto", {"HPCGENDER_SITE": "abci"}).name == "notre-dame-crc"
+    assert find_site("", "local", {}).scheduler == "local"  # by hand on a machine of that site
+    with pytest.raises(ValueError, match="site abci has sge, not --scheduler slurm"):
+        find_site("abci", "slurm", {})
+
+
+def test_commands_without_a_cluster_are_no_scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("qsub", "qconf"):  # as of a package that is installed, and PBS has a qsub, too
+        (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_scheduler({}) == "local"
+    assert find_scheduler({"SGE_ROOT": "/opt/sge"}) == "sge"
+
+
+def test_a_site_sets_up_the_job(tmp_path: Path) -> None:
+    text = 'scheduler = "slurm"\nmodules = ["a b", "c"]\nconda = "lab"\n'
+    site = parse_site("x", "x", text)
+    assert site.setup() == [
+        "module load 'a b'",
+        "module load c",
+        'eval "$(conda shell.bash hook)"',
+        "conda activate lab",
+    ]
+    assert site.launcher_python == "python"

@@ -1,0 +1,138 @@
+"""What the scheduler is asked for: the text of scripts and command lines, by site, and what is made of refusals."""
+
+import shlex
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from jobs.preflight import refusal
+from jobs.records import Resources
+from jobs.sites import Site, parse_site, read_site
+from jobs.submit import Request, script, sge_options, submit_command
+
+FOLDER = Path("/home/a b/$(x)'s/submissions/20260101T000000-%j")
+
+
+def request(site: Site, after: tuple[str, ...] = (), **wanted: float) -> Request:
+    return Request(name="train_a", site=site, resources=Resources(**wanted), after=after)  # type: ignore[arg-type]
+
+
+def qsub(asked: Request) -> dict[str, str]:
+    words = submit_command(asked, FOLDER, Path("job.sh"))
+    return {word: following for word, following in pairwise(words) if word.startswith("-")}
+
+
+def test_slurm_is_asked_for_everything() -> None:
+    site = parse_site(
+        "lab",
+        "lab",
+        'scheduler = "slurm"\nqueue = "gpu"\naccount = "vision"\nqos = "long"\ngpu = "a100"\nmodules = ["cuda"]\n'
+        'options = ["--constraint=ib", "--exclusive"]',
+    )
+    asked = request(site, ("6", "7"), nodes=2, gpus_per_node=4, cpus=16, mem=64, time_min=90.5)
+    text = script(asked, FOLDER)
+    assert set(text.splitlines()) > {
+        "#SBATCH --job-name=train_a",
+        "#SBATCH --partition=gpu",
+        "#SBATCH --account=vision",
+        "#SBATCH --qos=long",
+        "#SBATCH --constraint=ib",
+        "#SBATCH --exclusive",
+        "#SBATCH --nodes=2",
+        "#SBATCH --ntasks-per-node=1",
+        "#SBATCH --cpus-per-task=16",
+        "#SBATCH --gpus-per-node=a100:4",
+        "#SBATCH --mem=65536M",
+        "#SBATCH --time=91",
+        "#SBATCH --dependency=afterok:6:7",
+        "#SBATCH --kill-on-invalid-dep=yes",
+        "#SBATCH --requeue",
+        "#SBATCH --open-mode=append",
+        "#SBATCH --output=logs/train_a.o%j",
+        "module load cuda",
+    }
+    assert "srun" not in text
+    assert shlex.split(text.splitlines()[-1])[-1] == str(FOLDER)
+
+
+def test_what_is_not_said_is_left_to_slurm() -> None:
+    text = script(request(read_site("slurm")), FOLDER)
+    for option in ("--time", "--partition", "--gpus", "--mem", "--cpus", "--dependency", "--wckey"):
+        assert option not in text
+
+
+def test_grid_engine_is_asked_for_everything() -> None:
+    site = parse_site(
+        "lab",
+        "lab",
+        'scheduler = "sge"\nqueue = "gpu"\naccount = "vision"\npe = "mpi-{slots_per_node}"\ngpu = "gpu_card"\n'
+        'memory = "h_vmem"\nmemory_per = "slot"\noptions = ["-l", "os=rocky9", "-l", "ib=1", "-m", "n"]',
+    )
+    asked = qsub(request(site, ("6", "7"), nodes=2, gpus_per_node=4, cpus=16, mem=64, time_min=90))
+    assert asked["-pe"] == "mpi-16"
+    assert asked["-q"] == "gpu"
+    assert asked["-P"] == "vision"
+    assert asked["-hold_jid"] == "6,7"
+    assert asked["-r"] == "y"
+    assert asked["-o"] == ":logs/train_a.o$JOB_ID"
+    words = submit_command(request(site, nodes=2, gpus_per_node=4, cpus=16, mem=64, time_min=90), FOLDER, Path("x"))
+    assert "h_rt=1:30:00,gpu_card=4,h_vmem=4G" in words
+    assert "os=rocky9,ib=1" in words
+    assert "-notify" in words
+
+
+def test_one_node_needs_no_parallel_environment_for_one_slot() -> None:
+    assert "-pe" not in qsub(request(read_site("sge"), nodes=1, gpus_per_node=1))
+    assert qsub(request(read_site("sge"), nodes=1, cpus=4))["-pe"] == "smp"
+    assert "h_rt" not in str(qsub(request(read_site("sge"), nodes=1)))
+
+
+def test_resource_types_are_asked_for_whole() -> None:
+    site = parse_site(
+        "x",
+        "x",
+        'scheduler = "sge"\naccount = "grp"\naccount_option = "-g"\n'
+        "[resource_types.rt_F]\ngpus = 4\nseveral_nodes = true",
+    )
+    asked = qsub(request(site, nodes=2, gpus_per_node=4, time_min=60))
+    assert asked["-l"] == "h_rt=1:00:00,rt_F=2"
+    assert asked["-g"] == "grp"
+    assert "-pe" not in asked
+    assert "-P" not in asked
+
+
+def test_options_of_a_site_that_cannot_be_told_are_refused() -> None:
+    with pytest.raises(ValueError, match="give options as"):
+        sge_options(Site(name="x", scheduler="sge", options=("os=rocky9",)))
+    with pytest.raises(ValueError, match="--name=value"):
+        script(request(Site(name="x", scheduler="slurm", options=("-C", "a100"))), FOLDER)
+
+
+def test_the_log_is_for_the_command(tmp_path: Path) -> None:
+    text = script(request(read_site("sge"), nodes=1), tmp_path / "x-%j")
+    assert text.index('exec >>"$SGE_STDOUT_PATH" 2>&1') < text.index("submitit.core._submit")
+    assert "export SUBMITIT_LOG_LEVEL=CRITICAL" in text
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (
+            "sbatch: error: invalid partition specified: nope\nallocation failure: Invalid partition name specified\n",
+            "invalid partition specified: nope; Invalid partition name specified",
+        ),
+        (
+            'Unable to run job: Job was rejected because job requests unknown queue "nope"\nExiting.\n',
+            'Job was rejected because job requests unknown queue "nope"',
+        ),
+        (
+            'Unable to run job: Job 7 cannot run in PE "mpi" because it only offers 4 slots\n'
+            "verification: no suitable queues\nExiting.\n",
+            'Job 7 cannot run in PE "mpi" because it only offers 4 slots',
+        ),
+        ("", "it does not say why"),
+    ],
+)
+def test_refusals_are_one_line_in_the_schedulers_words(said: str, kept: str) -> None:
+    assert refusal(said) == kept
