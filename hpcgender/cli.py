@@ -23,6 +23,16 @@ COMMANDS = {
     "cam": Command(
         "hpcgender.cam.config:CamConfig", "hpcgender.cam.run:cam", "heat maps: where the network looks, and averages"
     ),
+    "compare": Command(
+        "hpcgender.compare.config:CompareConfig",
+        "hpcgender.compare.run:compare",
+        "compare runs on the same images: what they tell, what they cost, whether they differ",
+    ),
+    "report": Command(
+        "hpcgender.report.config:ReportConfig",
+        "hpcgender.report.run:report",
+        "one page to show for runs and evaluations",
+    ),
     "models": Command(
         "hpcgender.models.table_config:ModelsConfig",
         "hpcgender.models.table:list_models",
@@ -33,7 +43,29 @@ COMMANDS = {
         "hpcgender.show_batch.run:show_batch",
         "draw any batch of any run as a labelled picture",
     ),
-    "launch": Command("hpcgender.launch:LaunchConfig", "hpcgender.launch:launch", "run a command on several nodes"),
+    "launch": Command(
+        "hpcgender.launch.config:LaunchConfig",
+        "hpcgender.launch.start:launch",
+        "run a command on several nodes, here or as a job",
+    ),
+    "sites check": Command(
+        "hpcgender.launch.config:CheckConfig", "hpcgender.launch.check:check", "ask the scheduler about a site profile"
+    ),
+    "jobs": Command(
+        "hpcgender.status.config:JobsConfig",
+        "hpcgender.status.table:list_jobs",
+        "list your runs: state, accuracy, speed",
+    ),
+    "jobs logs": Command(
+        "hpcgender.status.config:LogsConfig", "hpcgender.status.logs:show_logs", "print or follow the log of a run"
+    ),
+    "jobs why": Command(
+        "hpcgender.status.config:WhyConfig", "hpcgender.status.why:why", "say why a run waits or failed"
+    ),
+    "jobs cancel": Command("hpcgender.status.config:CancelConfig", "hpcgender.status.cancel:cancel", "cancel runs"),
+    "jobs resubmit": Command(
+        "hpcgender.status.config:ResubmitConfig", "hpcgender.status.resubmit:resubmit", "submit a run again"
+    ),
 }
 
 

@@ -38,7 +38,7 @@ def test_help_answers_without_what_takes_long_to_import(command: tuple[str, ...]
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("name", list(hpcgender.cli.COMMANDS))
+@pytest.mark.parametrize("name", [name for name in hpcgender.cli.COMMANDS if name.split()[0] not in ("jobs", "sites")])
 def test_every_command_is_a_module_too(run: Run, name: str) -> None:
     done = run(f"hpcgender.{name.replace('-', '_')}", "--help")
     assert done.returncode == 0
@@ -105,7 +105,8 @@ def test_bad_input_is_one_line_with_exit_code_2(run: Run, workplace: Path, comma
     assert len(lines) == 1, done.stderr
     assert says in lines[0]
     assert lines[0].startswith("hpcgender: ")
-    new = [path for path in sorted(workplace.rglob("*")) if path not in before and "logs" not in path.parts]
+    kept = {"logs", "submissions"}  # what a launch that fails later leaves
+    new = [path for path in sorted(workplace.rglob("*")) if path not in before and not kept & set(path.parts)]
     assert [path for path in new if path.is_file()] == []
 
 

@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 import torch
 
+from hpcgender.cam.results import read_cam
+from hpcgender.evaluate.results import read_evaluation
 from shard_tools.manifest import read_manifest
 from tests.conftest import Run
 
@@ -164,19 +166,20 @@ def evaluate(run: Run, nodes: int, shards: Path, checkpoint: Path, split: str, o
 
 def test_evaluation_counts_every_image_once(trained: tuple[Path, str], run: Run, shards: Path, tmp_path: Path) -> None:
     run_dir, _ = trained
-    index = read_manifest(shards).index("val")
+    index = np.sort(read_manifest(shards).index("val"), order="key")
     last = run_dir / "checkpoints" / "last.pt"
     for nodes in (1, 3):
         rows = evaluate(run, nodes, shards, last, "val", tmp_path / str(nodes))
         assert [row["key"] for row in rows] == [key.decode() for key in index["key"]]
-        assert [row["gender"] for row in rows] == [("female", "male")[gender] for gender in index["gender"]]
-        scores = json.loads((tmp_path / str(nodes) / "scores.json").read_text())
-        assert scores["images"] == len(index)
-        assert scores["accuracy"] == pytest.approx(np.mean([row["gender"] == row["predicted"] for row in rows]))
-        assert sum(sum(row.values()) for row in scores["confusion"].values()) == len(index)
+        assert [row["label"] for row in rows] == [("female", "male")[gender] for gender in index["gender"]]
+        gender = read_evaluation(tmp_path / str(nodes)).gender
+        assert gender
+        assert gender.images == len(index)
         # What training said of the same weights.
-        assert scores["accuracy"] == pytest.approx(metrics(run_dir)[-1]["val"]["accuracy"])
-        assert scores["loss"] == pytest.approx(metrics(run_dir)[-1]["val"]["loss"], rel=1e-5)
+        said = metrics(run_dir)[-1]["val"]
+        assert gender.accuracy.value == pytest.approx(said["accuracy"])
+        assert gender.roc_auc.value == pytest.approx(said["roc_auc"])
+        assert gender.calibration.log_loss == pytest.approx(said["loss"], rel=1e-5)
 
 
 def test_prediction_says_what_evaluation_says(
@@ -188,34 +191,11 @@ def test_prediction_says_what_evaluation_says(
     done = run("hpcgender.predict", "--checkpoint", best, "--json", *files)
     assert done.returncode == 0, done.stderr
     for row, said in zip(rows, json.loads(done.stdout), strict=True):
-        assert said["label"] == row["predicted"]
-        assert said["probabilities"]["male"] == pytest.approx(float(row["probability_male"]), abs=1e-4)
+        assert said["label"] == row["prediction"]
+        assert said["probabilities"]["male"] == pytest.approx(float(row["probability"]), abs=1e-4)
         assert said["confidence_percent"] == pytest.approx(100 * max(said["probabilities"].values()), abs=0.006)
     lines = run("hpcgender.predict", "--checkpoint", best, files[0]).stdout
     assert re.fullmatch(rf"{re.escape(str(files[0]))}: (fe)?male \d+\.\d\d %\n", lines)
-
-
-def test_heat_maps_of_two_processes_are_those_of_one(
-    trained: tuple[Path, str], run: Run, shards: Path, tmp_path: Path
-) -> None:
-    best = trained[0] / "checkpoints" / "best.pt"
-    found = []
-    for nodes in (1, 2):
-        out = tmp_path / str(nodes)
-        options = ("--checkpoint", best, "--data", shards, "--split", "test", "--out", out, "--batch-size", 16)
-        done = run("hpcgender.launch", "--nodes", nodes, "--", "cam", *options)
-        assert done.returncode == 0, done.stderr
-        assert (out / "sheet.png").stat().st_size > 10_000
-        found.append((np.load(out / "maps.npy"), dict(np.load(out / "averages.npz"))))
-    (maps, averages), (two_maps, two_averages) = found
-    assert maps.shape == (read_manifest(shards).split("test").samples, 2, 2)
-    np.testing.assert_allclose(two_maps, maps, rtol=1e-4, atol=1e-5)
-    gender = read_manifest(shards).index("test")["gender"]
-    for value, name in enumerate(("female", "male")):
-        np.testing.assert_allclose(averages[name], maps[gender == value].mean(0, dtype=np.float64))
-        assert averages[f"count_{name}"] == np.count_nonzero(gender == value)
-        np.testing.assert_array_equal(averages[f"face_{name}"], two_averages[f"face_{name}"])
-    np.testing.assert_allclose(averages["difference"], averages["male"] - averages["female"])
 
 
 def test_two_ranks_go_on_past_bad_images_with_staged_shards_and_balanced_classes(
@@ -260,11 +240,11 @@ def test_two_ranks_go_on_past_bad_images_with_staged_shards_and_balanced_classes
     assert done.returncode == 0, done.stderr
     assert f"1 of {manifest.split('test').samples} images do not decode" in done.stdout
     rows = list(csv.DictReader((run_dir / "evaluations" / "copy-test" / "predictions.csv").read_text().splitlines()))
-    assert [row["key"] for row in rows if not row["predicted"]] == [bad["test"]]
+    assert [row["key"] for row in rows if not row["prediction"]] == [bad["test"]]
     done = run(*LAUNCH, "cam", "--checkpoint", checkpoint, "--data", copy, "--max-bad", 0.5, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((run_dir / "cams" / "copy-test" / "maps.csv").read_text().splitlines()))
-    assert [row["key"] for row in rows if not row["mean_evidence"]] == [bad["test"]]
+    assert [row["key"] for row in rows if not row["prediction"]] == [bad["test"]]
 
 
 def test_a_split_of_one_class_is_measured_and_drawn_as_far_as_it_goes(
@@ -288,8 +268,9 @@ def test_a_split_of_one_class_is_measured_and_drawn_as_far_as_it_goes(
     for command in ("evaluate", "cam"):
         done = run(f"hpcgender.{command}", *options)
         assert done.returncode == 0, done.stderr
-    scores = json.loads((tmp_path / "o" / "scores.json").read_text(), parse_constant=pytest.fail)
-    assert scores["images"] == 10
-    assert scores["class_accuracy"] == {"male": scores["accuracy"]}
-    assert set(np.load(tmp_path / "o" / "averages.npz")) == {"male", "count_male", "face_male"}
+    gender = read_evaluation(tmp_path / "o").gender
+    assert gender
+    assert (gender.images, gender.classes[0].images) == (10, 0)
+    assert gender.classes[1].recall.value == gender.accuracy.value
+    assert {average.gender for average in read_cam(tmp_path / "o").averages} == {"male"}
     assert (tmp_path / "o" / "sheet.png").exists()

@@ -1,0 +1,68 @@
+"""Cancelling runs: at their scheduler, or on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+from hpcgender.status.config import CancelConfig
+from hpcgender.status.runs import Queues, Record, Run, ask, choose, matching, no_run, others, read_records
+from hpcgender.status.state import CANCELLED, UNKNOWN
+from jobs import queue
+from jobs.queue import QueueError
+from jobs.records import append_event
+
+
+def cancel(config: CancelConfig) -> int:
+    """Cancels each run, and returns 1 if a scheduler refused. UserError, before any is, for an unknown one."""
+    records = read_records(config.within)
+    queues = ask(records)
+    runs: list[Run] = []
+    unrecorded: list[tuple[str, str]] = []
+    for wanted in config.runs:
+        if matching(records, wanted):
+            runs.append(choose(records, wanted, config.within, queues)[0])
+        else:
+            unrecorded.append(_in_queue(records, wanted, config, queues))
+    failed = False
+    for run in runs:
+        failed |= not _cancel(run)
+    for scheduler, job_id in unrecorded:
+        failed |= not _ask(scheduler, job_id)
+    return int(failed)
+
+
+def _in_queue(records: list[Record], wanted: str, config: CancelConfig, queues: Queues) -> tuple[str, str]:
+    for scheduler, job in others(records, queues):
+        if job.job_id == wanted:
+            return scheduler, job.job_id
+    raise no_run(wanted, records, config.within)
+
+
+def _cancel(run: Run) -> bool:
+    submission, status = run.record.submission, run.status
+    if not status.alive and status.state != UNKNOWN:
+        print(f"{run.record.run} (job {submission.job_id}) has ended already: {status.state}")
+        return True
+    if not status.alive and submission.scheduler == "local":
+        print(f"hpcgender jobs cancel: {run.record.run}: {status.reason}", file=sys.stderr)
+        return False
+    if submission.scheduler == "local":
+        os.kill(int(submission.job_id), signal.SIGTERM)
+        print(f"asked process {submission.job_id} ({run.record.run}) to stop")
+    elif not _ask(submission.scheduler, submission.job_id, f" ({run.record.run})"):
+        return False
+    append_event(submission.directory, event=CANCELLED, time=time.time())
+    return True
+
+
+def _ask(scheduler: str, job_id: str, name: str = "") -> bool:
+    try:
+        queue.cancel(scheduler, job_id)
+    except QueueError as error:
+        print(f"hpcgender jobs cancel: {error}", file=sys.stderr)
+        return False
+    print(f"cancelled job {job_id}{name}")
+    return True

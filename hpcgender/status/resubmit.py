@@ -1,0 +1,52 @@
+"""Submitting a run again from its record: the same command with the same resources."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hpcgender.launch.config import LaunchConfig
+from hpcgender.status.config import ResubmitConfig
+from hpcgender.status.runs import choose, read_records
+from jobs.records import Submission
+from shard_tools.commands import UserError
+
+
+def resubmit(config: ResubmitConfig) -> int:
+    """Submits the run again, or runs it here if it was a local one; returns the exit code. UserError if it is alive."""
+    records = read_records(config.within)
+    run, _ = choose(records, config.run, config.within)
+    submission = run.record.submission
+    if run.status.alive:
+        raise UserError(
+            f"run {run.record.run} is {run.status.state} as job {submission.job_id}: cancel it first, with "
+            f"hpcgender jobs cancel {run.record.run}"
+        )
+    if not Path(submission.cwd).is_dir():
+        raise UserError(f"run {run.record.run} was submitted in {submission.cwd}, which is not there any more")
+    again = launch_config(submission, config.after, config.dry_run)
+    os.chdir(submission.cwd)
+    from hpcgender.launch.start import launch
+
+    return launch(again)
+
+
+def launch_config(submission: Submission, after: str = "", dry_run: bool = False) -> LaunchConfig:
+    """The options of a launch that ask for what a submission had. A training is resumed."""
+    command, wanted = submission.command, submission.resources
+    if command[:1] == ("train",) and "--resume" not in command:
+        command = (*command, "--resume")
+    return LaunchConfig(
+        command=command,
+        nodes=wanted.nodes or None,
+        gpus_per_node=wanted.gpus_per_node,
+        procs_per_node=wanted.procs_per_node or None,
+        cpus=wanted.cpus or None,
+        mem=wanted.mem or None,
+        time=f"{wanted.time_min:g}m" if wanted.time_min else "",
+        scheduler=submission.scheduler,  # type: ignore[arg-type]
+        site=str(submission.site.get("file") or submission.site["name"]),
+        after=after,
+        job_name=submission.name,
+        dry_run=dry_run,
+    )

@@ -1,0 +1,183 @@
+"""This user's runs: their records, found and named, with what the scheduler says of all of them at once."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcgender.status.state import UNKNOWN, Status, judge, read_history, submitted_at
+from jobs import queue
+from jobs.queue import Job, QueueError
+from jobs.records import Submission, read_submissions
+from jobs.sites import find_scheduler
+from shard_tools.commands import UserError, unknown
+
+ACCOUNTING_DAYS = 30
+"""How long after its submission accounting is asked about a job that left no word."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A submission, and the name of its run: the directory of its results as a person would say it."""
+
+    run: str
+    submission: Submission
+
+    @property
+    def results(self) -> Path:
+        """The directory of its results."""
+        return self.submission.directory.parent.parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A record and its status."""
+
+    record: Record
+    status: Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queues:
+    """What the schedulers answered: jobs by scheduler and id, and why one did not answer."""
+
+    jobs: dict[str, dict[str, Job]]
+    silent: dict[str, str]
+
+
+def read_records(within: Iterable[Path]) -> list[Record]:
+    """All records below some directories, the oldest first. UserError if one cannot be read."""
+    places = list(within)
+    found = []
+    try:
+        for number, place in enumerate(places):
+            found += [
+                Record(run=_name(place if number == 0 else None, submission), submission=submission)
+                for submission in read_submissions(place)
+            ]
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return sorted(found, key=lambda record: record.submission.submitted)
+
+
+def _name(runs: Path | None, submission: Submission) -> str:
+    # Of runs/, which need not be said, the run alone; what has no results of its own goes by its job's name.
+    results = submission.directory.parent.parent
+    if runs is None:
+        return str(results)
+    return submission.name if results == runs else str(results.relative_to(runs))
+
+
+def matching(records: Sequence[Record], wanted: str) -> list[Record]:
+    """The records that a person means by a run's name, its directory, a job's id or a job's name, the oldest first."""
+    directory = Path(wanted).resolve()
+    tests = (
+        lambda record: record.submission.job_id == wanted,
+        lambda record: record.run == wanted,
+        lambda record: directory in (record.results.resolve(), record.submission.directory.resolve()),
+        lambda record: record.submission.name == wanted,
+    )
+    for test in tests:
+        if found := [record for record in records if test(record)]:
+            return found
+    return []
+
+
+def no_run(wanted: str, records: Sequence[Record], within: Iterable[Path]) -> UserError:
+    """The error for a run that is not there."""
+    if not records:
+        return UserError(f"no run {wanted!r}: there are no records in {', '.join(map(str, within))}; give --within DIR")
+    return unknown("run", wanted, sorted({record.run for record in records}))
+
+
+def ask(records: Iterable[Record]) -> Queues:
+    """Asks each scheduler that has jobs of these records, or is on this machine, for all jobs of this user at once."""
+    needed = {record.submission.scheduler for record in records if not read_history(record.submission.attempts).over}
+    try:
+        needed.add(find_scheduler(os.environ))
+    except ValueError:  # there are two
+        needed |= {"slurm", "sge"}
+    answers, silent = {}, {}
+    for scheduler in sorted(needed - {"local"}):
+        try:
+            answers[scheduler] = queue.query(scheduler)
+        except QueueError as error:  # noqa: PERF203
+            silent[scheduler] = str(error)
+    return Queues(jobs=answers, silent=silent)
+
+
+def judge_all(records: Sequence[Record], queues: Queues, now: float | None = None) -> list[Run]:
+    """The runs with their status; accounting is asked, in one call, about those that are gone without a word."""
+    now = time.time() if now is None else now
+    accounted: dict[str, dict[str, Job]] = {}
+    for scheduler, jobs in queues.jobs.items():
+        gone = {
+            record.submission.job_id: submitted_at(record.submission)
+            for record in records
+            if record.submission.scheduler == scheduler
+            and record.submission.job_id not in jobs
+            and not read_history(record.submission.attempts).settled
+        }
+        recent = {job_id: since for job_id, since in gone.items() if since > now - 86_400 * ACCOUNTING_DAYS}
+        try:
+            accounted[scheduler] = queue.ended(scheduler, recent, min(recent.values(), default=now))
+        except QueueError as error:
+            queues.silent[scheduler] = str(error)
+    runs = []
+    for record in records:
+        scheduler, job_id = record.submission.scheduler, record.submission.job_id
+        queued = queues.jobs.get(scheduler, {}).get(job_id)
+        status = judge(record.submission, queued, accounted.get(scheduler, {}).get(job_id), now)
+        if status.state == UNKNOWN and scheduler in queues.silent:
+            status = Status(
+                state=UNKNOWN,
+                reason="its scheduler does not answer",
+                attempt=status.attempt,
+                requeues=status.requeues,
+                hosts=status.hosts,
+            )
+        runs.append(Run(record=record, status=status))
+    return runs
+
+
+def has_ended(run: Run, queues: Queues) -> bool:
+    """Whether a run is not going to do anything more; False as long as those who know do not answer."""
+    scheduler = run.record.submission.scheduler
+    return not run.status.alive and (run.status.state != UNKNOWN or scheduler in queues.jobs)
+
+
+def shown(runs: Sequence[Run]) -> list[Run]:
+    """The last submission of each run, and those that have not ended."""
+    last = {run.record.run: run for run in runs}
+    return [run for run in runs if run.status.alive or last[run.record.run] is run]
+
+
+def choose(
+    records: Sequence[Record], wanted: str, within: Iterable[Path], queues: Queues | None = None
+) -> tuple[Run, Queues]:
+    """The one run that a person means: of its submissions one that runs, or else waits, or else the last.
+
+    UserError if there is none.
+    """
+    found = matching(records, wanted)
+    if not found:
+        raise no_run(wanted, records, within)
+    queues = queues or ask(found)
+    runs = judge_all(found, queues)
+    return max(reversed(runs), key=lambda run: (run.status.alive, run.status.state == "running")), queues
+
+
+def others(records: Sequence[Record], queues: Queues) -> list[tuple[str, Job]]:
+    """The user's jobs that wait or run and have no record here, with their scheduler: one of each array."""
+    known = {(record.submission.scheduler, record.submission.job_id) for record in records}
+    found: dict[tuple[str, str], tuple[str, Job]] = {}
+    for scheduler, jobs in queues.jobs.items():
+        for job_id, job in jobs.items():
+            array = job.job_id.replace("_", ".").partition(".")[0]
+            recorded = {(scheduler, name) for name in (job_id, job.job_id, array)} & known
+            if job.state in queue.LIVE and not recorded:
+                found.setdefault((scheduler, array), (scheduler, job))
+    return list(found.values())

@@ -1,0 +1,179 @@
+"""What state a run is in: its own record, the queue and the accounting, weighed against each other."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from jobs.failures import BAD_INPUT
+from jobs.queue import LIVE, SLURM_FAILURES, Job
+from jobs.records import Submission
+from jobs.stopping import TIME_LIMIT
+
+UNKNOWN, SKIPPED = "unknown", "skipped"
+"""States beside those of `jobs.queue`: nobody knows; a job before it did not succeed, so it did not begin."""
+
+BAD_OPTIONS = "its input or configuration: see hpcgender jobs why"
+"""The reason of a run whose command refused what it was given, until its log is looked at."""
+
+CANCELLED = "cancelled"
+"""The event with which `jobs cancel` leaves its word in a record."""
+
+_CLOCK = 5.0  # seconds that a process may seem younger than its record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """The state of a run and why; `alive` if it may still do something; `left` are seconds of its job's time limit."""
+
+    state: str
+    reason: str = ""
+    alive: bool = False
+    attempt: int = 0
+    """Times that it has started."""
+    requeues: int = 0
+    hosts: str = ""
+    left: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """What the events of a record come to."""
+
+    starts: int
+    requeues: int
+    hosts: tuple[str, ...]
+    """Of the last attempt."""
+    last: Mapping[str, Any]
+    """The event with which the last attempt ended or was skipped; empty if it has not."""
+    cancelled: bool
+    """Whether `jobs cancel` was called since the last attempt began."""
+
+    @property
+    def over(self) -> bool:
+        """Whether the job has ended for good, by its own word."""
+        return bool(self.last) and not self.last.get("requeued")
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it has done all that it was to do."""
+        return self.over and self.last.get("code") == 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether nobody has to be asked what became of it, once it is not in the queue."""
+        return self.over or self.cancelled
+
+
+def read_history(events: Sequence[Mapping[str, Any]]) -> History:
+    """The history of a record's events."""
+    starts = requeued = 0
+    hosts: tuple[str, ...] = ()
+    last: Mapping[str, Any] = {}
+    cancelled = False
+    for event in events:
+        kind = event.get("event")
+        if kind == "start":
+            starts, hosts, last, cancelled = starts + 1, tuple(event.get("hosts", ())), {}, False
+        elif kind in ("end", SKIPPED):
+            last = event
+            requeued += bool(event.get("requeued"))
+        elif kind == CANCELLED:
+            cancelled = True
+    return History(starts=starts, requeues=max(requeued, starts - 1, 0), hosts=hosts, last=last, cancelled=cancelled)
+
+
+def judge(submission: Submission, queued: Job | None, accounted: Job | None, now: float) -> Status:
+    """The status of a submission; `queued` and `accounted` are what the scheduler and its accounting have of it.
+
+    While the scheduler still has the job, it knows best; of an ended one the record tells more, except that a
+    scheduler's reason for ending it (time limit, out of memory, node lost) is what the record cannot know.
+    """
+    history = read_history(submission.attempts)
+    state, reason = _state(submission, history, queued, accounted)
+    if state == "pending" and history.starts:
+        reason = f"requeued, {reason}" if reason else "requeued"
+    if state == "held" and not reason and submission.after:
+        reason = f"after {', '.join(submission.after)}"
+    known = queued or accounted
+    left = queued.left if queued else None
+    if left is None and state == "running" and queued and queued.start and submission.resources.time_min:
+        left = max(0.0, queued.start + 60 * submission.resources.time_min - now)
+    return Status(
+        state=state,
+        reason=reason,
+        alive=state in LIVE,
+        attempt=history.starts,
+        requeues=history.requeues,
+        hosts=",".join(history.hosts) or (known.hosts if known else ""),
+        left=left,
+    )
+
+
+def _state(submission: Submission, history: History, queued: Job | None, accounted: Job | None) -> tuple[str, str]:
+    if history.succeeded:
+        return "done", ""
+    if queued and queued.state in LIVE:
+        if history.over and queued.state == "running":
+            return "stopping", _end(history.last)[1]
+        return queued.state, queued.reason
+    if history.over and history.last["event"] == SKIPPED:
+        return SKIPPED, str(history.last.get("because", ""))
+    if history.cancelled:
+        return "cancelled", "by hpcgender jobs cancel"
+    says = next((job for job in (queued, accounted) if job and job.state not in LIVE), None)
+    if says and (not history.over or says.state in ("timeout", "cancelled") or says.reason in SLURM_FAILURES.values()):
+        return says.state, says.reason
+    if history.over:
+        return _end(history.last)
+    if submission.scheduler == "local":
+        return _local(submission)
+    if history.starts:
+        return UNKNOWN, "neither in the queue nor accounted for, and it left no word"
+    return UNKNOWN, "not in the queue, and it never started"
+
+
+def _end(end: Mapping[str, Any]) -> tuple[str, str]:
+    because, stopped_by = str(end.get("because") or ""), str(end.get("stopped_by") or "")
+    if stopped_by == TIME_LIMIT:
+        return "timeout", because or "time limit, and it was not requeued"
+    if stopped_by.startswith("SIG") and because in ("", "cancelled"):
+        return "cancelled", f"by {stopped_by}"
+    if end.get("code") == BAD_INPUT:
+        return "failed", BAD_OPTIONS
+    return "failed", because or stopped_by or f"exit code {end.get('code')}"
+
+
+def _local(submission: Submission) -> tuple[str, str]:
+    if submission.host != socket.gethostname():
+        return UNKNOWN, f"it ran on {submission.host}: ask there"
+    if launcher_runs(submission):
+        return "running", ""
+    return "failed", "its launcher was killed"
+
+
+def launcher_runs(submission: Submission) -> bool:
+    """Whether the launcher of a local run is still this machine's process of that number, and not another one."""
+    process = Path("/proc", submission.job_id)
+    try:
+        words = (process / "cmdline").read_text(errors="replace").split("\0")
+        ours = any(word.startswith("hpcgender.") or Path(word).name == "hpcgender" for word in words)
+        if not ours or process.stat().st_uid != os.getuid():
+            return False
+        ticks = int((process / "stat").read_text().rpartition(")")[2].split()[19])
+        boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))
+    except (OSError, StopIteration):
+        return False
+    started = int(boot.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")
+    return started <= submitted_at(submission) + _CLOCK
+
+
+def submitted_at(submission: Submission) -> float:
+    """When it was submitted, in Unix time."""
+    text = submission.submitted.replace("Z", "+00:00")  # which Python 3.10 does not read
+    return datetime.fromisoformat(text).astimezone(timezone.utc).timestamp()

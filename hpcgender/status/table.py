@@ -1,0 +1,165 @@
+"""The list of runs: a table on a terminal, tab-separated lines elsewhere, or JSON."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hpcgender.durations import duration
+from hpcgender.status import words
+from hpcgender.status.config import JobsConfig
+from hpcgender.status.progress import Progress, read_progress
+from hpcgender.status.runs import Run, ask, judge_all, matching, no_run, others, read_records, shown
+from hpcgender.status.state import BAD_OPTIONS
+from jobs.queue import Job
+
+HEADER = ("run", "job", "scheduler", "state", "epoch", "accuracy", "img/s", "eta", "limit", "requeues", "reason")
+"""Columns of the list: eta is what the training still takes, limit what is left of the job's time limit."""
+
+_STYLES = {"running": "green", "done": "dim", "pending": "yellow", "held": "yellow", "failed": "red", "error": "red"}
+_NAMED = 5  # jobs without a record that are named
+
+
+def list_jobs(config: JobsConfig) -> None:
+    """Prints the list. A scheduler that does not answer is told on stderr. UserError for a run that is not there."""
+    records = read_records(config.within)
+    chosen = records
+    if config.runs:
+        chosen = []
+        for name in config.runs:
+            found = matching(records, name)
+            if not found:
+                raise no_run(name, records, config.within)
+            chosen += [record for record in found if record not in chosen]
+    else:
+        user = getpass.getuser()
+        chosen = [record for record in records if record.submission.user == user]
+    queues = ask(chosen)
+    now = time.time()
+    runs = judge_all(chosen, queues, now)
+    runs = [run for run in (runs if config.all else shown(runs)) if run.status.alive or not config.active]
+    listed = [(_with_words(run), _progress(run, now)) for run in runs]
+    rest = [] if config.runs else others(records, queues)
+    for said in queues.silent.values():
+        print(f"hpcgender jobs: {said}; states are those that the records tell", file=sys.stderr)
+    if config.json:
+        content = {"runs": [as_json(*pair) for pair in listed], "without_record": [_other_json(*pair) for pair in rest]}
+        print(json.dumps(content, indent=1))
+        return
+    if not sys.stdout.isatty():
+        for cells in (HEADER, *(row(*pair) for pair in listed)):
+            print("\t".join(cells))
+    elif listed:
+        print_table([row(*pair) for pair in listed])
+    else:
+        print(f"no runs in {', '.join(map(str, config.within))}: submit one with hpcgender launch")
+    if rest:
+        print(other_line(rest), file=sys.stderr)
+
+
+def _with_words(run: Run) -> Run:
+    # An exit code tells little, the log's last words tell more.
+    status, log = run.status, run.record.submission.log
+    telling = not status.reason.startswith(("exit code", "NonZeroExitCode", BAD_OPTIONS))
+    if status.state != "failed" or not log or telling:
+        return run
+    said = words.summary(words.last_attempt(Path(log)))
+    reason = f"{status.reason}: {said}" if status.reason.startswith("exit code") else said
+    return replace(run, status=replace(status, reason=reason)) if said else run
+
+
+def _progress(run: Run, now: float) -> Progress:
+    submission = run.record.submission
+    if submission.command[:1] not in (("train",), ("evaluate",), ("cam",)):
+        return Progress()
+    return read_progress(run.record.results, submission.log, run.status.state == "running", now)
+
+
+def row(run: Run, progress: Progress) -> tuple[str, ...]:
+    """The cells of a run, `-` for what is not known."""
+    submission, status = run.record.submission, run.status
+    epoch = "-"
+    if progress.epochs_done is not None:
+        epoch = f"{int(10 * progress.epochs_done) / 10:g}/{progress.epochs}"
+    accuracy = "-" if progress.age_mae is None else f"MAE {progress.age_mae:.2f}"
+    if progress.accuracy is not None:
+        accuracy = f"{progress.accuracy:.2%}"
+    ended = not status.alive
+    cells = (
+        run.record.run,
+        submission.job_id,
+        submission.scheduler,
+        status.state,
+        epoch,
+        accuracy,
+        "-" if progress.images_per_s is None else f"{progress.images_per_s:.0f}",
+        "-" if progress.eta is None or ended else duration(progress.eta),
+        "-" if status.left is None else duration(status.left),
+        str(status.requeues),
+        " ".join(status.reason.split()) or "-",
+    )
+    return tuple(cell.replace("\t", " ") for cell in cells)
+
+
+def as_json(run: Run, progress: Progress) -> dict[str, Any]:
+    """What the list knows of a run; times in seconds, None is unknown."""
+    submission, status = run.record.submission, run.status
+    return {
+        "run": run.record.run,
+        "job": submission.job_id,
+        "name": submission.name,
+        "scheduler": submission.scheduler,
+        "state": status.state,
+        "reason": status.reason,
+        "attempt": status.attempt,
+        "requeues": status.requeues,
+        "hosts": status.hosts,
+        "epoch": progress.epochs_done,
+        "epochs": progress.epochs,
+        "accuracy": progress.accuracy,
+        "age_mae": progress.age_mae,
+        "images_per_s": progress.images_per_s,
+        "eta": progress.eta if status.alive else None,
+        "limit": status.left,
+        "submitted": submission.submitted,
+        "command": list(submission.command),
+        "log": submission.log,
+        "record": str(submission.directory),
+    }
+
+
+def _other_json(scheduler: str, job: Job) -> dict[str, Any]:
+    return {"job": job.job_id, "name": job.name, "scheduler": scheduler, "state": job.state, "reason": job.reason}
+
+
+def other_line(rest: Sequence[tuple[str, Job]]) -> str:
+    """One line on jobs without a record: those of other projects, or submitted by hand and not yet started."""
+    counts = Counter(job.state for _, job in rest)
+    states = ", ".join(f"{count} {state}" for state, count in counts.items())
+    names = ", ".join(f"{job.job_id} {job.name}" for _, job in rest[:_NAMED])
+    more = f" and {len(rest) - _NAMED} more" if len(rest) > _NAMED else ""
+    return f"without a record here: {states} ({names}{more})"
+
+
+def print_table(rows: Iterable[Sequence[str]]) -> None:
+    """Prints the rows as a table for a terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in HEADER:
+        right = name in ("epoch", "accuracy", "img/s", "eta", "limit", "requeues")
+        table.add_column(name, justify="right" if right else "left", no_wrap=name != "reason", overflow="fold")
+    for cells in rows:
+        state = cells[HEADER.index("state")]
+        table.add_row(*(Text(cell, style=_STYLES.get(state, "") if cell == state else "") for cell in cells))
+    Console().print(table)

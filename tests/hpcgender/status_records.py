@@ -1,0 +1,88 @@
+"""Records of submissions as the launcher writes them, for tests and measurements of `hpcgender jobs`."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jobs.records import FOLDER, Resources, Submission, append_event, stamp
+
+
+def make_record(
+    results: Path,
+    job_id: str = "12",
+    scheduler: str = "slurm",
+    events: Sequence[Mapping[str, Any]] = (),
+    *,
+    age: float = 0.0,
+    **changed: Any,
+) -> Submission:
+    """A record of a training in `results`, submitted `age` seconds ago, with the events of its attempts."""
+    submitted = time.time() - age
+    fields: dict[str, Any] = {
+        "name": f"train_{results.name}",
+        "command": ("train", "--data", "data/shards", "--name", results.name),
+        "argv": ("python", "-m", "hpcgender.launch", "--", "train", "--name", results.name),
+        "script": "",
+        "scheduler": scheduler,
+        "job_id": job_id,
+        "site": {"name": scheduler, "scheduler": scheduler},
+        "resources": Resources(nodes=1, time_min=60.0),
+        "after": (),
+        "log": str(results.parent / f"{results.name}.o{job_id}"),
+        "cwd": str(results.parent.parent),
+        "user": getpass.getuser(),
+        "host": socket.gethostname(),
+        "submitted": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(submitted)),
+        "revision": "0" * 40,
+        "manifest": "",
+        "directory": results / FOLDER / f"{stamp(submitted)}-{job_id}",
+    }
+    submission = Submission(**{**fields, **changed})
+    submission.directory.mkdir(parents=True)
+    content = {name: value for name, value in asdict(submission).items() if name != "directory"}
+    (submission.directory / "submission.json").write_text(json.dumps(content))
+    for event in events:
+        append_event(submission.directory, **event)
+    return submission
+
+
+def start(attempt: int = 1, *hosts: str) -> dict[str, Any]:
+    """The event with which an attempt begins."""
+    return {"event": "start", "attempt": attempt, "job_id": "12", "restart": attempt - 1, "hosts": hosts or ("node1",)}
+
+
+def end(code: int, attempt: int = 1, *, requeued: bool = False, stopped_by: str | None = None) -> dict[str, Any]:
+    """The event with which an attempt ends."""
+    return {"event": "end", "attempt": attempt, "code": code, "requeued": requeued, "stopped_by": stopped_by}
+
+
+def metrics(results: Path, epoch: int, epochs: int, accuracy: float, eta: float) -> None:
+    """Appends an epoch to a run's metrics.jsonl, with the fields that are not its list's business left out."""
+    val = {"images": 100, "loss": 0.1, "accuracy": accuracy, "age_images": 0, "age_mae": None}
+    record = {"epoch": epoch, "epochs": epochs, "val": val, "images_per_s": 11832.4, "eta": eta}
+    with (results / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def many(runs: Path, scheduler: str, job_ids: Sequence[str]) -> None:
+    """A run for each job: every third has ended, the others have not begun or are at work."""
+    for number, job_id in enumerate(job_ids):
+        results = runs / f"run{number:04d}"
+        events = ((), (start(),), (start(), end(0)))[number % 3]
+        make_record(results, job_id, scheduler, events, age=3600.0)
+        if number % 3:
+            for epoch in range(1, 51):
+                metrics(results, epoch, 50, 0.9, 60.0)
+
+
+if __name__ == "__main__":  # python -m tests.hpcgender.status_records RUNS slurm|sge FIRST_JOB COUNT
+    place, kind, first, count = sys.argv[1:]
+    many(Path(place), kind, [str(int(first) + number) for number in range(int(count))])

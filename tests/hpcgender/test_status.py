@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcgender.status.progress import Progress, read_progress
+from hpcgender.status.resubmit import launch_config
+from hpcgender.status.runs import matching, read_records
+from hpcgender.status.state import CANCELLED, judge
+from jobs.queue import Job, State
+from jobs.records import Resources
+from jobs.stopping import TIME_LIMIT
+from tests.conftest import Run
+from tests.hpcgender.status_records import end, make_record, metrics, start
+
+CANCEL = {"event": CANCELLED, "time": 0.0}
+BY_US = "by hpcgender jobs cancel"
+REQUEUED = (start(), end(99, requeued=True))
+TERMINATED = end(1, stopped_by="SIGTERM")
+LATE = end(1, stopped_by=TIME_LIMIT)
+SKIP = {"event": "skipped", "because": "job 11 ended with exit code 1"}
+
+
+@pytest.fixture
+def no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without schedulers, whatever this one has."""
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    monkeypatch.delenv("SGE_ROOT", raising=False)
+
+
+def queued(state: State, reason: str = "", **more: Any) -> Job:
+    return Job(job_id="12", state=state, reason=reason, **more)
+
+
+@pytest.mark.parametrize(
+    ("events", "in_queue", "accounted", "said"),
+    [
+        ([], queued("pending", "Priority"), None, ("pending", "Priority", True, 0)),
+        ([start()], queued("running"), None, ("running", "", True, 0)),
+        ([*REQUEUED], queued("pending", "BeginTime"), None, ("pending", "requeued, BeginTime", True, 1)),
+        ([*REQUEUED, start(2)], queued("running"), None, ("running", "", True, 1)),
+        ([start(), start(2)], queued("running"), None, ("running", "", True, 1)),  # a node was lost
+        ([start(), end(0)], queued("running"), None, ("done", "", False, 0)),  # in a moment
+        ([start(), end(1)], queued("running"), None, ("stopping", "exit code 1", True, 0)),
+        ([start(), TERMINATED], queued("pending"), None, ("pending", "requeued", True, 0)),  # preempted
+        ([start(), end(0)], None, None, ("done", "", False, 0)),
+        ([start(), end(1)], None, None, ("failed", "exit code 1", False, 0)),
+        ([start(), end(2)], None, None, ("failed", "its input or configuration: see hpcgender jobs why", False, 0)),
+        ([start(), end(1)], queued("failed", "exit code 1"), None, ("failed", "exit code 1", False, 0)),
+        ([start(), end(1)], queued("failed", "out of memory"), None, ("failed", "out of memory", False, 0)),
+        ([start(), LATE], None, None, ("timeout", "time limit, and it was not requeued", False, 0)),
+        ([start(), TERMINATED], None, None, ("cancelled", "by SIGTERM", False, 0)),
+        ([start(), CANCEL], None, None, ("cancelled", BY_US, False, 0)),
+        ([start(), CANCEL, TERMINATED], None, None, ("cancelled", BY_US, False, 0)),
+        ([start(), CANCEL], queued("stopping"), None, ("stopping", "", True, 0)),
+        ([CANCEL], None, None, ("cancelled", BY_US, False, 0)),
+        ([SKIP], None, None, ("skipped", "job 11 ended with exit code 1", False, 0)),
+        ([start()], None, queued("failed", "node lost"), ("failed", "node lost", False, 0)),
+        ([start()], None, None, ("unknown", "neither in the queue nor accounted for, and it left no word", False, 0)),
+        ([], None, None, ("unknown", "not in the queue, and it never started", False, 0)),
+        ([], queued("error", "Eqw: no such file"), None, ("error", "Eqw: no such file", True, 0)),
+    ],
+)  # fmt: skip
+def test_a_run_is_in_the_state_that_who_knows_best_says(
+    tmp_path: Path,
+    events: Sequence[Mapping[str, Any]],
+    in_queue: Job | None,
+    accounted: Job | None,
+    said: tuple[str, str, bool, int],
+) -> None:
+    submission = make_record(tmp_path / "mine", "12", "slurm", events)
+    status = judge(submission, in_queue, accounted, time.time())
+    assert (status.state, status.reason, status.alive, status.requeues) == said
+
+
+def test_the_time_that_is_left_of_the_limit(tmp_path: Path) -> None:
+    submission = make_record(tmp_path / "mine", resources=Resources(nodes=1, time_min=60.0))
+    assert judge(submission, queued("running", left=297.0), None, 1000.0).left == 297.0
+    assert judge(submission, queued("running", start=400.0), None, 1000.0).left == 3000.0  # Grid Engine does not say
+    assert judge(submission, queued("pending", start=400.0), None, 1000.0).left is None
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "hpcgender.launch"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_local_run_lives_as_long_as_its_launcher(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    submission = make_record(tmp_path / "mine", str(sleeper.pid), "local", [start()])
+    assert judge(submission, None, None, time.time()).state == "running"
+    later = dataclasses.replace(submission, submitted="2020-01-01T00:00:00Z")  # the number was another's then
+    assert judge(later, None, None, time.time()).state == "failed"
+    other = dataclasses.replace(submission, job_id=str(os.getpid()))  # no launcher
+    assert judge(other, None, None, time.time()).state == "failed"
+    sleeper.kill()
+    sleeper.wait()
+    status = judge(submission, None, None, time.time())
+    assert (status.state, status.reason) == ("failed", "its launcher was killed")
+    elsewhere = dataclasses.replace(submission, host="other")
+    assert judge(elsewhere, None, None, time.time()).reason == "it ran on other: ask there"
+
+
+def test_progress_from_the_ends_of_metrics_and_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert read_progress(tmp_path, "", True, time.time()) == Progress()
+    log.write_text("launch: train\nstep 30/120 of epoch 1/50 | loss 0.3000 | 900 img/s | 2m00s left\n")
+    first = read_progress(tmp_path, str(log), True, time.time())
+    assert (first.epochs_done, first.epochs, first.images_per_s, first.accuracy) == (0.25, 50, 900.0, None)
+
+    metrics(tmp_path, 1, 50, 0.875, 500.0)
+    metrics(tmp_path, 2, 50, 0.9375, 480.0)
+    os.utime(tmp_path / "metrics.jsonl", (1000.0, 1000.0))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "epo')  # torn by a kill
+    os.utime(tmp_path / "metrics.jsonl", (1000.0, 1000.0))
+    done = read_progress(tmp_path, str(log), False, 1100.0)
+    assert (done.epochs_done, done.accuracy, done.images_per_s, done.eta) == (2, 0.9375, 11832.4, 480.0)
+    with log.open("a") as file:
+        file.write("epoch 2/50 | train loss 0.1\n")
+    assert read_progress(tmp_path, str(log), True, 1100.0) == dataclasses.replace(done, eta=380.0)
+    with log.open("a") as file:
+        file.write("step 60/120 of epoch 3/50 | loss 0.2000 | 1000 img/s | 1m00s left\n")
+    assert read_progress(tmp_path, str(log), True, 1100.0).epochs_done == 2.5
+
+
+def test_the_list_on_a_machine_without_scheduler(tmp_path: Path, run: Run, no_scheduler: None) -> None:
+    runs = tmp_path / "runs"
+    make_record(runs / "old", "11", "local", [start(), end(1)], age=9.0)
+    make_record(runs / "old", "12", "local", [start(), end(99, requeued=True), start(2), end(0, 2)], age=8.0)
+    metrics(runs / "old", 50, 50, 0.9597, 0.0)
+    make_record(runs / "of_others", "13", "local", [start(), end(0)], user="somebody")
+    make_record(runs / "old" / "evaluations" / "morph-test", "14", "local", [SKIP], command=("evaluate",), age=7.0)
+    make_record(tmp_path / "data" / "shards", "15", "local", [start(), end(2)], command=("pack", "morph"), age=6.0)
+    done = run("hpcgender", "jobs", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "run\tjob\tscheduler\tstate\tepoch\taccuracy\timg/s\teta\tlimit\trequeues\treason",
+        "old\t12\tlocal\tdone\t50/50\t95.97%\t11832\t-\t-\t1\t-",
+        "old/evaluations/morph-test\t14\tlocal\tskipped\t-\t-\t-\t-\t-\t0\tjob 11 ended with exit code 1",
+        "data/shards\t15\tlocal\tfailed\t-\t-\t-\t-\t-\t0\tits input or configuration: see hpcgender jobs why",
+    ]
+    everything = run("hpcgender", "jobs", "--all", "--json", cwd=tmp_path)
+    content = json.loads(everything.stdout)["runs"]
+    assert [(entry["job"], entry["state"]) for entry in content] == [
+        ("11", "failed"),
+        ("12", "done"),
+        ("14", "skipped"),
+        ("15", "failed"),
+    ]
+    assert (content[1]["accuracy"], content[1]["epoch"], content[1]["requeues"]) == (0.9597, 50, 1)
+    assert len(run("hpcgender", "jobs", "--active", cwd=tmp_path).stdout.splitlines()) == 1
+
+
+def test_what_a_scheduler_says_of_all_jobs_at_once(
+    tmp_path: Path, run: Run, no_scheduler: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, bin_dir = tmp_path / "runs", tmp_path / "bin"
+    bin_dir.mkdir()
+    for number in range(40):
+        make_record(runs / f"run{number}", str(100 + number), "slurm", [start()] * (number % 2), age=100.0 - number)
+    lines = [f"{100 + n}|{100 + n}|{'RUNNING' if n % 2 else 'PENDING'}|9:00|N/A||Priority|run{n}" for n in range(40)]
+    lines += [
+        "7|7|PENDING|9:00|N/A||Priority|by_hand",
+        *(f"8_{task}|8|PENDING|9:00|N/A||Priority|many" for task in (1, 2)),
+    ]
+    squeue = bin_dir / "squeue"
+    squeue.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/asked\n/bin/cat <<'END'\n" + "\n".join(lines) + "\nEND\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{bin_dir}:{os.environ['PATH']}")
+    done = run("hpcgender", "jobs", cwd=tmp_path)
+    assert (tmp_path / "asked").read_text() == "asked\n"
+    states = [line.split("\t")[3] for line in done.stdout.splitlines()[1:]]
+    assert states == ["pending", "running"] * 20
+    assert done.stdout.splitlines()[2].split("\t")[8] == "9m00s"
+    assert done.stderr == "without a record here: 2 pending (7 by_hand, 8_1 many)\n"
+
+    squeue.write_text("#!/bin/sh\necho 'squeue: error: Unable to contact slurm controller' >&2; exit 1\n")
+    silent = run("hpcgender", "jobs", "run3", cwd=tmp_path)
+    assert silent.returncode == 0
+    assert silent.stdout.splitlines()[1].split("\t")[3] == "unknown"
+    assert silent.stderr == (
+        "hpcgender jobs: squeue: error: Unable to contact slurm controller; states are those that the records tell\n"
+    )
+
+
+def test_names_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = Path("runs")
+    make_record(runs / "mine", "11", age=9.0)
+    make_record(runs / "mine", "12", age=8.0)
+    make_record(runs, "13", command=("models",), name="models")
+    make_record(Path("data/shards"), "14", name="pack_shards")
+    records = read_records((runs, Path("data")))
+
+    def jobs(wanted: str) -> list[str]:
+        return [record.submission.job_id for record in matching(records, wanted)]
+
+    assert (
+        jobs("mine") == jobs("runs/mine") == jobs(str(tmp_path / "runs" / "mine")) == jobs("train_mine") == ["11", "12"]
+    )
+    assert jobs("11") == ["11"]
+    assert jobs("models") == ["13"]
+    assert jobs("data/shards") == jobs("pack_shards") == ["14"]
+    assert jobs("other") == []
+
+
+@pytest.mark.parametrize("command", ["why", "logs", "cancel", "resubmit", ""])
+def test_a_run_that_is_not_there(tmp_path: Path, run: Run, no_scheduler: None, command: str) -> None:
+    make_record(tmp_path / "runs" / "resnet152", "11", "local", [start(), end(0)])
+    done = run("hpcgender", "jobs", *command.split(), "resnet15", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "hpcgender: unknown run 'resnet15': did you mean resnet152?\n"
+
+
+def test_cancelling_a_local_run(tmp_path: Path, run: Run, no_scheduler: None, sleeper: subprocess.Popen[bytes]) -> None:
+    make_record(tmp_path / "runs" / "mine", str(sleeper.pid), "local", [start()])
+    make_record(tmp_path / "runs" / "done", str(sleeper.pid), "local", [start(), end(0)])
+    done = run("hpcgender", "jobs", "cancel", "mine", "done", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (
+        done.stdout == f"asked process {sleeper.pid} (mine) to stop\ndone (job {sleeper.pid}) has ended already: done\n"
+    )
+    assert sleeper.wait(10) == -15
+    assert "\tcancelled\t" in run("hpcgender", "jobs", "mine", cwd=tmp_path).stdout
+
+
+def test_a_resubmission_asks_for_what_the_submission_had(tmp_path: Path) -> None:
+    wanted = Resources(nodes=2, procs_per_node=4, gpus_per_node=4, cpus=16, mem=64.0, time_min=1439.5)
+    submission = make_record(tmp_path / "mine", resources=wanted, site={"name": "abci"}, scheduler="sge")
+    config = launch_config(submission)
+    assert config.command == (*submission.command, "--resume")
+    assert (config.nodes, config.procs_per_node, config.gpus_per_node) == (2, 4, 4)
+    assert (config.cpus, config.mem, config.time) == (16, 64.0, "1439.5m")
+    assert (config.scheduler, config.site, config.job_name) == ("sge", "abci", "train_mine")
+    evaluation = dataclasses.replace(submission, command=("evaluate", "--data", "x"), resources=Resources())
+    assert launch_config(evaluation).command == ("evaluate", "--data", "x")
+    assert (launch_config(evaluation).cpus, launch_config(evaluation).time) == (None, "")
+
+
+def test_resubmitting_a_local_run(tmp_path: Path, run: Run, no_scheduler: None, shards: Path) -> None:
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    more: dict[str, Any] = {"resources": Resources(nodes=2, procs_per_node=1), "site": {"name": "local"}}
+    command = ("train", "--data", str(shards), "--name", "mine", "--model", "compact")
+    make_record(tmp_path / "runs" / "mine", "1", "local", [start(), end(1)], command=command, cwd=str(place), **more)
+    done = run("hpcgender", "jobs", "resubmit", "mine", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("2 nodes (")
+    assert f"with 1 processes each: {sys.executable} -m hpcgender train --data {shards} " in done.stdout
+    assert done.stdout.endswith("--resume\n")
+
+
+def test_a_run_that_is_alive_is_not_resubmitted(
+    tmp_path: Path, run: Run, no_scheduler: None, sleeper: subprocess.Popen[bytes]
+) -> None:
+    make_record(tmp_path / "runs" / "mine", str(sleeper.pid), "local", [start()])
+    done = run("hpcgender", "jobs", "resubmit", "mine", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"hpcgender: run mine is running as job {sleeper.pid}: cancel it first, with hpcgender jobs cancel mine\n",
+    )
