@@ -1,0 +1,138 @@
+"""A training on two nodes whose time runs out, that loses a node, whose processes are killed, that is cancelled."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.conftest import OnBoth
+from tests.cluster.training import (
+    OPTIONS,
+    Training,
+    are_asked_to_stop,
+    launch,
+    launch_training,
+    read_events,
+    read_log,
+    signal_ranks,
+    wait_for_checkpoint,
+)
+
+
+def ended(cluster: Cluster, job: str, project: Path, timeout: float = 300) -> Training:
+    """The training of `launch_training` once its job has ended."""
+    return Training(job=job, project=project, end=cluster.wait(job, timeout), run_dir=project / "runs" / "small")
+
+
+@pytest.fixture(scope="module")
+def limited(on_both: OnBoth[Training], data: Mapping[str, Path]) -> Mapping[str, Future[Training]]:
+    """A training whose time limit comes before its end."""
+
+    def limit(cluster: Cluster) -> Training:
+        job, project = launch_training(cluster, data[cluster.name], "--time", "2m")
+        wait_for_checkpoint(cluster, project, job)
+        signal_ranks(cluster, signal.SIGSTOP)  # a training that takes longer, and no processor
+        cluster.wait_until(
+            lambda: are_asked_to_stop(cluster) or cluster.end(job),
+            180,
+            "the ranks are asked to stop",
+            lambda: f"{cluster.state(job)}\n{read_log(project, job)}",
+        )
+        signal_ranks(cluster, signal.SIGCONT)
+        return ended(cluster, job, project)
+
+    return on_both(limit)
+
+
+@pytest.fixture(scope="module")
+def lost(on_both: OnBoth[Training], data: Mapping[str, Path]) -> Mapping[str, Future[Training]]:
+    """A training whose first node loses power, and has it again when the scheduler has noticed."""
+
+    def lose(cluster: Cluster) -> Training:
+        job, project = launch_training(cluster, data[cluster.name])
+        wait_for_checkpoint(cluster, project, job)
+        (begin,) = read_events(project / "runs" / "small", job)
+        node = begin["hosts"][0]
+        running = cluster.state(job)
+        cluster.cut_power(node)
+        cluster.wait_until(lambda: cluster.state(job) != running, 120, "the loss is noticed", lambda: running)
+        cluster.restore_power(node)
+        return ended(cluster, job, project)
+
+    return on_both(lose)
+
+
+@pytest.mark.parametrize("how", ["limited", "lost"])
+def test_it_is_requeued_and_ends_with_the_weights_of_an_uninterrupted_run(
+    how: str, cluster: Cluster, trained: Mapping[str, Future[Training]], request: pytest.FixtureRequest
+) -> None:
+    training: Training = request.getfixturevalue(how)[cluster.name].result()
+    assert training.end.code == 0, f"{training.end}\n{training.events}\n{training.log}"
+    expected = trained[cluster.name].result().weights
+    assert all(training.weights[name].equal(value) for name, value in expected.items())
+    starts = [event for event in training.events if event["event"] == "start"]
+    assert [event["attempt"] for event in starts] == [1, 2], training.events
+    assert 0 < starts[1]["progress"] < training.events[-1]["progress"]
+    assert training.events[-1]["code"] == 0
+    if how == "limited":
+        assert (training.events[1]["code"], training.events[1]["stopped_by"]) == (99, "time limit")
+    # One log: the second attempt is appended, and goes on with the next epoch.
+    assert training.log.count("going on with runs/small") == 1
+    epochs = [line.split()[1] for line in training.log.splitlines() if line.startswith("epoch ")]
+    assert list(dict.fromkeys(epochs)) == [f"{number}/4" for number in range(1, 5)], training.log
+    assert not any(cluster.job_processes(host) for host in cluster.hosts.names)
+
+
+def test_killed_processes_of_one_node_end_the_job_everywhere_and_lose_nothing(
+    on_both: OnBoth[None], data: Mapping[str, Path], trained: Mapping[str, Future[Training]]
+) -> None:
+    def kill(cluster: Cluster) -> None:
+        job, project = launch_training(cluster, data[cluster.name])
+        wait_for_checkpoint(cluster, project, job)
+        (begin,) = read_events(project / "runs" / "small", job)
+        node = begin["hosts"][1]
+        for pid, line in cluster.job_processes(node).items():
+            if "python" in line:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        training = ended(cluster, job, project)
+        assert f"launch: everything on {node} was killed" in training.log, training.log
+        assert not any(cluster.job_processes(host) for host in cluster.hosts.names)
+        if cluster.name == "sge":  # which deletes a job of which a task was killed; Slurm's is requeued
+            assert training.end.code != 0, training.log
+            command = ("train", "--data", data[cluster.name], *OPTIONS, "--name", "small", "--resume")
+            (job,) = launch(cluster, project, "--nodes", 2, "--", *command)
+            training = ended(cluster, job, project)
+        assert training.end.code == 0, training.log
+        assert "going on with runs/small" in training.log
+        expected = trained[cluster.name].result().weights
+        assert all(training.weights[name].equal(value) for name, value in expected.items())
+
+    for outcome in on_both(kill).values():
+        outcome.result()
+
+
+def test_cancelling_leaves_nothing_running_and_nothing_queued(on_both: OnBoth[None], data: Mapping[str, Path]) -> None:
+    def cancel(cluster: Cluster) -> None:
+        job, project = launch_training(cluster, data[cluster.name], user="root")
+        wait_for_checkpoint(cluster, project, job)
+        cluster.cancel(job, user="root")
+        cluster.wait_until(
+            lambda: not any(cluster.job_processes(host) for host in cluster.hosts.names),
+            60,
+            "nothing of the job runs",
+            lambda: [cluster.job_processes(host) for host in cluster.hosts.names],
+        )
+        end = cluster.wait(job, 60)
+        assert end.code != 0
+        assert "requeued" not in read_log(project, job).replace("not requeued: cancelled", ""), read_log(project, job)
+
+    for outcome in on_both(cancel).values():
+        outcome.result()

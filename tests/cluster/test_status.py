@@ -1,0 +1,44 @@
+"""`hpcgender jobs` beside real schedulers: what it says of a run that works and one that waits, and cancelling both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.cluster.cluster import NODES, Cluster
+from tests.cluster.training import OPTIONS, launch
+
+
+def states(cluster: Cluster, project: Path) -> list[str]:
+    """The states of all runs, by the order of their submission."""
+    said = cluster.run("python", "-m", "hpcgender", "jobs", "--json", cwd=project).stdout
+    return [entry["state"] for entry in json.loads(said)["runs"]]
+
+
+def test_a_run_and_what_waits_for_it_from_start_to_cancellation(cluster: Cluster, data: Mapping[str, Path]) -> None:
+    project = cluster.project()
+    command = ("train", "--data", data[cluster.name], *OPTIONS, "--epochs", 9999)
+    training, evaluation = launch(cluster, project, "--nodes", 2, "--chain", "eval", "--", *command)
+
+    def jobs(*words: object) -> str:
+        return cluster.run("python", "-m", "hpcgender", "jobs", *words, cwd=project).stdout
+
+    waits = {"slurm": "pending", "sge": "held"}[cluster.name]
+    cluster.wait_until(
+        lambda: states(cluster, project) == ["running", waits], 60, "one runs, one waits", lambda: jobs("--all")
+    )
+    assert training in jobs("why", evaluation)
+    assert f"job {training} on {'Slurm' if cluster.name == 'slurm' else 'Grid Engine'}, attempt 1: running" in jobs(
+        "why", "train"
+    )
+    refused = cluster.run("python", "-m", "hpcgender", "jobs", "resubmit", "train", cwd=project, check=False)
+    assert refused.returncode == 2
+    assert f"is running as job {training}" in refused.stderr
+
+    assert jobs("cancel", "train") == f"cancelled job {training} (train)\n"
+    ends = {"slurm": ["cancelled", "cancelled"], "sge": ["cancelled", "skipped"]}[cluster.name]
+    cluster.wait_until(lambda: states(cluster, project) == ends, 90, "both have ended", lambda: jobs("--all"))
+    assert "by hpcgender jobs cancel" in jobs("why", training)
+    assert [cluster.job_processes(host) for host in NODES] == [{}, {}]
+    assert "launch: " in jobs("logs", "train")

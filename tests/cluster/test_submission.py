@@ -1,0 +1,161 @@
+"""Submitting with `python -m hpcgender.launch` and with submitit: chains, refusals, any names, many jobs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.cluster import Cluster, End
+from tests.cluster.conftest import OnBoth
+from tests.cluster.training import OPTIONS, launch, read_events, read_log
+
+SUBMITIT = """
+import os, socket, submitit
+executor = submitit.AutoExecutor(folder="logs/%j", cluster=os.environ["CLUSTER"])
+executor.update_parameters(name="from python", timeout_min=5)
+job = executor.submit(lambda a, b: (a + b, socket.gethostname(), os.getuid()), 40, 2)
+print(job.result())
+"""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Three jobs, each after the one before, as they have ended."""
+
+    project: Path
+    jobs: list[str]
+    ends: list[End]
+
+    @property
+    def logs(self) -> str:
+        return "\n".join(read_log(self.project, job) for job in self.jobs)
+
+
+@pytest.fixture(scope="module")
+def chains(on_both: OnBoth[tuple[Chain, Chain]], data: Mapping[str, Path]) -> Mapping[str, Future[tuple[Chain, Chain]]]:
+    """train, eval and cam one after the other; and the same of a training that fails."""
+
+    def start(cluster: Cluster, *options: object) -> tuple[Path, list[str]]:
+        project = cluster.project()
+        command = ("train", "--data", data[cluster.name], *OPTIONS, "--epochs", 1, *options)
+        return project, launch(cluster, project, "--nodes", 2, "--chain", "eval,cam", "--", *command)
+
+    def both(cluster: Cluster) -> tuple[Chain, Chain]:
+        # Checked by the ranks only: it is submitted, and fails when it begins.
+        started = start(cluster), start(cluster, "--pretrained", __file__)
+        good, bad = (Chain(*chain, [cluster.wait(job, 200) for job in chain[1]]) for chain in started)
+        return good, bad
+
+    return on_both(both)
+
+
+def test_a_chain_runs_to_its_end(cluster: Cluster, chains: Mapping[str, Future[tuple[Chain, Chain]]]) -> None:
+    chain, _ = chains[cluster.name].result()
+    assert [end.code for end in chain.ends] == [0, 0, 0], chain.logs
+    run_dir = chain.project / "runs" / "train"
+    assert list(run_dir.glob("evaluations/*/scores.json"))
+    assert list(run_dir.glob("cams/*/sheet.png"))
+
+
+def test_a_chain_whose_training_fails_ends_there(
+    cluster: Cluster, chains: Mapping[str, Future[tuple[Chain, Chain]]]
+) -> None:
+    _, chain = chains[cluster.name].result()
+    assert chain.ends[0].code not in (0, 99), chain.logs
+    assert all(end.code or end.state.startswith("CANCELLED") for end in chain.ends[1:]), chain.ends
+    run_dir = chain.project / "runs" / "train"
+    assert not list(run_dir.glob("evaluations/*/scores.json"))
+    assert not list(run_dir.glob("cams/*/sheet.png"))
+
+
+def test_a_function_runs_from_python(cluster: Cluster) -> None:
+    project = cluster.project()
+    done = cluster.run("python", "-c", SUBMITIT, cwd=project, timeout=90, environ={"CLUSTER": cluster.name})
+    total, host, uid = eval(
+        done.stdout.splitlines()[-1]
+    )  # the lines before are submitit's own, of a Slurm without sacct
+    assert (total, uid) == (42, cluster.hosts.uid)
+    assert host in ("node1", "node2")
+
+
+@pytest.mark.parametrize("setting", ["queue", "pe"])
+def test_what_the_cluster_does_not_have_is_refused_before_anything_is_submitted(
+    cluster: Cluster, data: Mapping[str, Path], setting: str
+) -> None:
+    if (cluster.name, setting) == ("slurm", "pe"):
+        pytest.skip("Slurm has no parallel environments")
+    project = cluster.project()
+    site = {"queue": 'queue = "nowhere"\npe = "mpi"\n', "pe": 'pe = "nowhere"\n'}[setting]
+    (project / "site.toml").write_text(f'scheduler = "{cluster.name}"\n{site}')
+    command = ("--nodes", 2, "--", "train", "--data", data[cluster.name], *OPTIONS)
+    done = cluster.run("python", "-m", "hpcgender.launch", *command, cwd=project, check=False)
+    assert (done.returncode, done.stdout) == (2, ""), done
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "nowhere" in done.stderr
+    assert not (project / "runs").exists()
+
+
+def test_more_than_the_cluster_has_is_refused(cluster: Cluster, data: Mapping[str, Path]) -> None:
+    project = cluster.project()
+    (project / "site.toml").write_text(cluster.site)
+    command = ("--nodes", 3, "--", "train", "--data", data[cluster.name], *OPTIONS)
+    done = cluster.run("python", "-m", "hpcgender.launch", *command, cwd=project, check=False)
+    assert (done.returncode, done.stdout) == (2, ""), done
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_any_name_and_path_is_taken_as_it_is(on_both: OnBoth[None], faces: Path) -> None:
+    wild = 'it\'s $(touch pwned) `touch pwned` "a b" ; touch pwned & é'
+
+    def pack(cluster: Cluster) -> None:
+        project = cluster.project() / wild.replace("/", "")
+        cluster.run("mkdir", project)
+        for path in project.parent.iterdir():
+            if path.is_symlink():
+                (project / path.name).symlink_to(path.resolve())
+        images, out = project / "$HOME 'images'", Path(f"out {wild}")
+        images.mkdir()
+        for face in sorted(faces.iterdir())[:8]:
+            (images / face.name).write_bytes(face.read_bytes())
+        command = ("pack", "morph", "--images", images, "--out", out, "--val", 0, "--test", 0)
+        (job,) = launch(cluster, project, "--job-name", wild, "--", *command)
+        end = cluster.wait(job)
+        assert end.code == 0, cluster.run("ls", "-la", project, project / "logs").stdout + read_log(project, job)
+        assert json.loads((project / out / "manifest.json").read_text())
+        assert not list(cluster.directory.rglob("pwned"))
+
+    for packed in on_both(pack).values():
+        packed.result()
+
+
+def test_ten_jobs_at_once(on_both: OnBoth[None], faces: Path) -> None:
+    def submit(cluster: Cluster) -> None:
+        images = cluster.directory / "images"
+        images.mkdir()
+        for face in sorted(faces.iterdir())[:8]:
+            (images / face.name).write_bytes(face.read_bytes())
+        users = ["root", "student"] * 5
+        projects = {user: cluster.project(user) for user in set(users)}
+
+        def one(number: int) -> tuple[str, Path]:
+            user, out = users[number], f"data/{number}"
+            command = ("pack", "morph", "--images", images, "--out", out, "--val", 0, "--test", 0)
+            (job,) = launch(cluster, projects[user], "--", *command, user=user)
+            return job, projects[user] / out
+
+        with ThreadPoolExecutor() as pool:
+            started = list(pool.map(one, range(10)))
+        assert len({job for job, _ in started}) == 10
+        for job, out in started:
+            assert cluster.wait(job, 180).code == 0, read_log(out.parent.parent, job)
+            assert (out / "manifest.json").exists()
+            (begin, end) = read_events(out, job)
+            assert (begin["event"], end["event"]) == ("start", "end")
+
+    for submitted in on_both(submit).values():
+        submitted.result()
