@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import NoReturn
 
@@ -70,10 +69,5 @@ COMMANDS = {
 
 
 def main(*command: str) -> NoReturn:
-    """Runs the named command, or the one that the first argument names, and exits with its code.
-
-    OpenMP's threads sleep while they wait unless the user says otherwise: on a shared node, spinning ones take the
-    cores from those they wait for.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    """Runs the named command, or the one that the first argument names, and exits with its code."""
     sys.exit(run_command("hpcgender", COMMANDS, [*command, *sys.argv[1:]]))

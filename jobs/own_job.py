@@ -97,6 +97,17 @@ def is_cancelled(allocation: Allocation, stopped_by: str | None) -> bool:
     return not job or job.state == "CANCELLING"
 
 
+def is_put_back(allocation: Allocation, environ: Mapping[str, str]) -> bool:
+    """Whether Slurm has put the job back itself: it was preempted, or somebody called `scontrol requeue`.
+
+    Its state is COMPLETING then, as after scancel, but it counts one restart more than when this attempt began.
+    """
+    if allocation.scheduler != "slurm":
+        return False
+    restarts = re.search(r"\bRestarts=(\d+)", _slurm_job(allocation.job_id))
+    return restarts is not None and int(restarts[1]) > int(environ.get("SLURM_RESTART_COUNT") or 0)
+
+
 def put_back(allocation: Allocation) -> str:
     """Puts the job back into the queue; returns why that failed, or nothing. It is to end with 99 then, and soon.
 

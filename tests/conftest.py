@@ -20,6 +20,13 @@ REAL_DATA = Path(os.environ.get("HPCGENDER_TEST_DATA", REPOSITORY.parent / "shar
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `--dist loadgroup` one process runs all tests of a file, whose fixtures are made once, or of the clusters."""
+    for item in items:
+        on_cluster = item.path.parent == REPOSITORY / "tests" / "cluster"
+        item.add_marker(pytest.mark.xdist_group("cluster" if on_cluster else str(item.path.relative_to(REPOSITORY))))
+
+
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Runs `python -m <arguments>` and returns the completed process; for at most 5 minutes."""

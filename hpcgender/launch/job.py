@@ -20,6 +20,5 @@ def launch_in_job(argv: tuple[str, ...], results: str, stamp: str) -> None:
     os.environ[RECORD] = str(Path(results) / FOLDER / f"{stamp}-{job_id}")
     for log in Path(os.environ[RECORD]).glob(f"{job_id}_0_log.*"):  # the executor's, which nothing is written to
         log.unlink()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if code := run_command("hpcgender", COMMANDS, ["launch", *argv]):
         sys.exit(code)

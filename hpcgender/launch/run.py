@@ -17,7 +17,7 @@ from hpcgender.launch.config import LaunchConfig
 from hpcgender.launch.plan import Plan, make_plan
 from hpcgender.launch.work import RUNS, Work, find_work
 from jobs import own_job, records, requeue
-from jobs.failures import FAILED, PORT_TAKEN, REQUEUE
+from jobs.failures import BAD_INPUT, FAILED, PORT_TAKEN, REQUEUE
 from jobs.records import Resources, Submission
 from jobs.sites import Site
 from jobs.stopping import Limit, StopRequests, margin
@@ -47,15 +47,19 @@ def run(config: LaunchConfig, site: Site) -> int:
         if events and work.title == "train" and not work.options.resume:
             work = find_work((*config.command, "--resume"), check=False)  # requeued: the run is there
             plan = make_plan(config, work, site, os.environ)
-        if hasattr(work.options, "check"):
-            work.options.check()
+        try:
+            if hasattr(work.options, "check"):
+                work.options.check()
+        except UserError as error:
+            if record:
+                end_before_start(record, work, BAD_INPUT, str(error))
+            raise
         limit = own_job.end_time(plan.allocation, os.environ)
         record = record or write_record(config, work, plan, site, limit)
         idle = requeue.idle_attempts(events, work.progress())
         if idle >= config.attempts:  # by the loss of its nodes; who ends in good order knows before
-            gone = {"event": "end", "attempt": events[-1].get("attempt"), "stopped_by": None, "requeued": False}
-            records.append_event(record, **gone, time=time.time(), code=FAILED, progress=work.progress())
-            print(f"launch: given up: {idle} attempts without progress", file=sys.stderr)
+            end_before_start(record, work, FAILED, because := f"{idle} attempts without progress")
+            print(f"launch: given up: {because}", file=sys.stderr)
             return FAILED
         if limit:
             ask = lambda: own_job.end_time(plan.allocation, os.environ)  # noqa: E731
@@ -94,9 +98,14 @@ class Attempt:
         if not requeue.wants_requeue(outcome) or self.plan.allocation.scheduler == "local":
             self.end(code, outcome.stopped_by)
             return code
+        if own_job.is_put_back(self.plan.allocation, os.environ):
+            requests.ignore()
+            self.end(REQUEUE, outcome.stopped_by, requeued=True)
+            print("launch: requeued by Slurm", file=sys.stderr, flush=True)
+            return REQUEUE
         idle = requeue.idle_attempts(records.read_events(self.record), self.work.progress())
         if because := requeue.refusal(self.plan.allocation, outcome, idle, config.attempts):
-            self.end(FAILED, outcome.stopped_by)
+            self.end(FAILED, outcome.stopped_by, because=because)
             print(f"launch: not requeued: {because}", file=sys.stderr)
             return FAILED
         requests.ignore()
@@ -111,11 +120,12 @@ class Attempt:
         print("launch: requeued", file=sys.stderr, flush=True)
         if failed := own_job.put_back(self.plan.allocation):
             print(f"launch: not requeued: {failed}", file=sys.stderr)
-            self.end(FAILED, stopped_by)
+            self.end(FAILED, stopped_by, because=failed)
             return FAILED
         return REQUEUE
 
-    def end(self, code: int, stopped_by: str | None, requeued: bool = False) -> None:
+    def end(self, code: int, stopped_by: str | None, requeued: bool = False, because: str = "") -> None:
+        """Writes that the attempt has ended; `because` says why it was not put back although it should have been."""
         records.append_event(
             self.record,
             event="end",
@@ -125,7 +135,14 @@ class Attempt:
             requeued=requeued,
             stopped_by=stopped_by,
             progress=self.work.progress(),
+            **({"because": because} if because else {}),
         )
+
+
+def end_before_start(record: Path, work: Work, code: int, because: str) -> None:
+    """Notes that an attempt ended before it began, and why."""
+    end = {"event": "end", "attempt": None, "stopped_by": None, "requeued": False, "code": code, "because": because}
+    records.append_event(record, **end, time=time.time(), progress=work.progress())
 
 
 def find_record(work: Work, plan: Plan) -> Path | None:
@@ -151,7 +168,7 @@ def write_record(config: LaunchConfig, work: Work, plan: Plan, site: Site, limit
         cpus=job.hosts[0].cpus,
         time_min=round((limit - time.time()) / 60, 1) if limit else 0.0,
     )
-    argv = ("python", "-m", "hpcgender.launch", *sys.argv[1:])
+    argv = tuple(sys.orig_argv)
     directory = work.results / records.FOLDER / f"{records.stamp()}-{job.job_id}"
     submission = Submission(
         name=own_job.job_name(job, os.environ) or config.job_name or work.job_name,

@@ -107,7 +107,7 @@ def submit(config: LaunchConfig, work: Work, wanted: Request, after: tuple[str, 
     submission = Submission(
         name=wanted.name,
         command=work.command,
-        argv=("python", "-m", "hpcgender.launch", *sys.argv[1:]),
+        argv=tuple(sys.orig_argv),
         script="",
         scheduler=wanted.site.scheduler,
         job_id=job_id,

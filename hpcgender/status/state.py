@@ -145,7 +145,7 @@ def _end(end: Mapping[str, Any]) -> tuple[str, str]:
     if stopped_by.startswith("SIG") and because in ("", "cancelled"):
         return "cancelled", f"by {stopped_by}"
     if end.get("code") == BAD_INPUT:
-        return "failed", BAD_OPTIONS
+        return "failed", because or BAD_OPTIONS
     return "failed", because or stopped_by or f"exit code {end.get('code')}"
 
 

@@ -61,7 +61,7 @@ class TrainBenchmark:
 
 def main(benchmark: TrainBenchmark) -> None:
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    rounds, steps = (1, 2) if benchmark.quick else (5, 6 if device.type == "cpu" else 100)
+    rounds, steps = (1, 2) if benchmark.quick else (3, 12 if device.type == "cpu" else 100)
     model, size, batch = benchmark.model, benchmark.image_size, benchmark.batch_size
     if benchmark.quick:
         model, size = "se_resnet18", 64
@@ -72,7 +72,7 @@ def main(benchmark: TrainBenchmark) -> None:
     with tempfile.TemporaryDirectory(prefix="benchmark-train-") as name:
         root = Path(name)
         with redirect_stdout(StringIO()):
-            pack(Synthetic(count=(steps + 2) * batch * 2, size=size, seed=0, out=root / "shards", val=0.1, test=0))
+            pack(Synthetic(count=(steps + 2) * batch * 3, size=size, seed=0, out=root / "shards", val=0.1, test=0))
         contenders = {
             "timm's model, plain steps": timm_steps(config, device, images, gender, steps),
             "hpcgender, steps": own_steps(learner, images, gender, steps),

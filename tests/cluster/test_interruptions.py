@@ -53,13 +53,16 @@ def limited(on_both: OnBoth[Training], data: Mapping[str, Path]) -> Mapping[str,
 
 @pytest.fixture(scope="module")
 def lost(on_both: OnBoth[Training], data: Mapping[str, Path]) -> Mapping[str, Future[Training]]:
-    """A training whose first node loses power, and has it again when the scheduler has noticed."""
+    """A training of which a node loses power, and has it again when the job waits: of Slurm its first one.
+
+    Grid Engine looks after the first node itself, and the launcher there after the others.
+    """
 
     def lose(cluster: Cluster) -> Training:
         job, project = launch_training(cluster, data[cluster.name])
         wait_for_checkpoint(cluster, project, job)
         (begin,) = read_events(project / "runs" / "small", job)
-        node = begin["hosts"][0]
+        node = begin["hosts"][0 if cluster.name == "slurm" else 1]
         running = cluster.state(job)
         cluster.cut_power(node)
         cluster.wait_until(lambda: cluster.state(job) != running, 120, "the loss is noticed", lambda: running)
@@ -74,20 +77,24 @@ def test_it_is_requeued_and_ends_with_the_weights_of_an_uninterrupted_run(
     how: str, cluster: Cluster, trained: Mapping[str, Future[Training]], request: pytest.FixtureRequest
 ) -> None:
     training: Training = request.getfixturevalue(how)[cluster.name].result()
+    check_second_attempt(training, trained[cluster.name].result())
+    if how == "limited":
+        assert (training.events[1]["code"], training.events[1]["stopped_by"]) == (99, "time limit")
+    assert not any(cluster.job_processes(host) for host in cluster.hosts.names)
+
+
+def check_second_attempt(training: Training, uninterrupted: Training) -> None:
+    """Checks that a training has gone on where its first attempt left it, and ended as if nothing had happened."""
     assert training.end.code == 0, f"{training.end}\n{training.events}\n{training.log}"
-    expected = trained[cluster.name].result().weights
-    assert all(training.weights[name].equal(value) for name, value in expected.items())
+    assert all(training.weights[name].equal(value) for name, value in uninterrupted.weights.items())
     starts = [event for event in training.events if event["event"] == "start"]
     assert [event["attempt"] for event in starts] == [1, 2], training.events
     assert 0 < starts[1]["progress"] < training.events[-1]["progress"]
     assert training.events[-1]["code"] == 0
-    if how == "limited":
-        assert (training.events[1]["code"], training.events[1]["stopped_by"]) == (99, "time limit")
     # One log: the second attempt is appended, and goes on with the next epoch.
     assert training.log.count("going on with runs/small") == 1
     epochs = [line.split()[1] for line in training.log.splitlines() if line.startswith("epoch ")]
     assert list(dict.fromkeys(epochs)) == [f"{number}/4" for number in range(1, 5)], training.log
-    assert not any(cluster.job_processes(host) for host in cluster.hosts.names)
 
 
 def test_killed_processes_of_one_node_end_the_job_everywhere_and_lose_nothing(
@@ -136,3 +143,15 @@ def test_cancelling_leaves_nothing_running_and_nothing_queued(on_both: OnBoth[No
 
     for outcome in on_both(cancel).values():
         outcome.result()
+
+
+def test_what_slurm_puts_back_itself_goes_on(
+    slurm: Cluster, data: Mapping[str, Path], trained: Mapping[str, Future[Training]]
+) -> None:
+    job, project = launch_training(slurm, data["slurm"])
+    wait_for_checkpoint(slurm, project, job)
+    slurm.run("scontrol", "requeue", job, user="root")  # as when it is preempted
+    training = ended(slurm, job, project)
+    check_second_attempt(training, trained["slurm"].result())
+    assert (training.events[1]["code"], training.events[1]["requeued"]) == (99, True)
+    assert "launch: requeued by Slurm" in training.log
