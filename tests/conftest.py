@@ -21,7 +21,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup` one process runs all tests of a file, whose fixtures are made once, or of the clusters."""
+    """With `--dist loadgroup` one process runs all tests of a file, or of the clusters: fixtures are made once."""
     for item in items:
         on_cluster = item.path.parent == REPOSITORY / "tests" / "cluster"
         item.add_marker(pytest.mark.xdist_group("cluster" if on_cluster else str(item.path.relative_to(REPOSITORY))))

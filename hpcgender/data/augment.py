@@ -118,7 +118,7 @@ PRESETS = {
         crop_area=0.8, crop_ratio=1.1, flip=0.5, brightness=0.2, contrast=0.2, saturation=0.2, hue=3.0
     ),
     "moderate": Augmentation(
-        crop_area=0.7,
+        crop_area=0.6,
         crop_ratio=1.15,
         flip=0.5,
         rotation=0.3,
@@ -126,6 +126,7 @@ PRESETS = {
         contrast=0.2,
         saturation=0.2,
         hue=3.0,
+        erase=0.25,
     ),
     "degraded": Augmentation(
         flip=0.5, colour=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=6.0, blur=0.5, blur_sigma=(0.5, 2.0)

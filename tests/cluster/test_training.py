@@ -14,8 +14,8 @@ from shard_tools.manifest import read_manifest
 from tests.cluster.cluster import Cluster
 from tests.cluster.conftest import OnBoth
 from tests.cluster.training import Training, read_log, submitted
+from tests.shard_tools.pictures import digest, picture, save
 from tests.shard_tools.record_file import insightface, write_records
-from tests.shard_tools.test_pack import digest, picture, save
 
 LINE = r"epoch {}/4 \| train loss \d\.\d{{4}} acc \d+\.\d\d% \| val loss \d\.\d{{4}} acc .* \| eta \w+"
 

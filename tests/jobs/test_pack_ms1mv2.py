@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from shard_tools.manifest import read_manifest
+from tests.shard_tools.pictures import digest, picture, save
 from tests.shard_tools.record_file import insightface, write_records
-from tests.shard_tools.test_pack import digest, picture, save
 
 SCRIPT = Path(__file__).parents[2] / "jobs" / "pack_ms1mv2.sh"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shard_tools.manifest import read_manifest
 from shard_tools.pack import pack
-from tests.shard_tools.test_pack import picture, save
+from tests.shard_tools.pictures import picture, save
 
 TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
 

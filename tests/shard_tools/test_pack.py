@@ -1,22 +1,16 @@
 from __future__ import annotations
 
 import csv
-import hashlib
-import io
 import json
 import os
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import webdataset
-import xxhash
 from nvidia.dali import fn, pipeline_def
-from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from shard_tools.commands import UserError
@@ -24,35 +18,16 @@ from shard_tools.manifest import read_manifest
 from shard_tools.pack import pack
 from shard_tools.sources.folders import Folders
 from shard_tools.sources.morph import Morph
-from shard_tools.sources.synthetic import Synthetic
 from shard_tools.sources.utkface import Utkface
-from shard_tools.synthetic.files import SyntheticConfig, draw_faces
 from tests.conftest import Run
+from tests.shard_tools.pictures import digest, picture, rows, save
 
 
-def picture(seed: int, size: tuple[int, int] = (24, 20)) -> Image.Image:
-    """A picture that looks like no other seed's."""
-    pixels = np.random.default_rng(seed).integers(0, 255, (4, 4, 3), dtype=np.uint8)
-    return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
-
-
-def save(path: Path, image: Image.Image, **options: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, **options)
-
-
-@pytest.fixture
-def utkface(tmp_path: Path) -> Path:
-    """40 images in UTKFace's convention: 20 men and 20 women, each of a moment of its own."""
-    for seed in range(40):
-        name = f"{20 + seed}_{seed % 2}_{seed % 5}_20170109{seed:09d}.jpg.chip.jpg"
-        save(tmp_path / "utk" / name, picture(seed), quality=90)
-    return tmp_path / "utk"
-
-
-def digest(root: Path) -> dict[str, str]:
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+def text(comment: str) -> PngInfo:
+    """Makes the file another one, and the picture not."""
+    info = PngInfo()
+    info.add_text("Comment", comment)
+    return info
 
 
 def test_samples_are_the_original_bytes_with_converted_labels(utkface: Path, tmp_path: Path) -> None:
@@ -118,14 +93,6 @@ def test_the_idx_is_what_dalis_own_tool_writes(utkface: Path, tmp_path: Path) ->
     wds2idx = Path(sys.executable).with_name("wds2idx")
     subprocess.run([wds2idx, tar, tmp_path / "expected.idx"], capture_output=True, check=True)
     assert tar.with_suffix(".idx").read_text() == (tmp_path / "expected.idx").read_text()
-
-
-def test_tars_are_plain_ustar_without_time_or_owner(utkface: Path, tmp_path: Path) -> None:
-    pack(Utkface(images=utkface, out=tmp_path / "out"))
-    with tarfile.open(tmp_path / "out" / "train" / "train-000000.tar") as tar:
-        members = tar.getmembers()
-    assert all(m.isreg() and (m.mtime, m.uid, m.gid, m.mode) == (0, 0, 0, 0o644) for m in members)
-    assert not any(m.pax_headers for m in members)
 
 
 def test_copies_of_a_picture_stay_on_one_side(tmp_path: Path) -> None:
@@ -194,24 +161,6 @@ def test_what_cannot_be_used_is_left_out_with_the_reason(utkface: Path, tmp_path
         assert reason in reasons
 
 
-def test_gray_and_alpha_images_are_packed_as_they_are(tmp_path: Path) -> None:
-    modes = ("L", "RGBA", "CMYK", "P")
-    for number, mode in enumerate(modes):
-        image = picture(number).convert(mode)
-        suffix = "jpg" if mode in ("L", "CMYK") else "png"
-        save(tmp_path / "images" / "male" / f"{mode}.{suffix}", image)
-    pack(Folders(images=tmp_path / "images", out=tmp_path / "out", val=0, test=0))
-    manifest = read_manifest(tmp_path / "out")
-    with tarfile.open(manifest.shard_paths("train")[0]) as tar:
-        images = [m for m in tar.getmembers() if not m.name.endswith(".json")]
-        found = set()
-        for member in images:
-            file = tar.extractfile(member)
-            assert file
-            found.add(Image.open(io.BytesIO(file.read())).mode)
-    assert found == set(modes)
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -243,23 +192,6 @@ def test_a_directory_with_something_in_it_is_not_packed_into(utkface: Path, tmp_
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.txt"]
 
 
-def text(comment: str) -> PngInfo:
-    """Makes the file another one, and the picture not."""
-    info = PngInfo()
-    info.add_text("Comment", comment)
-    return info
-
-
-def rows(out: Path, split: str = "train") -> Any:
-    return read_manifest(out).index(split)
-
-
-def image(out: Path, row: Any, split: str = "train") -> Image.Image:
-    """The picture of a row of the index."""
-    tar = read_manifest(out).shard_paths(split)[row["shard"]].read_bytes()
-    return Image.open(io.BytesIO(tar[row["offset"] : row["offset"] + row["length"]]))
-
-
 def test_what_is_left_out_lies_in_quarantine_with_its_row(utkface: Path, tmp_path: Path) -> None:
     (utkface / "1_0_0_20170109000000001.jpg").write_bytes(b"\xff\xd8\xff half a picture")
     (utkface / "zz wrong name.jpg").write_bytes(b"whatever")
@@ -276,77 +208,6 @@ def test_what_is_left_out_lies_in_quarantine_with_its_row(utkface: Path, tmp_pat
     summary = (tmp_path / "out" / "summary.txt").read_text()
     assert "2 images left out" in summary
     assert "1: its name is not age_gender_race_time" in summary
-
-
-def test_a_decompression_bomb_is_left_out_undecoded(utkface: Path, tmp_path: Path) -> None:
-    Image.new("1", (8_000, 7_000)).save(utkface / "1_0_0_20170109000000001.png")
-    pack(Utkface(images=utkface, out=tmp_path / "out"))
-    assert "8000x7000 pixels" in (tmp_path / "out" / "quarantine" / "quarantine.csv").read_text()
-
-
-def test_without_decoding_only_the_first_bytes_are_looked_at(utkface: Path, tmp_path: Path) -> None:
-    (utkface / "1_0_0_20170109000000001.jpg").write_bytes(b"\xff\xd8\xff half a picture")
-    (utkface / "2_0_0_20170109000000002.jpg").write_bytes(b"")
-    (utkface / "3_0_0_20170109000000003.jpg").write_bytes(b"text")
-    pack(Utkface(images=utkface, out=tmp_path / "out", decode=False, val=0, test=0))
-    assert len(rows(tmp_path / "out")) == 41
-    assert not rows(tmp_path / "out")["appearance"].any()
-    assert read_manifest(tmp_path / "out").quarantined == 2
-
-
-def test_the_index_has_the_hash_of_every_image(utkface: Path, tmp_path: Path) -> None:
-    pack(Utkface(images=utkface, out=tmp_path / "out", val=0, test=0))
-    for row in rows(tmp_path / "out"):
-        encoded = next(utkface.glob(f"{row['key'].decode()}.*")).read_bytes()
-        assert row["content"] == xxhash.xxh3_64(encoded).intdigest()
-        assert row["appearance"] != 0
-
-
-@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P", "LA", "1", "I;16"])
-def test_resized_images_are_upright_jpegs_of_the_size_asked_for(tmp_path: Path, mode: str) -> None:
-    gray = np.linspace(0, 255, 60 * 80).reshape(60, 80).astype(np.uint16)
-    stored = Image.fromarray(gray * 257) if mode == "I;16" else Image.fromarray(gray.astype(np.uint8)).convert(mode)
-    exif = Image.Exif()
-    exif[0x112] = 6  # turn it a quarter clockwise
-    suffix = "jpg" if mode in ("L", "CMYK") else "png"
-    save(tmp_path / "images" / "male" / f"a.{suffix}", stored, exif=exif)
-    pack(Folders(images=tmp_path / "images", out=tmp_path / "out", val=0, test=0, resize=30, quality=90))
-    packed = image(tmp_path / "out", rows(tmp_path / "out")[0])
-    assert (packed.format, packed.size) == ("JPEG", (30, 40))
-    assert packed.mode == ("L" if mode in ("L", "LA", "1", "I;16") else "RGB")
-    assert 0x112 not in packed.getexif()
-    pixels = np.asarray(packed.convert("L"), dtype=float)
-    assert pixels[:, 0].mean() > 200 > 50 > pixels[:, -1].mean()  # the bright bottom is at the left now
-
-
-def test_small_images_are_not_enlarged(utkface: Path, tmp_path: Path) -> None:
-    pack(Utkface(images=utkface, out=tmp_path / "out", val=0, test=0, resize=100))
-    packed = [image(tmp_path / "out", row) for row in rows(tmp_path / "out")]
-    assert {(picture.format, picture.size) for picture in packed} == {("JPEG", (24, 20))}
-
-
-def test_an_image_that_says_it_lies_on_its_side_looks_the_same_original_or_encoded_anew(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x112] = 6
-    save(tmp_path / "images" / "male" / "a.jpg", picture(3, (48, 32)), quality=95, exif=exif)
-    pack(Folders(images=tmp_path / "images", out=tmp_path / "as-is", val=0, test=0))
-    pack(Folders(images=tmp_path / "images", out=tmp_path / "anew", val=0, test=0, quality=95))
-    assert "1 images lie on their side" in (tmp_path / "as-is" / "summary.txt").read_text()
-
-    @pipeline_def(batch_size=1, num_threads=1, device_id=None)  # type: ignore[untyped-decorator]
-    def decoded(encoded: Any) -> Any:
-        return fn.decoders.image(fn.external_source(lambda: [np.frombuffer(encoded, np.uint8)], batch=True))
-
-    pixels = []
-    for out in (tmp_path / "as-is", tmp_path / "anew"):
-        row = rows(out)[0]
-        tar = read_manifest(out).shard_paths("train")[0].read_bytes()
-        pipeline = decoded(tar[row["offset"] : row["offset"] + row["length"]])
-        pipeline.build()
-        pixels.append(pipeline.run()[0].at(0).astype(float))
-    assert pixels[0].shape == pixels[1].shape == (48, 32, 3)
-    assert np.abs(pixels[0] - pixels[1]).mean() < 4
-    assert rows(tmp_path / "as-is")["appearance"] == rows(tmp_path / "anew")["appearance"]
 
 
 def test_equal_balance_takes_as_many_women_as_men_in_each_split(tmp_path: Path) -> None:
@@ -414,35 +275,6 @@ def test_names_that_give_the_same_key_are_told_apart(tmp_path: Path) -> None:
     keys = {key.decode() for key in rows(tmp_path / "out")["key"]}
     assert len(keys) == 5
     assert {key.partition("+")[0] for key in keys} == {"male-a-b", "male-a", "male"}
-
-
-def test_a_sample_takes_no_more_than_its_blocks_in_the_tar(utkface: Path, tmp_path: Path) -> None:
-    pack(Utkface(images=utkface, out=tmp_path / "out", val=0, test=0))
-    split = read_manifest(tmp_path / "out").splits["train"]
-    lengths = rows(tmp_path / "out")["length"].astype(int)
-    padded = (-(-lengths // 512) * 512).sum()
-    assert split.shards[0].bytes == padded + 3 * 512 * len(lengths) + 1024
-
-
-def test_a_shard_is_not_larger_than_asked_for_unless_one_image_is(utkface: Path, tmp_path: Path) -> None:
-    pack(Utkface(images=utkface, out=tmp_path / "out", shard_mb=0.02))
-    shards = read_manifest(tmp_path / "out").splits["train"].shards
-    assert all(shard.bytes <= 20_000 for shard in shards)
-    assert all(shard.bytes > 14_000 for shard in shards[:-1])
-    pack(Utkface(images=utkface, out=tmp_path / "tiny", shard_mb=0.001))
-    assert {shard.samples for shard in read_manifest(tmp_path / "tiny").splits["train"].shards} == {1}
-
-
-def test_drawn_faces_are_packed_as_they_are_drawn_into_files(tmp_path: Path) -> None:
-    draw_faces(SyntheticConfig(out=tmp_path / "files", count=30, size=32))
-    pack(Synthetic(out=tmp_path / "out", count=30, size=32, val=0, test=0))
-    index = rows(tmp_path / "out")
-    assert len(index) == 30
-    for row in index:
-        path = tmp_path / "files" / f"{row['key'].decode()}.JPG"
-        tar = read_manifest(tmp_path / "out").shard_paths("train")[0].read_bytes()
-        assert tar[row["offset"] : row["offset"] + row["length"]] == path.read_bytes()
-        assert row["gender"] == ("M" in path.name)
 
 
 @pytest.mark.parametrize(

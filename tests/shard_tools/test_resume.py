@@ -25,7 +25,7 @@ from shard_tools.pack import FinalizeConfig, finalize, pack
 from shard_tools.sources import Record
 from shard_tools.sources.folders import Folders
 from tests.conftest import Run
-from tests.shard_tools.test_pack import digest
+from tests.shard_tools.pictures import digest
 
 COUNT = 3500  # four chunks
 
