@@ -103,7 +103,7 @@ def test_a_preset_sets_what_its_file_says(name: str) -> None:
         assert getattr(config, key) == (tuple(value) if isinstance(value, list) else value)
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", ["resnet50", "transfer_resnet18", "utkface_multitask", "vgg16"])  # 101, 152: as 50
 def test_a_preset_trains_from_start_to_end(name: str, shards: Path, weights: Path, tmp_path: Path) -> None:
     from hpcgender.train.loop import train
 
