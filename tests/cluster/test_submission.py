@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.submit import NAMES
 from tests.cluster.cluster import Cluster, End
 from tests.cluster.conftest import OnBoth
 from tests.cluster.training import OPTIONS, launch, read_events, read_log
@@ -58,7 +59,7 @@ def test_a_chain_runs_to_its_end(cluster: Cluster, chains: Mapping[str, Future[t
     chain, _ = chains[cluster.name].result()
     assert [end.code for end in chain.ends] == [0, 0, 0], chain.logs
     run_dir = chain.project / "runs" / "train"
-    assert list(run_dir.glob("evaluations/*/scores.json"))
+    assert list(run_dir.glob("evaluations/*/evaluation.json"))
     assert list(run_dir.glob("cams/*/sheet.png"))
 
 
@@ -69,7 +70,7 @@ def test_a_chain_whose_training_fails_ends_there(
     assert chain.ends[0].code not in (0, 99), chain.logs
     assert all(end.code or end.state.startswith("CANCELLED") for end in chain.ends[1:]), chain.ends
     run_dir = chain.project / "runs" / "train"
-    assert not list(run_dir.glob("evaluations/*/scores.json"))
+    assert not list(run_dir.glob("evaluations/*/evaluation.json"))
     assert not list(run_dir.glob("cams/*/sheet.png"))
 
 
@@ -83,20 +84,29 @@ def test_a_function_runs_from_python(cluster: Cluster) -> None:
     assert host in ("node1", "node2")
 
 
-@pytest.mark.parametrize("setting", ["queue", "pe"])
+def test_a_site_can_be_checked(cluster: Cluster) -> None:
+    project = cluster.project()
+    (project / "site.toml").write_text(cluster.site)
+    said = cluster.run("python", "-m", "hpcgender", "sites", "check", "--nodes", 2, cwd=project).stdout
+    assert said.startswith(f"site site: {NAMES[cluster.name]} could run 2 x 1 cores, 1 GPUs"), said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("cluster", "setting"), [("slurm", "queue"), ("sge", "queue"), ("sge", "pe")], indirect=["cluster"]
+)
 def test_what_the_cluster_does_not_have_is_refused_before_anything_is_submitted(
     cluster: Cluster, data: Mapping[str, Path], setting: str
 ) -> None:
-    if (cluster.name, setting) == ("slurm", "pe"):
-        pytest.skip("Slurm has no parallel environments")
     project = cluster.project()
     site = {"queue": 'queue = "nowhere"\npe = "mpi"\n', "pe": 'pe = "nowhere"\n'}[setting]
     (project / "site.toml").write_text(f'scheduler = "{cluster.name}"\n{site}')
     command = ("--nodes", 2, "--", "train", "--data", data[cluster.name], *OPTIONS)
-    done = cluster.run("python", "-m", "hpcgender.launch", *command, cwd=project, check=False)
-    assert (done.returncode, done.stdout) == (2, ""), done
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert "nowhere" in done.stderr
+    for words in (("launch", *command), ("sites", "check", "--nodes", 2)):
+        done = cluster.run("python", "-m", "hpcgender", *words, cwd=project, check=False)
+        assert (done.returncode, done.stdout) == (2, ""), done
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert "nowhere" in done.stderr
     assert not (project / "runs").exists()
 
 
