@@ -7,9 +7,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 settings.register_profile("here", deadline=None, max_examples=50)  # no test is timed: machines are shared
 settings.load_profile("here")
@@ -20,12 +22,15 @@ REAL_DATA = Path(os.environ.get("HPCGENDER_TEST_DATA", REPOSITORY.parent / "shar
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup` one process runs all tests of a file, or of the clusters: fixtures are made once."""
-    for item in items:
-        on_cluster = item.path.parent == REPOSITORY / "tests" / "cluster"
-        item.add_marker(pytest.mark.xdist_group("cluster" if on_cluster else str(item.path.relative_to(REPOSITORY))))
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+    """With `pytest -n 2` one process runs all tests of a file, or all of the clusters: their fixtures are made once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/cluster" if nodeid.startswith("tests/cluster/") else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
