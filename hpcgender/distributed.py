@@ -14,6 +14,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+# Its functions keep the group that there is when it is first imported, as DDP does, as a default: then gloo's threads
+# outlive the group, and the process may abort at its exit. Imported here, there is none yet.
+import torch.distributed.nn.functional
+
 from shard_tools.commands import UserError
 
 TIMEOUT = timedelta(minutes=10)

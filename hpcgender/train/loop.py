@@ -42,12 +42,11 @@ def train(config: TrainConfig) -> int:
         speak_into(config.run_dir / "logs", ranks.rank)
         if ranks.is_first:
             exits.enter_context(only_training(config.run_dir))
-        run = Run(config, manifest, ranks, stop)
-        if run.epoch == config.epochs:
-            if ranks.is_first:
-                print(f"{config.run_dir} is finished: {config.epochs} epochs, best {run.best_said()}")
-            return 0
-        with closing(run):
+        with closing(Run(config, manifest, ranks, stop)) as run:
+            if run.epoch == config.epochs:
+                if ranks.is_first:
+                    print(f"{config.run_dir} is finished: {config.epochs} epochs, best {run.best_said()}")
+                return 0
             run.train()
     return EXIT_REQUEUE if stop.reason else 0
 
@@ -280,3 +279,4 @@ class Run:
     def close(self) -> None:
         self.train_images.close()
         self.val_images.close()
+        del self.learner  # and DDP, which uses the process group, before it ends

@@ -172,6 +172,15 @@ class Cluster(ABC):
             time.sleep(0.2)
         return found
 
+    def wait_until_idle(self, timeout: float = 20) -> None:
+        """Waits until no host has a process of any job. AssertionError, with what runs, after `timeout` seconds."""
+        self.wait_until(
+            lambda: not any(map(self.job_processes, self.hosts.names)),
+            timeout,
+            "nothing of any job runs",
+            lambda: [self.job_processes(host) for host in self.hosts.names],
+        )
+
     def cut_power(self, host: str) -> None:
         """The host is gone at once, with all that ran there."""
         self.hosts.stop(host)

@@ -27,8 +27,10 @@ from tests.cluster.training import (
 
 
 def ended(cluster: Cluster, job: str, project: Path, timeout: float = 300) -> Training:
-    """The training of `launch_training` once its job has ended."""
-    return Training(job=job, project=project, end=cluster.wait(job, timeout), run_dir=project / "runs" / "small")
+    """The training of `launch_training` once its job has ended, and has left no process behind."""
+    end = cluster.wait(job, timeout)
+    cluster.wait_until_idle()
+    return Training(job=job, project=project, end=end, run_dir=project / "runs" / "small")
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +82,6 @@ def test_it_is_requeued_and_ends_with_the_weights_of_an_uninterrupted_run(
     check_second_attempt(training, trained[cluster.name].result())
     if how == "limited":
         assert (training.events[1]["code"], training.events[1]["stopped_by"]) == (99, "time limit")
-    assert not any(cluster.job_processes(host) for host in cluster.hosts.names)
 
 
 def check_second_attempt(training: Training, uninterrupted: Training) -> None:
@@ -111,7 +112,6 @@ def test_killed_processes_of_one_node_end_the_job_everywhere_and_lose_nothing(
                     os.kill(pid, signal.SIGKILL)
         training = ended(cluster, job, project)
         assert f"launch: everything on {node} was killed" in training.log, training.log
-        assert not any(cluster.job_processes(host) for host in cluster.hosts.names)
         if cluster.name == "sge":  # which deletes a job of which a task was killed; Slurm's is requeued
             assert training.end.code != 0, training.log
             command = ("train", "--data", data[cluster.name], *OPTIONS, "--name", "small", "--resume")
@@ -131,12 +131,7 @@ def test_cancelling_leaves_nothing_running_and_nothing_queued(on_both: OnBoth[No
         job, project = launch_training(cluster, data[cluster.name], user="root")
         wait_for_checkpoint(cluster, project, job)
         cluster.cancel(job, user="root")
-        cluster.wait_until(
-            lambda: not any(cluster.job_processes(host) for host in cluster.hosts.names),
-            60,
-            "nothing of the job runs",
-            lambda: [cluster.job_processes(host) for host in cluster.hosts.names],
-        )
+        cluster.wait_until_idle(60)
         end = cluster.wait(job, 60)
         assert end.code != 0
         assert "requeued" not in read_log(project, job).replace("not requeued: cancelled", ""), read_log(project, job)

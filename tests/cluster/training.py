@@ -62,10 +62,12 @@ def read_events(results: Path, job: str) -> list[dict[str, Any]]:
 
 
 def train(cluster: Cluster, data: Path) -> Training:
-    """Submits the main training script, with its options for a small one, and waits until the job has ended."""
+    """Submits the main training script, with its options for a small one, and waits until nothing of it runs."""
     project = cluster.project()
     job = cluster.submit("jobs/train_resnet152.sh", "--data", data, *OPTIONS, cwd=project)
-    return Training(job=job, project=project, end=cluster.wait(job), run_dir=project / "runs" / "resnet152")
+    end = cluster.wait(job)
+    cluster.wait_until_idle()
+    return Training(job=job, project=project, end=end, run_dir=project / "runs" / "resnet152")
 
 
 def launch(cluster: Cluster, project: Path, *arguments: object, user: str = USER) -> list[str]:
