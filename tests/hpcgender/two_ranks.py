@@ -17,12 +17,11 @@ from shard_tools.manifest import read_manifest
 
 def train(config: TrainConfig, ranks: Ranks) -> str:
     """The hash of what this rank holds after a run, which ends before the process group that it uses."""
-    run = Run(config, read_manifest(config.data), ranks, StopSignal())
-    with closing(run):
-        run.train()
     weights = hashlib.sha256()
-    for value in run.learner.network.state_dict().values():
-        weights.update(value.contiguous().numpy().tobytes())
+    with closing(Run(config, read_manifest(config.data), ranks, StopSignal())) as run:
+        run.train()
+        for value in run.learner.network.state_dict().values():
+            weights.update(value.contiguous().numpy().tobytes())
     return weights.hexdigest()
 
 
