@@ -101,7 +101,7 @@ def compare(cluster: Cluster, rounds: int) -> None:
     seconds = durations(jobs, rounds)
     commands: dict[str, Callable[[], int]] = {
         "launch --dry-run": lambda: ask(
-            cluster, project, "hpcgender.launch", "--nodes", 2, "--dry-run", "--", "train", "--data", data
+            cluster, project, "hpcgender.launch", "--nodes", 2, "--dry-run", "--", "train", "--data", data, *TRAIN
         ),
         "jobs, of 1,000": lambda: ask(cluster, many(cluster), "hpcgender", "jobs", "--all"),
     }
