@@ -242,7 +242,10 @@ class _Agents:
             self._give_up_lost()
             self._obey()
             time.sleep(_POLL_SECONDS)
-        return Outcome(ends=tuple(ends), stopped_by=self._requests.reason)
+        stopped_by = self._requests.reason
+        if ends and ends[0].code == REQUEUE:
+            stopped_by = stopped_by or self._requests.reason_of_ranks
+        return Outcome(ends=tuple(ends), stopped_by=stopped_by)
 
     def _give_up_lost(self) -> None:
         for rank in self._listener.lost() if self._listener else ():

@@ -10,7 +10,10 @@ from types import FrameType
 from typing import Any
 
 TIME_LIMIT = "time limit"
-"""The reason of a stop that the launcher asked for itself."""
+"""The reason of a stop that the launcher asked for itself, or that Slurm asked the ranks for before the limit."""
+
+EARLY_SECONDS = 60.0
+"""How much earlier than asked for Slurm may send the signal of `sbatch --signal`, by its own manual."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -66,6 +69,13 @@ class StopRequests:
         if not self._late and self._is_late():
             self._late = True
         return TIME_LIMIT if self._late else None
+
+    @property
+    def reason_of_ranks(self) -> str | None:
+        """Why ranks may have stopped that this process has not asked: TIME_LIMIT if Slurm may have warned of it."""
+        if self._limit and self._end and time.time() >= self._end - self._limit.margin - EARLY_SECONDS:
+            return TIME_LIMIT
+        return None
 
     @property
     def impatient(self) -> bool:

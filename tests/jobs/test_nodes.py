@@ -15,7 +15,7 @@ import pytest
 from jobs.allocation import Allocation, Host
 from jobs.machine import candidate_ports, ephemeral_range, port_is_free
 from jobs.nodes import End, Node, Outcome, agent_command, carried, run_nodes
-from jobs.stopping import StopRequests
+from jobs.stopping import TIME_LIMIT, Limit, StopRequests
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +26,7 @@ sys.exit(run_locally(*sys.argv[1:]).code)
 """
 
 
-def run_locally(*arguments: str) -> Outcome:
+def run_locally(*arguments: str, limit: Limit | None = None) -> Outcome:
     """Runs the tests' program on two local nodes of one process each."""
     allocation = Allocation(scheduler="local", job_id=str(os.getpid()), hosts=(Host("here", 1), Host("here", 1)))
     port = next(filter(port_is_free, candidate_ports(allocation.job_id, ephemeral_range())))
@@ -45,6 +45,8 @@ def run_locally(*arguments: str) -> Outcome:
         for rank, command in enumerate(commands)
     ]
     with StopRequests() as requests:
+        if limit:
+            requests.watch(limit)
         return run_nodes(nodes, str(ROOT), requests)
 
 
@@ -118,6 +120,13 @@ def test_term_asks_ranks_to_stop_and_leaves_nothing(tmp_path: Path) -> None:
         out, err = launcher.communicate(timeout=30)
         assert (launcher.returncode, out, err) == (99, "", "")
         assert gone(everyone, 0)
+
+
+@pytest.mark.parametrize(("seconds", "reason"), [(70, TIME_LIMIT), (1000, None)])
+def test_ranks_that_slurm_has_warned_first_were_stopped_by_the_limit(seconds: float, reason: str | None) -> None:
+    end = time.time() + seconds
+    outcome = run_locally("exit", "0", "99", limit=Limit(lambda: end, margin=10))
+    assert (outcome.code, outcome.stopped_by) == (99, reason)
 
 
 def test_a_killed_launcher_leaves_nothing(tmp_path: Path) -> None:

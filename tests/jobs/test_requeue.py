@@ -93,6 +93,15 @@ def test_a_limit_that_is_put_off_is_waited_for() -> None:
         assert requests.reason == TIME_LIMIT
 
 
+@pytest.mark.parametrize(("seconds", "reason"), [(70, TIME_LIMIT), (100, None)])
+def test_ranks_may_be_warned_of_the_limit_by_slurm(seconds: float, reason: str | None) -> None:
+    end = time.time() + seconds
+    with StopRequests() as requests:
+        assert requests.reason_of_ranks is None
+        requests.watch(Limit(lambda: end, margin=20))
+        assert (requests.reason, requests.reason_of_ranks) == (None, reason)
+
+
 def test_the_first_signal_is_the_reason() -> None:
     with StopRequests() as requests:
         assert requests.reason is None
