@@ -14,8 +14,8 @@ from shard_tools.manifest import read_manifest
 from tests.cluster.cluster import Cluster
 from tests.cluster.conftest import OnBoth
 from tests.cluster.training import Training, read_log, submitted
-from tests.shard_tools.pictures import digest, picture, save
-from tests.shard_tools.record_file import insightface, write_records
+from tests.shard_tools.pictures import digest
+from tests.shard_tools.record_file import write_ms1mv2
 
 LINE = r"epoch {}/4 \| train loss \d\.\d{{4}} acc \d+\.\d\d% \| val loss \d\.\d{{4}} acc .* \| eta \w+"
 
@@ -79,36 +79,17 @@ def test_heat_maps_of_two_nodes_are_those_of_one_process(
     assert (two / "sheet.png").stat().st_size > 10_000
 
 
-@pytest.fixture(scope="module")
-def emore(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small MS1MV2: 8 identities of 4 pictures, one of unknown gender."""
-    folder = tmp_path_factory.mktemp("ms1mv2")
-    people = []
-    for identity in range(8):
-        images = []
-        for number in range(4):
-            save(folder / "face.jpg", picture(10 * identity + number))
-            images.append((folder / "face.jpg").read_bytes())
-        people.append(images)
-    source = folder / "faces_emore"
-    source.mkdir()
-    write_records(source / "train.rec", insightface(people))
-    genders = [(key, (key - 1) // 4 % 2 if (key - 1) // 4 else -1) for key in range(1, 33)]
-    (source / "genders.txt").write_text("".join(f"{key} {gender}\n" for key, gender in genders))
-    return source
-
-
 def packed(project: Path) -> dict[str, str]:
     """The digest of each file of the data set in a project."""
     found = digest(project / "data" / "ms1mv2")
     return {name: value for name, value in found.items() if not name.startswith("submissions/")}
 
 
-def test_the_tasks_of_an_array_job_pack_what_one_job_does(on_both: OnBoth[None], emore: Path) -> None:
+def test_the_tasks_of_an_array_job_pack_what_one_job_does(on_both: OnBoth[None]) -> None:
     def pack(cluster: Cluster) -> None:
         alone, project = cluster.project(), cluster.project()
         for folder in (alone, project):
-            shutil.copytree(emore, folder / "data" / "faces_emore")
+            write_ms1mv2(folder / "data" / "faces_emore")
             shutil.chown(folder / "data", cluster.hosts.uid)
         array, after = {
             "slurm": (["--array=1-3"], ["--dependency=singleton"]),

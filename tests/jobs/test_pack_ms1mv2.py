@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from shard_tools.manifest import read_manifest
-from tests.shard_tools.pictures import digest, picture, save
-from tests.shard_tools.record_file import insightface, write_records
+from tests.shard_tools.pictures import digest
+from tests.shard_tools.record_file import write_ms1mv2
 
 SCRIPT = Path(__file__).parents[2] / "jobs" / "pack_ms1mv2.sh"
 
@@ -23,18 +23,7 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "hpcgender").mkdir()
     (tmp_path / "jobs").mkdir()
     shutil.copy(SCRIPT, tmp_path / "jobs")
-    people = []
-    for identity in range(8):
-        images = []
-        for number in range(4):
-            save(tmp_path / "face.jpg", picture(10 * identity + number))
-            images.append((tmp_path / "face.jpg").read_bytes())
-        people.append(images)
-    emore = tmp_path / "data" / "faces_emore"
-    emore.mkdir(parents=True)
-    write_records(emore / "train.rec", insightface(people))
-    genders = [(key, (key - 1) // 4 % 2 if (key - 1) // 4 else -1) for key in range(1, 33)]
-    (emore / "genders.txt").write_text("".join(f"{key} {gender}\n" for key, gender in genders))
+    write_ms1mv2(tmp_path / "data" / "faces_emore")
     return tmp_path
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.shard_tools.pictures import picture, save
+
 MAGIC = struct.pack("<I", 0xCED7230A)
 
 
@@ -64,3 +66,20 @@ def insightface(people: Sequence[Sequence[bytes]], scalar: bool = False) -> list
     stop = len(items) + 1
     items += [Item(stop + n, labels) for n, labels in enumerate(ranges)]
     return [*items, Item(0, [stop, stop + len(people)])]
+
+
+def write_ms1mv2(folder: Path) -> None:
+    """A small MS1MV2 with its list of genders: 8 identities of 4 pictures, one of unknown gender."""
+    folder.mkdir(parents=True)
+    face = folder / "face.jpg"
+    people = []
+    for identity in range(8):
+        images = []
+        for number in range(4):
+            save(face, picture(10 * identity + number))
+            images.append(face.read_bytes())
+        people.append(images)
+    face.unlink()
+    write_records(folder / "train.rec", insightface(people))
+    genders = [(key, (key - 1) // 4 % 2 if (key - 1) // 4 else -1) for key in range(1, 33)]
+    (folder / "genders.txt").write_text("".join(f"{key} {gender}\n" for key, gender in genders))
