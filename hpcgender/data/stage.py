@@ -162,7 +162,7 @@ class _Stage:
         size = sum(self.shards[number].bytes for number in told)
         what = f"{_size(size)} in {len(told)} shard{'s'[: len(told) > 1]}"
         if not missing:
-            return f"{self.split} is staged already: {what} in {where}"
+            return f"{self.split} is staged: {what} in {where}"  # by another, perhaps just now
         return f"staged {self.split}: {what} to {where} in {seconds:.0f} s, {_size(size / seconds)}/s"
 
 

@@ -219,7 +219,7 @@ def test_what_a_killed_run_left_is_used_again(shards: Path, scratch: Path, capfd
         assert " MB in 1 shard to " in capfd.readouterr().out
         with staged(read_manifest(shards), "train", scratch, 0, 1) as again:
             assert again == paths
-        assert capfd.readouterr().out.startswith("train is staged already: ")
+        assert capfd.readouterr().out.startswith("train is staged: ")
         assert same_bytes(paths, shards)
     assert list(scratch.iterdir()) == []
 
