@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -243,10 +242,3 @@ def per_class(counts: list[int], of: list[int]) -> dict[str, float]:
 
 def mean(of_classes: Mapping[str, float]) -> float:
     return sum(of_classes.values()) / len(of_classes) if of_classes else math.nan
-
-
-def without_nan(content: Any) -> Any:
-    """JSON's content with None, which it writes as null, for numbers that it has not: nan and infinity."""
-    if isinstance(content, dict):
-        return {name: without_nan(value) for name, value in content.items()}
-    return None if isinstance(content, float) and not math.isfinite(content) else content

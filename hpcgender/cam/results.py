@@ -24,16 +24,17 @@ killed. What no image tells is nan here and null in the file. Parts are of 1.
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
-from hpcgender.evaluate.results import Checkpoint, Run, plain, restored
-from shard_tools.commands import UserError
+from hpcgender.documents import document, read_document, write_document
+from hpcgender.evaluate.results import Checkpoint, Run
+from shard_tools.commands import UserError, one_line
 from shard_tools.output import write_whole
 
 FORMAT = "hpcgender-cam-1"
@@ -198,28 +199,17 @@ class Cam:
         write_whole(directory / ARRAYS, buffer.getvalue())
         content = asdict(self)
         del content["arrays"]
-        text = json.dumps({"format": FORMAT, **plain(content)}, indent=1, allow_nan=False) + "\n"
-        write_whole(directory / FILE, text.encode())
+        write_document(directory / FILE, FORMAT, content)
 
 
 def read_cam(directory: Path) -> Cam:
     """The heat maps in a directory; UserError if there are none, or they are of another format."""
-    path = directory / FILE
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError:
-        raise UserError(
-            f"no {FILE} in {directory}: name heat maps such as runs/<name>/cams/<data>-test, or make some: "
-            "hpcgender cam --help"
-        ) from None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): give the same hpcgender cam again") from None
-    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-        raise UserError(f"{path} is not of format {FORMAT}: give the same hpcgender cam again")
+    path, again = directory / FILE, "give the same hpcgender cam again"
+    none = "name heat maps such as runs/<name>/cams/<data>-test, or make some: hpcgender cam --help"
+    content = read_document(path, FORMAT, none, again)
     try:
         with np.load(directory / ARRAYS) as arrays:
-            cam: Cam = restored(Cam, {**content, "arrays": dict(arrays)})
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        kind = type(error).__name__
-        raise UserError(f"{path} or {ARRAYS} is damaged ({kind} {error}): give the same hpcgender cam again") from None
-    return cam
+            content["arrays"] = dict(arrays)
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise UserError(f"{directory / ARRAYS} is damaged ({one_line(error)}): {again}") from None
+    return document(Cam, content, path, again)

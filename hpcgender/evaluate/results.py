@@ -13,15 +13,11 @@ here and null in the file. Parts are of 1; intervals are of 95 %.
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import types
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
-from shard_tools.commands import UserError
+from hpcgender.documents import document, read_document, write_document
 
 FORMAT = "hpcgender-evaluation-1"
 FILE = "evaluation.json"
@@ -293,54 +289,11 @@ class Evaluation:
 
     def write(self, directory: Path) -> None:
         """Writes evaluation.json, whole or not at all."""
-        text = json.dumps({"format": FORMAT, **plain(asdict(self))}, indent=1, allow_nan=False) + "\n"
-        partial = directory / f".{FILE}.partial"
-        with partial.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(directory / FILE)
+        write_document(directory / FILE, FORMAT, asdict(self))
 
 
 def read_evaluation(directory: Path) -> Evaluation:
     """The evaluation in a directory; UserError if there is none, or it is of another format."""
-    path = directory / FILE
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError:
-        raise UserError(
-            f"no {FILE} in {directory}: name an evaluation such as runs/<name>/evaluations/<data>-test, or make one: "
-            "hpcgender evaluate --help"
-        ) from None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): evaluate again") from None
-    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-        raise UserError(f"{path} is not of format {FORMAT}: evaluate again")
-    try:
-        evaluation: Evaluation = restored(Evaluation, content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({type(error).__name__} {error}): evaluate again") from None
-    return evaluation
-
-
-def plain(content: Any) -> Any:
-    """What JSON can say of it: None for nan and infinity."""
-    if isinstance(content, dict):
-        return {name: plain(value) for name, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [plain(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
-def restored(kind: Any, content: Any) -> Any:
-    """The value of a dataclass, or of the type of a field of one, that `plain` made `content` of."""
-    if isinstance(kind, type) and is_dataclass(kind):
-        hints = get_type_hints(kind)
-        return kind(**{field.name: restored(hints[field.name], content[field.name]) for field in fields(kind)})
-    if kind is float:
-        return math.nan if content is None else float(content)
-    if isinstance(kind, types.UnionType):
-        return None if content is None else restored(get_args(kind)[0], content)
-    if get_origin(kind) is tuple:
-        return tuple(restored(get_args(kind)[0], value) for value in content)
-    return content
+    path, again = directory / FILE, "evaluate again"
+    none = "name an evaluation such as runs/<name>/evaluations/<data>-test, or make one: hpcgender evaluate --help"
+    return document(Evaluation, read_document(path, FORMAT, none, again), path, again)

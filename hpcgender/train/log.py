@@ -13,8 +13,9 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from hpcgender.distributed import Ranks
+from hpcgender.documents import without_nan
 from hpcgender.durations import duration
-from hpcgender.metrics import Scores, without_nan
+from hpcgender.metrics import Scores
 from shard_tools.commands import UserError, one_line
 
 
