@@ -118,6 +118,16 @@ PRESETS = {
         crop_area=0.8, crop_ratio=1.1, flip=0.5, brightness=0.2, contrast=0.2, saturation=0.2, hue=3.0
     ),
     "moderate": Augmentation(
+        crop_area=0.7,
+        crop_ratio=1.15,
+        flip=0.5,
+        rotation=0.3,
+        brightness=0.2,
+        contrast=0.2,
+        saturation=0.2,
+        hue=3.0,
+    ),
+    "strong": Augmentation(
         crop_area=0.6,
         crop_ratio=1.15,
         flip=0.5,

@@ -44,7 +44,7 @@ class BatchConfig(ReadConfig):
     image_size: int = 112
     """Height and width of the network's input, pixels."""
     augment: str = "light"
-    """How images are varied: none, light, moderate, degraded, or a TOML file of your own."""
+    """How images are varied: none, light, moderate, strong, degraded, or a TOML file of your own."""
     sampling: Sampling = "none"
     """Each image once an epoch, or the classes balanced by fewer of the larger, by repeating the smaller, by weight."""
     class_weights: tuple[float, ...] = ()

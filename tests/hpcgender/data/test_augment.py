@@ -133,7 +133,7 @@ def test_no_augmentation_is_evaluation() -> None:
 
 
 def test_a_preset_is_read_by_its_name() -> None:
-    for name in ("none", "light", "moderate", "degraded"):
+    for name in ("none", "light", "moderate", "strong", "degraded"):
         assert read_augmentation(name) == PRESETS[name]
     with pytest.raises(UserError, match=r"unknown augmentation 'ligth': did you mean light\?"):
         read_augmentation("ligth")
