@@ -1,4 +1,4 @@
-"""The shard format: `manifest.json`, and the index of every split that says where each sample lies.
+"""The shard format, and its `manifest.json`.
 
 A packed data set is a directory
 
@@ -9,7 +9,7 @@ A packed data set is a directory
     summary.txt                  what the packer said of it
     quarantine/, contradictions.csv   what was left out and why, and labels that contradict each other, if any
 
-whose index every reader memory-maps: it finds any sample's bytes without reading the tars.
+whose index (shard_tools/index.py) every reader memory-maps: it finds any sample's bytes without reading the tars.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from shard_tools.commands import UserError
+
+if TYPE_CHECKING:  # numpy is for those who read an index
+    from shard_tools.index import Index
 
 FORMAT = "hpcgender-shards"
 VERSION = 1
@@ -32,27 +32,6 @@ CLASSES = ("female", "male")
 MANIFEST = "manifest.json"
 UNFINISHED = ".packing"
 """Directory that is there until a data set is complete."""
-
-Index = npt.NDArray[np.void]
-
-
-def index_dtype(key: int, subject: int, group: int) -> np.dtype[np.void]:
-    """The dtype of an index whose longest key, subject and group have so many bytes (UTF-8)."""
-    return np.dtype(
-        [
-            ("shard", "<u4"),  # number of the shard within its split
-            ("offset", "<u8"),  # of the encoded image within the tar, bytes
-            ("length", "<u4"),  # of the encoded image, bytes
-            ("gender", "i1"),  # 0 female, 1 male, -1 unknown
-            ("age", "<f4"),  # years, -1 unknown
-            ("row", "<u8"),  # number of the image in its source
-            ("content", "<u8"),  # XXH3 hash of the encoded image
-            ("appearance", "<u8"),  # difference hash of the picture (images.Fingerprint), 0 unknown
-            ("key", f"S{max(key, 1)}"),
-            ("subject", f"S{max(subject, 1)}"),
-            ("group", f"S{max(group, 1)}"),
-        ]
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,14 +77,9 @@ class Manifest:
 
     def index(self, split: str) -> Index:
         """The index of a split, memory-mapped: one row a sample with the fields of `index_dtype`."""
-        path = self.root / split / "index.npy"
-        try:
-            index: Index = np.load(path, mmap_mode="r")
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot read {path}: {error}; pack the data set again") from None
-        if len(index) != self.split(split).samples:
-            raise UserError(f"{path} has {len(index)} samples, not {self.split(split).samples}: pack again")
-        return index
+        from shard_tools.index import read_index
+
+        return read_index(self.root / split / "index.npy", self.split(split).samples)
 
     def shard_paths(self, split: str) -> list[Path]:
         """The tars of a split, in order."""

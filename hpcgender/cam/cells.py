@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcgender.data.order import Samples
-from shard_tools.manifest import Index
+from shard_tools.index import Index
 
 Chosen = npt.NDArray[np.bool_]
 Told = Literal["", "correct", "wrong"]

@@ -18,7 +18,8 @@ from hpcgender.data.loader import STAGING_TIMEOUT, Batch, evaluation_loader
 from hpcgender.data.order import Samples
 from hpcgender.distributed import Ranks
 from hpcgender.train.stop import StopSignal
-from shard_tools.manifest import Index, Manifest
+from shard_tools.index import Index
+from shard_tools.manifest import Manifest
 
 SAY_EVERY_S = 60.0
 """Seconds between two lines about the progress."""

@@ -15,7 +15,8 @@ from itertools import islice
 import numpy as np
 import torch
 
-from hpcgender.data.augment import Draws, centred, draw, read_augmentation
+from hpcgender.data.augment import Draws, centred, draw
+from hpcgender.data.augmentation import read_augmentation
 from hpcgender.data.config import BatchConfig, ReadConfig
 from hpcgender.data.decoders import PREFETCH, BadImages, create_decoder
 from hpcgender.data.order import (

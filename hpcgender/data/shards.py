@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from hpcgender.data.order import Order, Places, Samples
 from shard_tools.commands import UserError
-from shard_tools.manifest import Index
+from shard_tools.index import Index
 
 Encoded = npt.NDArray[np.uint8]
 

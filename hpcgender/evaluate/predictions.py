@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shard_tools.commands import UserError, one_line
-from shard_tools.manifest import CLASSES, Index
+from shard_tools.index import Index
+from shard_tools.manifest import CLASSES
 
 PARQUET, CSV = "predictions.parquet", "predictions.csv"
 COLUMNS = (

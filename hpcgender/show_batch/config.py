@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from hpcgender.data.augment import read_augmentation
+from hpcgender.data.augmentation import read_augmentation
 from hpcgender.data.config import BatchConfig, ReadConfig
 from shard_tools.commands import UserError, one_line
 from shard_tools.manifest import MANIFEST, read_manifest

@@ -8,8 +8,9 @@ from typing import Any
 
 from hpcgender.data.augment import Draws, centred
 from hpcgender.data.order import Samples
+from shard_tools.index import Index
 from shard_tools.inspect.statistics import UNKNOWN, text
-from shard_tools.manifest import Index, Manifest
+from shard_tools.manifest import Manifest
 
 MEANING = {
     "size": "height and width of the crop, as parts of the image's shorter side",

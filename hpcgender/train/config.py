@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from hpcgender.data.augment import read_augmentation
+from hpcgender.data.augmentation import read_augmentation
 from hpcgender.data.config import BatchConfig, ReadConfig
-from hpcgender.data.sampling import class_targets
 from hpcgender.models.config import ModelConfig
 from hpcgender.train.layers import LAYERS, SetupConfig
 from shard_tools.commands import UserError
@@ -146,6 +145,8 @@ class TrainConfig(SetupConfig, RunConfig, LearningConfig, ModelConfig, BatchConf
         counts = list(manifest.split("train").counts.values())
         samples = manifest.split("train").samples
         if self.sampling != "none":
+            from hpcgender.data.sampling import class_targets  # and numpy, for which a submission need not wait
+
             samples = sum(class_targets(counts, self.sampling, self.class_weights))
         if samples < self.batch_size and self.last_batch == "drop":
             raise UserError(f"train in {self.data} has {samples} images, fewer than --batch-size {self.batch_size}")

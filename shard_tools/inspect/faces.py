@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from shard_tools.commands import UserError
 from shard_tools.images import ImageError, reencode
+from shard_tools.index import Index
 from shard_tools.inspect.statistics import UNKNOWN, Statistics, gender_codes, text
-from shard_tools.manifest import Index, Manifest
+from shard_tools.manifest import Manifest
 
 SIDE = 176
 """Shorter side of the pictures in pixels; smaller ones stay as they are."""

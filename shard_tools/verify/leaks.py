@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shard_tools.images import MAX_BYTES, ImageError, fingerprint
-from shard_tools.manifest import Index, Shard
+from shard_tools.index import Index
+from shard_tools.manifest import Shard
 from shard_tools.progress import progress
 from shard_tools.verify.files import DataSet, key_of
 from shard_tools.verify.report import Report

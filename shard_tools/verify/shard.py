@@ -13,7 +13,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from shard_tools.images import EXTENSIONS, MAX_BYTES, ImageError, content_hash, fingerprint
-from shard_tools.manifest import Index, Shard
+from shard_tools.index import Index
+from shard_tools.manifest import Shard
 from shard_tools.tar import BLOCK, Member, TarError, blocks, members, padding
 from shard_tools.verify.files import key_of
 from shard_tools.verify.report import Report

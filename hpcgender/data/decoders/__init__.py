@@ -10,7 +10,8 @@ from typing import Protocol
 
 import torch
 
-from hpcgender.data.augment import Augmentation, Draws
+from hpcgender.data.augment import Draws
+from hpcgender.data.augmentation import Augmentation
 from hpcgender.data.config import Backend
 from hpcgender.data.shards import Encoded
 from shard_tools.commands import UserError, one_line

@@ -15,7 +15,8 @@ from hpcgender.cam.faces import FaceSums
 from hpcgender.cam.shards import Plan, read_rows, write_shard
 from hpcgender.data.decoders import to_pixels
 from hpcgender.distributed import Ranks
-from shard_tools.manifest import CLASSES, Index, index_dtype
+from shard_tools.index import Index, index_dtype
+from shard_tools.manifest import CLASSES
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 IMAGES = 400

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcgender.data.augment import PRESETS, Augmentation, Draws, centred, draw, read_augmentation
+from hpcgender.data.augment import Draws, centred, draw
+from hpcgender.data.augmentation import PRESETS, Augmentation, read_augmentation
 from hpcgender.data.draws import uniform
 from shard_tools.commands import UserError
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hpcgender.data.augment import PRESETS, Augmentation, Draws, centred, draw
+from hpcgender.data.augment import Draws, centred, draw
+from hpcgender.data.augmentation import PRESETS, Augmentation
 from hpcgender.data.config import Backend
 from hpcgender.data.decoders import PREFETCH, BadImages, create_decoder
 from hpcgender.data.shards import Encoded

@@ -1,0 +1,185 @@
+"""What samples are varied by: every kind of variation with its probability and its range, in presets and files."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from shard_tools.commands import UserError, one_line, unknown
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PROBABILITY = (0.0, 1.0)
+LIMITS = {
+    "crop": PROBABILITY,
+    "crop_area": (0.01, 1.0),
+    "crop_ratio": (1.0, 10.0),
+    "flip": PROBABILITY,
+    "colour": PROBABILITY,
+    "brightness": (0.0, 1.0),
+    "contrast": (0.0, 1.0),
+    "saturation": (0.0, 1.0),
+    "hue": (0.0, 180.0),
+    "grayscale": PROBABILITY,
+    "rotation": PROBABILITY,
+    "rotation_degrees": (0.0, 180.0),
+    "blur": PROBABILITY,
+    "blur_sigma": (0.1, 50.0),
+    "erase": PROBABILITY,
+    "erase_area": (0.001, 1.0),
+    "erase_ratio": (1.0, 10.0),
+}
+"""The least and the greatest value that each field of an Augmentation may have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """Of every kind of variation: the probability that it hits an image, and the range it is drawn from.
+
+    Variations follow one another as the fields do, but for the flip and the erasing, which come last. Raises
+    ValueError for a value outside of `LIMITS`.
+    """
+
+    crop: float = 1.0
+    """Probability of a random crop; otherwise the whole centre square is seen."""
+    crop_area: float = 1.0
+    """Smallest part of the centre square's area that a random crop keeps."""
+    crop_ratio: float = 1.0
+    """Largest ratio of a crop's width to its height, and of its height to its width."""
+    flip: float = 0.0
+    """Probability of a horizontal flip."""
+    rotation: float = 0.0
+    """Probability of a rotation about the centre; the border is repeated where nothing is known."""
+    rotation_degrees: float = 10.0
+    """Largest angle of it, either way."""
+    colour: float = 1.0
+    """Probability that brightness, contrast, saturation and hue vary, together."""
+    brightness: float = 0.0
+    """Factors of brightness, contrast and saturation are drawn from [1 - x, 1 + x]."""
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    """The hue's turn is drawn from [-x, x] degrees."""
+    grayscale: float = 0.0
+    """Probability that the colour is taken away."""
+    blur: float = 0.0
+    """Probability of a Gaussian blur."""
+    blur_sigma: tuple[float, float] = (0.5, 2.0)
+    """Its least and greatest standard deviation, in pixels of the network's input."""
+    erase: float = 0.0
+    """Probability that a rectangle is erased to the mean pixel, which the network sees as 0."""
+    erase_area: tuple[float, float] = (0.02, 0.2)
+    """Least and greatest part of the image that is erased."""
+    erase_ratio: float = 3.0
+    """Largest ratio of the rectangle's width to its height, and of its height to its width."""
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in LIMITS.items():
+            value = getattr(self, name)
+            ends = value if isinstance(value, tuple) else (value,)
+            if not all(low <= end <= high for end in ends):  # nor is nan
+                kind = "a probability" if LIMITS[name] is PROBABILITY else "numbers" if len(ends) > 1 else "a number"
+                raise ValueError(f"{name} is {_shown(value)}: give {kind} from {low:g} to {high:g}")
+            if ends[0] > ends[-1]:
+                raise ValueError(f"{name} is {_shown(value)}: give the least first")
+
+    @property
+    def crops(self) -> bool:
+        return self.crop > 0 and (self.crop_area < 1 or self.crop_ratio > 1)
+
+    @property
+    def jitters(self) -> bool:
+        return self.colour > 0 and any((self.brightness, self.contrast, self.saturation, self.hue))
+
+    @property
+    def changes_colour(self) -> bool:
+        return self.jitters or self.grayscale > 0
+
+    @property
+    def rotates(self) -> bool:
+        return self.rotation > 0 and self.rotation_degrees > 0
+
+
+PRESETS = {
+    "none": Augmentation(),
+    "light": Augmentation(
+        crop_area=0.8, crop_ratio=1.1, flip=0.5, brightness=0.2, contrast=0.2, saturation=0.2, hue=3.0
+    ),
+    "moderate": Augmentation(
+        crop_area=0.7,
+        crop_ratio=1.15,
+        flip=0.5,
+        rotation=0.3,
+        brightness=0.2,
+        contrast=0.2,
+        saturation=0.2,
+        hue=3.0,
+    ),
+    "strong": Augmentation(
+        crop_area=0.6,
+        crop_ratio=1.15,
+        flip=0.5,
+        rotation=0.3,
+        brightness=0.2,
+        contrast=0.2,
+        saturation=0.2,
+        hue=3.0,
+        erase=0.25,
+    ),
+    "degraded": Augmentation(
+        flip=0.5, colour=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=6.0, blur=0.5, blur_sigma=(0.5, 2.0)
+    ),
+}
+
+
+def read_augmentation(name: str) -> Augmentation:
+    """The preset of that name, or what a TOML file (*.toml) says.
+
+    The file gives fields of `Augmentation`, and optionally `preset`, whose values the others have. Raises UserError.
+    """
+    if not name.endswith(".toml"):
+        if name not in PRESETS:
+            raise unknown("augmentation", name, [*PRESETS, "FILE.toml"])
+        return PRESETS[name]
+    try:
+        stated = tomllib.loads(Path(name).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the augmentation {name}: {one_line(error)}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{name}: {error}") from None
+    preset = str(stated.pop("preset", "none"))
+    if preset not in PRESETS:
+        raise unknown(f"preset in {name}", preset, list(PRESETS))
+    kinds = get_type_hints(Augmentation)
+    values = {field.name: getattr(PRESETS[preset], field.name) for field in fields(Augmentation)}
+    for key, value in stated.items():
+        if key not in kinds:
+            raise unknown(f"field in {name}", key, ["preset", *kinds])
+        values[key] = _number(value) if kinds[key] is float else _pair(value)
+        if values[key] is None:
+            kind = "a number" if kinds[key] is float else "two numbers"
+            raise UserError(f"{name}: {key} must be {kind}, as in {key} = {_shown(getattr(PRESETS[preset], key))}")
+    try:
+        return Augmentation(**values)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from None
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _pair(value: object) -> tuple[float, float] | None:
+    if not isinstance(value, list) or len(value) != 2:
+        return None
+    low, high = map(_number, value)
+    return None if low is None or high is None else (low, high)
+
+
+def _shown(value: Any) -> str:
+    return f"[{', '.join(f'{end:g}' for end in value)}]" if isinstance(value, tuple) else f"{value:g}"
