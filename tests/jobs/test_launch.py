@@ -59,8 +59,9 @@ def test_a_wrong_option_of_the_command_is_refused(tmp_path: Path) -> None:
     assert "epocs" in err
 
 
-def test_launch_does_not_import_torch() -> None:
-    code = "import sys, hpcgender.launch.start, hpcgender.launch.submit; sys.exit('torch' in sys.modules)"
+def test_launching_a_training_imports_neither_torch_nor_numpy() -> None:
+    code = "import sys, hpcgender.launch.start, hpcgender.launch.submit, hpcgender.train.config\n"
+    code += "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 0
 
 
