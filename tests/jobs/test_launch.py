@@ -1,6 +1,8 @@
 """`hpcgender launch`: what it refuses at once, and what it plans from a job's environment."""
 
+import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -157,6 +159,45 @@ def test_a_site_has_a_container_and_scratch(monkeypatch: pytest.MonkeyPatch) -> 
     planned = plan(LaunchConfig(), SLURM, site)
     assert planned.python == ("apptainer", "exec", "--nv", "my image.sif", "python3")
     assert planned.environ[1]["TMPDIR"] == "/scratch/ada"
+
+
+def test_ranks_run_in_the_container(capfd: pytest.CaptureFixture[str]) -> None:
+    container = ("unshare", "--user", "--map-current-user")  # a namespace of their own, as apptainer gives them
+    if subprocess.run([*container, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this user may not make namespaces")
+    site = Site(name="x", scheduler="local", container=shlex.join(container), container_python=sys.executable)
+    planned = replace(plan(LaunchConfig(nodes=2), {}, site), ranks=("-m", "tests.jobs.program", "namespace"))
+    with StopRequests() as requests:
+        assert run_plan(planned, requests).code == 0
+    inside = capfd.readouterr().out
+    assert inside.startswith("user:[")
+    assert inside.strip() != str(Path("/proc/self/ns/user").readlink())
+
+
+def test_the_log_is_synced_while_the_command_runs(tmp_path: Path) -> None:
+    (tmp_path / "sync.py").write_text(
+        "import os, sys, time\nopen('synced', 'w').write(f'{os.getpid()} {sys.argv[1]}')\ntime.sleep(600)\n"
+    )
+    sync = shlex.join([sys.executable, "sync.py", "{log}"])
+    assert "se_resnet152" in launch_with(tmp_path, f"log_sync = {json.dumps(sync)}")
+    pid, path = (tmp_path / "synced").read_text().split(" ", 1)
+    assert path == str(tmp_path / "a log")
+    assert not Path("/proc", pid).exists()
+
+
+def test_a_log_that_cannot_be_synced_is_written_all_the_same(tmp_path: Path) -> None:
+    log = launch_with(tmp_path, 'log_sync = "fsync-of-afs -d 30 {log}"')
+    assert "launch: log_sync of site site: fsync-of-afs: No such file or directory\n" in log
+    assert "se_resnet152" in log
+
+
+def launch_with(directory: Path, setting: str) -> str:
+    """What the log of a short command has that ran here, with a setting of the site."""
+    (directory / "site.toml").write_text(f'scheduler = "local"\n{setting}\n')
+    command = [sys.executable, "-m", "hpcgender.launch", "--", "models"]
+    with (directory / "a log").open("w") as log:
+        subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT, cwd=directory, timeout=120)
+    return (directory / "a log").read_text()
 
 
 def test_a_taken_port_is_passed_over(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
