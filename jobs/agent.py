@@ -11,6 +11,7 @@
   die of it, as a rank does that is importing torch, counts as 99, and so does a stop before there are ranks.
 * With `--lifeline` standard input is the line to the launcher: a byte asks the ranks to stop as TERM does, and its end
   means that the launcher is gone or done, and ends the ranks in bounded time.
+* Where Univa's Grid Engine tells which GPUs were granted (`jobs.machine.visible_gpus`), CUDA_VISIBLE_DEVICES says so.
 * With `--alone` instead of torchrun's options one process runs the module, without torch.
 """
 
@@ -30,7 +31,7 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-from jobs import heartbeat, processes
+from jobs import heartbeat, machine, processes
 from jobs.failures import FAILED, PORT_TAKEN, REQUEUE, SAID, failure_report, first_failure, plain_code, signal_name
 
 END_SECONDS = 10.0
@@ -176,6 +177,8 @@ def main(argv: Sequence[str]) -> NoReturn:
     word, _, launcher = argv[0].partition("=") if argv else ("", "", "")
     lifeline = word == "--lifeline"
     scratch = tempfile.mkdtemp(prefix="jobs-agent-")  # for error files, which torchrun would leave behind
+    if os.environ.get(machine.GPU_COMPLEX) and (gpus := machine.visible_gpus(os.environ)):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     overseer = Overseer(_take_stdin() if lifeline else None, scratch)
     overseer.start()
     if lifeline and launcher:

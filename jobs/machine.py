@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
 import subprocess
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 PORT_TRIES = 8
 """How many ports are tried before giving up."""
 
+GPU_COMPLEX = "JOBS_GPU_COMPLEX"
+"""The environment variable with which agents are told what their site calls its GPUs."""
+
 _FIRST_PORT = 10_000
 
 
-def visible_gpus(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The names of the GPUs that a process may use, as CUDA_VISIBLE_DEVICES would say them; empty if there is none."""
+def visible_gpus(environ: Mapping[str, str], dev: Path = Path("/dev")) -> tuple[str, ...]:
+    """The names of the GPUs that a process may use, as CUDA_VISIBLE_DEVICES would say them; empty if there is none.
+
+    Univa's Grid Engine says in SGE_HGR_<complex> which were granted; GPU_COMPLEX names the complex.
+    """
     mask = environ.get("CUDA_VISIBLE_DEVICES")
     if mask is not None:
         return parse_gpu_mask(mask)
-    devices = [path for path in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)]
-    return tuple(map(str, range(len(devices) or _count_by_nvidia_smi())))
+    usable = _usable_devices(dev)
+    granted = re.findall(r"(\d+)(?:\s|$)", environ.get(f"SGE_HGR_{environ.get(GPU_COMPLEX)}", ""))
+    places = [usable.index(int(number)) for number in granted if int(number) in usable]
+    if places and len(places) == len(granted):  # else the site has names of its own for them
+        return tuple(map(str, places))
+    return tuple(map(str, range(len(usable) or _count_by_nvidia_smi())))
+
+
+def _usable_devices(dev: Path) -> list[int]:
+    """The numbers of the GPUs whose device files may be opened: CUDA calls them 0, 1, 2 ... in this order."""
+    usable = []
+    for path in dev.glob("nvidia*"):
+        if re.fullmatch(r"nvidia\d+", path.name):
+            with suppress(OSError):  # a cgroup keeps the devices of others away
+                os.close(os.open(path, os.O_RDWR))
+                usable.append(int(path.name.removeprefix("nvidia")))
+    return sorted(usable)
 
 
 def parse_gpu_mask(mask: str) -> tuple[str, ...]:

@@ -51,13 +51,15 @@ def make_plan(config: LaunchConfig, work: Work, site: Site, environ: Mapping[str
     """Chooses hosts, processes and threads. Raises UserError if more nodes are asked for than were granted."""
     allocation = granted(environ)
     hosts = chosen_hosts(allocation, config.nodes if work.distributed else 1)
-    gpus = machine.visible_gpus(environ)
+    complexes = {machine.GPU_COMPLEX: site.gpu} if allocation.scheduler == "sge" and site.gpu else {}
+    gpus = machine.visible_gpus({**environ, **complexes})
     shares = len(hosts) if allocation.scheduler == "local" else 1
     per_node = len(gpus) // shares if config.gpus_per_node is None else min(config.gpus_per_node, len(gpus) // shares)
     procs = config.procs_per_node or max(1, per_node) if work.distributed else 1
     extra: list[dict[str, str]] = []
     for index, host in enumerate(hosts):
-        extra.append({} if environ.get("OMP_NUM_THREADS") else {"OMP_NUM_THREADS": str(max(1, host.cpus // procs))})
+        threads = {} if environ.get("OMP_NUM_THREADS") else {"OMP_NUM_THREADS": str(max(1, host.cpus // procs))}
+        extra.append(threads | complexes)
         if 1 < shares <= shares * procs <= len(gpus):  # two local nodes must not both take the first GPU
             extra[-1]["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[index * procs : (index + 1) * procs])
         if site.scratch:
