@@ -33,10 +33,14 @@ def refusal(allocation: Allocation, outcome: Outcome, idle: int, attempts: int) 
     """
     if allocation.scheduler == "local":
         return "no scheduler"
-    if any(end.deletes_job for end in outcome.ends):
-        return "Grid Engine deletes a job of which a task was killed"
-    if own_job.is_cancelled(allocation, outcome.stopped_by):
+    deleted = "Grid Engine deletes a job of which a task was killed"
+    is_deleted = any(end.deletes_job for end in outcome.ends)
+    if is_deleted and not outcome.stopped_by:  # it calls that cancelled, too
+        return deleted
+    if own_job.is_cancelled(allocation, outcome.stopped_by):  # qdel may be what killed the task
         return "cancelled"
+    if is_deleted:
+        return deleted
     if idle >= attempts:
         return f"{idle} attempts without progress"
     return ""

@@ -74,6 +74,57 @@ def lost(on_both: OnBoth[Training], data: Mapping[str, Path]) -> Mapping[str, Fu
     return on_both(lose)
 
 
+@pytest.fixture(scope="module")
+def killed(
+    on_both: OnBoth[None], data: Mapping[str, Path], trained: Mapping[str, Future[Training]]
+) -> Mapping[str, Future[None]]:
+    """A training whose processes on one node are killed, and whether nothing is lost by it."""
+
+    def kill(cluster: Cluster) -> None:
+        job, project = launch_training(cluster, data[cluster.name])
+        wait_for_checkpoint(cluster, project, job)
+        (begin,) = read_events(project / "runs" / "small", job)
+        node = begin["hosts"][1]
+        for pid, line in cluster.job_processes(node).items():
+            if "python" in line:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        training = ended(cluster, job, project)
+        assert f"launch: everything on {node} was killed" in training.log, training.log
+        if cluster.name == "sge":  # which deletes a job of which a task was killed; Slurm's is requeued
+            assert training.end.code != 0, training.log
+            command = ("train", "--data", data[cluster.name], *OPTIONS, "--name", "small", "--resume")
+            (job,) = launch(cluster, project, "--nodes", 2, "--", *command)
+            training = ended(cluster, job, project)
+        assert training.end.code == 0, training.log
+        assert "going on with runs/small" in training.log
+        expected = trained[cluster.name].result().weights
+        assert all(training.weights[name].equal(value) for name, value in expected.items())
+
+    return on_both(kill)
+
+
+@pytest.fixture(scope="module")
+def cancelled(on_both: OnBoth[None], data: Mapping[str, Path]) -> Mapping[str, Future[None]]:
+    """A training that is cancelled, and whether anything of it is left."""
+
+    def cancel(cluster: Cluster) -> None:
+        job, project = launch_training(cluster, data[cluster.name], user="root")
+        wait_for_checkpoint(cluster, project, job)
+        cluster.cancel(job, user="root")
+        cluster.wait_until_idle(60)
+        end = cluster.wait(job, 60)
+        assert end.code != 0
+        assert "requeued" not in read_log(project, job).replace("not requeued: cancelled", ""), read_log(project, job)
+
+    return on_both(cancel)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def queued(limited: object, lost: object, killed: object, cancelled: object) -> None:
+    """All of them from the start: a cluster goes on with the next while the other is at one before."""
+
+
 @pytest.mark.parametrize("how", ["limited", "lost"])
 def test_it_is_requeued_and_ends_with_the_weights_of_an_uninterrupted_run(
     how: str, cluster: Cluster, trained: Mapping[str, Future[Training]], request: pytest.FixtureRequest
@@ -99,44 +150,14 @@ def check_second_attempt(training: Training, uninterrupted: Training) -> None:
 
 
 def test_killed_processes_of_one_node_end_the_job_everywhere_and_lose_nothing(
-    on_both: OnBoth[None], data: Mapping[str, Path], trained: Mapping[str, Future[Training]]
+    killed: Mapping[str, Future[None]],
 ) -> None:
-    def kill(cluster: Cluster) -> None:
-        job, project = launch_training(cluster, data[cluster.name])
-        wait_for_checkpoint(cluster, project, job)
-        (begin,) = read_events(project / "runs" / "small", job)
-        node = begin["hosts"][1]
-        for pid, line in cluster.job_processes(node).items():
-            if "python" in line:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        training = ended(cluster, job, project)
-        assert f"launch: everything on {node} was killed" in training.log, training.log
-        if cluster.name == "sge":  # which deletes a job of which a task was killed; Slurm's is requeued
-            assert training.end.code != 0, training.log
-            command = ("train", "--data", data[cluster.name], *OPTIONS, "--name", "small", "--resume")
-            (job,) = launch(cluster, project, "--nodes", 2, "--", *command)
-            training = ended(cluster, job, project)
-        assert training.end.code == 0, training.log
-        assert "going on with runs/small" in training.log
-        expected = trained[cluster.name].result().weights
-        assert all(training.weights[name].equal(value) for name, value in expected.items())
-
-    for outcome in on_both(kill).values():
+    for outcome in killed.values():
         outcome.result()
 
 
-def test_cancelling_leaves_nothing_running_and_nothing_queued(on_both: OnBoth[None], data: Mapping[str, Path]) -> None:
-    def cancel(cluster: Cluster) -> None:
-        job, project = launch_training(cluster, data[cluster.name], user="root")
-        wait_for_checkpoint(cluster, project, job)
-        cluster.cancel(job, user="root")
-        cluster.wait_until_idle(60)
-        end = cluster.wait(job, 60)
-        assert end.code != 0
-        assert "requeued" not in read_log(project, job).replace("not requeued: cancelled", ""), read_log(project, job)
-
-    for outcome in on_both(cancel).values():
+def test_cancelling_leaves_nothing_running_and_nothing_queued(cancelled: Mapping[str, Future[None]]) -> None:
+    for outcome in cancelled.values():
         outcome.result()
 
 

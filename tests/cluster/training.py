@@ -117,7 +117,8 @@ def are_asked_to_stop(cluster: Cluster) -> bool:
     """Whether all ranks, which are stopped by SIGSTOP, have a SIGTERM waiting for them."""
     pending = []
     for pid in ranks(cluster):
-        status = Path(f"/proc/{pid}/status").read_text()
-        found = re.search(r"^ShdPnd:\s+(\w+)$", status, re.MULTILINE)
-        pending.append(found is not None and bool(int(found[1], 16) & 1 << signal.SIGTERM - 1))
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            status = Path(f"/proc/{pid}/status").read_text()
+            found = re.search(r"^ShdPnd:\s+(\w+)$", status, re.MULTILINE)
+            pending.append(found is not None and bool(int(found[1], 16) & 1 << signal.SIGTERM - 1))
     return bool(pending) and all(pending)

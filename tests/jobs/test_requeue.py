@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from jobs import own_job, records, requeue
+from jobs.allocation import Allocation, Host
 from jobs.nodes import End, Outcome
 from jobs.stopping import TIME_LIMIT, Limit, StopRequests, margin
 
@@ -42,6 +43,25 @@ def test_attempts_without_progress_are_counted(starts: tuple[int | None, ...], n
 def test_saved_work_and_lost_nodes_are_started_again(code: int, stopped_by: str | None, wanted: bool) -> None:
     outcome = Outcome(ends=(End(host="node1", code=code, torn_down=False),), stopped_by=stopped_by)
     assert requeue.wants_requeue(outcome) == wanted
+
+
+@pytest.mark.parametrize(
+    ("deletes_job", "stopped_by", "is_cancelled", "because"),
+    [
+        (False, None, False, ""),
+        (False, "SIGUSR2", True, "cancelled"),
+        (True, "SIGUSR2", True, "cancelled"),
+        (True, None, True, "Grid Engine deletes a job of which a task was killed"),
+        (True, "time limit", False, "Grid Engine deletes a job of which a task was killed"),
+    ],
+)
+def test_why_a_job_is_not_put_back(
+    deletes_job: bool, stopped_by: str | None, is_cancelled: bool, because: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_job, "is_cancelled", lambda *_: is_cancelled)  # what a scheduler says
+    allocation = Allocation(scheduler="sge", job_id="7", hosts=(Host("node1", 1), Host("node2", 1)))
+    end = End(host="node2", code=137, torn_down=False, deletes_job=deletes_job)
+    assert requeue.refusal(allocation, Outcome(ends=(end,), stopped_by=stopped_by), 0, 3) == because
 
 
 def test_a_job_starts_only_after_success(tmp_path: Path) -> None:
