@@ -40,13 +40,13 @@ def bring_up(kind: type[Cluster]) -> Iterator[Cluster]:
         yield cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def slurm() -> Iterator[Cluster]:
     """A running Slurm with two nodes."""
     yield from bring_up(Slurm)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def sge() -> Iterator[Cluster]:
     """A running Grid Engine with two nodes."""
     yield from bring_up(GridEngine)
@@ -59,7 +59,7 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def on_both(slurm: Cluster, sge: Cluster) -> Iterator[OnBoth[Outcome]]:
     """Runs a scenario on both clusters side by side, and returns its outcome, or error, for each by name.
 
@@ -75,7 +75,7 @@ def on_both(slurm: Cluster, sge: Cluster) -> Iterator[OnBoth[Outcome]]:
         pool.shutdown(cancel_futures=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def data(slurm: Cluster, sge: Cluster, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Mapping[str, Path]:
     """A few drawn faces, packed, where the users of each cluster can read them."""
     folder = tmp_path_factory.mktemp("few")
@@ -91,7 +91,7 @@ def data(slurm: Cluster, sge: Cluster, tmp_path_factory: pytest.TempPathFactory,
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def trained(on_both: OnBoth[Training], data: Mapping[str, Path]) -> Mapping[str, Future[Training]]:
     """On each cluster a whole training on both nodes, by `jobs/train_resnet152.sh` as it stands."""
     return on_both(lambda cluster: train(cluster, data[cluster.name]))
