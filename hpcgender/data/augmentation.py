@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -105,32 +105,13 @@ class Augmentation:
         return self.rotation > 0 and self.rotation_degrees > 0
 
 
+_LIGHT = Augmentation(crop_area=0.8, crop_ratio=1.1, flip=0.5, brightness=0.2, contrast=0.2, saturation=0.2, hue=3.0)
+_MODERATE = replace(_LIGHT, crop_area=0.7, crop_ratio=1.15, rotation=0.3)
 PRESETS = {
     "none": Augmentation(),
-    "light": Augmentation(
-        crop_area=0.8, crop_ratio=1.1, flip=0.5, brightness=0.2, contrast=0.2, saturation=0.2, hue=3.0
-    ),
-    "moderate": Augmentation(
-        crop_area=0.7,
-        crop_ratio=1.15,
-        flip=0.5,
-        rotation=0.3,
-        brightness=0.2,
-        contrast=0.2,
-        saturation=0.2,
-        hue=3.0,
-    ),
-    "strong": Augmentation(
-        crop_area=0.6,
-        crop_ratio=1.15,
-        flip=0.5,
-        rotation=0.3,
-        brightness=0.2,
-        contrast=0.2,
-        saturation=0.2,
-        hue=3.0,
-        erase=0.25,
-    ),
+    "light": _LIGHT,
+    "moderate": _MODERATE,
+    "strong": replace(_MODERATE, crop_area=0.6, erase=0.25),
     "degraded": Augmentation(
         flip=0.5, colour=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=6.0, blur=0.5, blur_sigma=(0.5, 2.0)
     ),
