@@ -15,9 +15,9 @@ import torch
 from xxhash import xxh3_128
 
 from hpcgender.models.config import ModelConfig, read_model_config
+from hpcgender.models.create import create
 from hpcgender.models.network import Network
-from hpcgender.models.registry import create
-from shard_tools.commands import UserError, one_line
+from shard_tools.base.errors import UserError, one_line
 from shard_tools.manifest import CLASSES
 
 FORMAT = "hpcgender-checkpoint-2"

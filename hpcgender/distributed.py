@@ -18,7 +18,7 @@ import torch.distributed as dist
 # outlive the group, and the process may abort at its exit. Imported here, there is none yet.
 import torch.distributed.nn.functional
 
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 
 TIMEOUT = timedelta(minutes=10)
 """How long a rank waits for the others before it gives up, if nobody says otherwise."""
@@ -45,14 +45,14 @@ class Ranks:
             dist.all_reduce(tensor)
         return tensor
 
-    def meet(self, timeout: timedelta) -> None:
+    def barrier(self, timeout: timedelta) -> None:
         """Returns when every rank is here, which may take much longer than they otherwise wait for each other."""
         if self.world_size > 1:
             group = dist.new_group(backend="gloo", timeout=timeout)
             dist.barrier(group)  # type: ignore[arg-type]  # the first to leave must not hang up on those that still connect to others
             dist.destroy_process_group(group)
 
-    def share(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
         values = [value]
         if self.world_size > 1:
@@ -94,7 +94,7 @@ def process_group(timeout: timedelta = TIMEOUT) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def speak_into(folder: Path, rank: int) -> None:
+def redirect_output(folder: Path, rank: int) -> None:
     """Sends what a rank other than the first prints, its errors and tracebacks too, to `rank-<n>.log` in `folder`."""
     if rank == 0:
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]

@@ -32,7 +32,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from jobs import heartbeat, machine, processes
-from jobs.failures import FAILED, PORT_TAKEN, REQUEUE, SAID, failure_report, first_failure, plain_code, signal_name
+from jobs.failures import PORT_TAKEN, SAID, failure_report, first_failure, plain_code, signal_name
+from shard_tools.base.errors import FAILED, REQUEUE
 
 END_SECONDS = 10.0
 """How long ranks have from TERM to KILL once the launcher is gone."""

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shard_tools.base.errors import BAD_INPUT, FAILED, REQUEUE
+
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
-
-FAILED, BAD_INPUT, REQUEUE = 1, 2, 99
-"""Exit codes of ranks and launcher: anything else, the user's input or configuration, and requeue me. 0 is done."""
 
 KILLED, SAID, PORT_TAKEN = 96, 97, 98
 """Exit codes between an agent and its launcher: killed by a signal, failed and said why, and the rendezvous port is

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 
 from jobs import processes
 from jobs.allocation import Allocation
-from jobs.failures import BAD_INPUT, FAILED, KILLED, PORT_TAKEN, REQUEUE, SAID
+from jobs.failures import KILLED, PORT_TAKEN, SAID
 from jobs.heartbeat import Listener
 from jobs.stopping import StopRequests
+from shard_tools.base.errors import BAD_INPUT, FAILED, REQUEUE
 
 JOIN_SECONDS = 300
 """How long the nodes wait for each other at the start; a cold Python environment on network storage takes a minute."""

@@ -9,9 +9,9 @@ from typing import Any
 
 from jobs import own_job
 from jobs.allocation import Allocation
-from jobs.failures import FAILED, REQUEUE
 from jobs.nodes import Outcome
 from jobs.records import find_anywhere, read_events, succeeded
+from shard_tools.base.errors import FAILED, REQUEUE
 
 ATTEMPTS = 3
 """Attempts in a row without progress after which a job is not put back any more."""

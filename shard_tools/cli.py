@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-from shard_tools.commands import Command, run_command
+from shard_tools.base.commands import Command, run_command
 
 
 def pack_command(source: str, summary: str) -> Command:
@@ -23,7 +23,7 @@ COMMANDS = {
     "finalize": Command("shard_tools.pack:FinalizeConfig", "shard_tools.pack:finalize", "join what pack --task made"),
     "verify": Command("shard_tools.verify:VerifyConfig", "shard_tools.verify:verify", "check packed data sets"),
     "inspect": Command(
-        "shard_tools.inspect.config:InspectConfig", "shard_tools.inspect.run:inspect_shards", "look at one"
+        "shard_tools.inspect.options:InspectConfig", "shard_tools.inspect.inspection:inspect_shards", "look at one"
     ),
     "synthetic": Command(
         "shard_tools.synthetic.files:SyntheticConfig", "shard_tools.synthetic.files:draw_faces", "draw faces into files"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 
 Index = npt.NDArray[np.void]
 

@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
-from shard_tools.commands import one_line
+from shard_tools.base.errors import one_line
+from shard_tools.base.files import write_whole
 from shard_tools.images import (
     EXTENSIONS,
     Fingerprint,
@@ -31,7 +32,6 @@ from shard_tools.images import (
     reencode,
 )
 from shard_tools.keys import key_of
-from shard_tools.output import write_whole
 from shard_tools.sources import Record, Source
 
 CHUNK = 1024

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 
 if TYPE_CHECKING:  # numpy is for those who read an index
     from shard_tools.index import Index

@@ -20,12 +20,12 @@ from typing import Annotated, Any, NamedTuple
 import tyro
 
 from shard_tools import unfinished
+from shard_tools.base.errors import ENVIRONMENT, UserError
+from shard_tools.base.progress import progress
 from shard_tools.catalogue import Catalogue, gather
-from shard_tools.commands import ENVIRONMENT, UserError
 from shard_tools.look import Chunk, Work, list_source, look
 from shard_tools.manifest import CLASSES, MANIFEST, UNFINISHED, Manifest, Shard, Split, write_manifest
 from shard_tools.plan import Plan, make_plan
-from shard_tools.progress import progress
 from shard_tools.quarantine import write_contradictions, write_quarantine
 from shard_tools.sources import Source
 from shard_tools.workers import Workers

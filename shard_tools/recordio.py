@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 
 MAGIC = struct.pack("<I", 0xCED7230A)
 HEAD = 64

@@ -8,9 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from shard_tools.commands import UserError, attribute
+from shard_tools.base.commands import attribute
+from shard_tools.base.errors import UserError
+from shard_tools.base.files import check_empty, write_whole
 from shard_tools.manifest import MANIFEST, UNFINISHED
-from shard_tools.output import check_empty, write_whole
 from shard_tools.sources import Source
 
 SUBMISSIONS = "submissions"

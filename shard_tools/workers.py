@@ -14,7 +14,7 @@ from multiprocessing import connection, get_context, parent_process
 from types import TracebackType
 from typing import Any, TypeVar
 
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

@@ -16,14 +16,14 @@ import numpy as np
 from numpy.lib.format import dtype_to_descr
 
 from shard_tools import tar
+from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.files import write_whole
 from shard_tools.catalogue import Catalogue
-from shard_tools.commands import UserError, one_line
 from shard_tools.images import ImageError, content_hash
 from shard_tools.index import Index, index_dtype
 from shard_tools.keys import key_of, with_row
 from shard_tools.look import CHUNK, EXTENSION_NAMES, Work
 from shard_tools.manifest import Shard, Split
-from shard_tools.output import write_whole
 from shard_tools.plan import Flags, SplitPlan
 from shard_tools.sources import Record
 from shard_tools.split import Numbers

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from hpcgender.cam.results import Deletion, DeletionStep, Masked
-from hpcgender.data.draws import random_bits
+from hpcgender.data.counter_rng import random_bits
 from hpcgender.data.order import Samples
 
 Floats = npt.NDArray[np.float32]

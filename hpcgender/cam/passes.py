@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hpcgender.cam.config import CamConfig
 from hpcgender.cam.progress import Progress, Sums
 from hpcgender.cam.shards import Rows
 from hpcgender.checkpoint import Trained
+from hpcgender.commands.cam import CamConfig
 from hpcgender.data.loader import STAGING_TIMEOUT, Batch, evaluation_loader
 from hpcgender.data.order import Samples
 from hpcgender.distributed import Ranks
-from hpcgender.train.stop import StopSignal
+from hpcgender.stop import StopSignal
 from shard_tools.index import Index
 from shard_tools.manifest import Manifest
 
@@ -90,7 +90,7 @@ def run_pass(
     own = [plan.batch(number) for number in progress.missing]
     with loaded(inputs, np.concatenate(own) if own else np.empty(0, dtype=np.int64), stage=stage) as batches:
         if stage and inputs.config.stage_to:
-            inputs.ranks.meet(STAGING_TIMEOUT)
+            inputs.ranks.barrier(STAGING_TIMEOUT)
         say = Speaker(inputs, progress)
         for batch in inputs.stop.until_requested(batches, progress.steps, inputs.ranks):
             while plan.place(batch.samples[:1])[0] // plan.batch_size != pending[0]:

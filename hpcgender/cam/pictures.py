@@ -69,7 +69,7 @@ def draw_overlays(inputs: Inputs, plan: Plan, log_odds: Floats) -> None:
         shutil.rmtree(out, ignore_errors=True)
         if len(chosen):
             out.mkdir()
-    inputs.ranks.share(None)
+    inputs.ranks.broadcast(None)
     if not len(chosen):
         return
     maps = read_rows(out.parent / "maps", plan, "maps", chosen)

@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from hpcgender.cam.shards import Plan, Rows, shard_path, write_shard
 from hpcgender.distributed import Ranks
-from shard_tools.commands import UserError, one_line
-from shard_tools.output import write_whole
+from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.files import write_whole
 
 Arrays = dict[str, npt.NDArray[Any]]
 Sums = dict[str, npt.NDArray[np.int64]]
@@ -55,7 +55,7 @@ class Progress:
         self.work, self.name = folder.parent / "work", folder.name
         self.total_path = self.work / f"{self.name}.npz"
         # One rank looks: on network storage others may not see the newest yet.
-        found: Found = ranks.share(self._look(about, anew) if ranks.is_first else None)
+        found: Found = ranks.broadcast(self._look(about, anew) if ranks.is_first else None)
         self.path = self.work / f"{self.name}-{found.start:04d}-{ranks.rank:04d}.npz"
         self.images_there = sum(len(plan.batch(number)) for number in found.done)
         """Images that were done before this start."""
@@ -70,7 +70,7 @@ class Progress:
         own = [number for shard in unfinished[ranks.rank :: ranks.world_size] for number in plan.batches_of(shard)]
         self.missing = [number for number in own if number not in found.done]
         """Batches that this rank is to do."""
-        self.steps: int = ranks.share(max(ranks.gather(len(self.missing)), default=0))
+        self.steps: int = ranks.broadcast(max(ranks.gather(len(self.missing)), default=0))
         """Of the rank that has most to do."""
         for number in own:
             if number in found.opened:
@@ -169,7 +169,7 @@ class Progress:
         if self.ranks.is_first:
             for path in self._state_paths():
                 path.unlink()
-        self.ranks.share(None)  # the shards are there
+        self.ranks.broadcast(None)  # the shards are there
         return totals
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from hpcgender.cam.results import Region
-from shard_tools.commands import UserError, one_line
+from shard_tools.base.errors import UserError, one_line
 
 NAMES = "names.txt"
 

@@ -32,10 +32,10 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from hpcgender.documents import document, read_document, write_document
 from hpcgender.evaluate.results import Checkpoint, Run
-from shard_tools.commands import UserError, one_line
-from shard_tools.output import write_whole
+from shard_tools.base.documents import document, read_document, write_document
+from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.files import write_whole
 
 FORMAT = "hpcgender-cam-1"
 FILE = "cam.json"

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcgender.data.order import Samples
-from shard_tools.commands import UserError, one_line
-from shard_tools.output import write_whole
+from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.files import write_whole
 
 Rows = dict[str, npt.NDArray[np.float32]]
 """Results of n images by name, each (n, ...)."""

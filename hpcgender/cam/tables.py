@@ -13,7 +13,7 @@ from hpcgender.cam.passes import Inputs
 from hpcgender.cam.regions import read_names, region_rows, region_table, write_regions
 from hpcgender.cam.results import Region
 from hpcgender.cam.shards import Plan, read_shard, shard_path
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 
 
 def write_maps_table(path: Path, inputs: Inputs, plan: Plan, log_odds: npt.NDArray[np.float32]) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcgender.compare.config import CompareConfig
-from hpcgender.evaluate.config import EvaluateConfig
+from hpcgender.commands.compare import CompareConfig
+from hpcgender.commands.evaluate import EvaluateConfig
 from hpcgender.evaluate.predictions import Predictions, read_predictions
 from hpcgender.evaluate.results import FILE, Evaluation, read_evaluation
 from hpcgender.models.config import ModelConfig, read_model_config
 from hpcgender.report.runs import TrainingRun, run_of
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)

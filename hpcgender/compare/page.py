@@ -13,7 +13,7 @@ from hpcgender.compare.tables import tables
 from hpcgender.evaluate.results import GroupTable
 from hpcgender.report.figures import STYLE, grid, marks
 from hpcgender.report.words import interval, number, percent, points
-from shard_tools.page import card, document, fact_list, text_table, tile_list
+from shard_tools.base.page import card, document, fact_list, text_table, tile_list
 
 NOTES = {
     "told": "Intervals of 95 %: the bootstrap's that draws subjects with their images, or Wilson's where no subject is "

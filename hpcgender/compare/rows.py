@@ -12,9 +12,9 @@ from typing import Any
 from hpcgender.compare.contenders import Contender
 from hpcgender.compare.paired import Pair
 from hpcgender.compare.speed import Speed
-from hpcgender.documents import without_nan
 from hpcgender.evaluate.results import Data, Score
 from hpcgender.models.table import Cost
+from shard_tools.base.documents import without_nan
 
 NO_SCORE = Score(value=math.nan, low=math.nan, high=math.nan)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from hpcgender.models.config import ModelConfig
-from hpcgender.models.registry import create
+from hpcgender.models.create import create
 from shard_tools.manifest import CLASSES
 
 ROUND_SECONDS = 0.2

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from shard_tools.commands import UserError, one_line, unknown
+from shard_tools.base.errors import UserError, one_line, unknown
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 
 Backend = Literal["dali", "torchvision"]
 Sampling = Literal["none", "undersample", "oversample", "weights"]

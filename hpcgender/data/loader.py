@@ -15,7 +15,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from hpcgender.data.augment import Draws, centred, draw
+from hpcgender.data.augment_params import Draws, centred, draw
 from hpcgender.data.augmentation import read_augmentation
 from hpcgender.data.config import BatchConfig, ReadConfig
 from hpcgender.data.decoders import PREFETCH, BadImages, create_decoder
@@ -33,7 +33,7 @@ from hpcgender.data.sampling import class_targets, draw_samples
 from hpcgender.data.shards import Encoded, ShardReader, Window
 from hpcgender.data.stage import staged
 from hpcgender.distributed import Ranks
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 from shard_tools.manifest import Manifest
 
 STAGING_TIMEOUT = timedelta(hours=6)
@@ -147,7 +147,7 @@ class Loader:
         if config.stage_to:
             local = (ranks.local_rank, ranks.local_world_size)
             paths = self.opened.enter_context(staged(manifest, split, config.stage_to, *local))
-            ranks.meet(STAGING_TIMEOUT)
+            ranks.barrier(STAGING_TIMEOUT)
         remedy = "restore or pack it again"
         if paths != manifest.shard_paths(split):
             remedy = f"something clears {config.stage_to}: start again, with --resume, or without --stage-to"

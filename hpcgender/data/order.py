@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hpcgender.data.draws import permutation, uniform
-from shard_tools.commands import UserError
+from hpcgender.data.counter_rng import permutation, uniform
+from shard_tools.base.errors import UserError
 
 Samples = npt.NDArray[np.int64]
 

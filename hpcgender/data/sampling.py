@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcgender.data.config import Sampling
-from hpcgender.data.draws import random_bits
+from hpcgender.data.counter_rng import random_bits
 from hpcgender.data.order import Samples
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 
 
 def class_targets(counts: Sequence[int], sampling: Sampling, weights: Sequence[float] = ()) -> list[int]:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcgender.data.order import Order, Places, Samples
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 from shard_tools.index import Index
 
 Encoded = npt.NDArray[np.uint8]

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 from shard_tools.manifest import Manifest
 
 RESERVE = 0.02

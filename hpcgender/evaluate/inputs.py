@@ -14,11 +14,11 @@ import numpy.typing as npt
 import torch
 
 from hpcgender.checkpoint import Trained, load_trained
+from hpcgender.commands.evaluate import SplitConfig
 from hpcgender.data.loader import Batch, Loader, evaluation_loader
 from hpcgender.data.order import Samples
-from hpcgender.distributed import Ranks, process_group, speak_into
-from hpcgender.evaluate.config import SplitConfig
-from shard_tools.commands import UserError
+from hpcgender.distributed import Ranks, process_group, redirect_output
+from shard_tools.base.errors import UserError
 from shard_tools.manifest import Manifest, read_manifest
 
 Floats = npt.NDArray[np.float32]
@@ -41,7 +41,7 @@ def open_inputs(config: SplitConfig) -> Iterator[Inputs]:
     config.check()
     manifest = read_manifest(config.data)
     with process_group() as ranks:
-        speak_into(config.out_dir / "logs", ranks.rank)
+        redirect_output(config.out_dir / "logs", ranks.rank)
         trained = load_trained(config.checkpoint, ranks.device, manifest.classes)
         loader = evaluation_loader(
             config,

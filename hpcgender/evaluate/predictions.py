@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shard_tools.commands import UserError, one_line
+from shard_tools.base.errors import UserError, one_line
 from shard_tools.index import Index
 from shard_tools.manifest import CLASSES
 

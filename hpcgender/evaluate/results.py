@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hpcgender.documents import document, read_document, write_document
+from shard_tools.base.documents import document, read_document, write_document
 
 FORMAT = "hpcgender-evaluation-1"
 FILE = "evaluation.json"

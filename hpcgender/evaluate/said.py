@@ -9,7 +9,7 @@ from hpcgender.data.order import Samples
 from hpcgender.evaluate.inputs import Floats, Inputs, gather_in_order, of_batches
 from hpcgender.evaluate.predictions import Predictions, from_index
 from hpcgender.models.network import Network, Outputs
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 
 
 def predictions_of(inputs: Inputs, flip: bool) -> Predictions | None:

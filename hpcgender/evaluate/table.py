@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hpcgender.evaluate.predictions import COLUMNS, Texts
-from shard_tools.commands import UserError, unknown
+from shard_tools.base.errors import UserError, unknown
 from shard_tools.sources.tabular import TableFile, open_table
 
 KEY = "key"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from hpcgender.launch.plan import Plan, free_ports, start_line
 from jobs import nodes
-from jobs.failures import FAILED, PORT_TAKEN
+from jobs.failures import PORT_TAKEN
 from jobs.heartbeat import Listener
 from jobs.nodes import Outcome
 from jobs.stopping import StopRequests
-from shard_tools.commands import UserError
+from shard_tools.base.errors import FAILED, UserError
 
 
 def run_plan(plan: Plan, requests: StopRequests) -> Outcome:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcgender.launch.config import CheckConfig
+from hpcgender.commands.launch import CheckConfig
 from hpcgender.launch.start import site_of
 from hpcgender.launch.submit import resources
 from jobs import preflight
 from jobs.submit import NAMES, Request
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 
 
 def check(config: CheckConfig) -> None:

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from hpcgender.cli import COMMANDS
-from hpcgender.launch.run import RECORD
-from shard_tools.commands import run_command
+from hpcgender.launch.attempt import RECORD
+from shard_tools.base.commands import run_command
 
 
 def launch_in_job(argv: tuple[str, ...], results: str, stamp: str) -> None:

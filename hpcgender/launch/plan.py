@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from hpcgender.launch.config import LaunchConfig
+from hpcgender.commands.launch import LaunchConfig
 from hpcgender.launch.work import Work
 from jobs import machine
 from jobs.allocation import Allocation, Host, find_allocation
 from jobs.sites import Site
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)

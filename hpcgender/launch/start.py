@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 
-from hpcgender.launch import run
-from hpcgender.launch.config import JobConfig, LaunchConfig
+from hpcgender.commands.launch import JobConfig, LaunchConfig
+from hpcgender.launch import attempt
 from hpcgender.launch.plan import granted
 from hpcgender.launch.work import chained, find_work
 from jobs.allocation import Scheduler
 from jobs.sites import Site, find_site
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 
 
 def launch(config: LaunchConfig) -> int:
@@ -26,9 +26,9 @@ def launch(config: LaunchConfig) -> int:
     if config.after and around == "local":
         raise UserError("--after needs a scheduler: run the commands one after the other with --chain")
     if config.dry_run:
-        print(run.preview(config, site, os.environ))
+        print(attempt.preview(config, site, os.environ))
         return 0
-    return run.local_chain(config, works, site) if len(works) > 1 else run.run(config, site)
+    return attempt.local_chain(config, works, site) if len(works) > 1 else attempt.run(config, site)
 
 
 def site_of(config: JobConfig, scheduler: str) -> Site:

@@ -9,16 +9,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from hpcgender.launch.config import JobConfig, LaunchConfig, minutes
+from hpcgender.commands.launch import JobConfig, LaunchConfig, minutes
+from hpcgender.launch.attempt import CODE
 from hpcgender.launch.job import launch_in_job
-from hpcgender.launch.run import CODE
 from hpcgender.launch.work import Work, plain_name
 from jobs import preflight, records
 from jobs import submit as jobs_submit
 from jobs.records import Resources, Submission
 from jobs.sites import Site
 from jobs.submit import Request
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 
 _PLACEHOLDER = re.compile("%[jtAa]")
 

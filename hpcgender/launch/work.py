@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shard_tools.commands import Command, UserError, attribute, parse_options, unknown
+from shard_tools.base.commands import Command, attribute, parse_options
+from shard_tools.base.errors import UserError, unknown
 from shard_tools.manifest import MANIFEST, UNFINISHED
 
 DISTRIBUTED = frozenset({"train", "evaluate", "cam"})

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from hpcgender.models.registry import STAGES, check_model, family
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 from shard_tools.manifest import CLASSES
 
 TORCHVISION = "torchvision:"

@@ -14,7 +14,7 @@ import torch
 
 from hpcgender.models.config import TORCHVISION, WEB, ModelConfig
 from hpcgender.models.network import Network
-from shard_tools.commands import UserError, one_line, unknown
+from shard_tools.base.errors import UserError, one_line, unknown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

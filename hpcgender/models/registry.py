@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from shard_tools.commands import unknown
-
-if TYPE_CHECKING:
-    from hpcgender.models.config import ModelConfig
-    from hpcgender.models.network import Network
+from shard_tools.base.errors import unknown
 
 DEPTHS = (18, 34, 50, 101, 152)
 VGG_DEPTHS = (11, 13, 16, 19)
@@ -39,22 +33,3 @@ def check_model(name: str) -> None:
 def family(name: str) -> str:
     """resnet, se_resnet, vgg or compact."""
     return name.removesuffix("_bn").rstrip("0123456789")
-
-
-def create(config: ModelConfig, classes: int) -> Network:
-    """The model that `config` describes for `classes` genders, on the CPU, with fresh weights and nothing frozen.
-
-    Raises UserError if there is none of that name.
-    """
-    check_model(config.model)
-    if family(config.model) == "vgg":
-        from hpcgender.models.vgg import VGG
-
-        return VGG(config, classes)
-    if config.model == "compact":
-        from hpcgender.models.compact import Compact
-
-        return Compact(config, classes)
-    from hpcgender.models.resnet import ResNet
-
-    return ResNet(config, classes)

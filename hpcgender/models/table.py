@@ -13,9 +13,10 @@ from rich.table import Table
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from hpcgender.commands.models import ModelsConfig
 from hpcgender.models.config import ModelConfig
-from hpcgender.models.registry import MODELS, SOURCES, create, family
-from hpcgender.models.table_config import ModelsConfig
+from hpcgender.models.create import create
+from hpcgender.models.registry import MODELS, SOURCES, family
 from shard_tools.manifest import CLASSES
 
 LOG_WIDTH = 110

@@ -16,7 +16,7 @@ from hpcgender.evaluate.predictions import Predictions
 from hpcgender.evaluate.results import Age, Bin, Gender, GroupTable
 from hpcgender.report.figures import FAINT, INK, LINE, ONE, WIDTH, drawn_as_here, new_figure, percent_axis
 from hpcgender.report.words import percent
-from shard_tools.page import ACCENTS
+from shard_tools.base.page import ACCENTS
 
 SCORE_BINS = 48
 LONGEST = 20

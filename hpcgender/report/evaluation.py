@@ -17,8 +17,8 @@ from hpcgender.report.charts import confusion, cumulative_ages, forest, reliabil
 from hpcgender.report.figures import as_svg, grid
 from hpcgender.report.training import manifest_of
 from hpcgender.report.words import NOTHING, interval, number, percent, time_spent, when
+from shard_tools.base.page import card, fact_list, text_table
 from shard_tools.inspect.page import figure as face_figure
-from shard_tools.page import card, fact_list, text_table
 
 METHODS = {"wilson": "Wilson", "bootstrap": "bootstrap of subjects"}
 FEW = "few"

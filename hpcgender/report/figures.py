@@ -14,7 +14,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from shard_tools.page import ACCENTS
+from shard_tools.base.page import ACCENTS
 
 INK, FAINT, LINE, CARD, ONE = "#1c1b19", "#5f5d57", "#e2e0da", "#ffffff", "#3d6b57"
 SERIES = ("#3d6b58", "#9a3d87", "#8a6500", "#3557a8", "#a83232", "#4d7a12")

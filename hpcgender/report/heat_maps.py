@@ -18,7 +18,7 @@ from hpcgender.evaluate.resample import Z
 from hpcgender.report.evaluation import picture_html
 from hpcgender.report.figures import FAINT, drawn_as_here, grid, new_figure, percent_axis
 from hpcgender.report.words import number, percent, when
-from shard_tools.page import ACCENTS, card, fact_list, text_table
+from shard_tools.base.page import ACCENTS, card, fact_list, text_table
 
 NOT_SIGNIFICANT = 0.2
 """The part of its colour that a difference has where it is not significant."""

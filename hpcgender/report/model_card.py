@@ -8,7 +8,7 @@ from html import escape
 from hpcgender.evaluate.results import Evaluation
 from hpcgender.report.sources import Part
 from hpcgender.report.words import percent
-from shard_tools.page import card
+from shard_tools.base.page import card
 
 FOR = (
     "Research on how face classifiers behave: how well they tell annotated labels, how their errors differ between "

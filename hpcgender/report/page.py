@@ -13,7 +13,7 @@ from hpcgender.report.model_card import model_card
 from hpcgender.report.sources import Part
 from hpcgender.report.training import data_cards, training_cards
 from hpcgender.report.words import percent, time_spent
-from shard_tools.page import card, document, text_table, tile_list
+from shard_tools.base.page import card, document, text_table, tile_list
 
 REPORT_STYLE = """
 .part { margin: 2.2rem 0 1rem; font-size: 1.35rem; overflow-wrap: anywhere; }

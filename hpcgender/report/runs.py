@@ -10,7 +10,7 @@ from typing import Any
 from hpcgender.evaluate.results import Evaluation
 from hpcgender.train.log import read_records
 from jobs.records import FOLDER, Submission, read_submission
-from shard_tools.commands import UserError, one_line
+from shard_tools.base.errors import UserError, one_line
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 

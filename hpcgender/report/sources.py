@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpcgender.cam.config import CamConfig
 from hpcgender.cam.results import FILE as CAM_FILE
-from hpcgender.evaluate.config import EvaluateConfig
+from hpcgender.commands.cam import CamConfig
+from hpcgender.commands.evaluate import EvaluateConfig
 from hpcgender.evaluate.results import FILE as EVALUATION_FILE
 from hpcgender.evaluate.results import Evaluation, read_evaluation
 from hpcgender.report.runs import TrainingRun, is_run, read_run, run_of
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 
 
 @dataclass

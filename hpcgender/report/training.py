@@ -6,18 +6,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hpcgender.commands.train import TrainConfig
 from hpcgender.report.charts import training_curves
 from hpcgender.report.figures import grid
 from hpcgender.report.runs import TrainingRun, attempts_of, read_jobs
 from hpcgender.report.sources import Part
 from hpcgender.report.words import NOTHING, number, percent, time_spent, when, when_unix
-from hpcgender.train.config import TrainConfig
 from jobs.records import Submission
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
+from shard_tools.base.page import card, fact_list, text_table
 from shard_tools.inspect.statistics import measure
 from shard_tools.inspect.tables import header
 from shard_tools.manifest import Manifest, read_manifest
-from shard_tools.page import card, fact_list, text_table
 
 LEARNING = (
     "optimizer",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 
-from hpcgender.durations import duration
 from hpcgender.evaluate.results import Score
+from shard_tools.base.text import duration
 
 NOTHING = "\N{EN DASH}"
 

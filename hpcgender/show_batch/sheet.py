@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from hpcgender.show_batch.shown import Shown
+from shard_tools.base.page import ACCENTS
 from shard_tools.inspect.faces import years
 from shard_tools.inspect.sheet import (
     CARD,
@@ -30,7 +31,6 @@ from shard_tools.inspect.sheet import (
     fit,
     rounded,
 )
-from shard_tools.page import ACCENTS
 
 SIDE = 192
 """Pixels that a picture's side is near to: each pixel of it is drawn as a square of one, two, ... pixels."""

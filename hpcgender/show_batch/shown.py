@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from hpcgender.data.augment import Draws, centred
+from hpcgender.data.augment_params import Draws, centred
 from hpcgender.data.order import Samples
 from shard_tools.index import Index
 from shard_tools.inspect.statistics import UNKNOWN, text

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 
-from hpcgender.status.config import CancelConfig
+from hpcgender.commands.jobs import CancelConfig
 from hpcgender.status.runs import Queues, Record, Run, ask, choose, matching, no_run, others, read_records
 from hpcgender.status.state import CANCELLED, UNKNOWN
 from jobs import queue

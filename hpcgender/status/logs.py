@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from hpcgender.status.config import LogsConfig
+from hpcgender.commands.jobs import LogsConfig
 from hpcgender.status.runs import Record, ask, choose, has_ended, judge_all, matching, no_run, read_records
 from hpcgender.status.state import read_history
 from jobs.records import read_events
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 
 LOOK_S = 0.5
 """How often a log is looked at."""

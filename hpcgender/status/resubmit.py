@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hpcgender.launch.config import LaunchConfig
-from hpcgender.status.config import ResubmitConfig
+from hpcgender.commands.jobs import ResubmitConfig
+from hpcgender.commands.launch import LaunchConfig
 from hpcgender.status.runs import choose, read_records
 from jobs.records import Submission
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 
 
 def resubmit(config: ResubmitConfig) -> int:

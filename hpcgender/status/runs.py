@@ -13,7 +13,7 @@ from jobs import queue
 from jobs.queue import Job, QueueError
 from jobs.records import Submission, read_submissions
 from jobs.sites import find_scheduler
-from shard_tools.commands import UserError, unknown
+from shard_tools.base.errors import UserError, unknown
 
 ACCOUNTING_DAYS = 30
 """How long after its submission accounting is asked about a job that left no word."""

@@ -10,10 +10,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from jobs.failures import BAD_INPUT
 from jobs.queue import LIVE, SLURM_FAILURES, Job
 from jobs.records import Submission
 from jobs.stopping import TIME_LIMIT
+from shard_tools.base.errors import BAD_INPUT
 
 UNKNOWN, SKIPPED = "unknown", "skipped"
 """States beside those of `jobs.queue`: nobody knows; a job before it did not succeed, so it did not begin."""

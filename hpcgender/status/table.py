@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hpcgender.durations import duration
+from hpcgender.commands.jobs import JobsConfig
 from hpcgender.status import words
-from hpcgender.status.config import JobsConfig
 from hpcgender.status.progress import Progress, read_progress
 from hpcgender.status.runs import Run, ask, judge_all, matching, no_run, others, read_records, shown
 from hpcgender.status.state import BAD_OPTIONS
 from jobs.queue import Job
+from shard_tools.base.text import duration
 
 HEADER = ("run", "job", "scheduler", "state", "epoch", "accuracy", "img/s", "eta", "limit", "requeues", "reason")
 """Columns of the list: eta is what the training still takes, limit what is left of the job's time limit."""

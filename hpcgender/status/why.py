@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from hpcgender.commands.jobs import WhyConfig
 from hpcgender.status import words
-from hpcgender.status.config import WhyConfig
 from hpcgender.status.runs import Queues, Run, ask, choose, has_ended, matching, no_run, others, read_records
 from hpcgender.status.state import read_history
 from jobs import queue

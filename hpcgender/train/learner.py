@@ -13,22 +13,23 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hpcgender.data.draws import random_bits
+from hpcgender.commands.train import TrainConfig
+from hpcgender.data.counter_rng import random_bits
 from hpcgender.data.loader import Batch
 from hpcgender.distributed import Ranks
 from hpcgender.metrics import GradientNorms, Tally
+from hpcgender.models.create import create
 from hpcgender.models.losses import task_losses, weighted
 from hpcgender.models.network import Network
 from hpcgender.models.pretrained import load_pretrained
-from hpcgender.models.registry import create, family
+from hpcgender.models.registry import family
 from hpcgender.models.transfer import freeze, parameter_groups
 from hpcgender.precision import Precision
-from hpcgender.train.config import TrainConfig
 from hpcgender.train.ema import WeightAverage
 from hpcgender.train.mixup import draw_mixing, mix
-from hpcgender.train.optimiser import create_optimizer, set_learning_rate
+from hpcgender.train.optimizer import create_optimizer, set_learning_rate
 from hpcgender.train.schedule import learning_rate
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 
 SKIPPED_BY_FP16 = 100
 """Steps in a row that fp16 may skip by itself, while its loss scale finds its place."""
@@ -78,7 +79,7 @@ class Learner:
         then its others."""
         if self.ranks.local_rank == 0:
             said = load_pretrained(self.network, self.config)
-        self.ranks.meet(timedelta(minutes=self.config.timeout))
+        self.ranks.barrier(timedelta(minutes=self.config.timeout))
         if self.ranks.local_rank:
             said = load_pretrained(self.network, self.config)
         return said

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """How file systems refuse that have none, such as Lustre where it is mounted without them."""

@@ -13,10 +13,10 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from hpcgender.distributed import Ranks
-from hpcgender.documents import without_nan
-from hpcgender.durations import duration
 from hpcgender.metrics import Scores
-from shard_tools.commands import UserError, one_line
+from shard_tools.base.documents import without_nan
+from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.text import duration
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,18 +12,18 @@ from typing import Any
 import torch
 
 from hpcgender.checkpoint import git_revision, read_checkpoint
+from hpcgender.commands.train import MAY_CHANGE, TrainConfig
 from hpcgender.data.loader import evaluation_loader, training_loader
-from hpcgender.distributed import Ranks, process_group, speak_into
+from hpcgender.distributed import Ranks, process_group, redirect_output
 from hpcgender.evaluate.measure import measure
 from hpcgender.metrics import GradientNorms, Scores, Tally
-from hpcgender.train.config import MAY_CHANGE, TrainConfig
+from hpcgender.stop import StopSignal
 from hpcgender.train.learner import Learner, NonFiniteError
 from hpcgender.train.lock import only_training
 from hpcgender.train.log import EpochRecord, RunLog, epoch_line, peak_memory_mb
 from hpcgender.train.progress import EpochProgress
 from hpcgender.train.saver import Saver, latest
-from hpcgender.train.stop import EXIT_REQUEUE, StopSignal
-from shard_tools.commands import UserError
+from shard_tools.base.errors import REQUEUE, UserError
 from shard_tools.manifest import Manifest, read_manifest
 
 FIRST_STEPS = 20
@@ -33,25 +33,25 @@ FIRST_STEPS = 20
 def train(config: TrainConfig) -> int:
     """Trains as `config` says; rank 0 prints a line an epoch and writes the run directory.
 
-    Returns 0 when the run is finished, and EXIT_REQUEUE when it was asked to stop before.
+    Returns 0 when the run is finished, and REQUEUE when it was asked to stop before.
     """
     config.check()
     manifest = read_manifest(config.data)
     timeout = timedelta(minutes=config.timeout)
     with ExitStack() as exits, StopSignal(config.stop_after, timeout) as stop, process_group(timeout) as ranks:
-        speak_into(config.run_dir / "logs", ranks.rank)
+        redirect_output(config.run_dir / "logs", ranks.rank)
         if ranks.is_first:
             exits.enter_context(only_training(config.run_dir))
-        with closing(Run(config, manifest, ranks, stop)) as run:
-            if run.epoch == config.epochs:
+        with closing(Trainer(config, manifest, ranks, stop)) as trainer:
+            if trainer.epoch == config.epochs:
                 if ranks.is_first:
-                    print(f"{config.run_dir} is finished: {config.epochs} epochs, best {run.best_said()}")
+                    print(f"{config.run_dir} is finished: {config.epochs} epochs, best {trainer.best_said()}")
                 return 0
-            run.train()
-    return EXIT_REQUEUE if stop.reason else 0
+            trainer.train()
+    return REQUEUE if stop.reason else 0
 
 
-class Run:
+class Trainer:
     """A training run: what learns, how far it is, and what it has counted in this epoch."""
 
     def __init__(self, config: TrainConfig, manifest: Manifest, ranks: Ranks, stop: StopSignal) -> None:
@@ -62,7 +62,7 @@ class Run:
         self.folder = config.run_dir / "checkpoints"
         # One rank looks: on network storage others may not see the newest yet.
         found = latest(self.folder) if config.resume and ranks.is_first else None
-        path = ranks.share(found[0] if found else None)
+        path = ranks.broadcast(found[0] if found else None)
         if path and not found:
             found = path, read_checkpoint(path)
         self.learner = Learner(config, len(manifest.classes), ranks, fresh=found is None)
@@ -103,7 +103,7 @@ class Run:
             if self.saver:
                 self.saver.close()
         # A rank that ends with another code than 0 has the others ended: none does before the last checkpoint is there.
-        self.ranks.meet(timedelta(minutes=self.config.timeout))
+        self.ranks.barrier(timedelta(minutes=self.config.timeout))
         if not self.ranks.is_first:
             return
         if self.stop.reason:

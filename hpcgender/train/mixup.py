@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hpcgender.data.draws import uniform
+from hpcgender.data.counter_rng import uniform
 from hpcgender.data.order import LANES
 
 

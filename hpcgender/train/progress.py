@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from hpcgender.durations import duration
+from shard_tools.base.text import duration
 
 BAR_EVERY_S = 1.0
 LINE_EVERY_S = 600.0

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from hpcgender.checkpoint import UnreadableError, read_verified, save_checkpoint
-from shard_tools.commands import UserError, one_line
+from shard_tools.base.errors import UserError, one_line
 
 
 class Saver:

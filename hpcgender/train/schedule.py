@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hpcgender.train.config import TrainConfig
+from hpcgender.commands.train import TrainConfig
 
 ONE_CYCLE_START = 25.0
 """One-cycle begins at a 25th of the highest rate (as torch's OneCycleLR does) ..."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 from shard_tools.images import ImageError, reencode
 from shard_tools.index import Index
 from shard_tools.inspect.statistics import UNKNOWN, Statistics, gender_codes, text

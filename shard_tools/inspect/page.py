@@ -6,12 +6,12 @@ import base64
 from collections.abc import Sequence
 from html import escape
 
+from shard_tools.base.page import card, document, fact_list, text_table, tile_list
 from shard_tools.inspect.charts import bar_chart
 from shard_tools.inspect.faces import SIDE, Face
 from shard_tools.inspect.statistics import ALL, Breakdown, Statistics
 from shard_tools.inspect.tables import header, largest, megabytes, percent, tables
 from shard_tools.manifest import Manifest
-from shard_tools.page import card, document, fact_list, text_table, tile_list
 
 STYLE = """
 svg { display: block; width: 100%; min-width: 430px; height: auto; margin-bottom: .8rem; }

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from shard_tools.commands import UserError, one_line
+from shard_tools.base.errors import UserError, one_line
 from shard_tools.images import ImageError, content_hash, opened
 from shard_tools.inspect.faces import read_image, years
 from shard_tools.inspect.statistics import UNKNOWN, printable, text

@@ -9,8 +9,8 @@ from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from shard_tools.base.page import ACCENTS
 from shard_tools.inspect.faces import SIDE, Face
-from shard_tools.page import ACCENTS
 
 PAPER, CARD, EMPTY, INK, FAINT = "#f3f2ee", "#ffffff", "#e6e4de", "#1c1b19", "#66645e"
 MARGIN, GAP, PAD, RADIUS = 40, 14, 9, 10

@@ -13,7 +13,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from shard_tools.commands import UserError, one_line, unknown
+from shard_tools.base.errors import UserError, one_line, unknown
 from shard_tools.sources.folders import GENDERS, SPLITS
 
 if sys.version_info >= (3, 11):

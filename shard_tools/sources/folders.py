@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 from shard_tools.sources import ImageDirectory, Record
 
 GENDERS = {"female": 0, "woman": 0, "women": 0, "f": 0, "male": 1, "man": 1, "men": 1, "m": 1}

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 from shard_tools.recordio import Ints
 from shard_tools.sources.folders import GENDERS
 

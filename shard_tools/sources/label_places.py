@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 from shard_tools.recordio import Ints, is_whole
 from shard_tools.sources.label_lists import CHUNK, Find, RowError, Texts
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from shard_tools.commands import UserError, unknown
+from shard_tools.base.errors import UserError, unknown
 from shard_tools.sources.folders import GENDERS
 from shard_tools.sources.tabular import open_table
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from shard_tools.commands import UserError
-from shard_tools.progress import track
+from shard_tools.base.errors import UserError
+from shard_tools.base.progress import track
 from shard_tools.recordio import Header, Ints, RecordError, RecordFile, read_index
 
 EXACT = 2**24

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 from shard_tools.sources import Record, Source
 from shard_tools.synthetic.drawing import draw_face
 from shard_tools.synthetic.subjects import MAX_PICTURES, jobs, morph_name, sample_pictures, sample_subject

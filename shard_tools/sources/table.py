@@ -13,7 +13,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import tyro
 
-from shard_tools.commands import UserError, unknown
+from shard_tools.base.errors import UserError, unknown
 from shard_tools.images import ImageError
 from shard_tools.manifest import CLASSES
 from shard_tools.sources import ImageDirectory, Record

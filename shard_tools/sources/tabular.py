@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from shard_tools.commands import UserError, one_line
+from shard_tools.base.errors import UserError, one_line
 
 SEPARATORS = ("\t", ",", ";", "|")
 PARQUET = b"PAR1"

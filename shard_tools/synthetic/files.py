@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from shard_tools.commands import UserError
-from shard_tools.output import new_directory
-from shard_tools.progress import track
+from shard_tools.base.errors import UserError
+from shard_tools.base.files import new_directory
+from shard_tools.base.progress import track
 from shard_tools.synthetic.drawing import draw_face
 from shard_tools.synthetic.subjects import Job, jobs, morph_name, sample_pictures, sample_subject, utkface_name
 from shard_tools.workers import Workers

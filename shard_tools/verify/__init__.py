@@ -11,8 +11,8 @@ from typing import Annotated
 
 import tyro
 
-from shard_tools.commands import UserError
-from shard_tools.progress import progress
+from shard_tools.base.errors import UserError
+from shard_tools.base.progress import progress
 from shard_tools.verify.files import DataSet, check_files, read_data_set, require_data_set
 from shard_tools.verify.leaks import check_data_sets, check_keys, check_splits
 from shard_tools.verify.report import Report

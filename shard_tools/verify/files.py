@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shard_tools.commands import UserError, one_line
+from shard_tools.base.errors import UserError, one_line
 from shard_tools.index import Index, index_dtype
 from shard_tools.manifest import CLASSES, MANIFEST, UNFINISHED, Manifest, Shard, Split, read_manifest
 from shard_tools.verify.report import Report

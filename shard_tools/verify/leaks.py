@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from shard_tools.base.progress import progress
 from shard_tools.images import MAX_BYTES, ImageError, fingerprint
 from shard_tools.index import Index
 from shard_tools.manifest import Shard
-from shard_tools.progress import progress
 from shard_tools.verify.files import DataSet, key_of
 from shard_tools.verify.report import Report
 from shard_tools.workers import Workers

@@ -23,8 +23,8 @@ from hpcgender.cam.faces import FaceSums
 from hpcgender.cam.maps import evidence_maps, filled
 from hpcgender.models.compact import Compact
 from hpcgender.models.config import ModelConfig
+from hpcgender.models.create import create
 from hpcgender.models.network import Network
-from hpcgender.models.registry import create
 from hpcgender.models.vgg import VGG
 from tests.benchmarks.ratios import measure, print_ratio, print_speeds
 

@@ -23,13 +23,13 @@ from pathlib import Path
 import torch
 import tyro
 
-from hpcgender.data.augment import Draws
+from hpcgender.data.augment_params import Draws
 from hpcgender.data.config import Backend, BatchConfig
 from hpcgender.data.decoders import Decoder
 from hpcgender.data.loader import Loader, training_loader
 from hpcgender.data.shards import Encoded
 from hpcgender.distributed import Ranks
-from shard_tools.commands import EXIT_BAD_INPUT, UserError
+from shard_tools.base.errors import BAD_INPUT, UserError
 from shard_tools.manifest import Manifest, read_manifest
 from shard_tools.pack import pack
 from tests.benchmarks.loader_contenders import Epoch, Task, dali_reader, image_folder, web_dataset, write_files
@@ -217,4 +217,4 @@ if __name__ == "__main__":
         main(tyro.cli(LoaderBenchmark, config=(tyro.conf.FlagCreatePairsOff,)))
     except UserError as error:
         print(f"benchmarks.loader: {error}", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
+        sys.exit(BAD_INPUT)

@@ -29,12 +29,12 @@ import torch
 import torch.nn.functional as F
 import tyro
 
+from hpcgender.commands.train import TrainConfig
 from hpcgender.data.loader import Batch
 from hpcgender.distributed import Ranks
 from hpcgender.metrics import GradientNorms, Tally
 from hpcgender.models.table import cost
 from hpcgender.precision import Precision
-from hpcgender.train.config import TrainConfig
 from hpcgender.train.learner import Learner, memory_format
 from hpcgender.train.saver import Saver
 from shard_tools.pack import pack

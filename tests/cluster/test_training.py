@@ -59,7 +59,7 @@ def looked(
         best = training.run_dir / "checkpoints" / "best.pt"
         options = ("--checkpoint", best, "--data", data[cluster.name], "--split", "train")
         job = cluster.submit("jobs/cam_morph.sh", *options, "--out", "two", cwd=training.project)
-        cluster.run("python", "-m", "hpcgender.cam", *options, "--out", "one", cwd=training.project)
+        cluster.run("python", "-m", "hpcgender", "cam", *options, "--out", "one", cwd=training.project)
         end = cluster.wait(job)
         assert end.code == 0, read_log(training.project, job)
         assert "cam on 2 nodes" in read_log(training.project, job)

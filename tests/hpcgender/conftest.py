@@ -20,11 +20,11 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
 
     `both` tells age too, and has heat maps; `lean` is the cheaper one.
     """
-    from hpcgender.cam.config import CamConfig
-    from hpcgender.cam.run import cam
-    from hpcgender.evaluate.config import EvaluateConfig
-    from hpcgender.evaluate.run import evaluate
-    from hpcgender.train.config import TrainConfig
+    from hpcgender.cam.heat_maps import cam
+    from hpcgender.commands.cam import CamConfig
+    from hpcgender.commands.evaluate import EvaluateConfig
+    from hpcgender.commands.train import TrainConfig
+    from hpcgender.evaluate.evaluation import evaluate
     from hpcgender.train.loop import train
 
     runs = tmp_path_factory.mktemp("evaluated") / "runs"

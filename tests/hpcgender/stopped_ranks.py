@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from hpcgender.distributed import Ranks, process_group
-from hpcgender.train.stop import EXIT_REQUEUE, STARTED, StopSignal
+from hpcgender.stop import STARTED, StopSignal
+from shard_tools.base.errors import REQUEUE
 
 STEPS = 5
 
@@ -54,4 +55,4 @@ if __name__ == "__main__":
     with process_group() as ranks:
         for number, kind in enumerate(rounds):
             reason = work(kind, Path(directory, f"{number}-{ranks.rank}"), ranks)
-    sys.exit(EXIT_REQUEUE if reason else 0)
+    sys.exit(REQUEUE if reason else 0)

@@ -14,8 +14,8 @@ import torch
 
 from hpcgender.checkpoint import load_trained, read_checkpoint, save_checkpoint
 from hpcgender.models.config import ModelConfig
-from hpcgender.models.registry import create
-from shard_tools.commands import UserError
+from hpcgender.models.create import create
+from shard_tools.base.errors import UserError
 
 CPU = torch.device("cpu")
 RESNET = ModelConfig(model="resnet18")

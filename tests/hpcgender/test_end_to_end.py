@@ -143,7 +143,7 @@ def test_a_run_is_not_trained_over_nor_gone_on_with_otherwise(
     trained: tuple[Path, str], run: Run, shards: Path
 ) -> None:
     cwd = trained[0].parent.parent
-    train = ("hpcgender.train", "--data", shards, *SMALL, "--epochs", 3, "--name", "both")
+    train = ("hpcgender", "train", "--data", shards, *SMALL, "--epochs", 3, "--name", "both")
     anew = run(*train, cwd=cwd)
     assert (anew.returncode, anew.stderr) == (
         2,
@@ -188,13 +188,13 @@ def test_prediction_says_what_evaluation_says(
     best = trained[0] / "checkpoints" / "best.pt"
     rows = evaluate(run, 1, shards, best, "test", tmp_path)[:5]
     files = [faces / f"{row['key']}.JPG" for row in rows]
-    done = run("hpcgender.predict", "--checkpoint", best, "--json", *files)
+    done = run("hpcgender", "predict", "--checkpoint", best, "--json", *files)
     assert done.returncode == 0, done.stderr
     for row, said in zip(rows, json.loads(done.stdout), strict=True):
         assert said["label"] == row["prediction"]
         assert said["probabilities"]["male"] == pytest.approx(float(row["probability"]), abs=1e-4)
         assert said["confidence_percent"] == pytest.approx(100 * max(said["probabilities"].values()), abs=0.006)
-    lines = run("hpcgender.predict", "--checkpoint", best, files[0]).stdout
+    lines = run("hpcgender", "predict", "--checkpoint", best, files[0]).stdout
     assert re.fullmatch(rf"{re.escape(str(files[0]))}: (fe)?male \d+\.\d\d %\n", lines)
 
 

@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hpcgender.models.config import ModelConfig
+from hpcgender.models.create import create
 from hpcgender.models.losses import Loss, task_losses, weighted
 from hpcgender.models.network import Head, Network, Outputs, outputs
-from hpcgender.models.registry import create
 from hpcgender.models.transfer import freeze, parameter_groups
 
 UNKNOWN_AGE = torch.full((6,), -1.0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpcgender.train.lock import only_training
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 
 HOLDER = """
 import sys, time

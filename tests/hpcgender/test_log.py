@@ -17,11 +17,11 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from hpcgender.distributed import Ranks
-from hpcgender.durations import duration
 from hpcgender.metrics import Scores
 from hpcgender.train.log import EpochRecord, RunLog, epoch_line, peak_memory_mb
 from hpcgender.train.progress import EpochProgress
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
+from shard_tools.base.text import duration
 
 NAN = float("nan")
 ALONE = Ranks(0, 1, torch.device("cpu"))

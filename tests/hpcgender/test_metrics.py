@@ -16,8 +16,8 @@ from sklearn import metrics as reference  # type: ignore[import-untyped]
 from torch.multiprocessing.spawn import spawn
 
 from hpcgender.distributed import Ranks
-from hpcgender.documents import without_nan
 from hpcgender.metrics import GradientNorms, Scores, Tally
+from shard_tools.base.documents import without_nan
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 WEIGHTS = {"gender": 1.0, "age": 0.1}

@@ -11,13 +11,15 @@ import torchvision
 from rich.console import Console
 from torch import nn
 
+from hpcgender.commands.models import ModelsConfig
 from hpcgender.data.config import BatchConfig
 from hpcgender.models.config import ModelConfig, read_model_config
+from hpcgender.models.create import create
 from hpcgender.models.network import Network
-from hpcgender.models.registry import DEPTHS, MODELS, VGG_DEPTHS, check_model, create
+from hpcgender.models.registry import DEPTHS, MODELS, VGG_DEPTHS, check_model
 from hpcgender.models.table import cost, list_models, table
-from hpcgender.models.table_config import ModelsConfig
-from shard_tools.commands import UserError, parse_options
+from shard_tools.base.commands import parse_options
+from shard_tools.base.errors import UserError
 
 PARAMETERS = {"se_resnet50": 26_043_122, "se_resnet101": 47_281_970, "se_resnet152": 64_776_946}
 """With 2 classes; `sum(p.numel() for p in timm.create_model("seresnet50", num_classes=2).parameters())` and so on."""

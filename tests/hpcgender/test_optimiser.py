@@ -7,12 +7,12 @@ from itertools import pairwise
 import pytest
 import torch
 
-from hpcgender.models.registry import create
+from hpcgender.commands.train import TrainConfig
+from hpcgender.models.create import create
 from hpcgender.models.transfer import freeze, parameter_groups
-from hpcgender.train.config import TrainConfig
-from hpcgender.train.optimiser import create_optimizer, set_learning_rate
+from hpcgender.train.optimizer import create_optimizer, set_learning_rate
 from hpcgender.train.schedule import learning_rate
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 
 
 def rates(config: TrainConfig, steps_per_epoch: int = 10) -> list[float]:

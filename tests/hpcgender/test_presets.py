@@ -10,9 +10,10 @@ import tomlkit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcgender.train.config import MAY_CHANGE, SpeedConfig, TrainConfig
-from hpcgender.train.layers import PRESETS, preset_names
-from shard_tools.commands import UserError, parse_options
+from hpcgender.commands.setup import PRESETS, preset_names
+from hpcgender.commands.train import MAY_CHANGE, SpeedConfig, TrainConfig
+from shard_tools.base.commands import parse_options
+from shard_tools.base.errors import UserError
 from tests.conftest import Run
 
 

@@ -16,10 +16,10 @@ from torch import nn
 from torchvision.transforms import functional
 
 from hpcgender.models.config import ModelConfig
+from hpcgender.models.create import create
 from hpcgender.models.network import Network
 from hpcgender.models.pretrained import IMAGENET_MEAN, IMAGENET_STD, load_pretrained
-from hpcgender.models.registry import create
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 from tests.hpcgender.test_models import gender, randomise
 
 

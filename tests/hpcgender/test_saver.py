@@ -16,7 +16,7 @@ import torch
 
 from hpcgender.checkpoint import read_checkpoint
 from hpcgender.train.saver import Saver, latest
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 from tests.hpcgender.test_checkpoint import files_no_longer_than
 
 LENGTH = 3_000
@@ -186,7 +186,7 @@ def test_no_permission_is_one_line(folder: Path) -> None:
         program = ["setpriv", "--bounding-set=-dac_override", *program]
     ended = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
     folder.chmod(0o755)
-    assert "shard_tools.commands.UserError: cannot write" in ended.stderr
+    assert "shard_tools.base.commands.UserError: cannot write" in ended.stderr
     assert "Permission denied" in ended.stderr
     assert good(read_checkpoint(folder / "last.pt"), 30)
 

@@ -13,16 +13,17 @@ import pytest
 import torch
 from PIL import Image
 
-from hpcgender.data.augment import Draws
+from hpcgender.commands.show_batch import ShowBatchConfig
+from hpcgender.commands.train import TrainConfig
+from hpcgender.data.augment_params import Draws
 from hpcgender.data.config import BatchConfig
 from hpcgender.data.decoders import to_pixels
 from hpcgender.data.loader import evaluation_loader, training_loader
 from hpcgender.distributed import Ranks
-from hpcgender.show_batch.config import ShowBatchConfig
-from hpcgender.show_batch.run import show_batch
+from hpcgender.show_batch.draw import show_batch
 from hpcgender.show_batch.sheet import magnification
-from hpcgender.train.config import TrainConfig
-from shard_tools.commands import UserError, parse_options
+from shard_tools.base.commands import parse_options
+from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
 
 SIZE = 40

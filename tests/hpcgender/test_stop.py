@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from hpcgender.distributed import Ranks
-from hpcgender.train.stop import STARTED, StopSignal, job_age
+from hpcgender.stop import STARTED, StopSignal, job_age
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -56,7 +56,7 @@ def test_the_time_limit_counts_from_the_jobs_beginning(monkeypatch: pytest.Monke
 
 def test_without_a_launcher_it_counts_from_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(STARTED, raising=False)
-    program = "import time; begin = time.time(); from hpcgender.train.stop import job_age; print(begin, job_age())"
+    program = "import time; begin = time.time(); from hpcgender.stop import job_age; print(begin, job_age())"
     before = time.time()
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     begin, age = map(float, said.split())

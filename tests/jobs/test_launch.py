@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from hpcgender.commands.launch import LaunchConfig, minutes
 from hpcgender.launch.agents import run_plan
-from hpcgender.launch.config import LaunchConfig, minutes
 from hpcgender.launch.plan import Plan, free_ports, make_plan, start_line
 from hpcgender.launch.work import chained, find_work, plain_name
 from jobs.sites import Site
 from jobs.stopping import StopRequests
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_CPUS_PER_NODE": "16(x2)"}
 
@@ -62,7 +62,7 @@ def test_a_wrong_option_of_the_command_is_refused(tmp_path: Path) -> None:
 
 
 def test_launching_a_training_imports_neither_torch_nor_numpy() -> None:
-    code = "import sys, hpcgender.launch.start, hpcgender.launch.submit, hpcgender.train.config\n"
+    code = "import sys, hpcgender.launch.start, hpcgender.launch.submit, hpcgender.commands.train\n"
     code += "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 0
 

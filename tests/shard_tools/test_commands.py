@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from shard_tools.commands import Command, UserError, one_line, run_command
+from shard_tools.base.commands import Command, run_command
+from shard_tools.base.errors import UserError, one_line
 
 
 @dataclass(kw_only=True)

@@ -12,12 +12,13 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from shard_tools.commands import UserError, parse_options
-from shard_tools.inspect.config import InspectConfig
-from shard_tools.inspect.run import inspect_shards
+from shard_tools.base.commands import parse_options
+from shard_tools.base.errors import UserError
+from shard_tools.base.page import ACCENTS
+from shard_tools.inspect.inspection import inspect_shards
+from shard_tools.inspect.options import InspectConfig
 from shard_tools.manifest import read_manifest
 from shard_tools.pack import pack
-from shard_tools.page import ACCENTS
 from shard_tools.sources import ImageDirectory, Record
 from shard_tools.sources.utkface import Utkface
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
 from shard_tools.pack import pack
 from shard_tools.sources.morph import Morph

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from shard_tools.commands import UserError, parse_options
+from shard_tools.base.commands import parse_options
+from shard_tools.base.errors import UserError
 from shard_tools.images import ImageError
 from shard_tools.manifest import read_manifest
 from shard_tools.pack import pack

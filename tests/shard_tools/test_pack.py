@@ -13,7 +13,7 @@ import webdataset
 from nvidia.dali import fn, pipeline_def
 from PIL.PngImagePlugin import PngInfo
 
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
 from shard_tools.pack import pack
 from shard_tools.sources.folders import Folders

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 from shard_tools.recordio import RecordError, RecordFile, read_index
 from tests.conftest import REAL_DATA
 from tests.shard_tools.record_file import MAGIC, Item, record, write_records

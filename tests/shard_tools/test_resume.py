@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from shard_tools import look
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
 from shard_tools.pack import FinalizeConfig, finalize, pack
 from shard_tools.sources import Record

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 from shard_tools.synthetic.canvas import Picture, Subject
 from shard_tools.synthetic.drawing import draw_face
 from shard_tools.synthetic.files import SyntheticConfig, draw_faces

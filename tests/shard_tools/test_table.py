@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from pyarrow import parquet, table
 
-from shard_tools.commands import UserError, parse_options
+from shard_tools.base.commands import parse_options
+from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
 from shard_tools.pack import pack
 from shard_tools.sources.table import Table

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shard_tools.commands import UserError, parse_options
+from shard_tools.base.commands import parse_options
+from shard_tools.base.errors import UserError
 from shard_tools.images import content_hash, fingerprint
 from shard_tools.manifest import Manifest, read_manifest
 from shard_tools.pack import pack

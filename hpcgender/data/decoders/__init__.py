@@ -10,11 +10,11 @@ from typing import Protocol
 
 import torch
 
-from hpcgender.data.augment import Draws
+from hpcgender.data.augment_params import Draws
 from hpcgender.data.augmentation import Augmentation
 from hpcgender.data.config import Backend
 from hpcgender.data.shards import Encoded
-from shard_tools.commands import UserError, one_line
+from shard_tools.base.errors import UserError, one_line
 
 PREFETCH = 3
 """Batches that are decoded ahead."""

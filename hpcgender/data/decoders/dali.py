@@ -15,11 +15,11 @@ from nvidia.dali import fn, math, pipeline_def, types
 from nvidia.dali.tensors import TensorCPU, TensorListCPU
 from PIL import Image
 
-from hpcgender.data.augment import Draws, centred
+from hpcgender.data.augment_params import Draws, centred
 from hpcgender.data.augmentation import PRESETS, Augmentation
 from hpcgender.data.decoders import MEAN, PREFETCH, STD, BadImages
 from hpcgender.data.shards import Encoded
-from shard_tools.commands import one_line
+from shard_tools.base.errors import one_line
 
 
 @pipeline_def(enable_conditionals=True)  # type: ignore[untyped-decorator]

@@ -15,13 +15,13 @@ import pytest
 import torch
 from PIL import Image
 
-from hpcgender.cam.config import CamConfig
 from hpcgender.cam.results import read_cam
 from hpcgender.checkpoint import load_trained, save_checkpoint
+from hpcgender.commands.cam import CamConfig
+from hpcgender.commands.train import TrainConfig
 from hpcgender.models.config import ModelConfig
-from hpcgender.models.registry import create
-from hpcgender.train.config import TrainConfig
-from shard_tools.commands import UserError
+from hpcgender.models.create import create
+from shard_tools.base.errors import UserError
 from shard_tools.manifest import CLASSES, read_manifest
 from tests.conftest import REPOSITORY, Run
 
@@ -222,7 +222,7 @@ def test_a_split_of_one_class(run: Run, checkpoint: Make, faces: Path, tmp_path:
     data = tmp_path / "packed"
     packed = run("shard_tools", "pack", "morph", "--images", tmp_path / "men", "--out", data, "--val", 0, "--test", 1)
     assert packed.returncode == 0, packed.stderr
-    done = run("hpcgender.cam", "--checkpoint", checkpoint("compact"), "--data", data, "--out", tmp_path / "out")
+    done = run("hpcgender", "cam", "--checkpoint", checkpoint("compact"), "--data", data, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     found = read_cam(tmp_path / "out")
     assert (found.method, found.cells) == ("cam", (2, 2))
@@ -233,7 +233,7 @@ def test_a_split_of_one_class(run: Run, checkpoint: Make, faces: Path, tmp_path:
 
 
 def test_what_cannot_be_done_is_said(run: Run, checkpoint: Make, resnet: Path, packed: Path, tmp_path: Path) -> None:
-    age = run("hpcgender.cam", "--data", packed, "--checkpoint", checkpoint("compact", tasks=("age",)))
+    age = run("hpcgender", "cam", "--data", packed, "--checkpoint", checkpoint("compact", tasks=("age",)))
     assert age.returncode == 2
     assert "does not tell gender" in age.stderr
     assert age.stderr.count("\n") == 1

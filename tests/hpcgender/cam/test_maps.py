@@ -12,8 +12,8 @@ from pytorch_grad_cam import GradCAM
 
 from hpcgender.cam.maps import evidence_maps, filled, map_cells
 from hpcgender.models.config import ModelConfig
+from hpcgender.models.create import create
 from hpcgender.models.network import Network
-from hpcgender.models.registry import create
 from tests.benchmarks.cam import Logits, last_maps, male_minus_female
 
 LINEAR = ("se_resnet18", "resnet50", "compact")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from hpcgender.cam.regions import read_mask, read_names, region_rows, region_table
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 
 
 def test_names(tmp_path: Path) -> None:

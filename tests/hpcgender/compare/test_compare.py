@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from hpcgender.compare.config import CompareConfig
-from hpcgender.compare.run import compare
+from hpcgender.commands.compare import CompareConfig
+from hpcgender.compare.comparison import compare
 from hpcgender.evaluate.results import read_evaluation
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 from tests.conftest import Run
 from tests.hpcgender.report.browser import chromium
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcgender.data.augment import Draws, centred, draw
+from hpcgender.data.augment_params import Draws, centred, draw
 from hpcgender.data.augmentation import PRESETS, Augmentation, read_augmentation
-from hpcgender.data.draws import uniform
-from shard_tools.commands import UserError
+from hpcgender.data.counter_rng import uniform
+from shard_tools.base.errors import UserError
 
 SAMPLES = np.arange(20_000)
 ALL = Augmentation(

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from hpcgender.data.augment import Draws, centred, draw
+from hpcgender.data.augment_params import Draws, centred, draw
 from hpcgender.data.augmentation import PRESETS, Augmentation
 from hpcgender.data.config import Backend
 from hpcgender.data.decoders import PREFETCH, BadImages, create_decoder
 from hpcgender.data.shards import Encoded
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 
 CPU = torch.device("cpu")
 SIZE = 64

@@ -21,7 +21,7 @@ from hpcgender.data.order import LANES, Order, rank_positions, steps_per_epoch
 from hpcgender.data.sampling import draw_samples
 from hpcgender.data.shards import ShardReader, Window
 from hpcgender.distributed import Ranks
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 from shard_tools.manifest import Manifest, read_manifest
 from shard_tools.pack import pack
 from shard_tools.sources.morph import Morph

@@ -19,7 +19,7 @@ from hpcgender.data.order import (
     steps_per_epoch,
 )
 from hpcgender.data.sampling import class_targets, draw_samples
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 
 sizes = st.integers(1, 3 * LANES) | st.integers(1, 30_000)
 chunks = st.integers(1, 60)

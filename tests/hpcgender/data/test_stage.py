@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from hpcgender.data.stage import staged
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 from shard_tools.manifest import Manifest, read_manifest, write_manifest
 
 SPAWN = get_context("spawn")

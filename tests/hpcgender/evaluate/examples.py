@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from hpcgender.checkpoint import save_checkpoint
+from hpcgender.commands.train import TrainConfig
 from hpcgender.evaluate.predictions import Predictions
 from hpcgender.models.config import ModelConfig
-from hpcgender.models.registry import create
-from hpcgender.train.config import TrainConfig
+from hpcgender.models.create import create
 
 
 def save_model(

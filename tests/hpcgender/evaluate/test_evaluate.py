@@ -16,14 +16,14 @@ import torch
 from PIL import Image
 
 from hpcgender.checkpoint import load_trained, read_checkpoint, save_checkpoint
+from hpcgender.commands.evaluate import EvaluateConfig
 from hpcgender.data.config import ReadConfig
 from hpcgender.data.loader import evaluation_loader
 from hpcgender.distributed import Ranks
-from hpcgender.evaluate.config import EvaluateConfig
+from hpcgender.evaluate.evaluation import evaluate
 from hpcgender.evaluate.predictions import read_predictions
 from hpcgender.evaluate.results import Evaluation, read_evaluation
-from hpcgender.evaluate.run import evaluate
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
 from tests.conftest import Run
 from tests.hpcgender.evaluate.examples import save_model

@@ -22,7 +22,7 @@ from hpcgender.evaluate.gender import gender_scores
 from hpcgender.evaluate.groups import columns_of
 from hpcgender.evaluate.predictions import Predictions, read_predictions, write_predictions
 from hpcgender.evaluate.results import Evaluation, read_evaluation
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 from tests.hpcgender.evaluate.examples import predictions, told
 
 

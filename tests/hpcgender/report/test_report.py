@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from hpcgender.commands.report import ReportConfig
 from hpcgender.evaluate.results import read_evaluation
-from hpcgender.report.config import ReportConfig
-from hpcgender.report.run import report
+from hpcgender.report.write import report
 from jobs.records import Resources, Submission, append_event, write_submission
-from shard_tools.commands import UserError
+from shard_tools.base.errors import UserError
 from tests.conftest import Run
 from tests.hpcgender.report.browser import chromium
 

@@ -1,0 +1,54 @@
+"""What a user may set of a comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from shard_tools.base.errors import UserError
+from shard_tools.base.files import check_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Compares runs that were evaluated on the same images: what they tell, what they cost, how sure the difference is.
+
+    Accuracy stands beside parameters, multiply-accumulates, memory, training time, and the time of a forward pass,
+    which is measured here and now.
+    """
+
+    evaluated: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_EVALUATION")]
+    """Two or more evaluations such as runs/mine/evaluations/morph-test, or runs that have one of the same name."""
+    on: str | None = None
+    """Which evaluation of the runs, such as morph-test, where they have several of the same names."""
+    batch_size: int = 64
+    """Images in the batch whose time is measured."""
+    rounds: int = 5
+    """Times that the models are measured, in turn; the median counts."""
+    json: bool = False
+    """Print one JSON object instead of tables."""
+    csv: Path | None = None
+    """CSV file to write: a row for each run."""
+    picture: Path | None = None
+    """PNG file to write: accuracy against each cost, and the training curves."""
+    html: Path | None = None
+    """HTML file to write: one page with all of it, which needs no other file."""
+
+    def check(self) -> None:
+        """Raises UserError for what cannot work."""
+        if len(self.evaluated) < 2:
+            raise UserError("compare needs two evaluated runs or more: hpcgender compare runs/a runs/b")
+        for path in self.evaluated:
+            if not path.is_dir():
+                raise UserError(
+                    f"no directory {path}: name a run, or an evaluation as runs/<name>/evaluations/<data>-test"
+                )
+        for name in ("batch_size", "rounds"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)} must be positive")
+        for file, suffix in ((self.csv, ".csv"), (self.picture, ".png"), (self.html, ".html")):
+            if file:
+                check_file(file, suffix)

@@ -1,0 +1,104 @@
+"""What a user may set of an evaluation, and of all that measures a checkpoint on a split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import tyro
+
+from hpcgender.data.config import ReadConfig
+from hpcgender.evaluate.results import FILE, read_evaluation
+from hpcgender.evaluate.table import columns_to_read
+from shard_tools.base.errors import UserError
+from shard_tools.manifest import read_manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig(ReadConfig):
+    """A checkpoint, a split, and where the results go."""
+
+    results: ClassVar[str]
+    """Directory of such results in a run."""
+
+    checkpoint: Path
+    """The model: a file such as runs/train/checkpoints/best.pt."""
+    split: str = "test"
+    """Which split: train, val or test."""
+    out: Path | None = None
+    """Directory to write; by default DATA-SPLIT among the results in the checkpoint's run."""
+    batch_size: int = 64
+    """Images in a batch, per process."""
+
+    @property
+    def out_dir(self) -> Path:
+        """Where the results go."""
+        run_dir = self.checkpoint.parent.parent
+        return self.out or run_dir / self.results / f"{self.data.resolve().name}-{self.split}"
+
+    def check(self) -> None:
+        super().check()
+        if not self.checkpoint.is_file():
+            raise UserError(
+                f"no checkpoint {self.checkpoint}: give one as --checkpoint, such as runs/<name>/checkpoints/best.pt"
+            )
+        read_manifest(self.data).split(self.split)
+        if self.batch_size < 1:
+            raise UserError(f"--batch-size {self.batch_size} must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(SplitConfig):
+    """Measures a checkpoint on a split, every image once. Under torchrun, the processes share the images, and what
+    they find is the same to the last bit however many they are."""
+
+    results: ClassVar[str] = "evaluations"
+
+    flip: bool = False
+    """Say of each image the mean of what the model says of it and of its mirror image."""
+    temperature_from: Annotated[str, tyro.conf.arg(metavar="SPLIT|EVALUATION")] = ""
+    """Scale the log-odds by a temperature, for probabilities that are true: fitted on another split of the data, such
+    as val, or on another evaluation of the checkpoint, by its directory."""
+    table: Path | None = None
+    """CSV, TSV or Parquet file with further labels: its column key has the images' keys, as in predictions.csv."""
+    by: tuple[str, ...] = ()
+    """Columns of --table to show scores by; by default all."""
+    errors: bool = False
+    """Write errors.csv, the images whose gender is told wrong, the surest first, and errors.png, the first of them."""
+
+    def check(self) -> None:
+        super().check()
+        if self.by and not self.table:
+            raise UserError(f"--by {' '.join(self.by)} needs the --table that has the columns: give its file")
+        if self.table:
+            columns_to_read(self.table, self.by)
+        if self.temperature_from:
+            self.check_temperature()
+
+    @property
+    def temperature_split(self) -> str:
+        """The split that the temperature is to be fitted on, if it is one."""
+        return self.temperature_from if self.temperature_from in read_manifest(self.data).splits else ""
+
+    def check_temperature(self) -> None:
+        """Raises UserError if the temperature cannot come from there."""
+        if self.temperature_split == self.split:
+            raise UserError(
+                f"--temperature-from {self.split} is the split to evaluate, which would flatter: fit it on another"
+            )
+        if self.temperature_split:
+            return
+        directory = Path(self.temperature_from)
+        splits = read_manifest(self.data).splits
+        if not (directory / FILE).is_file():
+            raise UserError(
+                f"--temperature-from {self.temperature_from} is neither a split of {self.data} ({', '.join(splits)}) "
+                f"nor an evaluation's directory with {FILE}"
+            )
+        other = read_evaluation(directory)
+        if other.options.flip != self.flip:
+            how = "with" if other.options.flip else "without"
+            raise UserError(f"{directory} was evaluated {how} --flip, where a temperature is another: do as it does")
+        if (other.data.manifest, other.data.split) == (read_manifest(self.data).sha256, self.split):
+            raise UserError(f"{directory} has the images to evaluate, which would flatter: take another split's")

@@ -1,0 +1,24 @@
+"""What a user may set of the table of models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shard_tools.base.errors import UserError
+
+SMALLEST = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsConfig:
+    """Lists the models: parameters, multiply-accumulates and memory for one image, and the paper of each."""
+
+    image_size: int = 112
+    """Height and width of the network's input, pixels."""
+    json: bool = False
+    """Print a JSON list instead of a table."""
+
+    def check(self) -> None:
+        """Raises UserError for what cannot work."""
+        if self.image_size < SMALLEST:
+            raise UserError(f"--image-size {self.image_size}: the models take images of {SMALLEST} pixels or more")

@@ -1,0 +1,34 @@
+"""What a user may set of a prediction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from hpcgender.data.config import Backend
+from shard_tools.base.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Says of each image file which class the model takes it for, and how sure it is."""
+
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Image files: JPEG, PNG, WebP or BMP, cropped to the face as the training images are."""
+    checkpoint: Path
+    """The model: a file such as runs/train/checkpoints/best.pt."""
+    backend: Backend = "dali"
+    """What decodes images: NVIDIA DALI, or on machines without it Pillow, as torchvision does."""
+    json: bool = False
+    """Print a JSON list instead of lines."""
+
+    def check(self) -> None:
+        """Raises UserError for what cannot work."""
+        if not self.images:
+            raise UserError("no image given: hpcgender predict --checkpoint FILE IMAGE...")
+        for path in self.images:
+            if not path.is_file():
+                raise UserError(f"no image file {path}")

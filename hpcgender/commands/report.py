@@ -1,0 +1,41 @@
+"""What a user may set of a report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from shard_tools.base.errors import UserError
+from shard_tools.base.files import check_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Writes one page to show: what was trained on what, how well it tells, for whom it fails, where it looks.
+
+    The page needs no other file and no network. Of a run it has all evaluations and heat maps; of an evaluation, its
+    run and the heat maps of the same images.
+    """
+
+    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_EVALUATION")]
+    """Runs such as runs/mine, and evaluations such as runs/mine/evaluations/morph-test."""
+    out: Path = Path("report.html")
+    """HTML file to write."""
+    title: str = ""
+    """The page's title; by default the names of the runs."""
+    faces: int = 24
+    """Mistakes to show of each evaluation, the surest first, where it was made with --errors."""
+
+    def check(self) -> None:
+        """Raises UserError for what cannot work."""
+        if not self.inputs:
+            raise UserError("nothing to report: hpcgender report runs/mine --out report.html")
+        for path in self.inputs:
+            if not path.is_dir():
+                raise UserError(f"no directory {path}: name a run as runs/mine, or one of its evaluations")
+        if self.faces < 0:
+            raise UserError(f"--faces {self.faces} must not be negative")
+        check_file(self.out, ".html")

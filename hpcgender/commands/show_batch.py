@@ -1,0 +1,110 @@
+"""What a user may set of a shown batch, and how a run's own options take part."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from hpcgender.data.augmentation import read_augmentation
+from hpcgender.data.config import BatchConfig, ReadConfig
+from shard_tools.base.errors import UserError, one_line
+from shard_tools.manifest import MANIFEST, read_manifest
+
+DECIDES = tuple(field.name for field in fields(BatchConfig) if field not in fields(ReadConfig))
+"""The options that decide what is in a batch."""
+
+T = TypeVar("T")
+NotAnOption = Annotated[T, tyro.conf.Fixed, tyro.conf.SuppressFixed]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowBatchConfig(BatchConfig):
+    """Draws any batch of any run as a labelled picture, exactly the pixels that the network got, and lists its images.
+
+    With --run, all that decides the batch is the run's, so it cannot be given otherwise.
+    """
+
+    run: Path | None = None
+    """Directory of a run, as runs/train: its config.json decides the batch; --data is needed if its data set moved."""
+    split: str = "train"
+    """Which split: train as training sees it; another one as evaluation does, in its order and not varied."""
+    step: int = 0
+    """Which global batch, counted from 0 at the start of training; of another split, from the start of evaluation."""
+    rank: int = 0
+    """Which process's part of the batch."""
+    world: int = 1
+    """How many processes share the batch; for 1 it is shown whole, in its order."""
+    images: int = 64
+    """Images on the sheet at most; the list has all of them."""
+    out: Path = Path("batch.png")
+    """PNG file to write."""
+    json: bool = False
+    """Print a JSON list instead of lines."""
+    stage_to: NotAnOption[Path | None] = None
+    max_bad: NotAnOption[float] = 1.0
+    """A run stops where too many images do not decode; looking at its batches is how to find them, so this does not."""
+
+    def check(self) -> None:
+        super().check()
+        for name in ("world", "images"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)} must be positive")
+        if self.step < 0:
+            raise UserError(f"--step {self.step}: steps are counted from 0")
+        if not 0 <= self.rank < self.world:
+            raise UserError(f"--rank {self.rank}: {self.world} processes have ranks 0 to {self.world - 1}, see --world")
+        if self.out.is_dir():
+            raise UserError(f"--out {self.out} is a directory: name a file")
+        if self.out.suffix.lower() != ".png":
+            raise UserError(f"--out {self.out}: the sheet is a PNG image, name it {self.out.with_suffix('.png').name}")
+        if not self.out.parent.is_dir():
+            raise UserError(f"no directory {self.out.parent} to write {self.out.name} into: make it first")
+        read_manifest(self.data).split(self.split)
+
+    def resolved(self) -> ShowBatchConfig:
+        """These options with the run's in place of those it decides.
+
+        Raises UserError if an option contradicts the run, if its config.json cannot be used, or if its data set or its
+        augmentation is no longer there.
+        """
+        if self.run is None:
+            return self
+        trained = run_options(self.run)
+        given = {name for name in (*DECIDES, "data", "backend") if getattr(self, name) != getattr(BatchConfig, name)}
+        for name in DECIDES:
+            if name in given and getattr(self, name) != trained[name]:
+                option = f"--{name.replace('_', '-')} {getattr(self, name)}"
+                raise UserError(f"{option} contradicts {self.run}, which has {trained[name]}: leave one of the two out")
+        if varied(trained["augment"]) != trained.pop("augmentation"):
+            raise UserError(
+                f"the augmentation {trained['augment']} is not what it was when {self.run} was trained: put it back"
+            )
+        if "data" not in given and not (trained["data"] / MANIFEST).is_file():
+            if not (self.data / MANIFEST).is_file():
+                raise UserError(f"{trained['data']}, the data of {self.run}, is not there: say with --data where it is")
+            given.add("data")
+        return replace(self, **{name: value for name, value in trained.items() if name not in given})
+
+
+def varied(augment: str) -> Any:
+    """What an augmentation does, as a run's config.json has it."""
+    return json.loads(json.dumps(asdict(read_augmentation(augment))))
+
+
+def run_options(run: Path) -> dict[str, Any]:
+    """What a run's config.json says of its batches: all that decides them, `augmentation`, `data` and `backend`."""
+    path = run / "config.json"
+    try:
+        content = json.loads(path.read_text())
+        options = {name: content[name] for name in (*DECIDES, "augmentation", "data", "backend")}
+        return {**options, "class_weights": tuple(options["class_weights"]), "data": Path(options["data"])}
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; name the directory of a run, as runs/train") from None
+    except KeyError as error:
+        raise UserError(f"{path} has no {error}: its run is another version's, whose batches differ") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged: {one_line(error)}; give its options one by one, without --run") from None

@@ -1,1 +1,0 @@
-"""Prediction: the class of single image files."""

@@ -1,3 +1,0 @@
-from hpcgender.cli import main
-
-main("show-batch")

@@ -1,0 +1,62 @@
+"""Files and directories that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from shard_tools.base.errors import UserError, one_line
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes beside `path`, then renames: it is the old file or the new one, even if two processes write it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def check_file(path: Path, suffix: str) -> None:
+    """Raises UserError unless a file with that suffix can be written there."""
+    if path.is_dir():
+        raise UserError(f"{path} is a directory: name a file")
+    if path.suffix.lower() != suffix:
+        raise UserError(f"{path} would be a {suffix[1:].upper()} file: name it {path.with_suffix(suffix).name}")
+    if not path.parent.is_dir():
+        raise UserError(f"no directory {path.parent} to write {path.name} into: make it first")
+
+
+def check_empty(out: Path, besides: Collection[str] = ()) -> None:
+    """Raises UserError unless `out` does not exist or is a directory with nothing in it besides some names."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: give a directory as --out")
+    if out.exists() and any(path.name not in besides for path in out.iterdir()):
+        raise UserError(f"{out} is not empty: remove it or give another --out")
+
+
+@contextmanager
+def new_directory(out: Path) -> Iterator[Path]:
+    """A directory beside `out` to write into, which becomes `out` at the end and is removed if anything goes wrong.
+
+    What a killed process left there is removed by the next one. Raises UserError if `out` holds something, or where
+    the disk or its permissions fail.
+    """
+    check_empty(out)
+    target = out.absolute()
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        partial.rename(target)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise UserError(f"cannot write {out}: {one_line(error)}; nothing was left there") from None
+        raise
