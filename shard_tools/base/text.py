@@ -1,13 +1,81 @@
-"""A time as logs and lists say it."""
+"""Durations and tables as logs and terminals show them."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+LOG_WIDTH = 110
+"""Characters in a line of a table where there is no terminal."""
+
+MAX_NAME = 36
+"""Characters of a row's name, its first cell; longer ones are cut on a terminal and in a log."""
+
 
 def duration(seconds: float) -> str:
-    """A time as people say it: 45s, 12m05s, 3h12m."""
+    """A duration in its two largest units: 45s, 12m05s, 3h12m."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text. The first column, which names the row, and those in `left` are aligned left, the others right."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    title: str = ""
+    caption: str = ""
+    left: frozenset[str] = frozenset()
+
+
+def no_style(column: str, cell: str) -> str:
+    """No cell has a style of its own."""
+    return ""
+
+
+def print_tables(*tables: Table, style: Callable[[str, str], str] = no_style) -> None:
+    """Prints tables to stdout, a blank line between them: as wide as the terminal, elsewhere LOG_WIDTH and plain.
+
+    No line ends in spaces. On a terminal `style(column, cell)` is a cell's rich style, such as "green". Only a last
+    column that is aligned left is folded where the line is too short.
+    """
+    print(text_of(tables, style))
+
+
+def text_of(tables: Sequence[Table], style: Callable[[str, str], str] = no_style) -> str:
+    """What `print_tables` prints, without the last line's end."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
+    with console.capture() as captured:
+        for number, table in enumerate(tables):
+            if number:
+                console.print()
+            if table.title:
+                console.print(Text(table.title, style="bold"))
+            shown = RichTable(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+            for place, column in enumerate(table.columns):
+                left = place == 0 or column in table.left
+                folds = left and place == len(table.columns) - 1 > 0
+                shown.add_column(
+                    Text(column),
+                    justify="left" if left else "right",
+                    no_wrap=not folds,
+                    overflow="fold" if folds else "ellipsis",
+                    max_width=MAX_NAME if place == 0 else None,
+                )
+            for row in table.rows:
+                cells = zip(table.columns, row, strict=True)
+                shown.add_row(*(Text(cell, style=style(column, cell)) for column, cell in cells))
+            console.print(shown)
+            if table.caption:
+                console.print(Text(table.caption, style="dim"))
+    return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))

@@ -21,7 +21,6 @@ from hpcgender.metrics import Scores
 from hpcgender.train.log import EpochRecord, RunLog, epoch_line, peak_memory_mb
 from hpcgender.train.progress import EpochProgress
 from shard_tools.base.errors import UserError
-from shard_tools.base.text import duration
 
 NAN = float("nan")
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -86,13 +85,6 @@ def test_the_epoch_line_of_a_model_of_age_alone_has_no_accuracy() -> None:
         "epoch 12/50 | train loss 6.5000 | val loss 6.5000 | val age MAE 5.12 "
         "| lr 1.0e-02 | 11832 img/s | data wait 0.4% | eta 3h12m"
     )
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"), [(0, "0s"), (59.4, "59s"), (59.6, "1m00s"), (725, "12m05s"), (7260, "2h01m")]
-)
-def test_durations(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
 
 
 def logged(run_dir: Path) -> list[dict[str, Any]]:
