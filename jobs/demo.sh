@@ -1,5 +1,5 @@
 #!/bin/bash
-# The main job from raw pictures to heat maps on this machine, in a few minutes. What is there already is used again.
+# From raw images to heat maps on this machine, in a few minutes. Results that exist already are used again.
 #   bash jobs/demo.sh                 on drawn faces
 #   bash jobs/demo.sh --images DIR    on your own images with UTKFace's names
 # Further options: --count N (faces drawn) and --epochs N.
@@ -26,10 +26,10 @@ cd "$(dirname "$0")/.."
 
 bash jobs/install.sh
 . .venv/bin/activate
-# tell N TEXT PATH: says what comes; false if PATH, which it makes, is there already.
-tell() {
+# step N TEXT PATH: prints the step; false if PATH, its result, exists already.
+step() {
     if [ -e "$3" ]; then
-        printf '\n[%s/6] %s: %s is there and is used again\n' "$1" "$2" "$3"
+        printf '\n[%s/6] %s: %s exists and is used again\n' "$1" "$2" "$3"
         return 1
     fi
     printf '\n[%s/6] %s\n' "$1" "$2"
@@ -37,7 +37,7 @@ tell() {
 
 if [ -z "$images" ]; then
     name=demo images=data/demo-faces source=morph
-    tell 1 "draw $count faces" $images && shard-tools synthetic --out $images --count "$count" --size 64 --workers "$(nproc)"
+    step 1 "draw $count faces" $images && shard-tools synthetic --out $images --count "$count" --size 64 --workers "$(nproc)"
 else
     name=demo-$(basename "$images") source=utkface
     printf '\n[1/6] the images of %s\n' "$images"
@@ -45,7 +45,7 @@ fi
 data=data/$name run=runs/$name
 best=$run/checkpoints/best.pt
 
-tell 2 "pack them" "$data/manifest.json" && shard-tools pack $source --images "$images" --out "$data"
+step 2 "pack them" "$data/manifest.json" && shard-tools pack $source --images "$images" --out "$data"
 
 printf '\n[3/6] train SE-ResNet-50 on two local nodes with one process each\n'
 python -m hpcgender.launch --nodes 2 -- train --data "$data" --name "$name" --resume --model se_resnet50 \
@@ -62,11 +62,11 @@ python -m hpcgender.launch --nodes 2 -- cam --checkpoint "$best" --data "$data" 
 
 cat <<END
 
-Everything is there:
-  $images   the pictures
+Results:
+  $images   the images
   $data   the shards and their manifest.json
-  $run/metrics.jsonl   what each epoch gave; curves: tensorboard --logdir runs
-  $run/checkpoints   best.pt to use, last.pt to go on from
-  $run/evaluations   scores and the prediction for each image
+  $run/metrics.jsonl   metrics of each epoch; curves: tensorboard --logdir runs
+  $run/checkpoints   best.pt to use, last.pt to resume from
+  $run/evaluations   metrics, and the prediction of each image
   $run/cams   heat maps; look at $run/cams/$name-test/sheet.png
 END

@@ -1,8 +1,8 @@
 #!/bin/bash
-# Packs MORPH from data/MORPH into data/morph, all of it for testing; killed, it goes on where it was.
-# The same file for qsub, sbatch and bash, from the project's directory; options of `pack morph` may follow its name.
-# What to ask for differs from site to site: the PE and its slots, the GPUs, a queue or partition, the time limit.
-# bash on a login node takes that from site.toml (see jobs/sites) and submits; on other machines it runs right there.
+# Packs MORPH from data/MORPH into data/morph, all of it as test split. Started again after a kill, it resumes.
+# Submit with qsub or sbatch, or run with bash, in the project's directory; options of `pack morph` may follow the file's name.
+# Adapt to your site: the parallel environment and its slots, GPUs, queue or partition, time limit.
+# bash submits on a login node, with the resources of site.toml (see jobs/sites); elsewhere it runs on this machine.
 #$ -N pack_morph
 #$ -S /bin/bash
 #$ -cwd
@@ -17,7 +17,7 @@
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=4
 
-# A scheduler runs a copy of this file that lies elsewhere.
+# A scheduler runs a copy of this file from another directory.
 cd "$(dirname "$0")/.." && [ -d hpcgender ] || cd "${SLURM_SUBMIT_DIR:-$SGE_O_WORKDIR}" || exit 2
 [ ! -f .venv/bin/activate ] || . .venv/bin/activate
 

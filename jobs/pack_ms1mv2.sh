@@ -1,11 +1,11 @@
 #!/bin/bash
-# Packs MS1MV2 from data/faces_emore into data/ms1mv2: with the tasks of an array job, and then a job that joins them
+# Packs MS1MV2 from data/faces_emore into data/ms1mv2, with the tasks of an array job and then a job that joins them:
 #   qsub -t 1-16 jobs/pack_ms1mv2.sh        qsub -hold_jid pack_ms1mv2 -N join_ms1mv2 jobs/pack_ms1mv2.sh finalize
 #   sbatch --array=1-16 jobs/pack_ms1mv2.sh         sbatch --dependency=singleton jobs/pack_ms1mv2.sh finalize
-# or all of it in one job, or by hand: qsub, sbatch or bash jobs/pack_ms1mv2.sh. Killed, each goes on where it was.
-# Options of `pack ms1mv2` may follow the file's name: what your list of genders is, and what its values mean.
-# What to ask for differs from site to site: the PE and its slots, the GPUs, a queue or partition, the time limit.
-# bash on a login node takes that from site.toml (see jobs/sites) and submits; on other machines it runs right there.
+# or all of it in one job: qsub, sbatch or bash jobs/pack_ms1mv2.sh. Started again after a kill, each resumes.
+# Options of `pack ms1mv2` may follow the file's name: your list of genders, and what its values mean.
+# Adapt to your site: the parallel environment and its slots, GPUs, queue or partition, time limit.
+# bash submits on a login node, with the resources of site.toml (see jobs/sites); elsewhere it runs on this machine.
 #$ -N pack_ms1mv2
 #$ -S /bin/bash
 #$ -cwd
@@ -20,7 +20,7 @@
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=4
 
-# A scheduler runs a copy of this file that lies elsewhere.
+# A scheduler runs a copy of this file from another directory.
 cd "$(dirname "$0")/.." && [ -d hpcgender ] || cd "${SLURM_SUBMIT_DIR:-$SGE_O_WORKDIR}" || exit 2
 [ ! -f .venv/bin/activate ] || . .venv/bin/activate
 

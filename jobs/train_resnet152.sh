@@ -1,8 +1,8 @@
 #!/bin/bash
-# Trains SE-ResNet-152 on data/shards into runs/resnet152; stopped by a time limit or a lost node, it goes on by itself.
-# The same file for qsub, sbatch and bash, from the project's directory; options of `train` may follow the file's name.
-# What to ask for differs from site to site: the PE and its slots, the GPUs, a queue or partition, the time limit.
-# bash on a login node takes that from site.toml (see jobs/sites) and submits; on other machines it runs right there.
+# Trains SE-ResNet-152 on data/shards into runs/se_resnet152. After a time limit or a lost node it resumes by itself.
+# Submit with qsub or sbatch, or run with bash, in the project's directory; options of `train` may follow the file's name.
+# Adapt to your site: the parallel environment and its slots, GPUs, queue or partition, time limit.
+# bash submits on a login node, with the resources of site.toml (see jobs/sites); elsewhere it runs on this machine.
 #$ -N train_resnet152
 #$ -S /bin/bash
 #$ -cwd
@@ -19,10 +19,10 @@
 #SBATCH --cpus-per-task=4
 #SBATCH --gpus-per-node=1
 
-# A scheduler runs a copy of this file that lies elsewhere.
+# A scheduler runs a copy of this file from another directory.
 cd "$(dirname "$0")/.." && [ -d hpcgender ] || cd "${SLURM_SUBMIT_DIR:-$SGE_O_WORKDIR}" || exit 2
 [ ! -f .venv/bin/activate ] || . .venv/bin/activate
-nodes=() # those that the job was granted
-[ -n "$SLURM_JOB_ID$SGE_TASK_ID" ] || nodes=(--nodes 2)
+request=() # a job has its resources already
+[ -n "$SLURM_JOB_ID$SGE_TASK_ID" ] || request=(--nodes 2 --job-name train_resnet152)
 
-exec python -m hpcgender.launch "${nodes[@]}" -- train --model se_resnet152 --name resnet152 --resume "$@"
+exec python -m hpcgender.launch "${request[@]}" -- train --preset se_resnet152 --resume "$@"

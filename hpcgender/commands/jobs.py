@@ -70,7 +70,7 @@ class CancelConfig(PlacesConfig):
 
     def __post_init__(self) -> None:
         if not self.runs:
-            raise UserError("give the runs to cancel, as in hpcgender jobs cancel resnet152")
+            raise UserError("give the runs to cancel, as in hpcgender jobs cancel se_resnet152")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,8 @@ class SetupConfig:
     """Where options come from: a preset, then a file, then the command line, each overruling those before."""
 
     preset: str = ""
-    """A set-up to begin with: resnet50, resnet101, resnet152, transfer_resnet18, utkface_multitask or vgg16."""
+    """Preset to start from: resnet50, resnet101, resnet152, se_resnet50, se_resnet101, se_resnet152, transfer_resnet18,
+    utkface_multitask or vgg16."""
     config: Path | None = None
     """TOML file of options, as --print-config writes it. It may have a preset to begin with, as preset = "vgg16"."""
     print_config: bool = False
@@ -80,12 +81,18 @@ def read_layers(options: type[SetupConfig], layers: SetupConfig) -> dict[str, An
         preset = preset or stated.pop("preset", "")
         stated["config"] = layers.config
     if preset:
-        if preset not in preset_names():
-            where = "" if layers.preset else f" in {layers.config}"
-            raise unknown(f"preset{where}", preset, preset_names())
-        text = (PRESETS / f"{preset}.toml").read_text(encoding="utf-8")
-        stated = {**read_toml(options, f"preset {preset}", text), **stated, "preset": preset}
+        where = "" if layers.preset else f" in {layers.config}"
+        stated = {**read_preset(options, preset, where), **stated, "preset": preset}
     return stated
+
+
+def read_preset(options: type[SetupConfig], name: str, where: str = "") -> dict[str, Any]:
+    """The values of a preset and of the preset that it is based on; UserError, which says `where`, if there is none."""
+    if name not in preset_names():
+        raise unknown(f"preset{where}", name, preset_names())
+    stated = read_toml(options, f"preset {name}", (PRESETS / f"{name}.toml").read_text(encoding="utf-8"))
+    base = stated.pop("preset", "")
+    return {**read_preset(options, base, f" in preset {name}"), **stated} if base else stated
 
 
 def read_toml(options: type[SetupConfig], name: str, text: str) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def train(cluster: Cluster, data: Path) -> Training:
     job = cluster.submit("jobs/train_resnet152.sh", "--data", data, *OPTIONS, cwd=project)
     end = cluster.wait(job)
     cluster.wait_until_idle()
-    return Training(job=job, project=project, end=end, run_dir=project / "runs" / "resnet152")
+    return Training(job=job, project=project, end=end, run_dir=project / "runs" / "se_resnet152")
 
 
 def launch(cluster: Cluster, project: Path, *arguments: object, user: str = USER) -> list[str]:

@@ -35,7 +35,7 @@ def test_the_demo_runs_to_its_end_and_uses_again_what_is_there(checkout: Path) -
     assert "epoch 1/1 | train loss" in first.stdout
     assert re.search(r"test of \S*data/demo: \d+ images of .*\naccuracy ", first.stdout)
     assert re.search(r"\d+ heat maps \(cam\) of 4x4 cells", first.stdout)
-    listed = first.stdout.partition("Everything is there:")[2]
+    listed = first.stdout.partition("Results:")[2]
     paths = [word for line in listed.splitlines() for word in line.split()[:1]]
     assert len(paths) == 6
     assert all((checkout / path).exists() for path in paths)
@@ -45,7 +45,7 @@ def test_the_demo_runs_to_its_end_and_uses_again_what_is_there(checkout: Path) -
     times = [path.stat().st_mtime_ns for path in faces]
     again = demo(checkout, *small)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("is there and is used again") == 2
+    assert again.stdout.count("exists and is used again") == 2
     assert "runs/demo is finished: 1 epochs" in again.stdout
     assert [path.stat().st_mtime_ns for path in faces] == times
 
