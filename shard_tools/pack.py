@@ -13,16 +13,14 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
-
-import tyro
+from typing import Any, NamedTuple
 
 from shard_tools import unfinished
 from shard_tools.base.errors import ENVIRONMENT, UserError
 from shard_tools.base.progress import progress
 from shard_tools.catalogue import Catalogue, gather
+from shard_tools.commands.finalize import FinalizeConfig
 from shard_tools.look import Chunk, Work, list_source, look
 from shard_tools.manifest import CLASSES, MANIFEST, UNFINISHED, Manifest, Shard, Split, write_manifest
 from shard_tools.plan import Plan, make_plan
@@ -44,16 +42,6 @@ class Listing(NamedTuple):
 
 class UnusableSourceError(UserError):
     """There is nothing that could be packed: nothing is worth keeping for another try."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinalizeConfig:
-    """Joins the parts that `shard-tools pack SOURCE --task K/N` looked at into one data set."""
-
-    out: Annotated[Path, tyro.conf.Positional]
-    """Directory that the parts were packed into."""
-    workers: int = 2
-    """Processes that read and write."""
 
 
 def pack(source: Source) -> None:

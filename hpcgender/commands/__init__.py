@@ -1,1 +1,9 @@
-"""What a user types: the options of each command and what is true of it. Imports no torch, so that --help is quick."""
+"""The commands of hpcgender, a file each: its options, and what is true of it."""
+
+from shard_tools.base.commands import Program
+from shard_tools.commands import SHARD_TOOLS
+
+HPCGENDER = Program("hpcgender", "hpcgender.commands")
+
+PROGRAMS = (HPCGENDER, SHARD_TOOLS)
+"""Whose commands `hpcgender launch` runs."""

@@ -1,4 +1,4 @@
-"""What a user may set of heat maps."""
+"""`hpcgender cam`: its options, and what is true of it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from hpcgender.cam.regions import read_names
-from hpcgender.commands.evaluate import SplitConfig
+from hpcgender.commands.evaluate import MeasureCommand, SplitConfig
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
 
@@ -53,9 +52,26 @@ class CamConfig(SplitConfig):
         if self.fractions[0] <= 0 or self.fractions[-1] > 1:
             raise UserError(f"--fractions {' '.join(map(str, self.fractions))}: give parts above 0, of at most 1")
         if self.regions:
+            from hpcgender.cam.regions import read_names  # and numpy, for which a submission need not wait
+
             read_names(self.regions)
         if self.keys:
             known = set(read_manifest(self.data).index(self.split)["key"].tolist())
             missing = [key for key in self.keys if key.encode() not in known]
             if missing:
                 raise UserError(f"no image {missing[0]} in {self.split} of {self.data}: --keys has keys as in maps.csv")
+
+
+class Cam(MeasureCommand[CamConfig]):
+    """Heat maps. Stopped or killed, the same command resumes."""
+
+
+COMMANDS = (
+    Cam(
+        name="cam",
+        summary="heat maps: where the network looks, and averages",
+        options=CamConfig,
+        work="hpcgender.cam.heat_maps:cam",
+        distributed=True,
+    ),
+)

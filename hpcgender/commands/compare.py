@@ -1,4 +1,4 @@
-"""What a user may set of a comparison."""
+"""`hpcgender compare`: its options, and what is true of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from shard_tools.base.commands import Command
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import check_file
 
@@ -52,3 +53,13 @@ class CompareConfig:
         for file, suffix in ((self.csv, ".csv"), (self.picture, ".png"), (self.html, ".html")):
             if file:
                 check_file(file, suffix)
+
+
+COMMANDS = (
+    Command(
+        name="compare",
+        summary="compare runs on the same images: accuracy, cost, significance",
+        options=CompareConfig,
+        work="hpcgender.compare.comparison:compare",
+    ),
+)

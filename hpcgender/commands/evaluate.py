@@ -1,16 +1,16 @@
-"""What a user may set of an evaluation, and of all that measures a checkpoint on a split."""
+"""`hpcgender evaluate`: its options, and what is true of it and of all that measures a checkpoint on a split."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, TypeVar
 
 import tyro
 
 from hpcgender.data.config import ReadConfig
 from hpcgender.evaluate.results import FILE, read_evaluation
-from hpcgender.evaluate.table import columns_to_read
+from shard_tools.base.commands import Command, Made, Shown
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
 
@@ -72,6 +72,8 @@ class EvaluateConfig(SplitConfig):
         if self.by and not self.table:
             raise UserError(f"--by {' '.join(self.by)} needs the --table that has the columns: give its file")
         if self.table:
+            from hpcgender.evaluate.table import columns_to_read  # and numpy, for which a submission need not wait
+
             columns_to_read(self.table, self.by)
         if self.temperature_from:
             self.check_temperature()
@@ -102,3 +104,56 @@ class EvaluateConfig(SplitConfig):
             raise UserError(f"{directory} was evaluated {how} --flip, where a temperature is another: do as it does")
         if (other.data.manifest, other.data.split) == (read_manifest(self.data).sha256, self.split):
             raise UserError(f"{directory} has the images to evaluate, which would flatter: take another split's")
+
+
+Measured = TypeVar("Measured", bound=SplitConfig)
+
+
+class MeasureCommand(Command[Measured]):
+    """A command that measures a checkpoint on a split."""
+
+    def results(self, options: Measured) -> Path:
+        return options.out_dir
+
+    def data(self, options: Measured) -> Path:
+        return options.data
+
+    def job_name(self, options: Measured) -> str:
+        run = "" if options.out else f" {options.out_dir.parents[1].name}"
+        return f"{self.name}{run} {options.out_dir.name}"
+
+    def made(self, options: Measured) -> Made:
+        return Made(data=options.data, checkpoint=options.checkpoint, split=options.split)
+
+    def following(self, made: Made) -> tuple[str, ...] | None:
+        """On the checkpoint, data set and split of the command before: a training, or another such command."""
+        if not made.checkpoint or not made.data:
+            return None
+        return (self.name, "--checkpoint", str(made.checkpoint), "--data", str(made.data), "--split", made.split)
+
+
+class Evaluate(MeasureCommand[EvaluateConfig]):
+    """Measuring a checkpoint's predictions."""
+
+    def shown(self, results: Path, log: str, running: bool, now: float) -> Shown:
+        """Accuracy and age MAE of the evaluation, once it is complete."""
+        try:
+            evaluation = read_evaluation(results)
+        except UserError:  # there is none yet
+            return Shown()
+        return Shown(
+            accuracy=evaluation.gender.accuracy.value if evaluation.gender else None,
+            age_mae=evaluation.age.mae.value if evaluation.age else None,
+        )
+
+
+COMMANDS = (
+    Evaluate(
+        name="evaluate",
+        alias="eval",
+        summary="measure a checkpoint on a split, every image once",
+        options=EvaluateConfig,
+        work="hpcgender.evaluate.evaluation:evaluate",
+        distributed=True,
+    ),
+)

@@ -1,4 +1,4 @@
-"""What a user may set of the commands about runs."""
+"""`hpcgender jobs` and the commands below it: their options, and what is true of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from shard_tools.base.commands import Command
 from shard_tools.base.errors import UserError
 
 
@@ -83,3 +84,42 @@ class ResubmitConfig(PlacesConfig):
     """Ids of jobs, with commas, that must succeed before."""
     dry_run: bool = False
     """Print the job's script, and do nothing else."""
+
+
+COMMANDS = (
+    Command(
+        name="jobs",
+        summary="list your runs: state, epoch, accuracy, speed",
+        options=JobsConfig,
+        work="hpcgender.status.table:list_jobs",
+        launched=False,
+    ),
+    Command(
+        name="jobs logs",
+        summary="print or follow the log of a run",
+        options=LogsConfig,
+        work="hpcgender.status.logs:show_logs",
+        launched=False,
+    ),
+    Command(
+        name="jobs why",
+        summary="explain why a run waits or failed",
+        options=WhyConfig,
+        work="hpcgender.status.why:why",
+        launched=False,
+    ),
+    Command(
+        name="jobs cancel",
+        summary="cancel runs",
+        options=CancelConfig,
+        work="hpcgender.status.cancel:cancel",
+        launched=False,
+    ),
+    Command(
+        name="jobs resubmit",
+        summary="submit a run again",
+        options=ResubmitConfig,
+        work="hpcgender.status.resubmit:resubmit",
+        launched=False,
+    ),
+)

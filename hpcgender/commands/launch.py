@@ -1,4 +1,4 @@
-"""What a user may set of a launch."""
+"""`hpcgender launch`: its options, and what is true of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from shard_tools.base.commands import Command
 from shard_tools.base.errors import UserError
 
 _MINUTES = {"d": 1440.0, "h": 60.0, "m": 1.0, "s": 1 / 60}
@@ -43,12 +44,6 @@ class JobConfig:
         if self.mem is not None and self.mem <= 0:
             raise UserError(f"--mem {self.mem:g}: give GB, as in --mem 32")
         minutes(self.time, "--time")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckConfig(JobConfig):
-    """Ask the scheduler whether queue, parallel environment and resources of a site are there, and whether a job of
-    this size could ever run. Submits nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,3 +103,14 @@ def minutes(text: str, where: str) -> float:
     if "".join(map("".join, parts)) != text:
         raise UserError(f"{where} {text}: give a time such as 24h, 1d12h, 90m or 1:30:00")
     return sum(float(number) * _MINUTES[unit] for number, unit in parts)
+
+
+COMMANDS = (
+    Command(
+        name="launch",
+        summary="run a command on several nodes, here or as a job",
+        options=LaunchConfig,
+        work="hpcgender.launch.start:launch",
+        launched=False,
+    ),
+)

@@ -1,9 +1,10 @@
-"""What a user may set of the table of models."""
+"""`hpcgender models`: its options, and what is true of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shard_tools.base.commands import Command
 from shard_tools.base.errors import UserError
 
 SMALLEST = 32
@@ -22,3 +23,13 @@ class ModelsConfig:
         """Raises UserError for what cannot work."""
         if self.image_size < SMALLEST:
             raise UserError(f"--image-size {self.image_size}: the models take images of {SMALLEST} pixels or more")
+
+
+COMMANDS = (
+    Command(
+        name="models",
+        summary="list the models and their cost",
+        options=ModelsConfig,
+        work="hpcgender.models.table:list_models",
+    ),
+)

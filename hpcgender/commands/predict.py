@@ -1,4 +1,4 @@
-"""What a user may set of a prediction."""
+"""`hpcgender predict`: its options, and what is true of it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from hpcgender.data.config import Backend
+from shard_tools.base.commands import Command
 from shard_tools.base.errors import UserError
 
 
@@ -32,3 +33,13 @@ class PredictConfig:
         for path in self.images:
             if not path.is_file():
                 raise UserError(f"no image file {path}")
+
+
+COMMANDS = (
+    Command(
+        name="predict",
+        summary="classify image files with a checkpoint",
+        options=PredictConfig,
+        work="hpcgender.predict:predict",
+    ),
+)

@@ -1,4 +1,4 @@
-"""What a user may set of a report."""
+"""`hpcgender report`: its options, and what is true of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from shard_tools.base.commands import Command
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import check_file
 
@@ -39,3 +40,13 @@ class ReportConfig:
         if self.faces < 0:
             raise UserError(f"--faces {self.faces} must not be negative")
         check_file(self.out, ".html")
+
+
+COMMANDS = (
+    Command(
+        name="report",
+        summary="write one page about runs and evaluations",
+        options=ReportConfig,
+        work="hpcgender.report.write:report",
+    ),
+)

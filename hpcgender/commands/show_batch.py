@@ -1,4 +1,4 @@
-"""What a user may set of a shown batch, and how a run's own options take part."""
+"""`hpcgender show-batch`: its options, how a run's own take part, and what is true of it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import tyro
 
 from hpcgender.data.augmentation import read_augmentation
 from hpcgender.data.config import BatchConfig, ReadConfig
+from shard_tools.base.commands import Command
 from shard_tools.base.errors import UserError, one_line
 from shard_tools.manifest import MANIFEST, read_manifest
 
@@ -108,3 +109,20 @@ def run_options(run: Path) -> dict[str, Any]:
         raise UserError(f"{path} has no {error}: its run is another version's, whose batches differ") from None
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged: {one_line(error)}; give its options one by one, without --run") from None
+
+
+class ShowBatch(Command[ShowBatchConfig]):
+    """Drawing a batch."""
+
+    def data(self, options: ShowBatchConfig) -> Path:
+        return options.data
+
+
+COMMANDS = (
+    ShowBatch(
+        name="show-batch",
+        summary="draw any batch of any run as a labelled picture",
+        options=ShowBatchConfig,
+        work="hpcgender.show_batch.draw:show_batch",
+    ),
+)

@@ -1,17 +1,20 @@
-"""What a user may set of a training run."""
+"""`hpcgender train`: its options, and what is true of it."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from hpcgender.commands.setup import LAYERS, SetupConfig
 from hpcgender.data.augmentation import read_augmentation
 from hpcgender.data.config import BatchConfig, ReadConfig
+from hpcgender.log_lines import step_under_way
 from hpcgender.models.config import ModelConfig
+from shard_tools.base.commands import Command, Made, Shown
 from shard_tools.base.errors import UserError
+from shard_tools.base.files import last_record, tail
 from shard_tools.manifest import read_manifest
 
 
@@ -180,3 +183,60 @@ def in_range(
             said = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
             said = "positive" if said == "above 0" else said
             raise UserError(f"--{name.replace('_', '-')} {value} must be {said}")
+
+
+class Train(Command[TrainConfig]):
+    """Training a model; interrupted, it resumes from the newest checkpoint of its run directory."""
+
+    def results(self, options: TrainConfig) -> Path:
+        return options.run_dir
+
+    def data(self, options: TrainConfig) -> Path:
+        return options.data
+
+    def progress(self, options: TrainConfig) -> int:
+        """The step of the newest checkpoint; 0 if there is none."""
+        checkpoints = (options.run_dir / "checkpoints").glob("step-????????.pt")
+        return max((int(path.stem.partition("-")[2]) for path in checkpoints), default=0)
+
+    def shown(self, results: Path, log: str, running: bool, now: float) -> Shown:
+        """From the last record of metrics.jsonl and, while it runs, from the last step in its log."""
+        metrics = results / "metrics.jsonl"
+        shown = Shown()
+        if record := last_record(metrics):
+            val, eta = record.get("val") or {}, record.get("eta")
+            if running and eta is not None:
+                eta = max(0.0, eta - (now - metrics.stat().st_mtime))
+            shown = Shown(
+                epochs_done=record.get("epoch"),
+                epochs=record.get("epochs"),
+                accuracy=val.get("accuracy"),
+                age_mae=val.get("age_mae"),
+                images_per_s=record.get("images_per_s"),
+                eta=eta,
+            )
+        if running and log and (step := step_under_way(tail(Path(log)))):
+            done = step.epoch - 1 + step.step / step.steps
+            shown = replace(shown, epochs_done=done, epochs=step.epochs, images_per_s=step.images_per_s)
+        return shown
+
+    def made(self, options: TrainConfig) -> Made:
+        return Made(data=options.data, checkpoint=options.run_dir / "checkpoints" / "best.pt")
+
+    def following(self, made: Made) -> tuple[str, ...] | None:
+        """On the data set that the command before has packed, in a run named after it."""
+        if not made.data or made.checkpoint:
+            return None
+        return ("train", "--data", str(made.data), "--name", made.data.resolve().name, "--resume")
+
+
+COMMANDS = (
+    Train(
+        name="train",
+        summary="train a model on packed shards",
+        options=TrainConfig,
+        work="hpcgender.train.loop:train",
+        distributed=True,
+        resume="resume",
+    ),
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcgender.commands.launch import CheckConfig
+from hpcgender.commands.sites import CheckConfig
 from hpcgender.launch.start import site_of
 from hpcgender.launch.submit import resources
 from jobs import preflight

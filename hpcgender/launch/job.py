@@ -6,9 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from hpcgender.cli import COMMANDS
+from hpcgender.commands import HPCGENDER
 from hpcgender.launch.attempt import RECORD
-from shard_tools.base.commands import run_command
 
 
 def launch_in_job(argv: tuple[str, ...], results: str, stamp: str) -> None:
@@ -20,5 +19,5 @@ def launch_in_job(argv: tuple[str, ...], results: str, stamp: str) -> None:
     os.environ[RECORD] = str(Path(results) / FOLDER / f"{stamp}-{job_id}")
     for log in Path(os.environ[RECORD]).glob(f"{job_id}_0_log.*"):  # the executor's, which nothing is written to
         log.unlink()
-    if code := run_command("hpcgender", COMMANDS, ["launch", *argv]):
+    if code := HPCGENDER.run(["launch", *argv]):
         sys.exit(code)

@@ -9,41 +9,46 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shard_tools.base.commands import Command, attribute, parse_options
+from hpcgender.commands import PROGRAMS
+from shard_tools.base.commands import RUNS, Call, Command, find_call
 from shard_tools.base.errors import UserError, unknown
-from shard_tools.manifest import MANIFEST, UNFINISHED
+from shard_tools.manifest import MANIFEST
 
-DISTRIBUTED = frozenset({"train", "evaluate", "cam"})
-"""Commands whose processes share the work. The others run once, on the first node."""
-
-NOT_LAUNCHED = ("launch", "jobs", "sites")
-
-RUNS = Path("runs")
-"""Directory of the runs, and of the records of commands without results of their own."""
+__all__ = ["RUNS", "Work", "chained", "find_work", "plain_name"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Work:
     """One command with its options, as every rank runs it: `python -m <module> <command>`."""
 
-    module: str
-    title: str
-    """The command's own words: `train`, `pack ms1mv2`."""
-    command: tuple[str, ...]
-    options: Any
-    """The instance of its options."""
+    call: Call[Any]
+
+    @property
+    def module(self) -> str:
+        return self.call.module
+
+    @property
+    def title(self) -> str:
+        """The command's own words: `train`, `pack ms1mv2`."""
+        return self.call.command.name
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        return self.call.words
+
+    @property
+    def options(self) -> Any:
+        """The instance of its options."""
+        return self.call.options
 
     @property
     def distributed(self) -> bool:
-        return self.title in DISTRIBUTED
+        return self.call.command.distributed
 
     @property
     def results(self) -> Path:
         """The directory of its results: the record of its submission is kept there."""
-        directory = getattr(self.options, "run_dir", None) or getattr(self.options, "out_dir", None)
-        if self.title.startswith("pack ") or self.title == "finalize":
-            directory = self.options.out
-        return directory if isinstance(directory, Path) else RUNS
+        return self.call.results
 
     @property
     def rank_log(self) -> str:
@@ -53,14 +58,12 @@ class Work:
     @property
     def job_name(self) -> str:
         """A name for its job, of letters that every scheduler takes."""
-        run = [self.results.parents[1].name] if self.title in ("evaluate", "cam") and not self.options.out else []
-        return plain_name("_".join([self.title, *run, *([self.results.name] if self.results != RUNS else [])]))
+        return plain_name(self.call.command.job_name(self.options))
 
     @property
     def data(self) -> Path | None:
         """The data set that it reads, if it reads one."""
-        data = getattr(self.options, "data", None)
-        return data if isinstance(data, Path) else None
+        return self.call.data
 
     @property
     def manifest_sha256(self) -> str:
@@ -71,40 +74,19 @@ class Work:
             return ""
 
     def progress(self) -> int | None:
-        """How far the work is, in numbers that only ever grow; None if that cannot be told.
-
-        Of a training it is the step of the newest checkpoint, of a pack the parts that are done.
-        """
-        if self.title == "train":
-            steps = (path.stem.partition("-")[2] for path in (self.results / "checkpoints").glob("step-????????.pt"))
-            return max(map(int, steps), default=0)
-        if self.title.startswith("pack "):
-            return sum(1 for _ in (self.results / UNFINISHED).rglob("*"))
-        return None
+        """How far the work is, as a number that only grows; None if that is not known."""
+        return self.call.progress()
 
 
 def find_work(command: Sequence[str], check: bool = True) -> Work:
     """The work that a command line asks for; with `check`, its options are checked as far as that goes without torch.
 
-    An options object may have a method `check()` that raises UserError. Raises UserError, or exits as the command
-    itself would on a wrong option.
+    Raises UserError, or exits as the command itself would on a wrong option.
     """
-    from hpcgender.cli import COMMANDS as OWN  # which names this package
-    from shard_tools.cli import COMMANDS as SHARDS
-
-    command = command[1:] if command[:1] in (("hpcgender",), ("shard-tools",)) else command
-    own = {name: entry for name, entry in OWN.items() if name.split()[0] not in NOT_LAUNCHED}
-    known: dict[str, tuple[str, Command]] = {name: ("hpcgender", entry) for name, entry in own.items()}
-    known.update({name: ("shard_tools", entry) for name, entry in SHARDS.items()})
-    title = " ".join(command[:2]) if " ".join(command[:2]) in known else command[0] if command else ""
-    if title not in known:
-        raise unknown("command", title, list(known))
-    module, entry = known[title]
-    program = f"{module.replace('_', '-')} {title}"
-    options = parse_options(attribute(entry.options), program, command[len(title.split()) :])
-    if check and hasattr(options, "check"):
-        options.check()
-    return Work(module=module, title=title, command=tuple(command), options=options)
+    call = find_call(PROGRAMS, command)
+    if check:
+        call.check()
+    return Work(call)
 
 
 def plain_name(text: str) -> str:
@@ -114,32 +96,30 @@ def plain_name(text: str) -> str:
 
 
 def chained(work: Work, names: Sequence[str]) -> list[Work]:
-    """What follows `work`, each command on the results of those before; UserError for one that cannot follow.
+    """The commands of a chain after `work`, each with what the one before makes; UserError for one that cannot follow.
 
-    Train follows a pack, on its data; eval and cam follow a training, on its best checkpoint and its data, or an
-    evaluation, on the same checkpoint and split.
+    Which can follow what, and with which options, the commands say (`Command.made`, `Command.following`).
     """
-    data, run_dir, checkpoint, split = work.data, None, None, "test"
-    if work.title.startswith("pack ") or work.title == "finalize":
-        data = work.results
-    elif work.title == "train":
-        run_dir = work.results
-    elif work.title in ("evaluate", "cam"):
-        checkpoint, split = work.options.checkpoint, work.options.split
-    found = []
+    found: list[Work] = []
     for name in names:
-        if name == "train" and data is not None and run_dir is None and checkpoint is None:
-            run_dir = RUNS / data.resolve().name
-            command = ["train", "--data", str(data), "--name", run_dir.name, "--resume"]
-        elif name in ("eval", "evaluate", "cam") and data is not None and (run_dir or checkpoint):
-            best = checkpoint or (run_dir or RUNS) / "checkpoints" / "best.pt"
-            title = "cam" if name == "cam" else "evaluate"
-            command = [title, "--checkpoint", str(best), "--data", str(data), "--split", split]
-        elif name in ("train", "eval", "evaluate", "cam"):
+        before = ([work, *found])[-1].call
+        command = _follower(name)
+        words = command.following(before.made)
+        if words is None:
             raise UserError(
-                f"--chain: {name} cannot follow {work.title}: train follows pack, eval and cam follow train"
+                f"--chain: {name} cannot follow {before.command.name}: train follows pack, eval and cam follow train"
             )
-        else:
-            raise unknown("command in --chain", name, ["train", "eval", "cam"])
-        found.append(find_work(command, check=False))
+        found.append(find_work(words, check=False))
     return found
+
+
+def _follower(name: str) -> Command[Any]:
+    commands = [command for program in PROGRAMS for command in program.commands()]
+    able = {word: command for command in commands if _may_follow(command) for word in (command.alias, command.name)}
+    if name not in able or not name:
+        raise unknown("command in --chain", name, [word for word in able if word])
+    return able[name]
+
+
+def _may_follow(command: Command[Any]) -> bool:
+    return type(command).following is not Command.following

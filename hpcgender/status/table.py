@@ -7,23 +7,25 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hpcgender.commands import PROGRAMS
 from hpcgender.commands.jobs import JobsConfig
 from hpcgender.status import words
-from hpcgender.status.progress import Progress, read_progress
 from hpcgender.status.runs import Run, ask, judge_all, matching, no_run, others, read_records, shown
 from hpcgender.status.state import BAD_OPTIONS
 from jobs.queue import Job
-from shard_tools.base.text import duration
+from shard_tools.base.commands import Shown, find_command
+from shard_tools.base.text import Table, duration, print_tables
 
 HEADER = ("run", "job", "scheduler", "state", "epoch", "accuracy", "img/s", "eta", "limit", "requeues", "reason")
 """Columns of the list: eta is what the training still takes, limit what is left of the job's time limit."""
 
 _STYLES = {"running": "green", "done": "dim", "pending": "yellow", "held": "yellow", "failed": "red", "error": "red"}
+_LEFT = frozenset({"job", "scheduler", "state", "reason"})
 _NAMED = 5  # jobs without a record that are named
 
 
@@ -45,7 +47,7 @@ def list_jobs(config: JobsConfig) -> None:
     now = time.time()
     runs = judge_all(chosen, queues, now)
     runs = [run for run in (runs if config.all else shown(runs)) if run.status.alive or not config.active]
-    listed = [(_with_words(run), _progress(run, now)) for run in runs]
+    listed = [(_with_words(run), _shown(run, now)) for run in runs]
     rest = [] if config.runs else others(records, queues)
     for said in queues.silent.values():
         print(f"hpcgender jobs: {said}; states are those that the records tell", file=sys.stderr)
@@ -57,7 +59,7 @@ def list_jobs(config: JobsConfig) -> None:
         for cells in (HEADER, *(row(*pair) for pair in listed)):
             print("\t".join(cells))
     elif listed:
-        print_table([row(*pair) for pair in listed])
+        print_tables(Table(HEADER, tuple(row(*pair) for pair in listed), left=_LEFT, max_name=None), style=_style)
     else:
         print(f"no runs in {', '.join(map(str, config.within))}: submit one with hpcgender launch")
     if rest:
@@ -75,22 +77,27 @@ def _with_words(run: Run) -> Run:
     return replace(run, status=replace(status, reason=reason)) if said else run
 
 
-def _progress(run: Run, now: float) -> Progress:
+def _style(column: str, cell: str) -> str:
+    return _STYLES.get(cell, "") if column == "state" else ""
+
+
+def _shown(run: Run, now: float) -> Shown:
     submission = run.record.submission
-    if submission.command[:1] not in (("train",), ("evaluate",), ("cam",)):
-        return Progress()
-    return read_progress(run.record.results, submission.log, run.status.state == "running", now)
+    command = find_command(PROGRAMS, submission.command)
+    if command is None:  # of another version of the code
+        return Shown()
+    return command.shown(run.record.results, submission.log, run.status.state == "running", now)
 
 
-def row(run: Run, progress: Progress) -> tuple[str, ...]:
+def row(run: Run, shown: Shown) -> tuple[str, ...]:
     """The cells of a run, `-` for what is not known."""
     submission, status = run.record.submission, run.status
     epoch = "-"
-    if progress.epochs_done is not None:
-        epoch = f"{int(10 * progress.epochs_done) / 10:g}/{progress.epochs}"
-    accuracy = "-" if progress.age_mae is None else f"MAE {progress.age_mae:.2f}"
-    if progress.accuracy is not None:
-        accuracy = f"{progress.accuracy:.2%}"
+    if shown.epochs_done is not None:
+        epoch = f"{int(10 * shown.epochs_done) / 10:g}/{shown.epochs}"
+    accuracy = "-" if shown.age_mae is None else f"MAE {shown.age_mae:.2f}"
+    if shown.accuracy is not None:
+        accuracy = f"{shown.accuracy:.2%}"
     ended = not status.alive
     cells = (
         run.record.run,
@@ -99,8 +106,8 @@ def row(run: Run, progress: Progress) -> tuple[str, ...]:
         status.state,
         epoch,
         accuracy,
-        "-" if progress.images_per_s is None else f"{progress.images_per_s:.0f}",
-        "-" if progress.eta is None or ended else duration(progress.eta),
+        "-" if shown.images_per_s is None else f"{shown.images_per_s:.0f}",
+        "-" if shown.eta is None or ended else duration(shown.eta),
         "-" if status.left is None else duration(status.left),
         str(status.requeues),
         " ".join(status.reason.split()) or "-",
@@ -108,7 +115,7 @@ def row(run: Run, progress: Progress) -> tuple[str, ...]:
     return tuple(cell.replace("\t", " ") for cell in cells)
 
 
-def as_json(run: Run, progress: Progress) -> dict[str, Any]:
+def as_json(run: Run, shown: Shown) -> dict[str, Any]:
     """What the list knows of a run; times in seconds, None is unknown."""
     submission, status = run.record.submission, run.status
     return {
@@ -121,12 +128,12 @@ def as_json(run: Run, progress: Progress) -> dict[str, Any]:
         "attempt": status.attempt,
         "requeues": status.requeues,
         "hosts": status.hosts,
-        "epoch": progress.epochs_done,
-        "epochs": progress.epochs,
-        "accuracy": progress.accuracy,
-        "age_mae": progress.age_mae,
-        "images_per_s": progress.images_per_s,
-        "eta": progress.eta if status.alive else None,
+        "epoch": shown.epochs_done,
+        "epochs": shown.epochs,
+        "accuracy": shown.accuracy,
+        "age_mae": shown.age_mae,
+        "images_per_s": shown.images_per_s,
+        "eta": shown.eta if status.alive else None,
         "limit": status.left,
         "submitted": submission.submitted,
         "command": list(submission.command),
@@ -146,20 +153,3 @@ def other_line(rest: Sequence[tuple[str, Job]]) -> str:
     names = ", ".join(f"{job.job_id} {job.name}" for _, job in rest[:_NAMED])
     more = f" and {len(rest) - _NAMED} more" if len(rest) > _NAMED else ""
     return f"without a record here: {states} ({names}{more})"
-
-
-def print_table(rows: Iterable[Sequence[str]]) -> None:
-    """Prints the rows as a table for a terminal."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in HEADER:
-        right = name in ("epoch", "accuracy", "img/s", "eta", "limit", "requeues")
-        table.add_column(name, justify="right" if right else "left", no_wrap=name != "reason", overflow="fold")
-    for cells in rows:
-        state = cells[HEADER.index("state")]
-        table.add_row(*(Text(cell, style=_STYLES.get(state, "") if cell == state else "") for cell in cells))
-    Console().print(table)

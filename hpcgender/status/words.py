@@ -1,14 +1,15 @@
-"""What a log says of a failure: the last traceback, and the launcher's and the scheduler's own lines."""
+"""What a log has on a failure: the last traceback, and the lines of launcher, agents, commands and scheduler."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from hpcgender.status.progress import tail
+from hpcgender import log_lines
+from hpcgender.log_lines import NOT_REQUEUED, STOP_REQUESTED, AttemptLine
+from shard_tools.base.files import tail
 
 _TRACEBACK = "Traceback (most recent call last)"
-_LAUNCH = re.compile(r"^launch: .* rendezvous ", re.MULTILINE)
 _SPOKEN = re.compile(
     r"^(launch|hpcgender[\w -]*|shard-tools[\w -]*|agent on \S+|slurmstepd|srun|qrsh|error|bash|/\S+): "
 )
@@ -18,9 +19,7 @@ _LIMIT = 40  # lines of a traceback
 
 def last_attempt(log: Path) -> str:
     """The end of a log since the last attempt began, as far as a glance goes; empty if it cannot be read."""
-    text = tail(log)
-    begun = [found.start() for found in _LAUNCH.finditer(text)]
-    return text[begun[-1] :] if begun else text
+    return log_lines.last_attempt(tail(log))
 
 
 def last_traceback(text: str) -> str:
@@ -51,7 +50,7 @@ def last_traceback(text: str) -> str:
 
 def spoken(text: str) -> list[str]:
     """The last lines in which launcher, agents, commands or the scheduler speak for themselves, at most eight."""
-    lines = [line for line in text.splitlines() if _SPOKEN.match(line) and not _LAUNCH.match(line)]
+    lines = [line for line in text.splitlines() if _SPOKEN.match(line) and not AttemptLine.parse(line)]
     return list(dict.fromkeys(lines))[-8:]
 
 
@@ -60,7 +59,7 @@ def summary(text: str) -> str:
     exceptions = [line for line in last_traceback(text).splitlines() if line[:1] not in ("", " ")][1:]
     if exceptions:
         return exceptions[0]
-    said = [line for line in spoken(text) if not line.startswith(("launch: asked to stop", "launch: not requeued"))]
+    said = [line for line in spoken(text) if not line.startswith((STOP_REQUESTED, NOT_REQUEUED))]
     return said[-1] if said else ""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import resource
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from hpcgender.distributed import Ranks
+from hpcgender.log_lines import EpochLine, SplitLosses
 from hpcgender.metrics import Scores
 from shard_tools.base.documents import without_nan
 from shard_tools.base.errors import UserError, one_line
-from shard_tools.base.text import duration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,27 +46,28 @@ class EpochRecord:
 
 
 def epoch_line(record: EpochRecord) -> str:
-    """The epoch's line in the log. What the model was not trained to tell is left out of it."""
-    parts = [f"epoch {record.epoch}/{record.epochs}"]
-    for split, scores in (("train", record.train), ("val", record.val)):
-        part = f"{split} loss {scores.loss:.4f}"
-        if scores.class_accuracy:
-            part += f" acc {scores.accuracy:.2%}"
-            if split == "val":
-                classes = " ".join(f"{name} {accuracy:.2%}" for name, accuracy in scores.class_accuracy.items())
-                part += f" ({classes})"
-        parts.append(part)
-    if record.val.age_images:
-        parts.append(f"val age MAE {record.val.age_mae:.2f}")
-    return " | ".join(
-        (
-            *parts,
-            f"lr {record.lr:.1e}",
-            f"{record.images_per_s:.0f} img/s",
-            f"data wait {record.data_wait:.1%}",
-            f"eta {duration(record.eta)}",
-        )
-    )
+    """The epoch's line in the log, without what the model does not predict."""
+    return EpochLine(
+        epoch=record.epoch,
+        epochs=record.epochs,
+        train=split_losses(record.train),
+        val=replace(split_losses(record.val), class_accuracy=record.val.class_accuracy),
+        age_mae=record.val.age_mae if record.val.age_images else None,
+        lr=record.lr,
+        images_per_s=record.images_per_s,
+        data_wait=record.data_wait,
+        eta=record.eta,
+    ).text()
+
+
+def split_losses(scores: Scores) -> SplitLosses:
+    """Loss and accuracy of a split for the epoch's line."""
+    return SplitLosses(loss=scores.loss, accuracy=scores.accuracy if scores.class_accuracy else None)
+
+
+def record_line(record: EpochRecord) -> str:
+    """The epoch's line in metrics.jsonl; what is not known is null."""
+    return json.dumps(without_nan(asdict(record)), allow_nan=False) + "\n"
 
 
 def peak_memory_mb(ranks: Ranks) -> float:
@@ -121,11 +122,11 @@ class RunLog:
 
     def write(self, record: EpochRecord) -> None:
         """Appends the record to metrics.jsonl and TensorBoard's curves."""
-        content: dict[str, Any] = without_nan(asdict(record))
+        line = record_line(record)
         try:
             with self.path.open("a") as file:
-                file.write(json.dumps(content, allow_nan=False) + "\n")
-            for name, value in curves(content):
+                file.write(line)
+            for name, value in curves(json.loads(line)):
                 if name not in ("epochs", "step"):
                     self.board.add_scalar(name, value, record.step)
             self.board.flush()

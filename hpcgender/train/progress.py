@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from shard_tools.base.text import duration
+from hpcgender.log_lines import StepLine
 
 BAR_EVERY_S = 1.0
 LINE_EVERY_S = 600.0
@@ -34,7 +34,8 @@ class EpochProgress:
         first_step: int = 0,
         line_every_s: float = LINE_EVERY_S,
     ) -> None:
-        self.name = f"epoch {epoch}/{epochs}"
+        self.epoch = epoch
+        self.epochs = epochs
         self.steps = steps
         self.batch_size = batch_size
         self.bar: Progress | None = None
@@ -45,15 +46,15 @@ class EpochProgress:
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[said]}"),
+                TextColumn("{task.fields[measured]}"),
                 console=Console(stderr=True),
                 auto_refresh=False,  # a thread that draws would take time from the steps
                 transient=True,
                 redirect_stdout=sys.stdout.isatty(),
             )
-            self.task = self.bar.add_task(self.name, total=steps, completed=first_step, said="")
-        self.spoke_step = first_step
-        self.spoke_at = time.monotonic()
+            self.task = self.bar.add_task(f"epoch {epoch}/{epochs}", total=steps, completed=first_step, measured="")
+        self.last_step = first_step
+        self.last_at = time.monotonic()
 
     def __enter__(self) -> EpochProgress:
         if self.bar:
@@ -67,14 +68,21 @@ class EpochProgress:
     def update(self, step: int, loss: torch.Tensor) -> None:
         """Says so, if it is time, when `step` of the epoch's steps are done, the last with `loss` (no dimensions)."""
         now = time.monotonic()
-        passed = now - self.spoke_at
+        passed = now - self.last_at
         if passed <= self.every_s:
             return
-        rate = (step - self.spoke_step) / passed
-        left = duration((self.steps - step) / rate)
-        said = f"loss {loss.item():.4f} | {rate * self.batch_size:.0f} img/s | {left} left"
+        rate = (step - self.last_step) / passed
+        line = StepLine(
+            step=step,
+            steps=self.steps,
+            epoch=self.epoch,
+            epochs=self.epochs,
+            loss=loss.item(),
+            images_per_s=rate * self.batch_size,
+            left=(self.steps - step) / rate,
+        )
         if self.bar:
-            self.bar.update(self.task, completed=step, said=said, refresh=True)
+            self.bar.update(self.task, completed=step, measured=line.measured(), refresh=True)
         else:
-            print(f"step {step}/{self.steps} of {self.name} | {said}", flush=True)
-        self.spoke_step, self.spoke_at = step, now
+            print(line.text(), flush=True)
+        self.last_step, self.last_at = step, now

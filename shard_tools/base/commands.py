@@ -1,28 +1,245 @@
-"""How a command line becomes a call: lazily imported subcommands, one-line errors, exit codes."""
+"""Commands: what is true of each of them, and how a command line becomes a call of one."""
 
 from __future__ import annotations
 
 import importlib
 import os
+import pkgutil
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Generic, NoReturn, TypeVar
 
 from shard_tools.base.errors import BAD_INPUT, ENVIRONMENT, UserError, unknown
 
+Options = TypeVar("Options")
 
-@dataclass(frozen=True)
-class Command:
-    """A subcommand: where its options and its work live, as `module:attribute`, imported only when it is called.
+RUNS = Path("runs")
+"""Directory of the runs, and of the records of commands without results of their own."""
 
-    `options` is a dataclass whose fields are the options; its module must import neither torch nor DALI, so that
-    `--help` answers at once. `work` is a function of one instance of it, returning an exit code or None for 0.
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What a command makes that the next one of a chain can use; None is what it does not make."""
+
+    data: Path | None = None
+    """Packed data set."""
+    checkpoint: Path | None = None
+    split: str = "test"
+    """Split of `data` to measure the checkpoint on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What a list of runs shows of one; None is unknown. Accuracies are fractions of the images measured."""
+
+    epochs_done: float | None = None
+    """With the fraction of the epoch that is under way."""
+    epochs: int | None = None
+    accuracy: float | None = None
+    age_mae: float | None = None
+    """Years."""
+    images_per_s: float | None = None
+    eta: float | None = None
+    """Seconds until the work is done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command(Generic[Options]):
+    """One command, and all that is true of it; a subclass overrides the methods that do not hold for it.
+
+    Neither its module nor that of its options imports torch or DALI, so that `--help` answers without a delay.
     """
 
-    options: str
-    work: str
+    name: str
+    """One or two words, such as `train` and `pack utkface`."""
     summary: str
+    """One line for the list of commands."""
+    options: type[Options] | str
+    """A dataclass whose fields are the options, or `module:class`, imported when the command is called."""
+    work: str
+    """`module:function`, imported when the command is called: takes the options, returns an exit code or None for 0."""
+    launched: bool = True
+    """Whether `hpcgender launch` may run it as a job."""
+    distributed: bool = False
+    """Whether processes on several nodes share its work. Otherwise one process does it, on the first node."""
+    resume: str = ""
+    """The flag among the options that resumes an interrupted run; empty if giving the command again does."""
+    alias: str = ""
+    """Another name for it in `--chain`."""
+
+    def results(self, options: Options) -> Path:
+        """The directory of its results; the records of its jobs are kept there."""
+        return RUNS
+
+    def data(self, options: Options) -> Path | None:
+        """The data set that it reads, if it reads one."""
+        return None
+
+    def job_name(self, options: Options) -> str:
+        """A name for its job, which may hold any characters."""
+        results = self.results(options)
+        return self.name if results == RUNS else f"{self.name} {results.name}"
+
+    def progress(self, options: Options) -> int | None:
+        """How far the work is, as a number that only grows: attempts without any are not requeued. None: unknown."""
+        return None
+
+    def shown(self, results: Path, log: str, running: bool, now: float) -> Shown:
+        """What `hpcgender jobs` shows of a run with these results; `log` is its job's, empty if there is none."""
+        return Shown()
+
+    def made(self, options: Options) -> Made:
+        """What the next command of a chain can use."""
+        return Made()
+
+    def following(self, made: Made) -> tuple[str, ...] | None:
+        """The command line with which it follows another in a chain; None if it cannot."""
+        return None
+
+    def resumed(self, words: Sequence[str]) -> tuple[str, ...]:
+        """The command line that resumes what `words` began."""
+        flag = f"--{self.resume.replace('_', '-')}"
+        return (*words, flag) if self.resume and flag not in words else tuple(words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call(Generic[Options]):
+    """A command with its options, parsed: what `python -m <module> <words>` does."""
+
+    module: str
+    command: Command[Options]
+    words: tuple[str, ...]
+    options: Options
+
+    @property
+    def results(self) -> Path:
+        """The directory of its results."""
+        return self.command.results(self.options)
+
+    @property
+    def data(self) -> Path | None:
+        """The data set that it reads, if it reads one."""
+        return self.command.data(self.options)
+
+    @property
+    def made(self) -> Made:
+        """What the next command of a chain can use."""
+        return self.command.made(self.options)
+
+    def progress(self) -> int | None:
+        """How far the work is now."""
+        return self.command.progress(self.options)
+
+    def check(self) -> None:
+        """Checks the options as far as that goes without torch, by their method `check()`. Raises UserError."""
+        if hasattr(self.options, "check"):
+            self.options.check()
+
+    def resumed(self) -> Call[Options]:
+        """The call that resumes this one."""
+        if not self.command.resume:
+            return self
+        options: Any = self.options
+        return replace(
+            self, words=self.command.resumed(self.words), options=replace(options, **{self.command.resume: True})
+        )
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program with commands: each stands in the file of its package that its first word names, among COMMANDS."""
+
+    name: str
+    """As it is called: `shard-tools`."""
+    package: str
+    """`shard_tools.commands`."""
+
+    @property
+    def module(self) -> str:
+        """What `python -m` runs."""
+        return self.package.partition(".")[0]
+
+    def commands(self, word: str = "") -> list[Command[Any]]:
+        """All commands, or those whose first word is `word`, by their names; the list imports all of their files."""
+        return list(_commands(self.package, word))
+
+    def find(self, words: Sequence[str]) -> Command[Any] | None:
+        """The command that a command line begins with; None if there is none."""
+        fits = [
+            command
+            for command in (self.commands(words[0]) if words and words[0] else ())
+            if command.name.split() == list(words[: len(command.name.split())])
+        ]
+        return max(fits, key=lambda command: len(command.name), default=None)
+
+    def parse(self, command: Command[Any], words: Sequence[str]) -> Call[Any]:
+        """The call that a command line, which begins with the command's name, asks for; exits as `parse_options`."""
+        options = attribute(command.options) if isinstance(command.options, str) else command.options
+        arguments = words[len(command.name.split()) :]
+        return Call(
+            module=self.module,
+            command=command,
+            words=tuple(words),
+            options=parse_options(options, f"{self.name} {command.name}", arguments),
+        )
+
+    def main(self, *words: str) -> NoReturn:
+        """Runs the command that `words`, or else the first argument, names, and exits with its code."""
+        sys.exit(self.run([*words, *sys.argv[1:]]))
+
+    def run(self, argv: Sequence[str]) -> int:
+        """Runs a command line, without the program's name, and returns its exit code."""
+        return guarded(self.name, lambda: self._run(argv))
+
+    def _run(self, argv: Sequence[str]) -> int | None:
+        if command := self.find(argv):
+            options = self.parse(command, argv).options
+            code: int | None = attribute(command.work)(options)  # imported only now: --help need not wait for it
+            return code
+        group = argv[0] if argv and self.commands(argv[0]) else ""
+        program, rest = (f"{self.name} {group}", argv[1:]) if group else (self.name, argv)
+        commands = {command.name.removeprefix(f"{group} "): command.summary for command in self.commands(group)}
+        if rest and rest[0] not in ("-h", "--help"):
+            raise unknown("command", rest[0], list(commands))
+        print(f"usage: {program} COMMAND [OPTIONS]\n\ncommands:")
+        width = max(map(len, commands))
+        for name, summary in commands.items():
+            print(f"  {name:<{width}}  {summary}")
+        print(f"\n{program} COMMAND --help lists the options of a command.")
+        return 0 if rest else BAD_INPUT
+
+
+@cache
+def _commands(package: str, word: str) -> tuple[Command[Any], ...]:
+    path = importlib.import_module(package).__path__
+    wanted = word.replace("-", "_")
+    files = [file.name for file in pkgutil.iter_modules(path) if wanted in ("", file.name)]
+    modules = [importlib.import_module(f"{package}.{file}") for file in files]
+    found: list[Command[Any]] = [command for module in modules for command in getattr(module, "COMMANDS", ())]
+    return tuple(sorted(found, key=lambda command: command.name))
+
+
+def find_call(programs: Sequence[Program], words: Sequence[str]) -> Call[Any]:
+    """The call of a launched command that a command line, with or without its program's name, asks for.
+
+    Raises UserError for an unknown command, and exits as `parse_options` does.
+    """
+    if words and any(words[0] == program.name for program in programs):
+        words = words[1:]
+    for program in programs:
+        command = program.find(words)
+        if command and command.launched:
+            return program.parse(command, words)
+    known = [command.name for program in programs for command in program.commands() if command.launched]
+    raise unknown("command", " ".join(words[:1]), known)
+
+
+def find_command(programs: Sequence[Program], words: Sequence[str]) -> Command[Any] | None:
+    """The command of any program that a command line begins with; None if there is none."""
+    return next(filter(None, (program.find(words) for program in programs)), None)
 
 
 def attribute(path: str) -> Any:
@@ -31,26 +248,10 @@ def attribute(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def run_command(program: str, commands: Mapping[str, Command], argv: Sequence[str]) -> int:
-    """Runs `argv` (without the program's name) and returns its exit code; prints what goes wrong as one line."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(f"usage: {program} COMMAND [OPTIONS]\n\ncommands:")
-        width = max(map(len, commands))
-        for name, command in commands.items():
-            print(f"  {name:<{width}}  {command.summary}")
-        print(f"\n{program} COMMAND --help lists the options of one.")
-        return 0 if argv else BAD_INPUT
+def guarded(program: str, work: Callable[[], int | None]) -> int:
+    """Does the work and returns its exit code; prints what the user can correct as one line."""
     try:
-        # Subcommands may have two words, as in `pack utkface`.
-        name = " ".join(argv[:2]) if " ".join(argv[:2]) in commands else argv[0]
-        if name not in commands:
-            inner = {n.removeprefix(f"{name} "): c for n, c in commands.items() if n.startswith(f"{name} ")}
-            if inner:
-                return run_command(f"{program} {name}", inner, argv[1:])
-            raise unknown("command", name, list(commands))
-        command = commands[name]
-        options = parse_options(attribute(command.options), f"{program} {name}", argv[len(name.split()) :])
-        return attribute(command.work)(options) or 0
+        return work() or 0
     except UserError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -67,13 +268,14 @@ def run_command(program: str, commands: Mapping[str, Command], argv: Sequence[st
         return 130
 
 
-def parse_options(options: type, program: str, argv: Sequence[str]) -> Any:
+def parse_options(options: type[Options], program: str, argv: Sequence[str]) -> Options:
     """An instance of the dataclass `options` from command line arguments; exits with 2 on a wrong one, 0 on --help.
 
     Options that come from files too have a class method `from_arguments(program, argv)` that does the same.
     """
-    if hasattr(options, "from_arguments"):
-        return options.from_arguments(program, argv)
+    from_arguments: Callable[[str, Sequence[str]], Options] | None = getattr(options, "from_arguments", None)
+    if from_arguments:
+        return from_arguments(program, argv)
     import tyro  # 0.15 s that the list of commands need not wait for
 
     return tyro.cli(options, prog=program, args=list(argv), config=(tyro.conf.FlagCreatePairsOff,))

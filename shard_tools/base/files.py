@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from shard_tools.base.errors import UserError, one_line
+
+TAIL_BYTES = 65_536
+"""More than a record of a run's metrics, and many lines of a log."""
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -20,6 +25,28 @@ def write_whole(path: Path, content: bytes) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def tail(path: Path, size: int = TAIL_BYTES) -> str:
+    """The last bytes of a text file; empty if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def last_record(path: Path) -> dict[str, Any] | None:
+    """The last whole object in a file of JSON lines, of which only the end is read; None if there is none."""
+    for line in reversed(tail(path).splitlines()):
+        try:
+            record = json.loads(line)
+        except ValueError:  # cut short by a kill, or by where the tail begins
+            continue
+        if isinstance(record, dict):
+            return record
+    return None
 
 
 def check_file(path: Path, suffix: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ LOG_WIDTH = 110
 """Characters in a line of a table where there is no terminal."""
 
 MAX_NAME = 36
-"""Characters of a row's name, its first cell; longer ones are cut on a terminal and in a log."""
+"""Characters of a row's name, its first cell; longer ones are cut."""
 
 
 def duration(seconds: float) -> str:
@@ -23,6 +24,15 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
+def seconds_of(text: str) -> float:
+    """The seconds of a duration that `duration` wrote. Raises ValueError if it is none."""
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    if not text or not found:
+        raise ValueError(f"{text!r} is no duration")
+    hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return 3600.0 * hours + 60 * minutes + seconds
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of text. The first column, which names the row, and those in `left` are aligned left, the others right."""
@@ -32,6 +42,8 @@ class Table:
     title: str = ""
     caption: str = ""
     left: frozenset[str] = frozenset()
+    max_name: int | None = MAX_NAME
+    """Characters of the first column; None: as many as it needs."""
 
 
 def no_style(column: str, cell: str) -> str:
@@ -70,7 +82,7 @@ def text_of(tables: Sequence[Table], style: Callable[[str, str], str] = no_style
                     justify="left" if left else "right",
                     no_wrap=not folds,
                     overflow="fold" if folds else "ellipsis",
-                    max_width=MAX_NAME if place == 0 else None,
+                    max_width=None if place else table.max_name,
                 )
             for row in table.rows:
                 cells = zip(table.columns, row, strict=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from shard_tools.base.errors import UserError, one_line
 from shard_tools.base.files import write_whole
+from shard_tools.commands.inspect import InspectConfig
 from shard_tools.inspect.faces import Face, draw_faces, find
-from shard_tools.inspect.options import InspectConfig
 from shard_tools.inspect.page import page
 from shard_tools.inspect.sample import print_sample, read_sample
 from shard_tools.inspect.sheet import draw_sheet

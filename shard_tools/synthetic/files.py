@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import new_directory
 from shard_tools.base.progress import track
+from shard_tools.commands.synthetic import SyntheticConfig
 from shard_tools.synthetic.drawing import draw_face
 from shard_tools.synthetic.subjects import Job, jobs, morph_name, sample_pictures, sample_subject, utkface_name
 from shard_tools.workers import Workers
-
-Names: TypeAlias = Literal["morph", "utkface"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SyntheticConfig:
-    """Draw a data set of synthetic faces, labelled by their file names."""
-
-    out: Path
-    """Folder to draw into; must not exist yet or be empty."""
-    count: int = 2400
-    """Number of pictures. A smaller number draws the first ones of a larger number."""
-    seed: int = 0
-    """The same seed draws the same files, byte for byte."""
-    size: int = 112
-    """Side of the square pictures in pixels."""
-    names: Names = "morph"
-    """morph: subject, picture, gender, age, as in 000017_01M46.JPG. utkface: age, gender (0 male, 1 female), group of
-    drawn skin tones (0 to 4), time stamp, as in 46_0_2_20170101000500000.jpg."""
-    quality: int = 90
-    """JPEG quality, 1 to 95."""
-    workers: int = 1
-    """Number of processes. Any number draws the same files."""
-
 
 _NAMING = {"morph": morph_name, "utkface": utkface_name}
 

@@ -4,48 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from shard_tools.base.errors import UserError
 from shard_tools.base.progress import progress
-from shard_tools.verify.files import DataSet, check_files, read_data_set, require_data_set
+from shard_tools.commands.verify import VerifyConfig
+from shard_tools.verify.files import DataSet, check_files, read_data_set
 from shard_tools.verify.leaks import check_data_sets, check_keys, check_splits
 from shard_tools.verify.report import Report
 from shard_tools.verify.shard import ShardTask, check_shard, sha256_of
 from shard_tools.workers import Workers
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerifyConfig:
-    """Checks packed data sets: every byte, sample and label, and that no picture or subject is in two splits.
-
-    Prints a line for each problem and exits with 1 if there are any.
-    """
-
-    directories: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Directories of packed data sets."""
-    fast: bool = False
-    """Check the manifest, the sizes of all files and the index only; no shard is read."""
-    leaks: bool = False
-    """Search only for what several data sets share, or the splits of one: the same pictures, the same subjects."""
-    workers: int = 2
-    """Processes that read and decode."""
-
-    def check(self) -> None:
-        """Raises UserError for what cannot work."""
-        if not self.directories:
-            raise UserError("no data set given: shard-tools verify DIRECTORY")
-        if self.fast and self.leaks:
-            raise UserError("--fast searches for no leaks: give --fast or --leaks")
-        if self.workers < 1:
-            raise UserError(f"--workers {self.workers}: give 1 or more")
-        for root in self.directories:
-            require_data_set(root)
 
 
 def verify(config: VerifyConfig) -> int:

@@ -39,13 +39,6 @@ class DataSet:
         return sum(len(split.shards) for split in self.manifest.splits.values())
 
 
-def require_data_set(root: Path) -> None:
-    """Raises UserError if there is nothing of a data set in `root`, not even a damaged one."""
-    signs = (MANIFEST, UNFINISHED, "*/index.npy", "*/*.tar")
-    if not root.is_dir() or not any(any(root.glob(sign)) for sign in signs):
-        raise UserError(f"no data set in {root}: name a directory that shard-tools pack has written")
-
-
 def read_data_set(root: Path, report: Report) -> DataSet | None:
     """The data set in `root` as far as it can be used, the rest reported; None if its manifest cannot."""
     if not (root / MANIFEST).exists():

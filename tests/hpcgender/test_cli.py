@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-import hpcgender.cli
-import shard_tools.cli
 from hpcgender.checkpoint import save_checkpoint
+from hpcgender.commands import PROGRAMS
 from hpcgender.commands.train import TrainConfig
 from hpcgender.models.config import ModelConfig
 from hpcgender.models.create import create
 from tests.conftest import Run
 
 HELP = [
-    *(("hpcgender", *name.split()) for name in ("", *hpcgender.cli.COMMANDS)),
-    *(("shard_tools", *name.split()) for name in ("", *shard_tools.cli.COMMANDS)),
+    (program.module, *words)
+    for program in PROGRAMS
+    for words in [(), *(command.name.split() for command in program.commands())]
 ]
 HEAVY = ("torch", "nvidia", "matplotlib", "tensorboard")
 WATCH = """

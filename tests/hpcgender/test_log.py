@@ -17,51 +17,16 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from hpcgender.distributed import Ranks
-from hpcgender.metrics import Scores
 from hpcgender.train.log import EpochRecord, RunLog, epoch_line, peak_memory_mb
 from hpcgender.train.progress import EpochProgress
 from shard_tools.base.errors import UserError
+from tests.hpcgender.status_records import EPOCH, NAN, scores
 
-NAN = float("nan")
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
 
-def scores(loss: float, accuracy: float, of_class: dict[str, float], *, age_mae: float = NAN) -> Scores:
-    return Scores(
-        images=1000,
-        loss=loss,
-        losses={"gender": loss} if of_class else {},
-        accuracy=accuracy,
-        class_images={"female": 500, "male": 500},
-        class_accuracy=of_class,
-        balanced_accuracy=accuracy,
-        precision=of_class,
-        recall=of_class,
-        f1=of_class,
-        macro_f1=accuracy,
-        roc_auc=NAN,
-        age_images=0 if age_mae != age_mae else 900,
-        age_mae=age_mae,
-    )
-
-
 def record(epoch: int = 12, step: int = 1200) -> EpochRecord:
-    return EpochRecord(
-        epoch=epoch,
-        epochs=50,
-        step=step,
-        train=scores(0.1023, 0.9669, {"female": 0.96, "male": 0.97}),
-        val=scores(0.1201, 0.9597, {"female": 0.9375, "male": 0.9684}),
-        lr=0.01,
-        gradient_norm=1.5,
-        gradient_norm_max=7.25,
-        images_per_s=11832.4,
-        data_wait=0.004,
-        bad_images=0,
-        peak_memory_mb=2048.5,
-        seconds=300.0,
-        eta=3 * 3600 + 12 * 60 + 20,
-    )
+    return replace(EPOCH, epoch=epoch, step=step)
 
 
 def test_the_epoch_line() -> None:

@@ -12,15 +12,22 @@ from typing import Any
 
 import pytest
 
-from hpcgender.status.progress import Progress, read_progress
+from hpcgender.commands import HPCGENDER
+from hpcgender.commands.evaluate import EvaluateConfig
+from hpcgender.evaluate.evaluation import evaluate
+from hpcgender.evaluate.results import read_evaluation
+from hpcgender.log_lines import AttemptLine, StepLine
 from hpcgender.status.resubmit import launch_config
 from hpcgender.status.runs import matching, read_records
 from hpcgender.status.state import CANCELLED, judge
+from hpcgender.train.log import epoch_line
 from jobs.queue import Job, State
 from jobs.records import Resources
 from jobs.stopping import TIME_LIMIT
+from shard_tools.base.commands import Shown
 from tests.conftest import Run
-from tests.hpcgender.status_records import end, make_record, metrics, start
+from tests.hpcgender.evaluate.examples import save_model
+from tests.hpcgender.status_records import EPOCH, end, make_record, metrics, start
 
 CANCEL = {"event": CANCELLED, "time": 0.0}
 BY_US = "by hpcgender jobs cancel"
@@ -112,27 +119,47 @@ def test_a_local_run_lives_as_long_as_its_launcher(tmp_path: Path, sleeper: subp
     assert judge(elsewhere, None, None, time.time()).reason == "it ran on other: ask there"
 
 
-def test_progress_from_the_ends_of_metrics_and_log(tmp_path: Path) -> None:
+def test_a_training_is_shown_from_the_ends_of_metrics_and_log(tmp_path: Path) -> None:
+    (train,) = HPCGENDER.commands("train")
     log = tmp_path / "log"
-    assert read_progress(tmp_path, "", True, time.time()) == Progress()
-    log.write_text("launch: train\nstep 30/120 of epoch 1/50 | loss 0.3000 | 900 img/s | 2m00s left\n")
-    first = read_progress(tmp_path, str(log), True, time.time())
+    assert train.shown(tmp_path, "", True, time.time()) == Shown()
+    step = StepLine(step=30, steps=120, epoch=1, epochs=50, loss=0.3, images_per_s=900.0, left=120.0)
+    log.write_text(f"{AttemptLine(command='train', nodes=2).text()}\n{step.text()}\n")
+    first = train.shown(tmp_path, str(log), True, time.time())
     assert (first.epochs_done, first.epochs, first.images_per_s, first.accuracy) == (0.25, 50, 900.0, None)
 
     metrics(tmp_path, 1, 50, 0.875, 500.0)
     metrics(tmp_path, 2, 50, 0.9375, 480.0)
-    os.utime(tmp_path / "metrics.jsonl", (1000.0, 1000.0))
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 3, "epo')  # torn by a kill
     os.utime(tmp_path / "metrics.jsonl", (1000.0, 1000.0))
-    done = read_progress(tmp_path, str(log), False, 1100.0)
+    done = train.shown(tmp_path, str(log), False, 1100.0)
     assert (done.epochs_done, done.accuracy, done.images_per_s, done.eta) == (2, 0.9375, 11832.4, 480.0)
     with log.open("a") as file:
-        file.write("epoch 2/50 | train loss 0.1\n")
-    assert read_progress(tmp_path, str(log), True, 1100.0) == dataclasses.replace(done, eta=380.0)
+        file.write(epoch_line(dataclasses.replace(EPOCH, epoch=2)) + "\n")
+    assert train.shown(tmp_path, str(log), True, 1100.0) == dataclasses.replace(done, eta=380.0)
     with log.open("a") as file:
-        file.write("step 60/120 of epoch 3/50 | loss 0.2000 | 1000 img/s | 1m00s left\n")
-    assert read_progress(tmp_path, str(log), True, 1100.0).epochs_done == 2.5
+        file.write(dataclasses.replace(step, step=60, epoch=3).text() + "\n")
+    assert train.shown(tmp_path, str(log), True, 1100.0).epochs_done == 2.5
+
+
+def test_an_evaluation_is_shown_with_its_accuracy(tmp_path: Path, run: Run, no_scheduler: None, shards: Path) -> None:
+    results = tmp_path / "runs" / "mine" / "evaluations" / "shards-val"
+    make_record(results, "12", "local", [start(), end(0)], command=("evaluate", "--data", str(shards)))
+    assert run("hpcgender", "jobs", cwd=tmp_path).stdout.splitlines()[1].split("\t")[5] == "-"
+    checkpoint = save_model(tmp_path / "runs" / "mine" / "checkpoints" / "best.pt", tasks=("gender", "age"))
+    config = EvaluateConfig(checkpoint=checkpoint, data=shards, split="val", out=results)
+    evaluate(config)
+    evaluation = read_evaluation(results)
+    assert evaluation.gender
+    assert evaluation.age
+    listed = run("hpcgender", "jobs", cwd=tmp_path).stdout.splitlines()[1].split("\t")
+    assert listed[:6] == [
+        "mine/evaluations/shards-val", "12", "local", "done", "-", f"{evaluation.gender.accuracy.value:.2%}"
+    ]  # fmt: skip
+    (entry,) = json.loads(run("hpcgender", "jobs", "--json", cwd=tmp_path).stdout)["runs"]
+    assert entry["accuracy"] == evaluation.gender.accuracy.value
+    assert entry["age_mae"] == evaluation.age.mae.value
 
 
 def test_the_list_on_a_machine_without_scheduler(tmp_path: Path, run: Run, no_scheduler: None) -> None:

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from hpcgender.log_lines import NOT_REQUEUED, AttemptLine
 from hpcgender.status import words
 from hpcgender.status.logs import Tail
 from jobs.records import Submission, append_event
 from tests.conftest import Run
 from tests.hpcgender.status_records import end, make_record, start
 
-START_LINE = "launch: train on 2 nodes (node1, node2), 1 process each, 1 thread each, rendezvous node1:18890\n"
+ATTEMPT = AttemptLine(command="train", nodes=2, hosts=("node1", "node2"), rendezvous="node1:18890").text() + "\n"
 KILLED = "agent on node2: rank 1 failed with SIGKILL (often: out of memory); its log: runs/k/logs/rank-1.log"
 
 
@@ -140,10 +141,8 @@ def test_a_run_that_wrote_to_a_terminal(tmp_path: Path, run: Run) -> None:
 def test_why_it_failed_with_the_last_traceback(tmp_path: Path, run: Run) -> None:
     code = "def inner():\n    raise RuntimeError('CUDA out of memory.\\nTried to allocate 2 GiB')\ninner()"
     crash = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False).stderr
-    earlier = START_LINE + crash.replace("CUDA out of memory", "of the attempt before")
-    ended_run(
-        tmp_path, f"{earlier}{START_LINE}epoch 1/2 | fine\n{crash}agent on node1: rank 0 failed with exit code 1\n"
-    )
+    earlier = ATTEMPT + crash.replace("CUDA out of memory", "of the attempt before")
+    ended_run(tmp_path, f"{earlier}{ATTEMPT}epoch 1/2 | fine\n{crash}agent on node1: rank 0 failed with exit code 1\n")
     done = run("hpcgender", "jobs", "why", "mine", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "of the attempt before" not in done.stdout
@@ -163,7 +162,7 @@ def test_why_it_failed_with_the_last_traceback(tmp_path: Path, run: Run) -> None
 
 
 def test_why_a_process_was_killed(tmp_path: Path, run: Run) -> None:
-    ended_run(tmp_path, f"{START_LINE}epoch 1/2 | fine\n{KILLED}\n")
+    ended_run(tmp_path, f"{ATTEMPT}epoch 1/2 | fine\n{KILLED}\n")
     said = run("hpcgender", "jobs", "why", "mine", cwd=tmp_path).stdout
     assert "  a process was killed: often for want of memory\n" in said
     assert said.endswith(f"\n{KILLED}\n")
@@ -171,10 +170,10 @@ def test_why_a_process_was_killed(tmp_path: Path, run: Run) -> None:
 
 def test_words_of_schedulers_and_commands() -> None:
     text = (
-        f"{START_LINE}epoch 1/2 | train loss 0.1\n"
+        f"{ATTEMPT}epoch 1/2 | train loss 0.1\n"
         "slurmstepd: error: *** JOB 12 ON node1 CANCELLED AT 2026-11-22T22:55:08 DUE TO TIME LIMIT ***\n"
         "hpcgender train: data/shards has no validation images: pack it again with --val 0.1\n"
-        "launch: not requeued: 3 attempts without progress\n"
+        f"{NOT_REQUEUED}3 attempts without progress\n"
     )
     assert words.spoken(text) == text.splitlines()[2:]
     assert words.summary(text).startswith("hpcgender train: data/shards has no validation images")

@@ -38,7 +38,7 @@ def plan(config: LaunchConfig, environ: dict[str, str], site: Site | None = None
     ("arguments", "message"),
     [
         (("--", "trian"), "hpcgender: unknown command 'trian': did you mean train?\n"),
-        (("--", "launch"), "hpcgender: unknown command 'launch': known: train"),
+        (("--", "launch"), "hpcgender: unknown command 'launch': known: cam, compare, evaluate"),
         (("--", "train", "--data", "nowhere"), "nowhere"),
         (("--nodes", "0"), "hpcgender: --nodes 0: at least 1 is needed\n"),
         (("--time", "soon"), "hpcgender: --time soon: give a time such as 24h, 1d12h, 90m or 1:30:00\n"),

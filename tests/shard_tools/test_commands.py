@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
-from shard_tools.base.commands import Command, run_command
+from shard_tools.base.commands import Command, Program, find_call
 from shard_tools.base.errors import UserError, one_line
 
 
@@ -45,16 +47,37 @@ class FromElsewhere(Options):
         return cls()
 
 
-COMMANDS = {
-    "do": Command(f"{__name__}:Options", f"{__name__}:work", "does it"),
-    "elsewhere": Command(f"{__name__}:FromElsewhere", f"{__name__}:work", "does what a file says"),
-    "pack one": Command(f"{__name__}:Options", f"{__name__}:work", "packs one"),
+FILES = {
+    "do.py": "does('do', 'does it', 'Options')",
+    "do_not.py": "does('do-not', 'does nothing', 'Options')",
+    "elsewhere.py": "does('elsewhere', 'does what a file says', 'FromElsewhere')",
+    "pack.py": "does('pack one', 'packs one', 'Options'), does('pack two', 'packs two', Options)",
+    "no_command.py": "",
 }
 
 
-@pytest.mark.parametrize("argv", [["do"], ["elsewhere"], ["pack", "one"]])
-def test_a_command_runs(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command("tool", COMMANDS, argv) == 0
+def does(name: str, summary: str, options: type | str) -> Command[Any]:
+    path = f"{__name__}:{options}" if isinstance(options, str) else options
+    return Command(name=name, summary=summary, options=path, work=f"{__name__}:work")
+
+
+@pytest.fixture(scope="module")
+def tool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """A program whose commands are files of a package."""
+    root = tmp_path_factory.mktemp("tool")
+    (root / "tool_of_tests").mkdir()
+    (root / "tool_of_tests" / "__init__.py").write_text("")
+    for name, commands in FILES.items():
+        code = f"from {__name__} import Options, does\n\nCOMMANDS = ({commands},)\n" if commands else ""
+        (root / "tool_of_tests" / name).write_text(code)
+    sys.path.insert(0, str(root))
+    yield Program("tool", "tool_of_tests")
+    sys.path.remove(str(root))
+
+
+@pytest.mark.parametrize("argv", [["do"], ["do-not"], ["elsewhere"], ["pack", "one"], ["pack", "two"]])
+def test_a_command_runs(tool: Program, argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert tool.run(argv) == 0
     assert capsys.readouterr().out == "done\n"
 
 
@@ -66,35 +89,65 @@ def test_a_command_runs(argv: list[str], capsys: pytest.CaptureFixture[str]) -> 
         ("interrupt", 130, "tool: interrupted\n"),
     ],
 )
-def test_what_people_can_mend_is_one_line(error: str, code: int, says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command("tool", COMMANDS, ["do", "--error", error]) == code
+def test_what_people_can_mend_is_one_line(
+    tool: Program, error: str, code: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tool.run(["do", "--error", error]) == code
     assert capsys.readouterr().err == says
 
 
 @pytest.mark.parametrize(("error", "kind"), [("bug", ZeroDivisionError), ("other", OSError)])
-def test_bugs_keep_their_traceback(error: str, kind: type[Exception]) -> None:
+def test_bugs_keep_their_traceback(tool: Program, error: str, kind: type[Exception]) -> None:
     with pytest.raises(kind):
-        run_command("tool", COMMANDS, ["do", "--error", error])
+        tool.run(["do", "--error", error])
 
 
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
         (["doo"], "unknown command 'doo': did you mean do?"),
-        (["xyz"], "unknown command 'xyz': known: do, elsewhere, pack one"),
-        (["pack", "two"], "unknown command 'two': known: one"),
+        (["xyz"], "unknown command 'xyz': known: do, do-not, elsewhere, pack one, pack two"),
+        (["pack", "three"], "unknown command 'three': known: one, two"),
     ],
 )
 def test_an_unknown_command_is_answered_with_the_nearest(
-    argv: list[str], says: str, capsys: pytest.CaptureFixture[str]
+    tool: Program, argv: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_command("tool", COMMANDS, argv) == 2
+    assert tool.run(argv) == 2
     assert says in capsys.readouterr().err
 
 
-def test_options_from_elsewhere_may_be_wrong_too(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command("tool", COMMANDS, ["elsewhere", "a", "b"]) == 2
+def test_options_from_elsewhere_may_be_wrong_too(tool: Program, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tool.run(["elsewhere", "a", "b"]) == 2
     assert capsys.readouterr().err == "tool: tool elsewhere cannot use a b\n"
+
+
+@pytest.mark.parametrize(("argv", "code"), [([], 2), (["--help"], 0)])
+def test_the_list_of_commands(tool: Program, argv: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tool.run(argv) == code
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "usage: tool COMMAND [OPTIONS]"
+    assert lines[3:8] == [
+        "  do         does it",
+        "  do-not     does nothing",
+        "  elsewhere  does what a file says",
+        "  pack one   packs one",
+        "  pack two   packs two",
+    ]
+    assert tool.run(["pack", *argv]) == code
+    assert "usage: tool pack COMMAND" in capsys.readouterr().out
+
+
+def test_a_call_is_found_with_and_without_its_programs_name(tool: Program) -> None:
+    call = find_call([tool], ["tool", "pack", "one", "--error", "user"])
+    assert call == find_call([tool], ["pack", "one", "--error", "user"])
+    assert (call.module, call.words, call.options) == (
+        "tool_of_tests",
+        ("pack", "one", "--error", "user"),
+        call.options,
+    )
+    with pytest.raises(UserError, match="did you mean elsewhere"):
+        find_call([tool], ["elsewere"])
 
 
 def test_an_exception_on_one_line() -> None:

@@ -11,12 +11,13 @@ import xxhash
 from nvidia.dali import fn, pipeline_def
 from PIL import Image
 
+from shard_tools.commands.synthetic import SyntheticConfig
 from shard_tools.manifest import read_manifest
 from shard_tools.pack import pack
 from shard_tools.sources.folders import Folders
 from shard_tools.sources.synthetic import Synthetic
 from shard_tools.sources.utkface import Utkface
-from shard_tools.synthetic.files import SyntheticConfig, draw_faces
+from shard_tools.synthetic.files import draw_faces
 from tests.shard_tools.pictures import picture, rows, save
 
 

@@ -20,8 +20,9 @@ from PIL import Image
 
 from shard_tools import look
 from shard_tools.base.errors import UserError
+from shard_tools.commands.finalize import FinalizeConfig
 from shard_tools.manifest import read_manifest
-from shard_tools.pack import FinalizeConfig, finalize, pack
+from shard_tools.pack import finalize, pack
 from shard_tools.sources import Record
 from shard_tools.sources.folders import Folders
 from tests.conftest import Run

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from shard_tools.base.errors import UserError
+from shard_tools.commands.synthetic import SyntheticConfig
 from shard_tools.synthetic.canvas import Picture, Subject
 from shard_tools.synthetic.drawing import draw_face
-from shard_tools.synthetic.files import SyntheticConfig, draw_faces
+from shard_tools.synthetic.files import draw_faces
 from shard_tools.synthetic.subjects import SEPARATION, SPREAD, sample_pictures, sample_subject
 
 SMALL = SyntheticConfig(out=Path("pictures"), count=24, seed=5, size=48)

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from shard_tools.base.commands import parse_options
 from shard_tools.base.errors import UserError
+from shard_tools.commands.verify import VerifyConfig
 from shard_tools.images import content_hash, fingerprint
 from shard_tools.manifest import Manifest, read_manifest
 from shard_tools.pack import pack
 from shard_tools.sources.folders import Folders
 from shard_tools.sources.morph import Morph
 from shard_tools.tar import BLOCK
-from shard_tools.verify import VerifyConfig, verify
+from shard_tools.verify import verify
 from shard_tools.verify.shard import ShardTask, check_shard
 from tests.shard_tools.damage import (
     FAST,

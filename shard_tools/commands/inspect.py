@@ -1,4 +1,4 @@
-"""What a user may set of an inspection."""
+"""`shard-tools inspect`: its options, and what is true of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from shard_tools.base.commands import Command
 from shard_tools.base.errors import UserError
 
 MAX_COUNT = 1000
@@ -54,3 +55,20 @@ class InspectConfig:
                 raise UserError(f"no directory {path.parent} to write {path.name} into: make it first")
             if path and path.is_dir():
                 raise UserError(f"{path} is a directory: name a file")
+
+
+class Inspect(Command[InspectConfig]):
+    """Showing what a data set holds."""
+
+    def data(self, options: InspectConfig) -> Path:
+        return options.data
+
+
+COMMANDS = (
+    Inspect(
+        name="inspect",
+        summary="show what a packed data set holds: tables, faces, one sample",
+        options=InspectConfig,
+        work="shard_tools.inspect.inspection:inspect_shards",
+    ),
+)
