@@ -13,32 +13,31 @@ from shard_tools.manifest import read_manifest
 
 @dataclass(frozen=True, kw_only=True)
 class CamConfig(SplitConfig):
-    """Computes the heat map of every image of a split, averages of them, and whether they tell the truth.
+    """Computes the heat map of every image of a split, their averages, and how faithful they are.
 
-    Under torchrun, the processes share the images. What was killed or stopped goes on where it was when the same
-    command is given again.
+    Under the launcher the processes share the images. Killed or stopped, the same command resumes.
     """
 
     results: ClassVar[str] = "cams"
 
     examples: int = 6
-    """Single images of each class on the sheet."""
+    """images of each class on the sheet"""
     overlays: int = 0
-    """Random images to write as JPEG with their maps over them."""
+    """random images to write as JPEG with their heat maps overlaid"""
     keys: tuple[str, ...] = ()
-    """Further images to write so, by their keys."""
+    """keys of further images to write with their heat maps overlaid"""
     deletion: int = 1000
-    """Random images of the deletion check: their hottest and random cells are masked, and how what is said of them
-    changes tells whether the maps tell the truth. 0: no check."""
+    """random images of the deletion check, which masks the hottest cells of an image and as many random ones: if the
+    maps are faithful, the hottest change the prediction more; 0: no check"""
     fractions: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
-    """Parts of an image's cells that the check masks, one after the other."""
+    """fractions of an image's cells that the deletion check masks, ascending"""
     seed: int = 0
-    """Draws the random images and cells."""
+    """seed of the random images and cells"""
     regions: Path | None = None
-    """Directory of masks of parts of the face: for each image KEY.png, a gray or palette image of the same view whose
-    values are numbers of parts, and names.txt with a line `NUMBER NAME` for each part. For a table by parts."""
+    """directory of masks of face regions, for a table by region: per image KEY.png, a gray or palette image of the same
+    view whose values are region numbers, and names.txt with a line NUMBER NAME per region"""
     stop_after: float = 0.0
-    """Minutes after which to keep what is done and exit with code 99, to be started again. 0: never."""
+    """minutes after which to save what is done and exit with code 99, to be resumed; 0: never"""
 
     def check(self) -> None:
         super().check()
@@ -50,7 +49,7 @@ class CamConfig(SplitConfig):
         if not self.fractions or list(self.fractions) != sorted(set(self.fractions)):
             raise UserError(f"--fractions {' '.join(map(str, self.fractions))}: give some, ascending")
         if self.fractions[0] <= 0 or self.fractions[-1] > 1:
-            raise UserError(f"--fractions {' '.join(map(str, self.fractions))}: give parts above 0, of at most 1")
+            raise UserError(f"--fractions {' '.join(map(str, self.fractions))}: give fractions above 0, at most 1")
         if self.regions:
             from hpcgender.cam.regions import read_names  # and numpy, for which a submission need not wait
 

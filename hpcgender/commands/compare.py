@@ -15,28 +15,28 @@ from shard_tools.base.files import check_file
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig:
-    """Compares runs that were evaluated on the same images: what they tell, what they cost, how sure the difference is.
+    """Compares runs that were evaluated on the same images: accuracy, cost, and significance of the differences.
 
-    Accuracy stands beside parameters, multiply-accumulates, memory, training time, and the time of a forward pass,
-    which is measured here and now.
+    Costs are parameters, multiply-accumulates, memory, training time, and the time of a forward pass, which is measured
+    on this machine.
     """
 
     evaluated: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_EVALUATION")]
-    """Two or more evaluations such as runs/mine/evaluations/morph-test, or runs that have one of the same name."""
+    """two or more evaluations, e.g. runs/mine/evaluations/morph-test, or runs that have one of the same name"""
     on: str | None = None
-    """Which evaluation of the runs, such as morph-test, where they have several of the same names."""
+    """evaluation to compare, e.g. morph-test, if the runs have several of the same names"""
     batch_size: int = 64
-    """Images in the batch whose time is measured."""
+    """images in the batch whose forward pass is timed"""
     rounds: int = 5
-    """Times that the models are measured, in turn; the median counts."""
+    """rounds of timing, the models in turn; the median counts"""
     json: bool = False
-    """Print one JSON object instead of tables."""
+    """print one JSON object instead of tables"""
     csv: Path | None = None
-    """CSV file to write: a row for each run."""
+    """CSV file to write: a row per run"""
     picture: Path | None = None
-    """PNG file to write: accuracy against each cost, and the training curves."""
+    """PNG file to write: accuracy against each cost, and the training curves"""
     html: Path | None = None
-    """HTML file to write: one page with all of it, which needs no other file."""
+    """HTML file to write: one page with all tables and charts, which needs no other file"""
 
     def check(self) -> None:
         """Raises UserError for what cannot work."""

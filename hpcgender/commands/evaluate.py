@@ -17,19 +17,19 @@ from shard_tools.manifest import read_manifest
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig(ReadConfig):
-    """A checkpoint, a split, and where the results go."""
+    """A checkpoint, a split, and the directory of the results."""
 
     results: ClassVar[str]
-    """Directory of such results in a run."""
+    """Directory of such results within a run directory."""
 
     checkpoint: Path
-    """The model: a file such as runs/train/checkpoints/best.pt."""
+    """checkpoint, e.g. runs/train/checkpoints/best.pt"""
     split: str = "test"
-    """Which split: train, val or test."""
+    """split: train, val or test"""
     out: Path | None = None
-    """Directory to write; by default DATA-SPLIT among the results in the checkpoint's run."""
+    """directory to write; default: RUN/evaluations/DATA-SPLIT (cams for heat maps) of the checkpoint's run"""
     batch_size: int = 64
-    """Images in a batch, per process."""
+    """images per batch and process"""
 
     @property
     def out_dir(self) -> Path:
@@ -50,22 +50,24 @@ class SplitConfig(ReadConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(SplitConfig):
-    """Measures a checkpoint on a split, every image once. Under torchrun, the processes share the images, and what
-    they find is the same to the last bit however many they are."""
+    """Measures a checkpoint on a split, every image exactly once.
+
+    Under the launcher the processes share the images; the results are the same bits for any number of processes.
+    """
 
     results: ClassVar[str] = "evaluations"
 
     flip: bool = False
-    """Say of each image the mean of what the model says of it and of its mirror image."""
+    """average the predictions for each image and its mirror image"""
     temperature_from: Annotated[str, tyro.conf.arg(metavar="SPLIT|EVALUATION")] = ""
-    """Scale the log-odds by a temperature, for probabilities that are true: fitted on another split of the data, such
-    as val, or on another evaluation of the checkpoint, by its directory."""
+    """calibrate the probabilities by temperature scaling; the temperature is fitted on another split of the data,
+    e.g. val, or on another evaluation of the checkpoint, given by its directory"""
     table: Path | None = None
-    """CSV, TSV or Parquet file with further labels: its column key has the images' keys, as in predictions.csv."""
+    """CSV, TSV or Parquet file with further labels; its column key has the images' keys, as in predictions.csv"""
     by: tuple[str, ...] = ()
-    """Columns of --table to show scores by; by default all."""
+    """columns of --table to report scores by; default: all"""
     errors: bool = False
-    """Write errors.csv, the images whose gender is told wrong, the surest first, and errors.png, the first of them."""
+    """write errors.csv, the misclassified images, the most confident first, and errors.png with the first of them"""
 
     def check(self) -> None:
         super().check()
@@ -80,11 +82,11 @@ class EvaluateConfig(SplitConfig):
 
     @property
     def temperature_split(self) -> str:
-        """The split that the temperature is to be fitted on, if it is one."""
+        """The split to fit the temperature on; empty if --temperature-from is an evaluation."""
         return self.temperature_from if self.temperature_from in read_manifest(self.data).splits else ""
 
     def check_temperature(self) -> None:
-        """Raises UserError if the temperature cannot come from there."""
+        """Raises UserError if the temperature cannot be fitted there."""
         if self.temperature_split == self.split:
             raise UserError(
                 f"--temperature-from {self.split} is the split to evaluate, which would flatter: fit it on another"

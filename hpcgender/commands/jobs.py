@@ -14,39 +14,41 @@ from shard_tools.base.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class PlacesConfig:
-    """Where the records of runs are."""
+    """Where the records of submissions are."""
 
     within: tuple[Path, ...] = (Path("runs"), Path("data"))
-    """Directories that hold runs and packed data sets."""
+    """directories that hold runs and packed data sets"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobsConfig(PlacesConfig):
-    """List your runs: state and reason, epoch, accuracy, speed, time left, requeues. Further commands: jobs logs,
-    jobs why, jobs cancel and jobs resubmit."""
+    """Lists your runs: state, epoch, validation or test accuracy, images/s, time left, requeues, reason.
+
+    A table on a terminal, tab-separated lines elsewhere. See also: hpcgender jobs logs, why, cancel and resubmit.
+    """
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")] = ()
-    """Only these: names of runs, directories, or ids of jobs."""
+    """list these runs only: names of runs, directories, or job ids"""
     all: bool = False
-    """All submissions of a run, not only the last one and those that have not ended."""
+    """list all submissions of each run, not only the last one and those that have not ended"""
     active: bool = False
-    """Only what waits or runs."""
+    """list only runs that are pending or running"""
     json: bool = False
-    """Print JSON."""
+    """print JSON"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogsConfig(PlacesConfig):
-    """Print the log of a run."""
+    """Prints the log of a run."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Name of the run, its directory, or the id of a job."""
+    """name of the run, its directory, or a job id"""
     follow: Annotated[bool, tyro.conf.arg(aliases=("-f",))] = False
-    """Go on printing as the log grows, through requeues, until the run has ended."""
+    """keep printing as the log grows, across requeues, until the run has ended"""
     rank: int = 0
-    """Whose log: 0 is the job's own."""
+    """rank whose log to print; 0: the job's log"""
     lines: Annotated[int, tyro.conf.arg(aliases=("-n",))] = 0
-    """Begin with the last LINES lines. 0: with the first."""
+    """print the last LINES lines only; 0: all"""
 
     def __post_init__(self) -> None:
         for name in ("rank", "lines"):
@@ -56,18 +58,18 @@ class LogsConfig(PlacesConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class WhyConfig(PlacesConfig):
-    """Say why a run waits, or why it failed."""
+    """Explains why a run is pending or failed: reason, exit code, signal, last traceback of its log."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Name of the run, its directory, or the id of a job."""
+    """name of the run, its directory, or a job id"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CancelConfig(PlacesConfig):
-    """Cancel runs: they end and are not requeued; their results and checkpoints stay."""
+    """Cancels runs: they end and are not requeued. Their results and checkpoints are kept."""
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
-    """Names of runs, their directories, or ids of jobs."""
+    """names of runs, their directories, or job ids"""
 
     def __post_init__(self) -> None:
         if not self.runs:
@@ -76,14 +78,14 @@ class CancelConfig(PlacesConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ResubmitConfig(PlacesConfig):
-    """Submit a run again: the same command with the same resources. A training goes on where it stopped."""
+    """Submits a run again with the same command and resources. A training resumes from its newest checkpoint."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Name of the run, its directory, or the id of a job."""
+    """name of the run, its directory, or a job id"""
     after: str = ""
-    """Ids of jobs, with commas, that must succeed before."""
+    """comma-separated ids of jobs that must succeed first"""
     dry_run: bool = False
-    """Print the job's script, and do nothing else."""
+    """print the job script without submitting it"""
 
 
 COMMANDS = (

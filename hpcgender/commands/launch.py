@@ -16,25 +16,26 @@ _MINUTES = {"d": 1440.0, "h": 60.0, "m": 1.0, "s": 1 / 60}
 
 @dataclass(frozen=True, kw_only=True)
 class JobConfig:
-    """What a job asks for, and where."""
+    """What a job requests, and of which scheduler."""
 
     nodes: int | None = None
-    """On how many nodes. Default: 1; inside a job, all that it was granted."""
+    """number of nodes; default: 1, inside a job all nodes that were granted"""
     gpus_per_node: int | None = None
-    """GPUs on each node. Default: 1 for train, evaluate and cam, 0 for others; on this machine those it has."""
+    """GPUs per node; default: 1 for train, evaluate and cam, 0 for other commands; without a scheduler all of this
+    machine"""
     procs_per_node: int | None = None
-    """Processes on each node. Default: one for each GPU, or 1."""
+    """processes per node; default: one per GPU, or 1 without GPUs"""
     cpus: int | None = None
-    """Cores on each node. Default: the site's."""
+    """CPU cores per node; default: the site's"""
     mem: float | None = None
-    """GB of memory on each node. Default: the site's."""
+    """memory per node, GB; default: the site's"""
     time: str = ""
-    """Time limit of the job, such as 24h, 1d12h, 90m or 1:30:00. Default: the site's."""
+    """time limit of the job, e.g. 24h, 1d12h, 90m or 1:30:00; default: the site's"""
     scheduler: Literal["auto", "slurm", "sge", "local"] = "auto"
-    """Where to submit; auto: to the one that this machine has; local: run here."""
+    """scheduler to submit to; auto: the one of this machine; local: run on this machine"""
     site: str = ""
-    """Site profile: a TOML file, or one of abci, local, notre-dame-crc, sge and slurm. Default: HPCGENDER_SITE, or
-    site.toml here, or a generic one."""
+    """site profile: a TOML file, or one of abci, local, notre-dame-crc, sge and slurm; default: the environment
+    variable HPCGENDER_SITE, or ./site.toml, or a generic one"""
 
     def __post_init__(self) -> None:
         for name, least in (("nodes", 1), ("procs_per_node", 1), ("cpus", 1), ("gpus_per_node", 0)):
@@ -48,21 +49,24 @@ class JobConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchConfig(JobConfig):
-    """Run a command on several nodes: inside a Slurm or Grid Engine job on its hosts, elsewhere as such a job, or, if
-    there is no scheduler, on this machine."""
+    """Runs a command on several nodes.
+
+    Inside a Slurm or Grid Engine job it runs on the hosts that were granted; on a login node it submits such a job; on
+    a machine without a scheduler it runs right there.
+    """
 
     command: Annotated[tuple[str, ...], tyro.conf.Positional] = ("train",)
-    """A command of hpcgender or shard-tools and its options, after `--`."""
+    """the command of hpcgender or shard-tools to run, with its options, after --"""
     chain: str = ""
-    """Commands to run afterwards, each if the one before succeeded: train, eval, cam, with commas."""
+    """comma-separated commands to run afterwards, each if the one before succeeds: train, eval, cam"""
     after: str = ""
-    """Ids of jobs, with commas, that must succeed before this one starts."""
+    """comma-separated ids of jobs that must succeed first"""
     attempts: int = 3
-    """Attempts in a row without a newer checkpoint after which the job is not requeued any more."""
+    """consecutive attempts without a newer checkpoint after which the job is no longer requeued"""
     job_name: str = ""
-    """Name of the job. Default: the command's and its results'."""
+    """name of the job; default: the names of the command and of its results"""
     dry_run: bool = False
-    """Print the job's script, and do nothing else."""
+    """print the job script without submitting it"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,14 +88,14 @@ class LaunchConfig(JobConfig):
 
 
 def words(text: str) -> tuple[str, ...]:
-    """What stands between the commas."""
+    """The words between the commas."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def minutes(text: str, where: str) -> float:
-    """A duration in minutes: 24h, 1d12h30m, 1:30:00, 2-00:00:00 (days), or a number of minutes. 0 if empty.
+    """The minutes of a duration: 24h, 1d12h30m, 1:30:00, 2-00:00:00 (days), or a number of minutes. 0 if empty.
 
-    UserError, which begins with `where`, if it is none.
+    Raises UserError, which begins with `where`, if it is no duration.
     """
     text = text.strip()
     if clock := re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?", text):

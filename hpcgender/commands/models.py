@@ -12,12 +12,12 @@ SMALLEST = 32
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsConfig:
-    """Lists the models: parameters, multiply-accumulates and memory for one image, and the paper of each."""
+    """Lists the models with their parameters, multiply-accumulates and memory for one image, and their papers."""
 
     image_size: int = 112
-    """Height and width of the network's input, pixels."""
+    """height and width of the network's input, pixels"""
     json: bool = False
-    """Print a JSON list instead of a table."""
+    """print a JSON list instead of a table"""
 
     def check(self) -> None:
         """Raises UserError for what cannot work."""

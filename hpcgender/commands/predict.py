@@ -15,16 +15,16 @@ from shard_tools.base.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """Says of each image file which class the model takes it for, and how sure it is."""
+    """Predicts the class of each image file, and its probability."""
 
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Image files: JPEG, PNG, WebP or BMP, cropped to the face as the training images are."""
+    """image files: JPEG, PNG, WebP or BMP, cropped to the face as the training images are"""
     checkpoint: Path
-    """The model: a file such as runs/train/checkpoints/best.pt."""
+    """checkpoint, e.g. runs/train/checkpoints/best.pt"""
     backend: Backend = "dali"
-    """What decodes images: NVIDIA DALI, or on machines without it Pillow, as torchvision does."""
+    """image decoder: dali (NVIDIA DALI), or torchvision (Pillow) on machines without DALI"""
     json: bool = False
-    """Print a JSON list instead of lines."""
+    """print a JSON list instead of lines"""
 
     def check(self) -> None:
         """Raises UserError for what cannot work."""

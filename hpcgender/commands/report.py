@@ -15,20 +15,20 @@ from shard_tools.base.files import check_file
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """Writes one page to show: what was trained on what, how well it tells, for whom it fails, where it looks.
+    """Writes one HTML page: data and training, accuracy with intervals, accuracy by group, mistakes, heat maps.
 
-    The page needs no other file and no network. Of a run it has all evaluations and heat maps; of an evaluation, its
+    The page needs no other file and no network. For a run it has all evaluations and heat maps; for an evaluation, its
     run and the heat maps of the same images.
     """
 
     inputs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_EVALUATION")]
-    """Runs such as runs/mine, and evaluations such as runs/mine/evaluations/morph-test."""
+    """runs, e.g. runs/mine, and evaluations, e.g. runs/mine/evaluations/morph-test"""
     out: Path = Path("report.html")
-    """HTML file to write."""
+    """HTML file to write"""
     title: str = ""
-    """The page's title; by default the names of the runs."""
+    """title of the page; default: the names of the runs"""
     faces: int = 24
-    """Mistakes to show of each evaluation, the surest first, where it was made with --errors."""
+    """misclassified images to show of each evaluation that was made with --errors, the most confident first"""
 
     def check(self) -> None:
         """Raises UserError for what cannot work."""

@@ -24,30 +24,31 @@ NotAnOption = Annotated[T, tyro.conf.Fixed, tyro.conf.SuppressFixed]
 
 @dataclass(frozen=True, kw_only=True)
 class ShowBatchConfig(BatchConfig):
-    """Draws any batch of any run as a labelled picture, exactly the pixels that the network got, and lists its images.
+    """Draws any batch of any run as a labelled picture, with exactly the pixels of the network's input, and lists its
+    images.
 
-    With --run, all that decides the batch is the run's, so it cannot be given otherwise.
+    With --run, all options that decide the batch are the run's; contradicting them is an error.
     """
 
     run: Path | None = None
-    """Directory of a run, as runs/train: its config.json decides the batch; --data is needed if its data set moved."""
+    """run directory, e.g. runs/train: its config.json decides the batch; --data is needed if its data set has moved"""
     split: str = "train"
-    """Which split: train as training sees it; another one as evaluation does, in its order and not varied."""
+    """split: train as in training, with augmentation; another one as in evaluation, in its order and not augmented"""
     step: int = 0
-    """Which global batch, counted from 0 at the start of training; of another split, from the start of evaluation."""
+    """global batch, counted from 0 at the start of training, or of the evaluation of another split"""
     rank: int = 0
-    """Which process's part of the batch."""
+    """rank whose images of the batch to draw"""
     world: int = 1
-    """How many processes share the batch; for 1 it is shown whole, in its order."""
+    """world size; 1: the whole global batch, in its order"""
     images: int = 64
-    """Images on the sheet at most; the list has all of them."""
+    """maximum number of images on the picture; the list has all"""
     out: Path = Path("batch.png")
-    """PNG file to write."""
+    """PNG file to write"""
     json: bool = False
-    """Print a JSON list instead of lines."""
+    """print a JSON list instead of lines"""
     stage_to: NotAnOption[Path | None] = None
     max_bad: NotAnOption[float] = 1.0
-    """A run stops where too many images do not decode; looking at its batches is how to find them, so this does not."""
+    """A run stops if too many images do not decode; looking at its batches is how to find them, so this does not."""
 
     def check(self) -> None:
         super().check()

@@ -10,7 +10,7 @@ from shard_tools.base.commands import Command
 
 @dataclass(frozen=True, kw_only=True)
 class CheckConfig(JobConfig):
-    """Ask the scheduler whether queue, parallel environment and resources of a site are there, and whether a job of
+    """Asks the scheduler whether the queue, parallel environment and resources of a site exist, and whether a job of
     this size could ever run. Submits nothing."""
 
 
