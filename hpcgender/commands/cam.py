@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from hpcgender.commands.evaluate import MeasureCommand, SplitConfig
+from shard_tools.base.commands import default_is
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
 
@@ -24,7 +25,7 @@ class CamConfig(SplitConfig):
     """images of each class on the sheet"""
     overlays: int = 0
     """random images to write as JPEG with their heat maps overlaid"""
-    keys: tuple[str, ...] = ()
+    keys: Annotated[tuple[str, ...], default_is("none", "KEY ...")] = ()
     """keys of further images to write with their heat maps overlaid"""
     deletion: int = 1000
     """random images of the deletion check, which masks the hottest cells of an image and as many random ones: if the
@@ -33,7 +34,7 @@ class CamConfig(SplitConfig):
     """fractions of an image's cells that the deletion check masks, ascending"""
     seed: int = 0
     """seed of the random images and cells"""
-    regions: Path | None = None
+    regions: Annotated[Path | None, default_is("none", "DIR")] = None
     """directory of masks of face regions, for a table by region: per image KEY.png, a gray or palette image of the same
     view whose values are region numbers, and names.txt with a line NUMBER NAME per region"""
     stop_after: float = 0.0

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, TypeVar
 
-import tyro
-
 from hpcgender.data.config import ReadConfig
 from hpcgender.evaluate.results import FILE, read_evaluation
-from shard_tools.base.commands import Command, Made, Shown
+from shard_tools.base.commands import Command, Made, Shown, default_is
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
 
@@ -26,8 +24,11 @@ class SplitConfig(ReadConfig):
     """checkpoint, e.g. runs/train/checkpoints/best.pt"""
     split: str = "test"
     """split: train, val or test"""
-    out: Path | None = None
-    """directory to write; default: RUN/evaluations/DATA-SPLIT (cams for heat maps) of the checkpoint's run"""
+    out: Annotated[
+        Path | None,
+        default_is("DATA-SPLIT in evaluations or cams of the checkpoint's run", "DIR"),
+    ] = None
+    """directory to write"""
     batch_size: int = 64
     """images per batch and process"""
 
@@ -59,13 +60,13 @@ class EvaluateConfig(SplitConfig):
 
     flip: bool = False
     """average the predictions for each image and its mirror image"""
-    temperature_from: Annotated[str, tyro.conf.arg(metavar="SPLIT|EVALUATION")] = ""
+    temperature_from: Annotated[str, default_is("none", "SPLIT|EVALUATION")] = ""
     """calibrate the probabilities by temperature scaling; the temperature is fitted on another split of the data,
     e.g. val, or on another evaluation of the checkpoint, given by its directory"""
-    table: Path | None = None
+    table: Annotated[Path | None, default_is("none", "FILE")] = None
     """CSV, TSV or Parquet file with further labels; its column key has the images' keys, as in predictions.csv"""
-    by: tuple[str, ...] = ()
-    """columns of --table to report scores by; default: all"""
+    by: Annotated[tuple[str, ...], default_is("all", "COLUMN ...")] = ()
+    """columns of --table to report scores by"""
     errors: bool = False
     """write errors.csv, the misclassified images, the most confident first, and errors.png with the first of them"""
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from shard_tools.base.commands import Command
+from shard_tools.base.commands import Command, default_is
 from shard_tools.base.errors import UserError
 
 
@@ -27,7 +27,7 @@ class JobsConfig(PlacesConfig):
     A table on a terminal, tab-separated lines elsewhere. See also: hpcgender jobs logs, why, cancel and resubmit.
     """
 
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")] = ()
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, default_is("all", "[RUN ...]")] = ()
     """list these runs only: names of runs, directories, or job ids"""
     all: bool = False
     """list all submissions of each run, not only the last one and those that have not ended"""
@@ -82,7 +82,7 @@ class ResubmitConfig(PlacesConfig):
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """name of the run, its directory, or a job id"""
-    after: str = ""
+    after: Annotated[str, default_is("none", "JOB_IDS")] = ""
     """comma-separated ids of jobs that must succeed first"""
     dry_run: bool = False
     """print the job script without submitting it"""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import tyro
+from tyro.conf import arg
 
-from shard_tools.base.commands import Command
+from shard_tools.base.commands import Command, default_is
 from shard_tools.base.errors import UserError
 
 _MINUTES = {"d": 1440.0, "h": 60.0, "m": 1.0, "s": 1 / 60}
@@ -18,24 +19,25 @@ _MINUTES = {"d": 1440.0, "h": 60.0, "m": 1.0, "s": 1 / 60}
 class JobConfig:
     """What a job requests, and of which scheduler."""
 
-    nodes: int | None = None
-    """number of nodes; default: 1, inside a job all nodes that were granted"""
-    gpus_per_node: int | None = None
-    """GPUs per node; default: 1 for train, evaluate and cam, 0 for other commands; without a scheduler all of this
-    machine"""
-    procs_per_node: int | None = None
-    """processes per node; default: one per GPU, or 1 without GPUs"""
-    cpus: int | None = None
-    """CPU cores per node; default: the site's"""
-    mem: float | None = None
-    """memory per node, GB; default: the site's"""
-    time: str = ""
-    """time limit of the job, e.g. 24h, 1d12h, 90m or 1:30:00; default: the site's"""
+    nodes: Annotated[int | None, default_is("1, inside a job all that were granted")] = None
+    """number of nodes"""
+    gpus_per_node: Annotated[
+        int | None,
+        default_is("1 for train, evaluate and cam, otherwise 0; without a scheduler all"),
+    ] = None
+    """GPUs per node"""
+    procs_per_node: Annotated[int | None, default_is("one per GPU, or 1 without GPUs")] = None
+    """processes per node"""
+    cpus: Annotated[int | None, default_is("the site's")] = None
+    """CPU cores per node"""
+    mem: Annotated[float | None, default_is("the site's", "GB")] = None
+    """memory per node, GB"""
+    time: Annotated[str, default_is("the site's", "TIME")] = ""
+    """time limit of the job, e.g. 24h, 1d12h, 90m or 1:30:00"""
     scheduler: Literal["auto", "slurm", "sge", "local"] = "auto"
     """scheduler to submit to; auto: the one of this machine; local: run on this machine"""
-    site: str = ""
-    """site profile: a TOML file, or one of abci, local, notre-dame-crc, sge and slurm; default: the environment
-    variable HPCGENDER_SITE, or ./site.toml, or a generic one"""
+    site: Annotated[str, default_is("HPCGENDER_SITE, or ./site.toml, or a generic one", "FILE|NAME")] = ""
+    """site profile: a TOML file, or one of abci, local, notre-dame-crc, sge and slurm"""
 
     def __post_init__(self) -> None:
         for name, least in (("nodes", 1), ("procs_per_node", 1), ("cpus", 1), ("gpus_per_node", 0)):
@@ -55,16 +57,16 @@ class LaunchConfig(JobConfig):
     a machine without a scheduler it runs right there.
     """
 
-    command: Annotated[tuple[str, ...], tyro.conf.Positional] = ("train",)
+    command: Annotated[tuple[str, ...], tyro.conf.Positional, arg(metavar="COMMAND ...")] = ("train",)
     """the command of hpcgender or shard-tools to run, with its options, after --"""
-    chain: str = ""
+    chain: Annotated[str, default_is("none", "COMMANDS")] = ""
     """comma-separated commands to run afterwards, each if the one before succeeds: train, eval, cam"""
-    after: str = ""
+    after: Annotated[str, default_is("none", "JOB_IDS")] = ""
     """comma-separated ids of jobs that must succeed first"""
     attempts: int = 3
     """consecutive attempts without a newer checkpoint after which the job is no longer requeued"""
-    job_name: str = ""
-    """name of the job; default: the names of the command and of its results"""
+    job_name: Annotated[str, default_is("names of the command and its results", "NAME")] = ""
+    """name of the job"""
     dry_run: bool = False
     """print the job script without submitting it"""
 

@@ -276,6 +276,14 @@ def parse_options(options: type[Options], program: str, argv: Sequence[str]) -> 
     from_arguments: Callable[[str, Sequence[str]], Options] | None = getattr(options, "from_arguments", None)
     if from_arguments:
         return from_arguments(program, argv)
-    import tyro  # 0.15 s that the list of commands need not wait for
+    import tyro  # 0.15 s that other modules need not wait for
 
-    return tyro.cli(options, prog=program, args=list(argv), config=(tyro.conf.FlagCreatePairsOff,))
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
+    return tyro.cli(options, prog=program, args=list(argv), config=config)
+
+
+def default_is(text: str, metavar: str | None = None) -> object:
+    """The annotation of an option whose default --help describes in words, and what it calls the value."""
+    import tyro
+
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {text})")
