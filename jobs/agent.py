@@ -1,16 +1,16 @@
-"""One node's agent: torch.distributed.run with plain exit codes, one-line failures, and a line to its launcher.
+"""One node's agent: torch.distributed.run with plain exit codes, one-line failures, and a lifeline to its launcher.
 
 `python -m jobs.agent [--lifeline[=NODE@HOST:PORT]] [TORCHRUN OPTIONS] -m MODULE [ARGUMENTS]` is torchrun, but for this:
 
 * It exits with the code of the rank that failed first: 0, 2 and 99 as they are, 1 for anything else, `PORT_TAKEN` if
-  another program listens at the rendezvous, and with `--lifeline` `SAID` instead of 1 where it has said what failed, so
-  that a launcher can tell this from an agent that could not start at all.
+  another program listens at the rendezvous, and with `--lifeline` `SAID` instead of 1 where it has reported what
+  failed, so that a launcher can tell this from an agent that could not start at all.
 * A failure is one line, after the traceback of a rank above 0, from torch's `record` or its log; rank 0 writes its own.
-  Codes 2 and 99 need no word: the rank has said it.
+  Codes 2 and 99 need no line: the rank has written one.
 * TERM, INT, HUP, USR1 and USR2 all reach the ranks as TERM, and the ranks' own exit codes still count afterwards. To
   die of it, as a rank does that is importing torch, counts as 99, and so does a stop before there are ranks.
-* With `--lifeline` standard input is the line to the launcher: a byte asks the ranks to stop as TERM does, and its end
-  means that the launcher is gone or done, and ends the ranks in bounded time.
+* With `--lifeline` standard input asks for the same signals, and its end, or that of the launcher's host, ends the
+  ranks in bounded time: see `jobs.hosts.node`.
 * Where Univa's Grid Engine tells which GPUs were granted (`jobs.machine.visible_gpus`), CUDA_VISIBLE_DEVICES says so.
 * With `--alone` instead of torchrun's options one process runs the module, without torch.
 """
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import shutil
 import signal
 import socket
@@ -28,72 +27,59 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
 
-from jobs import heartbeat, machine, processes
-from jobs.failures import PORT_TAKEN, SAID, failure_report, first_failure, plain_code, signal_name
-from shard_tools.base.errors import FAILED, REQUEUE
+from jobs import machine
+from jobs.hosts import node
+from jobs.hosts.supervisor import SAID
+from shard_tools.base.errors import BAD_INPUT, FAILED, REQUEUE
+
+PORT_TAKEN = 98
+"""Exit code of an agent: the rendezvous port belongs to another program."""
 
 END_SECONDS = 10.0
 """How long ranks have from TERM to KILL once the launcher is gone."""
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
+# In the traceback of a rank whose peer died first.
+_PEER_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "DistBackendError", "DistNetwork")
+
 
 class Overseer(threading.Thread):
     """Passes requests to stop on to the ranks while the main thread is inside torchrun, which may block in C++."""
 
-    def __init__(self, lifeline: int | None, scratch: str) -> None:
+    def __init__(self, line: node.Lifeline, scratch: str) -> None:
         super().__init__(daemon=True)
         self.scratch = scratch
         self.stopping = False
         self.ending = threading.Event()
-        self._lifeline = lifeline
+        self._line = line
         self._ranks_seen = False
-        self._signals, write_end = os.pipe()
-        os.set_blocking(write_end, False)
-        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-        for number in _STOP_SIGNALS:
-            signal.signal(number, lambda *_: None)
 
     def run(self) -> None:
-        watched = [self._signals] if self._lifeline is None else [self._signals, self._lifeline]
-        while True:
-            # Ranks are looked for until they are there; from then on this thread sleeps.
-            ready, _, _ = select.select(watched, [], [], None if self._ranks_seen else 0.5)
-            self._ranks_seen = self._ranks_seen or bool(self._ranks())
-            if any(os.read(source, 64) == b"" for source in ready):
-                self.end()
-            elif ready:
+        # Ranks are looked for until they are there; from then on this thread sleeps.
+        while (numbers := self._line.read(None if self._ranks_seen else 0.5)) is not None:
+            ranks = node.leaders()
+            self._ranks_seen = self._ranks_seen or bool(ranks)
+            if numbers:
                 self.stopping = True
-                self._ask()
-                if not self._ranks_seen:  # nobody to ask: still at the rendezvous
+                for pid in ranks:
+                    node.signal_process(pid, signal.SIGTERM)
+                if not self._ranks_seen:  # none to ask: still at the rendezvous
                     leave(REQUEUE, self.scratch)
-
-    def _ranks(self) -> list[int]:
-        return [pid for pid in processes.children() if processes.leads_session(pid)]
-
-    def _ask(self) -> None:
-        for pid in self._ranks():
-            processes.signal_process(pid, signal.SIGTERM)  # not its group: a rank that saves its work needs its loaders
-
-    def end(self) -> NoReturn:
-        """Ends the ranks in bounded time, and this process."""
         self.ending.set()
-        self._ask()
-        deadline = time.monotonic() + END_SECONDS
-        while self._ranks() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        for pid in self._ranks():
-            processes.signal_group(pid, signal.SIGKILL)
+        node.end(node.leaders(), END_SECONDS)
         if self._ranks_seen:
             time.sleep(1.0)  # the main thread leaves by itself, unless it is waiting for other nodes
         leave(FAILED, self.scratch)
 
 
 def leave(code: int, scratch: str) -> NoReturn:
-    """Ends this process at once: other nodes wait for its code, and taking torch down first would hold it back."""
+    """Ends this process immediately: other nodes wait for its code, and taking torch down first would delay it."""
     shutil.rmtree(scratch, ignore_errors=True)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -101,7 +87,7 @@ def leave(code: int, scratch: str) -> NoReturn:
 
 
 def run_agent(argv: Sequence[str], overseer: Overseer) -> int:
-    """Runs torchrun's `argv` and returns the exit code of the rank that failed first, having said what failed."""
+    """Runs torchrun's `argv`, reports a failure, and returns the exit code of the rank that failed first."""
     import torch.distributed as dist
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing import SignalException
@@ -124,7 +110,7 @@ def run_agent(argv: Sequence[str], overseer: Overseer) -> int:
         report = failure_report(rank, host, failure, args.rank_log)
         asked_for = overseer.stopping and failure.exitcode == -signal.SIGTERM
         if report and not asked_for and not overseer.ending.wait(report.patience):
-            _say(report.text)
+            _print(report.text)
         return REQUEUE if asked_for else plain_code(failure.exitcode)
     except SignalException:
         return FAILED
@@ -132,7 +118,7 @@ def run_agent(argv: Sequence[str], overseer: Overseer) -> int:
         if "EADDRINUSE" in str(error):
             return PORT_TAKEN
         if not overseer.ending.is_set():
-            _say(f"agent on {host}: no rendezvous with the other nodes: {str(error).splitlines()[0]}")
+            _print(f"agent on {host}: no rendezvous with the other nodes: {str(error).splitlines()[0]}")
         return FAILED
     return 0
 
@@ -145,25 +131,103 @@ def run_alone(argv: Sequence[str], overseer: Overseer) -> int:
     if overseer.stopping and code == -signal.SIGTERM:
         return REQUEUE
     if code < 0:
-        _say(f"agent on {socket.gethostname()}: {argv[1]} ended with {signal_name(-code)}")
+        _print(f"agent on {socket.gethostname()}: {argv[1]} ended with {node.signal_name(-code)}")
     return plain_code(code)
 
 
-def _say(text: str) -> None:
+class Failure(Protocol):
+    """What is read of torch's ProcessFailure: exit code, Unix time in whole seconds, and what `record` noted."""
+
+    @property
+    def exitcode(self) -> int: ...
+
+    @property
+    def timestamp(self) -> int: ...
+
+    @property
+    def message(self) -> str | dict[str, Any]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What to print about a failure, after `patience` seconds in which another node may have reported the cause."""
+
+    text: str
+    patience: float
+
+
+def plain_code(exitcode: int) -> int:
+    """A rank's exit code in the contract's terms: 0, 2 and 99 as they are, 1 for anything else."""
+    return exitcode if exitcode in (0, BAD_INPUT, REQUEUE) else FAILED
+
+
+def first_failure(failures: Mapping[int, Failure], stopping: bool) -> tuple[int, Failure]:
+    """The global rank and the failure most likely to be the cause; `stopping` if the ranks were asked to stop.
+
+    Bad input comes first. 99 and death by TERM come next if ranks were asked to stop; if not, they can be the answer to
+    the TERM that follows another's crash, and come last. That a signal ended a rank is known a moment after its
+    peers noticed, which the two seconds make up for: times are whole seconds.
+    """
+
+    def order(rank: int) -> tuple[int, int]:
+        failure = failures[rank]
+        if failure.exitcode == BAD_INPUT:
+            place = 0
+        elif failure.exitcode in (REQUEUE, -signal.SIGTERM):
+            place = 1 if stopping else 3 if failure.exitcode == REQUEUE else 4
+        else:
+            place = 2
+        return place, failure.timestamp - (2 if failure.exitcode < 0 else 0)
+
+    rank = min(failures, key=order)
+    return rank, failures[rank]
+
+
+def failure_report(rank: int, host: str, failure: Failure, rank_log: str) -> Report | None:
+    """What to print about a failed rank: one line, after its traceback if only a file has that; None for nothing.
+
+    `rank_log` is the path of the logs of ranks above 0, with `{rank}` in it; empty if they write to the agent's output.
+    """
+    log = Path(rank_log.replace("{rank}", str(rank))) if rank and rank_log else None
+    how = f"exit code {failure.exitcode}" if failure.exitcode > 0 else node.signal_name(-failure.exitcode)
+    line = f"agent on {host}: rank {rank} failed with {how}" + (f"; its log: {log}" if log else "")
+    if plain_code(failure.exitcode) != FAILED:  # the rank has written one line, which only a file hides
+        if failure.exitcode == REQUEUE or not log:
+            return None
+        # Bad input is mostly bad for all, and rank 0 reports it.
+        return Report(text="\n".join(filter(None, (_tail(log).rstrip().rpartition("\n")[2], line))), patience=0.7)
+    if failure.exitcode < 0:
+        return Report(text=line, patience=0.0)
+    traceback = recorded_traceback(failure.message) or (last_traceback(log) if log else "")
+    follows = not traceback or any(lost in traceback for lost in _PEER_LOST)
+    return Report(text="\n".join(filter(None, (traceback if rank else "", line))), patience=2.0 if follows else 0.0)
+
+
+def recorded_traceback(message: str | dict[str, Any]) -> str:
+    """The traceback that torch's `record` left for the agent, or nothing."""
+    return str(message.get("extraInfo", {}).get("py_callstack", "")).rstrip() if isinstance(message, dict) else ""
+
+
+def last_traceback(log: Path) -> str:
+    """The traceback at the end of a rank's log, or nothing."""
+    text = _tail(log)
+    start = text.rfind("Traceback (most recent call last)")
+    return text[text.rfind("\n", 0, start) + 1 :].rstrip() if start >= 0 else ""
+
+
+def _tail(log: Path) -> str:
+    try:
+        return log.read_bytes()[-32_768:].decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _print(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _take_stdin() -> int:
-    """Moves standard input to another descriptor, so that no rank inherits or reads it."""
-    lifeline = os.dup(0)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-    return lifeline
-
-
 def _quiet_torch() -> None:
-    """Keeps torchrun's log and its store's errors away: what matters of them is said in one line here."""
+    """Keeps torchrun's log and its store's errors away: the agent reports what matters of them in one line."""
     if "LOGLEVEL" not in os.environ:  # torchrun's own switch
         logging.disable(logging.CRITICAL)
     if "TORCH_CPP_LOG_LEVEL" not in os.environ:
@@ -175,16 +239,14 @@ def _quiet_torch() -> None:
 
 def main(argv: Sequence[str]) -> NoReturn:
     """Runs the agent in this process, and ends it with the agent's exit code."""
-    word, _, launcher = argv[0].partition("=") if argv else ("", "", "")
+    word, _, supervisor = argv[0].partition("=") if argv else ("", "", "")
     lifeline = word == "--lifeline"
     scratch = tempfile.mkdtemp(prefix="jobs-agent-")  # for error files, which torchrun would leave behind
     if os.environ.get(machine.GPU_COMPLEX) and (gpus := machine.visible_gpus(os.environ)):
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-    overseer = Overseer(_take_stdin() if lifeline else None, scratch)
+    line = node.Lifeline(stdin=lifeline, supervisor=supervisor if lifeline else "", signals=_STOP_SIGNALS)
+    overseer = Overseer(line, scratch)
     overseer.start()
-    if lifeline and launcher:
-        node, _, address = launcher.partition("@")
-        heartbeat.watch_launcher(address, int(node), overseer.end)
     options = argv[1:] if lifeline else argv
     if options[:1] == ["--alone"]:
         code = run_alone(options[1:], overseer)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from hpcgender.launch.plan import Plan, free_ports, start_line
 from jobs import nodes
-from jobs.failures import PORT_TAKEN
-from jobs.heartbeat import Listener
+from jobs.agent import PORT_TAKEN
+from jobs.hosts.supervisor import End, Listener
 from jobs.nodes import Outcome
 from jobs.stopping import StopRequests
 from shard_tools.base.errors import FAILED, UserError
@@ -26,49 +27,38 @@ def run_plan(plan: Plan, requests: StopRequests) -> Outcome:
             return outcome
         print(f"launch: port {port} on {address} is taken: trying another", file=sys.stderr, flush=True)
     print(f"launch: found no free port for the rendezvous on {address}, last {port}", file=sys.stderr)
-    return Outcome(ends=(nodes.End(host=address, code=FAILED, torn_down=True),), stopped_by=None)
+    return Outcome(ends=(End(host=address, code=FAILED, torn_down=True),), stopped_by=None)
 
 
 def run_agents(plan: Plan, address: str, port: int, requests: StopRequests) -> Outcome:
-    """Runs one agent per host, says what needs saying, and returns how they ended."""
+    """Runs one agent per host, reports what its ranks could not, and returns how the agents ended."""
     directory = str(Path.cwd())
-    # Slurm itself looks after all hosts of a job.
-    listener = Listener() if plan.allocation.scheduler == "sge" and len(plan.allocation.hosts) > 1 else None
-    agents = [
-        nodes.agent_command(
-            nodes=len(plan.allocation.hosts),
-            node_rank=index,
-            procs_per_node=plan.procs_per_node,
-            address=address,
-            port=port,
-            job_id=plan.allocation.job_id,
-            rank_log=plan.rank_log,
-            alone=plan.alone,
-            heartbeat=f"{address}:{listener.port}" if listener else "",
-            python=plan.python,
-        )
-        for index in range(len(plan.allocation.hosts))
-    ]
-    started = time.time()
-    try:
-        outcome = nodes.run_nodes(
-            [
-                nodes.Node(
-                    host=host.name,
-                    argv=nodes.carried(plan.allocation, index, (*agents[index], *plan.ranks), directory),
-                    environ={**plan.environ[index], "JOBS_STARTED": str(started)},  # --stop-after counts from it
-                )
-                for index, host in enumerate(plan.allocation.hosts)
-            ],
-            directory,
-            requests,
-            listener,
-        )
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename} is not there, although this is a job of its scheduler: mend PATH") from error
-    finally:
-        if listener:
-            listener.close()
+    started = str(time.time())
+    # Slurm itself notices the loss of any host of a job.
+    watched = plan.allocation.scheduler == "sge" and len(plan.allocation.hosts) > 1
+    with Listener(address) if watched else nullcontext() as listener:
+        agents = []
+        for index in range(len(plan.allocation.hosts)):
+            command = nodes.agent_command(
+                nodes=len(plan.allocation.hosts),
+                node_rank=index,
+                procs_per_node=plan.procs_per_node,
+                address=address,
+                port=port,
+                job_id=plan.allocation.job_id,
+                rank_log=plan.rank_log,
+                alone=plan.alone,
+                supervisor=listener.address(index) if listener else "",
+                python=plan.python,
+            )
+            environ = {**plan.environ[index], "JOBS_STARTED": started}  # --stop-after counts from it
+            agents.append(nodes.node_on(plan.allocation, index, (*command, *plan.ranks), directory, environ))
+        try:
+            outcome = nodes.run_nodes(agents, directory, requests, listener)
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{error.filename} is not there, although this is a job of its scheduler: mend PATH"
+            ) from error
     if outcome.stopped_by:
         print(f"launch: asked to stop by {outcome.stopped_by}", file=sys.stderr)
     elif end := outcome.lost:

@@ -17,7 +17,7 @@ from hpcgender.launch.agents import run_plan
 from hpcgender.launch.plan import Plan, make_plan
 from hpcgender.launch.work import RUNS, Work, find_work
 from jobs import own_job, records, requeue
-from jobs.failures import PORT_TAKEN
+from jobs.agent import PORT_TAKEN
 from jobs.records import Resources, Submission
 from jobs.sites import Site
 from jobs.stopping import Limit, StopRequests, margin

@@ -1,173 +1,86 @@
-"""The first host's part of a job of several tasks: starts a node's part on every host and waits for all.
+"""The first host's part of a job of several tasks: starts `node` on every host, through qrsh on the others, and waits.
 
-Other hosts are reached through `qrsh -inherit`. Its exit code alone is not trusted, and nobody else tells when a host
-is lost: Grid Engine runs a job again only if it loses the first. So each node's part says on its standard output that
-it lives, and at last how its tasks ended. Its standard input is its lifeline: see `node`.
+Grid Engine runs a job again only if it loses the first host; the supervisor notices the loss of the others.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import shlex
 import signal
-import socket
-import subprocess
 import sys
-import threading
-import time
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
+from ..hosts.supervisor import SAID, End, Listener, Node, Supervisor
+from . import qrsh
 from .environment import SgeJobEnvironment
 from .hostfile import granted_hosts
-from .node import ALIVE, BEAT_SECONDS, ENDED
 from .qstat import REQUEUE
 from .requeue import put_back
 
-LOST_SECONDS = 6 * BEAT_SECONDS
-"""How long a node may be silent before it is taken for lost."""
-
 START_SECONDS = 300.0
-"""How long a node's part may take to start; a cold Python environment on network storage takes a minute."""
+"""After how long to mention hosts that have not connected; a cold Python environment on network storage takes a minute.
 
-END_SECONDS = 15.0
-"""How long a node's part may take to end its tasks."""
-
-
-class Node:
-    """A node's part of the job, as the first host sees it."""
-
-    def __init__(self, host: str, argv: list[str]) -> None:
-        self.host = host
-        self.code: int | None = None
-        """The code that its tasks ended with, 99 before all others; None as long as it has not said it."""
-
-        self._heard: float | None = None
-        self._started = time.monotonic()
-        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self._process.stdout
-        for line in self._process.stdout:
-            if line.startswith(ALIVE):
-                self._heard = time.monotonic()
-            elif line.startswith(ENDED):
-                self.code = int(line[len(ENDED) :])
-
-    @property
-    def running(self) -> bool:
-        # What it said last may still be on its way when the process is gone.
-        return self._process.poll() is None or self._reader.is_alive()
-
-    @property
-    def started(self) -> bool:
-        return self._heard is not None
-
-    @property
-    def lost(self) -> bool:
-        """Whether it started, and cannot be heard any more although it has not said how it ended."""
-        if self.code is not None or self._heard is None:
-            return False
-        return not self.running or time.monotonic() > self._heard + LOST_SECONDS
-
-    def excuse(self, seconds: float) -> None:
-        """Makes up for a time in which this process itself could not listen."""
-        self._started += seconds
-        if self._heard is not None:
-            self._heard += seconds
-
-    @property
-    def failed_to_start(self) -> bool:
-        if self.started or self.code is not None:
-            return False
-        return not self.running or time.monotonic() > self._started + START_SECONDS
-
-    def send(self, number: int) -> None:
-        """Hands a signal on to its tasks."""
-        assert self._process.stdin
-        with contextlib.suppress(OSError, ValueError):
-            self._process.stdin.write(bytes([number]))
-            self._process.stdin.flush()
-
-    def end(self) -> None:
-        """Ends its tasks: they see their lifeline's end."""
-        assert self._process.stdin
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
-
-    def wait(self, until: float) -> None:
-        """Waits for its end, and kills what is left here at `until` (monotonic seconds)."""
-        try:
-            self._process.wait(max(0.0, until - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+They are not given up: a firewall may be in the way.
+"""
 
 
-def run(hosts: list[str], node_argv: list[str], *, rerun: bool) -> int:
-    """Runs `node_argv --node I` on every host; returns the code that the job ends with.
+def run(hosts: Sequence[str], node_argv: Sequence[str], *, rerun: bool) -> int:
+    """Runs `node_argv` on every host; returns the code that the job ends with.
 
-    As srun does, it lets the other tasks go on when one fails; but a task that asks for a requeue ends all, and so does
-    a lost host, which asks for one if `rerun` is set.
+    As with srun, the other tasks go on when one fails. But a task that asks for a requeue ends all, and so does a lost
+    host, which asks for one if `rerun` is set.
     """
-    nodes: list[Node] = []
-    # The other hosts watch their connections here; the kernel answers for as long as this host is well.
-    both = socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if both else socket.AF_INET
-    server = socket.create_server(("", 0), family=family, dualstack_ipv6=both, backlog=len(hosts))
-
-    def hand_on(number: int, _frame: FrameType | None) -> None:
-        for node in nodes:
-            node.send(number)
-
+    received: list[int] = []  # the job's signals, for its tasks
     for number in (signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, hand_on)
-    try:
+        signal.signal(number, lambda number, _frame: received.append(number))
+    directory = str(Path.cwd())
+    mentioned = False
+    with Listener(hosts[0]) as listener:
+        nodes = []
         for index, host in enumerate(hosts):
-            elsewhere = [*node_argv, "--node", str(index), "--watch", f"{hosts[0]}:{server.getsockname()[1]}"]
-            nodes.append(Node(host, _on_host(host, elsewhere) if index else node_argv))
-        listened = time.monotonic()
-        while any(node.running for node in nodes):
-            now = time.monotonic()
-            if now > listened + BEAT_SECONDS:  # the job was suspended
-                for node in nodes:
-                    node.excuse(now - listened)
-            listened = now
-            for node in nodes:
-                if node.failed_to_start:
-                    return _say(f"nothing starts on {node.host}: try `qrsh -inherit {node.host} hostname` in a job", 1)
-                if node.lost:
-                    return _say(f"{node.host} is lost", REQUEUE if rerun and node is not nodes[0] else 1)
-                if node.code == REQUEUE:
-                    return REQUEUE
-            time.sleep(0.1)
-        codes = [1 if node.code is None else node.code for node in nodes]
-        return REQUEUE if REQUEUE in codes else max(codes)
-    finally:
-        for node in nodes:
-            node.end()
-        until = time.monotonic() + END_SECONDS
-        for node in nodes:
-            node.wait(until)
-        server.close()
+            argv = [*node_argv, f"--lifeline={listener.address(index)}"]
+            nodes.append(
+                Node(host=host, argv=qrsh.on_host(host, argv, directory), read_exit=qrsh.read_exit)
+                if index
+                else Node(host=host, argv=argv)
+            )
+        with Supervisor(nodes, directory, listener) as supervisor:
+            while supervisor.wait():
+                while received:
+                    supervisor.send(received.pop(0))
+                if any(verdict(end, hosts[0], rerun) for end in supervisor.ends):
+                    supervisor.end()
+                if not mentioned and supervisor.clock > START_SECONDS and supervisor.silent:
+                    mentioned = True
+                    names = ", ".join(supervisor.silent)
+                    _report(f"no connection from {names}: nothing has started there, or a firewall is in the way", 0)
+    decisive = next((found for end in supervisor.ends if (found := verdict(end, hosts[0], rerun))), None)
+    if decisive:
+        code, message = decisive
+        return _report(message, code) if message else code
+    return int(any(end.code for end in supervisor.ends))
 
 
-def _on_host(host: str, argv: list[str]) -> list[str]:
-    # The arguments are joined and read by a shell over there. Without -nostdin: it is the lifeline.
-    return ["qrsh", "-inherit", "-V", host, f"cd {shlex.quote(str(Path.cwd()))} && exec {shlex.join(argv)}"]
+def verdict(end: End, first_host: str, rerun: bool) -> tuple[int, str] | None:
+    """The job's exit code and a message, if the end of this node is the end of the job; None if the others go on."""
+    if end.code == REQUEUE:
+        return REQUEUE, ""
+    if end.lost:
+        return REQUEUE if rerun and end.host != first_host else 1, f"{end.host} is lost"
+    if end.code not in (0, SAID):
+        return 1, f"nothing starts on {end.host}: try `qrsh -inherit {end.host} hostname` in a job"
+    return None
 
 
-def _say(what: str, code: int) -> int:
-    print(f"job of several tasks: {what}", file=sys.stderr, flush=True)
+def _report(message: str, code: int) -> int:
+    print(f"job of several tasks: {message}", file=sys.stderr, flush=True)
     return code
 
 
 def _forget_results(ranks: int) -> None:
-    """Removes what this attempt's tasks left: they will run again, and nobody shall take it for the outcome."""
+    """Removes the results of this attempt: its tasks will run again, and nobody must take these for the outcome."""
     for rank in range(ranks):
         os.environ["SUBMITIT_SGE_GLOBAL_RANK"] = str(rank)
         SgeJobEnvironment().paths.result_pickle.unlink(missing_ok=True)
@@ -185,9 +98,9 @@ def main() -> int:
     try:
         hosts = list(granted_hosts())
     except ValueError as error:
-        return _say(str(error), 1)
+        return _report(str(error), 1)
     if len(hosts) < options.nodes:
-        return _say(
+        return _report(
             f"Grid Engine granted {len(hosts)} host(s) where {options.nodes} nodes were asked for: "
             "choose a parallel environment whose allocation_rule is the slots of one node",
             1,
@@ -205,7 +118,7 @@ def main() -> int:
     if code == REQUEUE:
         _forget_results(options.nodes * options.tasks_per_node)
         if options.nodes > 1 and (because := put_back()):
-            return _say(f"left to exit code {REQUEUE}, which may not use the same hosts again: {because}", REQUEUE)
+            return _report(f"left to exit code {REQUEUE}, which may not use the same hosts again: {because}", REQUEUE)
     return code
 
 

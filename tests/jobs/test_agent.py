@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from jobs.failures import PORT_TAKEN
+from jobs.agent import PORT_TAKEN
 
 HOST = socket.gethostname()
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -13,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from jobs.allocation import Allocation, Host
+from jobs.hosts.supervisor import End
 from jobs.machine import candidate_ports, ephemeral_range, port_is_free
-from jobs.nodes import End, Node, Outcome, agent_command, carried, run_nodes
+from jobs.nodes import Outcome, agent_command, node_on, run_nodes
+from jobs.sge import qrsh
 from jobs.stopping import TIME_LIMIT, Limit, StopRequests
 
 ROOT = Path(__file__).parents[2]
@@ -37,10 +38,12 @@ def run_locally(*arguments: str, limit: Limit | None = None) -> Outcome:
         for rank in range(2)
     ]
     nodes = [
-        Node(
-            host="here",
-            argv=carried(allocation, rank, (*command, "-m", "tests.jobs.program", *arguments), str(ROOT)),
-            environ={"OMP_NUM_THREADS": "3"},
+        node_on(
+            allocation,
+            rank,
+            (*command, "-m", "tests.jobs.program", *arguments),
+            str(ROOT),
+            {"OMP_NUM_THREADS": "3"},
         )
         for rank, command in enumerate(commands)
     ]
@@ -191,19 +194,16 @@ def test_a_node_that_was_killed_is_lost_unless_its_launcher_killed_it() -> None:
 
 def test_slurm_starts_one_task_on_the_named_host() -> None:
     allocation = Allocation(scheduler="slurm", job_id="7", hosts=(Host("node1", 8), Host("node2", 4)))
-    command = carried(allocation, 1, ("python", "-m", "jobs.agent"), "/home/a b")
+    command = node_on(allocation, 1, ("python", "-m", "jobs.agent"), "/home/a b", {}).argv
     assert command[0] == "srun"
     assert command[-3:] == ("python", "-m", "jobs.agent")
     assert {"--nodes=1", "--ntasks=1", "--nodelist=node2", "--cpus-per-task=4", "--chdir=/home/a b"} < set(command)
 
 
-def test_grid_engine_quotes_for_the_shell_over_there() -> None:
+def test_grid_engine_reaches_its_other_hosts_by_qrsh() -> None:
     allocation = Allocation(scheduler="sge", job_id="7", hosts=(Host("node1", 8), Host("node2", 4)))
     program = ("python", "-m", "jobs.agent", "--name", "it's a run")
-    assert carried(allocation, 0, program, "/home/a b") == program
-    command = carried(allocation, 1, program, "/home/a b")
-    assert command[:4] == ("qrsh", "-inherit", "-V", "node2")
-    there, told = command[4].rsplit("; code=$?", 1)
-    assert shlex.split(there) == ["cd", "/home/a b", "&&", *program]
-    for code, said in ((0, 95), (1, 1), (97, 97), (99, 94), (137, 96)):  # as bash there would have it
-        assert subprocess.run(["bash", "-c", f"(exit {code}); code=$?{told}"], check=False).returncode == said
+    assert node_on(allocation, 0, program, "/home/a b", {}).argv == program
+    node = node_on(allocation, 1, program, "/home/a b", {})
+    assert node.argv == qrsh.on_host("node2", program, "/home/a b")
+    assert node.read_exit == qrsh.read_exit

@@ -9,7 +9,8 @@ import pytest
 
 from jobs import own_job, records, requeue
 from jobs.allocation import Allocation, Host
-from jobs.nodes import End, Outcome
+from jobs.hosts.supervisor import End
+from jobs.nodes import Outcome
 from jobs.stopping import TIME_LIMIT, Limit, StopRequests, margin
 
 

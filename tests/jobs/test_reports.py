@@ -1,4 +1,4 @@
-"""Which failure is told, and in which words."""
+"""Which failure an agent reports, and how."""
 
 import signal
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from jobs.failures import Report, failure_report, first_failure, last_traceback, plain_code
+from jobs.agent import Report, failure_report, first_failure, last_traceback, plain_code
 
 CRASH = "Traceback (most recent call last):\nValueError: bad pixel"
 PEER_LOST = "Traceback (most recent call last):\nRuntimeError: Connection closed by peer [10.0.0.1]:3276"

@@ -1,0 +1,171 @@
+"""One host's part: its lifeline to the supervisor, and the signals and the end of this host's processes.
+
+The lifeline is standard input, a pipe whose other end only the supervisor holds; srun and qrsh carry it to other hosts.
+Each byte is the number of a signal for the processes of this host. The end of the pipe, also if the supervisor was
+killed, means that they must end.
+
+Where the supervisor's host loses its power or its network, no pipe ends that another host could see. So there is a TCP
+connection to it, too, which the kernels of both hosts keep alive, also while the job is suspended: each side notices
+within half a minute that the other one is lost. Where a firewall refuses the connection, the lifeline has to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+_IDLE, _INTERVAL, _PROBES = 10, 5, 4  # seconds, seconds, probes without an answer
+_CONNECT_SECONDS = 30.0
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class Lifeline:
+    """What the processes of this host are asked for, by the supervisor and by signals to this process.
+
+    `stdin`: standard input is the lifeline; it is replaced by /dev/null, so that no child reads it. `supervisor`: the
+    address from `supervisor.Listener.address`, "" for no connection. `signals` are received like those of the lifeline
+    instead of having their default effect; this needs the main thread.
+    """
+
+    def __init__(self, *, stdin: bool, supervisor: str = "", signals: Sequence[signal.Signals] = ()) -> None:
+        self._sources = [_take_stdin()] if stdin else []
+        if supervisor:
+            self._sources.append(_watch(supervisor))
+        if signals:
+            own, write_end = os.pipe()
+            os.set_blocking(write_end, False)
+            signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+            self._sources.append(own)
+        for number in signals:
+            signal.signal(number, lambda *_: None)
+
+    def read(self, seconds: float | None) -> bytes | None:
+        """The numbers of signals that have arrived, after `seconds` at most (None: no limit).
+
+        None if the processes must end: the supervisor asks for it, or it or its host is lost.
+        """
+        ready, _, _ = select.select(self._sources, [], [], seconds)
+        found = [os.read(source, 64) for source in ready]
+        return None if b"" in found else b"".join(found)
+
+
+def _take_stdin() -> int:
+    lifeline = os.dup(0)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    return lifeline
+
+
+def _watch(supervisor: str) -> int:
+    """Connects to the supervisor; returns a pipe that ends when its host is lost."""
+    index, _, address = supervisor.partition("@")
+    host, _, port = address.rpartition(":")
+    watched, write_end = os.pipe()
+
+    def watch() -> None:
+        try:
+            connection = socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS)
+        except OSError:
+            return  # a firewall, or the supervisor has ended: the lifeline tells
+        with connection:
+            connection.settimeout(None)
+            keep_alive(connection)
+            try:
+                connection.sendall(f"{index}\n".encode())
+                while connection.recv(64):
+                    pass
+            except OSError:  # a supervisor that merely ends closes the connection, and the lifeline
+                os.close(write_end)
+
+    threading.Thread(target=watch, daemon=True).start()
+    return watched
+
+
+def keep_alive(connection: socket.socket) -> None:
+    """Makes the kernel probe an idle connection, so that it fails within half a minute after its other end is lost."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", _IDLE), ("TCP_KEEPINTVL", _INTERVAL), ("TCP_KEEPCNT", _PROBES)):
+        connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def children() -> list[int]:
+    """The pids of this process's direct children that are running."""
+    own = str(os.getpid())
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            # The name, in parentheses, may hold anything; state and parent follow it.
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            if parent == own and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
+def leaders() -> list[int]:
+    """The pids of this process's running children that lead a session, as all ranks, tasks and nodes do."""
+    found = []
+    for pid in children():
+        with contextlib.suppress(ProcessLookupError):
+            if os.getsid(pid) == pid:
+                found.append(pid)
+    return found
+
+
+def signal_process(pid: int, number: int) -> None:
+    """Sends a signal to one process; nothing if it has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def signal_group(pid: int, number: int) -> None:
+    """Sends a signal to the process group that `pid` leads; nothing if it has ended or changed its user."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def end(pids: Collection[int], seconds: float) -> None:
+    """Ends children and their process groups: TERM to the children, and after `seconds` at most KILL to the groups.
+
+    TERM is not for the groups: a rank that saves its work needs its loaders.
+    """
+    running = set(pids) & set(children())
+    for pid in running:
+        signal_process(pid, signal.SIGTERM)
+    deadline = time.monotonic() + seconds
+    while running & set(children()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for pid in pids:
+        signal_group(pid, signal.SIGKILL)
+
+
+def signal_name(number: int) -> str:
+    """A signal's name, with its most common cause."""
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    return f"{name} (often: out of memory)" if number == signal.SIGKILL else name
+
+
+def adopt_orphans(adopt: bool) -> None:
+    """Makes this process, not init, the parent of descendants whose parent dies, so that it can find and end them."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, int(adopt))
+
+
+def die_with_parent() -> None:
+    """Lets the kernel kill this process when the thread that started it ends."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None).prctl(option, ctypes.c_ulong(value), 0, 0, 0)

@@ -1,0 +1,31 @@
+"""A command on another host of a Grid Engine job, through qrsh: its command line, and its exit code on the way back."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from ..hosts.supervisor import KILLED, Exit
+from .qstat import REQUEUE
+
+_DONE, _REQUEUE = 95, 94
+_EXITS = {0: KILLED, _DONE: 0, _REQUEUE: REQUEUE}
+_ENCODE = (
+    f"code=$?; [ $code -lt 128 ] || code={KILLED}; "
+    f"case $code in 0) code={_DONE};; {REQUEUE}) code={_REQUEUE};; esac; exit $code"
+)
+"""Grid Engine deletes a job whose task dies of a signal, and takes 99 for itself. qrsh's own 0 may mean a lost host."""
+
+
+def on_host(host: str, argv: Sequence[str], directory: str) -> tuple[str, ...]:
+    """The command that runs `argv` in `directory` on another host of this job."""
+    # The shell must outlive signals: USR1 and USR2 are qsub's -notify, HUP comes when the first host is lost.
+    script = f"trap : HUP USR1 USR2; cd {shlex.quote(directory)} && {shlex.join(argv)}; {_ENCODE}"
+    # qrsh joins its arguments, and the user's login shell, whichever it is, reads them on the host. Without -nostdin:
+    # standard input is the lifeline.
+    return ("qrsh", "-inherit", "-V", host, f"exec /bin/sh -c {shlex.quote(script)}")
+
+
+def read_exit(code: int) -> Exit:
+    """What qrsh's exit code means, after the shell on the host has encoded that of the command."""
+    return Exit(_EXITS.get(code, code), unreachable=code == 0, deletes_job=code > 128)

@@ -1,0 +1,72 @@
+"""A command on another host: what a shell there makes of it, and what comes back."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.hosts.supervisor import KILLED, Exit
+from jobs.sge import qrsh
+
+
+def there(*argv: str, directory: Path) -> "subprocess.Popen[str]":
+    """The command as the shell on the other host runs it, which leads a session."""
+    command = qrsh.on_host("node2", argv, str(directory))
+    assert command[:4] == ("qrsh", "-inherit", "-V", "node2")
+    return subprocess.Popen(
+        ["bash", "-c", command[4]],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_a_command_is_quoted_for_the_shell_and_runs_in_the_directory(tmp_path: Path) -> None:
+    directory = tmp_path / "a 'b' $(touch harm)"
+    directory.mkdir()
+    with there("pwd", directory=directory) as process:
+        assert process.communicate(timeout=20)[0] == f"{directory}\n"
+    words = ("it's", "$HOME", "a  b", "")
+    with there("printf", "%s\\n", *words, directory=directory) as process:
+        assert process.communicate(timeout=20)[0].splitlines() == list(words)
+
+
+@pytest.mark.parametrize(
+    ("command", "meaning"),
+    [
+        ("exit 0", Exit(0)),
+        ("exit 1", Exit(1)),
+        ("exit 97", Exit(97)),
+        ("exit 99", Exit(99)),
+        ("kill -9 $$", Exit(KILLED)),
+    ],
+)
+def test_an_exit_code_comes_back_as_it_was(command: str, meaning: Exit, tmp_path: Path) -> None:
+    with there("bash", "-c", command, directory=tmp_path) as process:
+        code = process.wait(20)
+    assert code not in (0, 99)
+    assert code < 128
+    assert qrsh.read_exit(code) == meaning
+
+
+def test_qrsh_itself_may_lose_the_host_or_the_job() -> None:
+    assert qrsh.read_exit(0) == Exit(KILLED, unreachable=True)
+    assert qrsh.read_exit(137) == Exit(137, deletes_job=True)
+
+
+def test_the_shell_outlives_the_signals_that_grid_engine_sends_to_all(tmp_path: Path) -> None:
+    program = "import signal, sys; [signal.signal(n, lambda *_: print(n, flush=True)) for n in (1, 10, 12)]"
+    program += "; print('up', flush=True); sys.stdin.read()"
+    with there(sys.executable, "-c", program, directory=tmp_path) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "up\n"
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            os.killpg(process.pid, number)
+            assert process.stdout.readline()
+        assert process.stdin
+        process.stdin.close()
+        assert qrsh.read_exit(process.wait(20)) == Exit(0)
