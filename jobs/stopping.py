@@ -13,27 +13,30 @@ TIME_LIMIT = "time limit"
 """The reason of a stop that the launcher asked for itself, or that Slurm asked the ranks for before the limit."""
 
 EARLY_SECONDS = 60.0
-"""How much earlier than asked for Slurm may send the signal of `sbatch --signal`, by its own manual."""
+"""How much too early Slurm may send the signal of `sbatch --signal`, by its manual."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True)
 class Limit:
-    """When the scheduler will end the job, and the seconds before that which its ranks need to save their work."""
+    """When the scheduler will end the job, and how many seconds before that its ranks are asked to stop."""
 
     ask: Callable[[], float | None]
-    """The end in Unix time, as the scheduler knows it now: it may be put off. None if there is none, or no answer."""
+    """Returns the end in Unix time as the scheduler knows it now, as it can change; None if unlimited or no answer."""
     margin: float
 
 
 def margin(seconds: float) -> float:
-    """How long before the end of a job of so many seconds to ask its ranks to stop: a tenth, from 20 s to 3 minutes."""
+    """Seconds before its end at which a job of `seconds` is asked to stop: a tenth of them, from 20 to 180."""
     return min(180.0, max(20.0, seconds / 10))
 
 
 class StopRequests:
-    """While it is entered, TERM, INT, HUP, USR1 and USR2 are noted, and the time is watched. For the main thread."""
+    """Within its `with`, signals TERM, INT, HUP, USR1 and USR2 and the time limit are requests to stop.
+
+    For the main thread.
+    """
 
     def __init__(self) -> None:
         self._signals: list[signal.Signals] = []
@@ -52,18 +55,18 @@ class StopRequests:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def ignore(self) -> None:
-        """From now on, and afterwards: this process has decided how it ends, and does so soon."""
+        """Ignores signals from now on, also after the `with`: this process is about to end."""
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
             self._handlers[number] = signal.SIG_IGN
 
     def watch(self, limit: Limit) -> None:
-        """Asks to stop when the limit is near."""
+        """Makes the limit, when it is near, a request to stop."""
         self._limit, self._end = limit, limit.ask()
 
     @property
     def reason(self) -> str | None:
-        """Why to stop, by the first that asked: a signal's name or TIME_LIMIT."""
+        """The first request: a signal's name or TIME_LIMIT; None if there is none."""
         if self._signals:
             return self._signals[0].name
         if not self._late and self._is_late():
@@ -72,20 +75,20 @@ class StopRequests:
 
     @property
     def reason_of_ranks(self) -> str | None:
-        """Why ranks may have stopped that this process has not asked: TIME_LIMIT if Slurm may have warned of it."""
+        """Why ranks may have stopped without a request from here: TIME_LIMIT if Slurm may have warned them of it."""
         if self._limit and self._end and time.time() >= self._end - self._limit.margin - EARLY_SECONDS:
             return TIME_LIMIT
         return None
 
     @property
     def impatient(self) -> bool:
-        """Whether a person has pressed Ctrl-C twice."""
+        """Whether Ctrl-C was pressed twice."""
         return self._signals.count(signal.SIGINT) > 1
 
     def _is_late(self) -> bool:
         if not self._limit or not self._end or time.time() < self._end - self._limit.margin:
             return False
-        end = self._limit.ask()  # an administrator may have put it off
+        end = self._limit.ask()  # an administrator may have extended it
         self._end = end or self._end
         return time.time() >= self._end - self._limit.margin
 
