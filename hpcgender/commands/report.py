@@ -47,6 +47,6 @@ COMMANDS = (
         name="report",
         summary="write one page about runs and evaluations",
         options=ReportConfig,
-        work="hpcgender.report.write:report",
+        work="hpcgender.report.page:report",
     ),
 )

@@ -81,7 +81,7 @@ class ShowBatchConfig(BatchConfig):
             if name in given and getattr(self, name) != trained[name]:
                 option = f"--{name.replace('_', '-')} {getattr(self, name)}"
                 raise UserError(f"{option} contradicts {self.run}, which has {trained[name]}: leave one of the two out")
-        if varied(trained["augment"]) != trained.pop("augmentation"):
+        if augmentation_of(trained["augment"]) != trained.pop("augmentation"):
             raise UserError(
                 f"the augmentation {trained['augment']} is not what it was when {self.run} was trained: put it back"
             )
@@ -92,8 +92,8 @@ class ShowBatchConfig(BatchConfig):
         return replace(self, **{name: value for name, value in trained.items() if name not in given})
 
 
-def varied(augment: str) -> Any:
-    """What an augmentation does, as a run's config.json has it."""
+def augmentation_of(augment: str) -> Any:
+    """The fields of an augmentation, as a run's config.json has them."""
     return json.loads(json.dumps(asdict(read_augmentation(augment))))
 
 
@@ -124,6 +124,6 @@ COMMANDS = (
         name="show-batch",
         summary="draw any batch of any run as a labelled picture",
         options=ShowBatchConfig,
-        work="hpcgender.show_batch.draw:show_batch",
+        work="hpcgender.show_batch:show_batch",
     ),
 )

@@ -1,1 +1,1 @@
-"""Comparison: runs that were evaluated on the same images, by what they tell and by what they cost."""
+"""`hpcgender compare`: runs on the same images, their scores, their cost and whether they differ."""

@@ -1,4 +1,4 @@
-"""What a comparison looks like: accuracy against each cost, the differences, and the training curves."""
+"""Charts of a comparison: accuracy against each cost, the differences, and the training curves."""
 
 from __future__ import annotations
 
@@ -15,26 +15,17 @@ from matplotlib.ticker import MaxNLocator
 from hpcgender.compare.contenders import Contender
 from hpcgender.compare.paired import Pair
 from hpcgender.compare.rows import Comparison, Row
-from hpcgender.report.charts import curve, cut
-from hpcgender.report.figures import (
-    DPI,
-    FAINT,
-    HEIGHT,
-    ONE,
-    WIDTH,
-    drawn_as_here,
-    new_figure,
-    percent_axis,
-    series,
-)
+from hpcgender.report.charts import curve
+from shard_tools.base.colours import FAINT, ONE
+from shard_tools.base.figures import DPI, HEIGHT, WIDTH, chart_style, cut, new_figure, percent_axis, series
 
 WIDE = 8.0
-"""Costs that differ by more than this factor stand on a logarithmic axis."""
+"""Costs that differ by more than this factor have a logarithmic axis."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A cost that accuracy stands against."""
+    """A cost that accuracy is drawn against."""
 
     title: str
     label: str
@@ -52,8 +43,8 @@ COSTS = (
 Draw = Callable[[Axes], None]
 
 
-def charts(comparison: Comparison, contenders: Sequence[Contender]) -> dict[str, Draw]:
-    """What there is to draw, by its title: each draws into the axes that it is given."""
+def drawings(comparison: Comparison, contenders: Sequence[Contender]) -> dict[str, Draw]:
+    """The charts that have data, by title: functions that draw into given axes."""
     found: dict[str, Draw] = {}
     rows = comparison.rows
     if any(not math.isnan(row.accuracy) for row in rows):
@@ -70,16 +61,16 @@ def charts(comparison: Comparison, contenders: Sequence[Contender]) -> dict[str,
         curves = [curve(contender.run.records if contender.run else (), "val", name) for contender in contenders]
         if any(len(points) > 1 for points in curves):
             found[f"{label.partition(',')[0]} by epoch"] = lambda axes, curves=curves, name=name, label=label: (
-                side_by_side(  # type: ignore[misc]
+                curves_of_runs(  # type: ignore[misc]
                     axes, contenders, curves, label, name == "accuracy"
                 )
             )
     return found
 
 
-def drawn_alone(draw: Draw) -> Figure:
+def chart_of(draw: Draw) -> Figure:
     """A chart as a figure of its own."""
-    with drawn_as_here():
+    with chart_style():
         figure, axes = new_figure()
         draw(axes)
     return figure
@@ -87,10 +78,10 @@ def drawn_alone(draw: Draw) -> Figure:
 
 def picture(comparison: Comparison, contenders: Sequence[Contender]) -> Figure:
     """All charts beside each other, and the runs' names below."""
-    draws = charts(comparison, contenders)
+    draws = drawings(comparison, contenders)
     columns = min(3, len(draws))
     lines = math.ceil(len(draws) / columns)
-    with drawn_as_here():
+    with chart_style():
         figure = Figure(figsize=(WIDTH * columns / DPI, (HEIGHT * lines + 70) / DPI), dpi=DPI)
         figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
         data = comparison.data
@@ -141,12 +132,12 @@ def forest(axes: Axes, pairs: Sequence[Pair]) -> None:
     axes.grid(visible=False, axis="y")
 
 
-def side_by_side(
+def curves_of_runs(
     axes: Axes,
     contenders: Sequence[Contender],
     curves: Sequence[Sequence[tuple[int, float]]],
     label: str,
-    of_one: bool,
+    fraction: bool,
 ) -> None:
     """A curve for each run."""
     for place, points in enumerate(curves):
@@ -155,5 +146,5 @@ def side_by_side(
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if of_one:
+    if fraction:
         percent_axis(axes, "y")

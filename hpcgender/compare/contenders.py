@@ -1,4 +1,4 @@
-"""The runs that are compared: found, and checked to have seen the same images."""
+"""Finds the evaluations to compare, and checks that they are of the same images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hpcgender.commands.evaluate import EvaluateConfig
 from hpcgender.evaluate.predictions import Predictions, read_predictions
 from hpcgender.evaluate.results import FILE, Evaluation, read_evaluation
 from hpcgender.models.config import ModelConfig, read_model_config
-from hpcgender.report.runs import TrainingRun, run_of
+from hpcgender.report.sources import TrainingRun, run_of
 from shard_tools.base.errors import UserError
 
 
@@ -24,18 +24,18 @@ class Contender:
     """An evaluated run."""
 
     name: str
-    """Unlike the others'."""
+    """Unique among those compared."""
     directory: Path
     """Of the evaluation."""
     evaluation: Evaluation
     predictions: Predictions
     model: ModelConfig
     run: TrainingRun | None
-    """None if its directory is no longer there."""
+    """None if its directory no longer exists."""
 
 
 def find_contenders(config: CompareConfig) -> list[Contender]:
-    """What `config` names, in its order; UserError if it is not there or not of the same images."""
+    """The runs that `config` names, in its order; UserError if one is missing or not of the same images."""
     directories = evaluations(config.evaluated, config.on)
     resolved = [directory.resolve() for directory in directories]
     for place, directory in enumerate(resolved):
@@ -49,7 +49,7 @@ def find_contenders(config: CompareConfig) -> list[Contender]:
         try:
             model = read_model_config(evaluation.checkpoint.options)
         except KeyError as error:
-            raise UserError(f"{directory} says nothing of its model's {error}: evaluate again") from None
+            raise UserError(f"{directory} has no {error} of its model: evaluate again") from None
         predictions = read_predictions(directory)
         if contenders and not np.array_equal(predictions.key, contenders[0].predictions.key):
             raise UserError(f"{directory} has other images than {directories[0]}: evaluate both again")
@@ -64,17 +64,17 @@ def find_contenders(config: CompareConfig) -> list[Contender]:
 def evaluations(paths: Sequence[Path], on: str | None) -> list[Path]:
     """The evaluation's directory for each path: itself, or of a run the one called `on`, or that all runs have."""
     runs = [path for path in paths if not (path / FILE).is_file()]
-    having = [{found.parent.name for found in (run / EvaluateConfig.results).glob(f"*/{FILE}")} for run in runs]
-    for run, of_run in zip(runs, having, strict=True):
+    names_of = [{found.parent.name for found in (run / EvaluateConfig.results).glob(f"*/{FILE}")} for run in runs]
+    for run, of_run in zip(runs, names_of, strict=True):
         if not of_run:
             raise UserError(
                 f"no evaluation in {run}: hpcgender evaluate --checkpoint {run}/checkpoints/best.pt --data DIR"
             )
         if on is not None and on not in of_run:
             raise UserError(f"no evaluation {on} in {run}: it has {', '.join(sorted(of_run))}")
-    common = {on} if on is not None else set.intersection(*having) if having else set()
+    common = {on} if on is not None else set.intersection(*names_of) if names_of else set()
     if runs and not common:
-        each = "; ".join(f"{run} has {', '.join(sorted(names))}" for run, names in zip(runs, having, strict=True))
+        each = "; ".join(f"{run} has {', '.join(sorted(names))}" for run, names in zip(runs, names_of, strict=True))
         raise UserError(f"no evaluation that all runs have: {each}; evaluate them on the same data and split")
     if len(common) > 1:
         raise UserError(f"the runs have {' and '.join(sorted(common))}: say which with --on")
@@ -82,7 +82,7 @@ def evaluations(paths: Sequence[Path], on: str | None) -> list[Path]:
 
 
 def names(directories: Sequence[Path], runs: Sequence[TrainingRun | None]) -> list[str]:
-    """A short name for each: its run's, or where two are alike, its directory as far as they differ."""
+    """A short name for each: its run's, or where two are alike, its directory relative to their common parent."""
     short = [run.name if run else directory.resolve().name for directory, run in zip(directories, runs, strict=True)]
     count = Counter(short)
     root = os.path.commonpath([directory.resolve() for directory in directories])

@@ -1,4 +1,4 @@
-"""What a comparison says, as numbers: a row for each run, and a row for each pair."""
+"""A comparison as numbers and as tables, JSON and CSV: a row for each run, and a row for each pair of runs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from hpcgender.compare.paired import Pair
 from hpcgender.compare.speed import Speed
 from hpcgender.evaluate.results import Data, Score
 from hpcgender.models.table import Cost
+from hpcgender.report.words import difference, interval, number, p_value, time_spent
 from shard_tools.base.documents import without_nan
+from shard_tools.base.text import NOTHING, Table, percent
 
 NO_SCORE = Score(value=math.nan, low=math.nan, high=math.nan)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A run: what it tells and what it costs. nan is what is not known."""
+    """A run: its scores and its cost. Unknown numbers are nan."""
 
     name: str
     model: str
@@ -46,18 +48,18 @@ class Row:
     images_per_s: float
     """Of that batch."""
     gpu_memory_mb: float
-    """That the batch takes; nan on a CPU."""
+    """Peak of the batch; nan on a CPU."""
     epochs: int
     training_seconds: float
     training_images_per_s: float
     training_memory_mb: float
-    """The most that a process held."""
+    """Peak of a process."""
     evaluation: str
     """Its directory."""
 
 
 def row(contender: Contender, cost: Cost, speed: Speed) -> Row:
-    """What is known of a run."""
+    """The numbers of a run."""
     evaluation, run = contender.evaluation, contender.run
     gender, age = evaluation.gender, evaluation.age
     accuracy = gender.accuracy if gender else NO_SCORE
@@ -96,7 +98,7 @@ def known(value: float | None) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """All of it."""
+    """Runs on the same images, and the differences between them."""
 
     data: Data
     device: str
@@ -106,7 +108,7 @@ class Comparison:
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """The content of --json; what is not known is null."""
+    """The content of --json; unknown numbers are null."""
     data = {name: value for name, value in asdict(comparison.data).items() if name != "classes"}
     return {
         "data": data,
@@ -117,10 +119,92 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """A line for each run below their names; what is not known is empty."""
+    """A line for each run below the names of the columns; unknown numbers are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(asdict(rows[0])), lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({name: "" if value is None else value for name, value in without_nan(asdict(row)).items()})
     return text.getvalue()
+
+
+def tables(comparison: Comparison) -> dict[str, Table]:
+    """The tables by topic: scores, costs of the forward pass and of training, differences."""
+    return {
+        "scores": scores_table(comparison.rows),
+        "costs": costs_table(comparison.rows),
+        "training": training_table(comparison.rows),
+        "differences": differences_table(comparison.pairs),
+    }
+
+
+def scores_table(rows: Sequence[Row]) -> Table:
+    columns = ("run", "model", "px", "accuracy", "95 %", "balanced", "ROC AUC", "age MAE")
+    lines = tuple(
+        (
+            row.name,
+            row.model,
+            f"{row.image_size}",
+            percent(row.accuracy, 2),
+            interval(Score(value=row.accuracy, low=row.accuracy_low, high=row.accuracy_high), 2),
+            percent(row.balanced_accuracy, 2),
+            number(row.roc_auc, 4),
+            number(row.age_mae),
+        )
+        for row in rows
+    )
+    return Table(columns, lines, "scores")
+
+
+def costs_table(rows: Sequence[Row]) -> Table:
+    on_gpu = any(row.gpu_memory_mb == row.gpu_memory_mb for row in rows)
+    columns = ("run", "M parameters", "G MACs", "weights MB", "ms an image", f"ms for {rows[0].batch}", "images/s")
+    lines = tuple(
+        (
+            row.name,
+            number(row.parameters / 1e6),
+            number(row.macs / 1e9, 3),
+            number(row.weight_bytes / 1e6, 1),
+            number(row.one_ms, 2),
+            number(row.batch_ms, 1),
+            number(row.images_per_s, 0),
+            *([number(row.gpu_memory_mb, 0)] if on_gpu else []),
+        )
+        for row in rows
+    )
+    return Table((*columns, "GPU MB") if on_gpu else columns, lines, "cost of a forward pass")
+
+
+def training_table(rows: Sequence[Row]) -> Table:
+    columns = ("run", "epochs", "best", "time", "images/s", "MB an image", "peak MB")
+    lines = tuple(
+        (
+            row.name,
+            f"{row.epochs or NOTHING}",
+            f"{row.epoch}",
+            time_spent(row.training_seconds),
+            number(row.training_images_per_s, 0),
+            number(row.activation_bytes / 1e6, 1),
+            number(row.training_memory_mb, 0),
+        )
+        for row in rows
+    )
+    return Table(columns, lines, "cost of training")
+
+
+def differences_table(pairs: Sequence[Pair]) -> Table:
+    aged = any(pair.age_mae for pair in pairs)
+    columns = ["first minus second", "accuracy, points (95 %)", "only 1st right", "only 2nd", "p"]
+    columns += ["p (Holm)"] if len(pairs) > 1 else []
+    columns += ["age MAE, years"] if aged else []
+    lines = []
+    for pair in pairs:
+        line = [f"{pair.first} - {pair.second}", difference(pair.accuracy) if pair.accuracy else NOTHING]
+        if test := pair.mcnemar:
+            line += [f"{test.only_first:,}", f"{test.only_second:,}", p_value(test.p)]
+            line += [p_value(test.p_holm)] if len(pairs) > 1 else []
+        else:
+            line += [NOTHING] * (len(columns) - 2 - aged)
+        line += [difference(pair.age_mae, fraction=False) if pair.age_mae else NOTHING] if aged else []
+        lines.append(tuple(line))
+    return Table(tuple(columns), tuple(lines), "differences")

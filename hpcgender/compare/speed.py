@@ -16,7 +16,7 @@ from hpcgender.models.create import create
 from shard_tools.manifest import CLASSES
 
 ROUND_SECONDS = 0.2
-"""A round calls a model as often as fits, three times at least."""
+"""Least time of a round; a model is called at least three times."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Speed:
     """A batch of `batch` images."""
     batch: int
     peak_memory_mb: float | None
-    """The most that the batch takes of a GPU, weights and all; None on a CPU."""
+    """GPU memory of the batch, weights included; None on a CPU."""
 
     @property
     def images_per_s(self) -> float:
@@ -37,8 +37,8 @@ class Speed:
         return self.batch / self.batch_ms * 1000
 
 
-def device_said(device: torch.device) -> str:
-    """The device in words, with what its speed depends on."""
+def device_name(device: torch.device) -> str:
+    """The device, with the number of threads on a CPU, and PyTorch's version."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}"
     threads = torch.get_num_threads()
@@ -61,8 +61,8 @@ def measure_speeds(
 ) -> list[Speed]:
     """The speed of each model, given with the size of its images in pixels, on `device`.
 
-    Weights do not matter to it, so they are fresh ones. The models take turns within a round: whatever else the
-    machine does meets all of them.
+    Weights do not change it, so they are random. The models take turns within a round, so that other load on the
+    machine slows all of them.
     """
     networks = [
         create(config, len(CLASSES)).eval().to(device).to(memory_format=torch.channels_last) for config, _ in models
@@ -93,7 +93,7 @@ def measure_speeds(
 
 
 def peak_memory(network: torch.nn.Module, images: torch.Tensor, device: torch.device) -> float | None:
-    """MB that a forward pass takes of a GPU beyond what is held before it, and the weights; None on a CPU."""
+    """Peak GPU memory of a forward pass with its images and weights, MB; None on a CPU."""
     if device.type != "cuda":
         network(images)
         return None
@@ -105,7 +105,7 @@ def peak_memory(network: torch.nn.Module, images: torch.Tensor, device: torch.de
 
 
 def seconds_a_call(network: torch.nn.Module, images: torch.Tensor, wait: Callable[[], None]) -> float:
-    """Seconds of a call, over a round."""
+    """Mean seconds per call of a round."""
     wait()
     calls, began = 0, time.perf_counter()
     while calls < 3 or time.perf_counter() - began < ROUND_SECONDS:

@@ -8,8 +8,7 @@ import numpy as np
 
 from hpcgender.evaluate.predictions import Predictions, write_csv
 from shard_tools.images import ImageError, reencode
-from shard_tools.inspect.faces import SIDE, Face, read_image, years
-from shard_tools.inspect.sheet import draw_sheet
+from shard_tools.inspect.faces import SIDE, Face, face_sheet, read_image, years
 from shard_tools.manifest import CLASSES, Manifest
 
 LIST, SHEET = "errors.csv", "errors.png"
@@ -40,7 +39,7 @@ def write_errors(directory: Path, predictions: Predictions, manifest: Manifest, 
     counted = f"{len(wrong)} of {told} images told wrong: {women} women, {len(wrong) - women} men"
     if len(shown) < len(wrong):
         counted += f". The surest {len(shown)} are shown"
-    draw_sheet(faces_of(by_label, manifest, split), title, counted).save(directory / SHEET)
+    face_sheet(faces_of(by_label, manifest, split), title, counted).save(directory / SHEET)
     return len(wrong)
 
 

@@ -1,15 +1,12 @@
-"""The table of models: what each costs, counted without computing anything."""
+"""The table of models and their cost, counted on the meta device."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -17,50 +14,39 @@ from hpcgender.commands.models import ModelsConfig
 from hpcgender.models.config import ModelConfig
 from hpcgender.models.create import create
 from hpcgender.models.registry import MODELS, SOURCES, family
+from shard_tools.base.text import Table, print_tables
 from shard_tools.manifest import CLASSES
-
-LOG_WIDTH = 110
-"""Columns, where there is no terminal to ask."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model costs for one image, in float32."""
+    """Cost of a model for one image, in float32."""
 
     name: str
     parameters: int
     macs: int
     """Multiply-accumulates of the convolutions and linear layers, forward."""
     weight_bytes: int
-    """Parameters and buffers; training holds as much again for gradients, and once or twice for the optimiser."""
+    """Parameters and buffers; training needs as much again for gradients, and once or twice that for the optimizer."""
     activation_bytes: int
-    """What a training step keeps of the forward pass for the backward pass; a batch of n needs n times this."""
+    """Kept of the forward pass for the backward pass in training; a batch of n needs n times this."""
     source: str
 
 
 def list_models(config: ModelsConfig) -> None:
-    """Prints what every model costs, as `config` says."""
+    """Prints the cost of every model."""
     config.check()
     costs = [cost(ModelConfig(model=name), config.image_size) for name in MODELS]
     if config.json:
         print(json.dumps([asdict(of_model) for of_model in costs], indent=1))
         return
-    Console(width=None if sys.stdout.isatty() else LOG_WIDTH, highlight=False).print(table(costs, config.image_size))
+    print_tables(table(costs, config.image_size))
 
 
 def table(costs: Sequence[Cost], image_size: int) -> Table:
     """A row for each model."""
-    drawn = Table(
-        title=f"models for {len(CLASSES)} classes; one image of {image_size}x{image_size}, float32",
-        caption="Activations are what training keeps for the backward pass: times the images in a process's batch.",
-        box=None,
-    )
-    drawn.add_column("model")
-    for column in ("M parameters", "G MACs", "weights MB", "activations MB"):
-        drawn.add_column(column, justify="right")
-    drawn.add_column("source")
-    for of_model in costs:
-        drawn.add_row(
+    rows = tuple(
+        (
             of_model.name,
             f"{of_model.parameters / 1e6:.2f}",
             f"{of_model.macs / 1e9:.3f}",
@@ -68,12 +54,20 @@ def table(costs: Sequence[Cost], image_size: int) -> Table:
             f"{of_model.activation_bytes / 1e6:.1f}",
             of_model.source,
         )
-    return drawn
+        for of_model in costs
+    )
+    return Table(
+        ("model", "M parameters", "G MACs", "weights MB", "activations MB", "source"),
+        rows,
+        title=f"models for {len(CLASSES)} classes; one image of {image_size}x{image_size}, float32",
+        caption="Activations are kept by training for the backward pass: multiply by the images in a process's batch.",
+        left=frozenset({"source"}),
+    )
 
 
 def cost(config: ModelConfig, image_size: int) -> Cost:
-    """Counts on the meta device, whose tensors have shapes alone."""
-    images = 2  # batch normalisation refuses to learn from a single value
+    """Counted on the meta device, whose tensors have no data."""
+    images = 2  # batch normalisation cannot train on a single value
     with torch.device("meta"):
         network = create(config, len(CLASSES))
         image = torch.empty(images, 3, image_size, image_size)

@@ -1,1 +1,1 @@
-"""The report: one page that says what was trained on what, how well it tells, for whom it fails, where it looks."""
+"""`hpcgender report`: one page about runs, evaluations and heat maps."""

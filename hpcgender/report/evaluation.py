@@ -1,10 +1,8 @@
-"""What a report says of an evaluation: scores with their intervals, groups, calibration, and the mistakes."""
+"""A report's section about an evaluation: scores with their intervals, groups, calibration, errors and limits."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,58 +10,65 @@ from matplotlib.figure import Figure
 
 from hpcgender.evaluate.errors import SHEET, faces_of, mistakes
 from hpcgender.evaluate.predictions import Predictions, read_predictions
-from hpcgender.evaluate.results import Age, Evaluation, Gender, GroupTable, Score
+from hpcgender.evaluate.results import Age, Evaluation, Gap, Gender, GroupTable, Score
 from hpcgender.report.charts import confusion, cumulative_ages, forest, reliability, roc, score_distributions
-from hpcgender.report.figures import as_svg, grid
+from hpcgender.report.sources import Part
 from hpcgender.report.training import manifest_of
-from hpcgender.report.words import NOTHING, interval, number, percent, time_spent, when
-from shard_tools.base.page import card, fact_list, text_table
-from shard_tools.inspect.page import figure as face_figure
+from hpcgender.report.words import interval, number, time_spent, when
+from shard_tools.base.figures import as_svg, charts
+from shard_tools.base.text import NOTHING, Table, percent, plural
 
 METHODS = {"wilson": "Wilson", "bootstrap": "bootstrap of subjects"}
+"""Of intervals."""
 FEW = "few"
 MIRRORED = ", each also mirrored"
 NO_SUBJECTS = "bootstrap of images"
 
 
-def evaluation_cards(directory: Path, evaluation: Evaluation, faces: int) -> str:
-    """The cards of an evaluation."""
+def evaluation_section(directory: Path, evaluation: Evaluation, faces: int) -> dict[str, object]:
+    """The content of evaluation.html, with at most `faces` mistakes."""
     predictions = read_predictions(directory)
-    left = right = ""
+    left: list[Table] = []
+    right: list[Table] = []
     drawn: dict[str, Figure] = {}
     if gender := evaluation.gender:
-        left, right = metrics_card(evaluation, gender), classes_card(gender)
+        left.append(scores_table(evaluation, gender))
+        right.append(classes_table(gender))
         drawn["confusion"] = confusion(gender)
-        drawn["scores"] = score_distributions(predictions, gender)
+        drawn["log-odds"] = score_distributions(predictions, gender)
         if gender.roc:
             drawn["ROC curve"] = roc(gender)
         drawn["calibration"] = reliability(gender)
     if age := evaluation.age:
-        right += ages_card(evaluation, age)
+        right.append(ages_table(evaluation, age))
         drawn["cumulative score of the age"] = cumulative_ages(age)
-    cards = card("measured on", fact_list(measured_facts(evaluation)))
-    cards += f'<div class="side">{"".join(f"<div>{side}</div>" for side in (left, right) if side)}</div>\n'
-    cards += card("what it says", grid(drawn))
-    cards += f'<div class="cards">\n{"".join(group_card(evaluation, table) for table in evaluation.tables)}</div>\n'
-    return cards + errors_card(directory, evaluation, predictions, faces)
+    return {
+        "facts": measured_facts(evaluation),
+        "scores": [side for side in (left, right) if side],
+        "charts": charts(drawn),
+        "groups": [group_content(evaluation, table) for table in evaluation.tables],
+        "mistakes": mistakes_content(directory, evaluation, predictions, faces),
+    }
 
 
 def measured_facts(evaluation: Evaluation) -> dict[str, str]:
-    """Images, checkpoint, options and circumstances."""
+    """Data, checkpoint, options and machine."""
     data, checkpoint, options, run = evaluation.data, evaluation.checkpoint, evaluation.options, evaluation.run
     labelled = ", ".join(f"{count:,} {name}" for name, count in data.labelled.items())
     same = (
-        "the data it was trained on; this split was held out" if data.split != "train" else "the images it learnt from"
+        "the data set it was trained on; this split was held out"
+        if data.split != "train"
+        else "the images it was trained on"
     )
     facts = {
         "data": f"{data.path}, {data.split}: {data.images:,} images ({labelled})",
-        "subjects": f"{data.subjects:,}" if data.subjects else "not known",
-        "ages": f"known of {data.aged:,} images" if data.aged else "not known",
-        "left out": f"{data.left_out:,} images that do not decode" if data.left_out else "",
-        "relation": same if data.manifest == checkpoint.manifest else "other data than it was trained on",
+        "subjects": f"{data.subjects:,}" if data.subjects else "unknown",
+        "ages": f"known for {data.aged:,} images" if data.aged else "unknown",
+        "left out": f"{plural(data.left_out, 'image')} that did not decode" if data.left_out else "",
+        "relation": same if data.manifest == checkpoint.manifest else "another data set than it was trained on",
         "manifest": data.manifest,
         "checkpoint": f"{checkpoint.path}, epoch {checkpoint.epoch}, step {checkpoint.step}",
-        "its digest": checkpoint.digest,
+        "digest": checkpoint.digest,
         "network": f"{checkpoint.model}, images of {checkpoint.image_size} px{MIRRORED if options.flip else ''}",
         "decoded by": f"{options.backend}, in batches of {options.batch_size}",
         "evaluated": f"{when(run.began)} in {time_spent(run.seconds)}, {number(run.images_per_s, 0)} images/s",
@@ -75,13 +80,13 @@ def measured_facts(evaluation: Evaluation) -> dict[str, str]:
 
 
 def method(evaluation: Evaluation, score: Score) -> str:
-    """How an interval was found."""
+    """How an interval was estimated."""
     if score.low != score.low:
         return NOTHING
     return METHODS[score.method] if evaluation.data.subjects or score.method == "wilson" else NO_SUBJECTS
 
 
-def metrics_card(evaluation: Evaluation, gender: Gender) -> str:
+def scores_table(evaluation: Evaluation, gender: Gender) -> Table:
     """The scores of gender."""
     rows = [
         ("accuracy", percent(gender.accuracy.value, 2), interval(gender.accuracy, 2), gender.accuracy),
@@ -91,22 +96,22 @@ def metrics_card(evaluation: Evaluation, gender: Gender) -> str:
             interval(gender.balanced_accuracy, 2),
             gender.balanced_accuracy,
         ),
-        ("ROC AUC", number(gender.roc_auc.value, 4), interval(gender.roc_auc, 4, of_one=False), gender.roc_auc),
-        ("d-prime", number(gender.d_prime.value), interval(gender.d_prime, 2, of_one=False), gender.d_prime),
+        ("ROC AUC", number(gender.roc_auc.value, 4), interval(gender.roc_auc, 4, fraction=False), gender.roc_auc),
+        ("d-prime", number(gender.d_prime.value), interval(gender.d_prime, 2, fraction=False), gender.d_prime),
     ]
     lines = [(name, value, where, method(evaluation, score)) for name, value, where, score in rows]
     if equal := gender.equal_error:
-        lines.append(("equal error rate", percent(equal.rate, 2), NOTHING, f"male from {equal.probability:.3f}"))
+        lines.append(("equal error rate", percent(equal.rate, 2), NOTHING, f"threshold {equal.probability:.3f}"))
     lines.append(("calibration error", percent(gender.calibration.ece, 2), NOTHING, "15 bins"))
     lines.append(("log loss", number(gender.calibration.log_loss, 4), NOTHING, "nats"))
     if scaled := gender.temperature:
         where = f"T = {scaled.value:.3f}, from {Path(scaled.fitted_on).name}"
         lines.append(("calibration error, scaled", percent(scaled.calibration.ece, 2), NOTHING, where))
         lines.append(("log loss, scaled", number(scaled.calibration.log_loss, 4), NOTHING, where))
-    return card("gender", text_table(("score", "value", "95 %", "how"), lines))
+    return Table(("score", "value", "95 %", "method"), tuple(lines), "gender")
 
 
-def classes_card(gender: Gender) -> str:
+def classes_table(gender: Gender) -> Table:
     """Precision, recall and F1 of each class."""
     rows = [
         ("images", *(f"{scores.images:,}" for scores in gender.classes)),
@@ -115,105 +120,117 @@ def classes_card(gender: Gender) -> str:
     for name in ("precision", "recall", "F1"):
         found = [getattr(scores, name.lower()) for scores in gender.classes]
         rows.append((name, *(f"{percent(score.value)} ({interval(score)})" for score in found)))
-    return card("classes", text_table(("", *(scores.name for scores in gender.classes)), rows))
+    return Table(("", *(scores.name for scores in gender.classes)), tuple(rows), "classes")
 
 
-def ages_card(evaluation: Evaluation, age: Age) -> str:
+def ages_table(evaluation: Evaluation, age: Age) -> Table:
     """The scores of age."""
     rows = [
-        (name, f"{score.value:{form}}", interval(score, 2, of_one=False), method(evaluation, score))
+        (name, f"{score.value:{form}}", interval(score, 2, fraction=False), method(evaluation, score))
         for name, score, form in (
             ("mean absolute error, years", age.mae, ".2f"),
             ("mean error, years", age.mean_error, "+.2f"),
         )
     ]
     rows += [(f"within {years} years", percent(age.cumulative[years]), NOTHING, NOTHING) for years in (5, 10)]
-    return card("age", text_table(("score", "value", "95 %", "how"), rows))
+    return Table(("score", "value", "95 %", "method"), tuple(rows), "age")
 
 
-def group_card(evaluation: Evaluation, table: GroupTable) -> str:
-    """A score by a column: the gap in words, a forest, and the table."""
-    of_one = table.measure == "accuracy"
+def group_content(evaluation: Evaluation, table: GroupTable) -> dict[str, object]:
+    """A score by a column: the gap as text, a forest plot, and the table."""
+    by_accuracy = table.measure == "accuracy"
     whole = (
-        evaluation.gender.accuracy if of_one and evaluation.gender else evaluation.age.mae if evaluation.age else None
+        evaluation.gender.accuracy
+        if by_accuracy and evaluation.gender
+        else evaluation.age.mae
+        if evaluation.age
+        else None
     )
-    title = f"{'accuracy' if of_one else 'error of the age'} by {table.column}"
+    title = f"{'accuracy' if by_accuracy else 'age error'} by {table.column}"
     people, few = (any(values) for values in zip(*((one.subjects, one.small) for one in table.groups), strict=True))
     rows = [
         (
             group.value,
             f"{group.images:,}",
             *([f"{group.subjects:,}"] if people else []),
-            percent(group.score.value) if of_one else number(group.score.value),
-            interval(group.score, of_one=of_one),
+            percent(group.score.value) if by_accuracy else number(group.score.value),
+            interval(group.score, fraction=by_accuracy),
             *([FEW if group.small else ""] if few else []),
         )
         for group in table.groups
     ]
-    columns = [table.column, "images", *(["subjects"] if people else []), "accuracy" if of_one else "years", "95 %"]
+    columns = [
+        table.column,
+        "images",
+        *(["subjects"] if people else []),
+        "accuracy" if by_accuracy else "years",
+        "95 %",
+    ]
     columns += [""] if few else []
-    picture = forest(table, whole.value) if whole and table.groups else None
-    return card(
-        title,
-        f"<p>{escape(gap_said(table))}</p>",
-        f'<div class="chart">{as_svg(picture, f"{title}, {evaluation.data.path}")}</div>' if picture else "",
-        text_table(columns, rows),
-    )
+    drawn = forest(table, whole.value) if whole and table.groups else None
+    return {
+        "gap": gap_text(table),
+        "forest": as_svg(drawn, f"{title}, {evaluation.data.path}") if drawn else "",
+        "table": Table(tuple(columns), tuple(rows), title),
+    }
 
 
-def gap_said(table: GroupTable) -> str:
-    """The largest gap in words, and what was left out of it."""
-    of_one = table.measure == "accuracy"
+def gap_text(table: GroupTable) -> str:
+    """The largest gap, and what it leaves out."""
+    by_accuracy = table.measure == "accuracy"
     words = []
     if gap := table.gap:
-        size = f"{gap.score.value * 100:.1f} points" if of_one else f"{gap.score.value:.2f} years"
+        size = f"{gap.score.value * 100:.1f} points" if by_accuracy else f"{gap.score.value:.2f} years"
         where = (
-            f" (95 %: {interval(gap.score, 1 if of_one else 2, of_one=of_one)})"
+            f" (95 %: {interval(gap.score, 1 if by_accuracy else 2, fraction=by_accuracy)})"
             if gap.score.low == gap.score.low
             else ""
         )
-        zero = "which is more than chance" if gap.excludes_zero else "which may be chance"
+        zero = "significant" if gap.excludes_zero else "not significant"
         words.append(f"Largest gap: {gap.best} to {gap.worst}, {size}{where}, {zero}.")
     else:
         words.append("No gap: fewer than two groups are large enough.")
     if any(group.small for group in table.groups):
-        words.append("Groups marked few, drawn hollow, are too small to say much and left out of the gap.")
+        words.append("Groups marked few, drawn hollow, are too small for a conclusion and not part of the gap.")
     if table.unknown:
         words.append(f"{table.unknown:,} images have no {table.column}.")
     return " ".join(words)
 
 
-def errors_card(directory: Path, evaluation: Evaluation, predictions: Predictions, faces: int) -> str:
-    """The surest mistakes: their faces if the data is still there, else the sheet that the evaluation drew."""
+def mistakes_content(
+    directory: Path, evaluation: Evaluation, predictions: Predictions, faces: int
+) -> dict[str, object] | None:
+    """The most confident mistakes: their faces if the data set still exists, else the sheet that evaluate drew."""
     wrong = mistakes(predictions)
     if not len(wrong) or not faces:
-        return ""
+        return None
     manifest = manifest_of(Path(evaluation.data.path), evaluation.data.manifest)
-    said = f"{len(wrong):,} of {int(predictions.gender_known.sum()):,} images are told wrong"
+    line = f"{len(wrong):,} of {int(predictions.gender_known.sum()):,} images are misclassified"
     if manifest:
         shown = wrong.rows(np.arange(min(faces, len(wrong))))
-        figures = "".join(map(face_figure, faces_of(shown, manifest, evaluation.data.split)))
-        line = f"{said}: the {len(shown)} that the model is surest of. The colour is the label."
-        return card("mistakes", f"<p>{escape(line)}</p>", f'<div class="faces">\n{figures}</div>')
+        line += f": the {len(shown)} most confident. The colour is the label."
+        return {"line": line, "faces": faces_of(shown, manifest, evaluation.data.split), "sheet": None}
     if (sheet := directory / SHEET).is_file():
-        picture = picture_html(sheet.read_bytes(), "image/png", "a sheet of the surest mistakes", "wide")
-        return card("mistakes", f"<p>{escape(said)}.</p>", f'<div class="scroll" tabindex="0">{picture}</div>')
-    return card(
-        "mistakes", f"<p>{escape(f'{said}. The data is not there to show their faces; errors.csv lists them.')}</p>"
-    )
+        return {"line": f"{line}.", "faces": None, "sheet": sheet.read_bytes()}
+    line += ". Their faces cannot be shown without the data set; errors.csv lists them."
+    return {"line": line, "faces": None, "sheet": None}
 
 
-def picture_html(content: bytes, kind: str, description: str, style: str = "") -> str:
-    """A picture within the page."""
-    data = base64.b64encode(content).decode()
-    return f'<img class="{style}" src="data:{kind};base64,{data}" alt="{escape(description)}">'
-
-
-def summary_row(name: str, evaluation: Evaluation) -> Sequence[str]:
-    """An evaluation in a line of the first table."""
-    gender, age, data = evaluation.gender, evaluation.age, evaluation.data
+def largest_gap(evaluation: Evaluation) -> Gap | None:
+    """The largest gap in accuracy of all tables."""
     gaps = [table.gap for table in evaluation.tables if table.gap and table.measure == "accuracy"]
-    widest = max(gaps, key=lambda gap: gap.score.value, default=None)
+    return max(gaps, key=lambda gap: gap.score.value, default=None)
+
+
+def summary_table(parts: Sequence[Part]) -> Table:
+    """A row for each evaluation."""
+    columns = ("run", "data", "images", "accuracy (95 %)", "ROC AUC", "ECE", "age MAE (95 %)", "largest gap, points")
+    rows = [summary_row(part.name, evaluation) for part in parts for evaluation in part.evaluations.values()]
+    return Table(columns, tuple(rows), "summary")
+
+
+def summary_row(name: str, evaluation: Evaluation) -> tuple[str, ...]:
+    gender, age, data, gap = evaluation.gender, evaluation.age, evaluation.data, largest_gap(evaluation)
     return (
         name,
         f"{Path(data.path).name}, {data.split}",
@@ -221,9 +238,37 @@ def summary_row(name: str, evaluation: Evaluation) -> Sequence[str]:
         f"{percent(gender.accuracy.value, 2)} ({interval(gender.accuracy, 2)})" if gender else NOTHING,
         number(gender.roc_auc.value, 4) if gender else NOTHING,
         percent(gender.calibration.ece, 1) if gender else NOTHING,
-        f"{number(age.mae.value)} ({interval(age.mae, 2, of_one=False)})" if age else NOTHING,
-        f"{widest.score.value * 100:.1f}: {widest.best} to {widest.worst}" if widest else NOTHING,
+        f"{number(age.mae.value)} ({interval(age.mae, 2, fraction=False)})" if age else NOTHING,
+        f"{gap.score.value * 100:.1f}: {gap.best} to {gap.worst}" if gap else NOTHING,
     )
 
 
-SUMMARY = ("run", "data", "images", "accuracy (95 %)", "ROC AUC", "ECE", "age MAE (95 %)", "largest gap, points")
+def limits(parts: Sequence[Part]) -> Iterator[str]:
+    """What the model card says about the limits of these models."""
+    several = sum(len(part.evaluations) for part in parts) > 1
+    for part in parts:
+        for directory, evaluation in part.evaluations.items():
+            lead = f"{part.name} on {directory.resolve().name}: " if several else ""
+            for line in limits_of(evaluation):
+                yield lead + line
+
+
+def limits_of(evaluation: Evaluation) -> Iterator[str]:
+    """The worst group, the groups that are too small, calibration, and data that is no test."""
+    for table in evaluation.tables:
+        large = [group for group in table.groups if not group.small]
+        if table.measure == "accuracy" and table.gap and table.gap.excludes_zero:
+            worst = min(large, key=lambda group: group.score.value)
+            yield f"least accurate by {table.column}: {worst.value}, {percent(worst.score.value)}."
+        small = [group.value for group in table.groups if group.small]
+        if small and table.measure == "accuracy":
+            named = ", ".join(small[:6]) + (f" and {len(small) - 6} more" if len(small) > 6 else "")
+            yield f"too few images by {table.column} for a conclusion on {named}."
+    if gender := evaluation.gender:
+        if gender.balanced_accuracy.low <= 0.5:
+            yield f"no better than chance: balanced accuracy {percent(gender.balanced_accuracy.value)}."
+        yield f"expected calibration error {percent(gender.calibration.ece)}."
+    if not evaluation.data.subjects:
+        yield "subjects are unknown: several pictures of one person may make intervals too short."
+    if evaluation.data.split == "train":
+        yield "evaluated on the images it was trained on: on others it is worse."

@@ -1,18 +1,54 @@
-"""What a report is made of: the runs, evaluations and heat maps that the named directories lead to."""
+"""What a report is made of: the runs, evaluations, heat maps and jobs that the named directories lead to."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hpcgender.cam.results import FILE as CAM_FILE
 from hpcgender.commands.cam import CamConfig
 from hpcgender.commands.evaluate import EvaluateConfig
 from hpcgender.evaluate.results import FILE as EVALUATION_FILE
 from hpcgender.evaluate.results import Evaluation, read_evaluation
-from hpcgender.report.runs import TrainingRun, is_run, read_run, run_of
-from shard_tools.base.errors import UserError
+from hpcgender.train.log import read_records
+from jobs.records import FOLDER, Submission, read_submission
+from shard_tools.base.errors import UserError, one_line
+
+CONFIG, METRICS = "config.json", "metrics.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRun:
+    """A training run, as its directory has it."""
+
+    directory: Path
+    options: dict[str, Any]
+    """The resolved configuration, and `manifest`, the SHA-256 of the manifest of its data."""
+    records: tuple[dict[str, Any], ...]
+    """An `EpochRecord` for each epoch, as JSON has them."""
+
+    @property
+    def name(self) -> str:
+        return self.directory.resolve().name
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in epochs, seconds."""
+        return float(sum(record["seconds"] for record in self.records))
+
+    @property
+    def peak_memory_mb(self) -> float | None:
+        """Largest peak memory of a process, MB; None before the first epoch."""
+        return max((float(record["peak_memory_mb"]) for record in self.records), default=None)
+
+    @property
+    def images_per_s(self) -> float | None:
+        """Training images per second of all processes together: the median epoch's."""
+        speeds = sorted(float(record["images_per_s"]) for record in self.records)
+        return speeds[len(speeds) // 2] if speeds else None
 
 
 @dataclass
@@ -21,14 +57,14 @@ class Part:
 
     name: str
     run: TrainingRun | None
-    """None if its directory is no longer there."""
+    """None if its directory no longer exists."""
     evaluations: dict[Path, Evaluation] = field(default_factory=dict)
     cams: list[Path] = field(default_factory=list)
     """Directories of heat maps."""
 
 
 def find_parts(paths: Sequence[Path]) -> list[Part]:
-    """The models that directories lead to, in their order; UserError for a directory that is nothing of the kind."""
+    """The models that directories lead to, in their order; UserError for a directory of another kind."""
     parts: dict[str, Part] = {}
     for path in paths:
         if (path / EVALUATION_FILE).is_file():
@@ -36,9 +72,7 @@ def find_parts(paths: Sequence[Path]) -> list[Part]:
         elif is_run(path):
             add_run(parts, path)
         else:
-            raise UserError(
-                f"{path} is neither a run nor an evaluation: it has no config.json and no {EVALUATION_FILE}"
-            )
+            raise UserError(f"{path} is neither a run nor an evaluation: it has no {CONFIG} and no {EVALUATION_FILE}")
     return list(parts.values())
 
 
@@ -47,14 +81,14 @@ def add_run(parts: dict[str, Part], path: Path) -> None:
     part = parts.setdefault(str(path.resolve()), Part(run.name, run))
     found = sorted((path / EvaluateConfig.results).glob(f"*/{EVALUATION_FILE}"))
     evaluations = {file.parent: read_evaluation(file.parent) for file in found}
-    for directory in sorted(evaluations, key=lambda directory: elsewhere(evaluations[directory])):
+    for directory in sorted(evaluations, key=lambda directory: of_other_data(evaluations[directory])):
         add_once(part, directory, evaluations[directory])
     for file in sorted((path / CamConfig.results).glob(f"*/{CAM_FILE}")):
         add_cam(part, file.parent)
 
 
-def elsewhere(evaluation: Evaluation) -> bool:
-    """Whether it is of other data than the model was trained on: such evaluations come last."""
+def of_other_data(evaluation: Evaluation) -> bool:
+    """Whether the model was trained on another data set: such evaluations come last."""
     return evaluation.data.manifest != evaluation.checkpoint.manifest
 
 
@@ -77,3 +111,41 @@ def add_once(part: Part, path: Path, evaluation: Evaluation) -> None:
 def add_cam(part: Part, path: Path) -> None:
     if path.resolve() not in {known.resolve() for known in part.cams}:
         part.cams.append(path)
+
+
+def is_run(directory: Path) -> bool:
+    """Whether a directory is a training run's."""
+    return (directory / CONFIG).is_file()
+
+
+def read_run(directory: Path) -> TrainingRun:
+    """The run in a directory; UserError if its files cannot be read."""
+    path = directory / CONFIG
+    try:
+        options = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; name the directory of a run, as runs/train") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {one_line(error)}; train --resume writes it anew") from None
+    return TrainingRun(directory=directory, options=options, records=tuple(read_records(directory / METRICS)))
+
+
+def run_of(directory: Path, evaluation: Evaluation) -> TrainingRun | None:
+    """The run whose model was evaluated in `directory`, if it still exists."""
+    trained_in = Path(evaluation.checkpoint.path).parent.parent
+    return next((read_run(run) for run in (trained_in, directory.resolve().parent.parent) if is_run(run)), None)
+
+
+def read_jobs(directory: Path) -> list[Submission]:
+    """The jobs whose records are in a directory of results, by the time of submission."""
+    try:
+        found = [read_submission(record) for record in sorted((directory / FOLDER).glob("*"))]
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return [submission for submission in found if submission]
+
+
+def attempts_of(job: Submission) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The start and end events of each attempt of a job; the end is empty while it runs, and after a kill."""
+    ends = {event["attempt"]: event for event in job.attempts if event["event"] == "end"}
+    return [(event, ends.get(event["attempt"], {})) for event in job.attempts if event["event"] == "start"]

@@ -1,4 +1,4 @@
-"""What a report says of a run: what was trained on what and how, its curves, its jobs."""
+"""A report's sections about a run and about data: options, curves, jobs, and what the data sets hold."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import Any
 
 from hpcgender.commands.train import TrainConfig
 from hpcgender.report.charts import training_curves
-from hpcgender.report.figures import grid
-from hpcgender.report.runs import TrainingRun, attempts_of, read_jobs
-from hpcgender.report.sources import Part
-from hpcgender.report.words import NOTHING, number, percent, time_spent, when, when_unix
+from hpcgender.report.sources import Part, TrainingRun, attempts_of, read_jobs
+from hpcgender.report.words import number, time_spent, when, when_unix
 from jobs.records import Submission
 from shard_tools.base.errors import UserError
-from shard_tools.base.page import card, fact_list, text_table
+from shard_tools.base.figures import charts
+from shard_tools.base.text import NOTHING, Table, percent
 from shard_tools.inspect.statistics import measure
 from shard_tools.inspect.tables import header
 from shard_tools.manifest import Manifest, read_manifest
@@ -32,35 +31,36 @@ LEARNING = (
 )
 
 
-def training_cards(part: Part, run: TrainingRun) -> str:
-    """The cards of a run."""
-    cards = card("training", fact_list(training_facts(part, run)))
-    if run.records:
-        cards += card("training, epoch by epoch", grid(training_curves(run.records)))
-    return cards + jobs_card(part)
+def training_section(part: Part, run: TrainingRun) -> dict[str, object]:
+    """The content of training.html."""
+    return {
+        "facts": training_facts(part, run),
+        "curves": charts(training_curves(run.records)) if run.records else [],
+        "jobs": jobs_table(part),
+    }
 
 
 def training_facts(part: Part, run: TrainingRun) -> dict[str, str]:
-    """What was trained on what, and what came of it."""
+    """Model, data, options, and how far the training is."""
     options = run.options
     facts = {
         "run": str(run.directory),
-        "model": model_said(options),
+        "model": network(options),
         "trained on": f"{options.get('data', NOTHING)}, images of {options.get('image_size')} px",
         "manifest": str(options.get("manifest", "")),
-        "epochs": epochs_said(run),
+        "epochs": epochs(run),
         "batch": f"{options.get('batch_size')} images, precision {options.get('precision')}",
         "learning": ", ".join(changed(options, LEARNING)),
         "sampling": f"{options.get('sampling')}, augmentation {options.get('augment')}, seed {options.get('seed')}",
-        "begun with": str(options.get("pretrained") or "random weights"),
-        "time": time_said(run),
+        "initial weights": str(options.get("pretrained") or "random"),
+        "time": cost(run),
         "code": revision(part) and f"git {revision(part)}",
     }
     return {name: line for name, line in facts.items() if line}
 
 
-def model_said(options: dict[str, Any]) -> str:
-    """The network, what it learns, and of its options those that are not as usual."""
+def network(options: dict[str, Any]) -> str:
+    """The network, its tasks and losses, and those of its options that are not the default."""
     unusual = [
         f"{name.replace('_', ' ')} {options[name]}"
         for name, usual in (("output_stride", 32), ("stem", "standard"), ("grayscale", False), ("freeze", "none"))
@@ -70,8 +70,8 @@ def model_said(options: dict[str, Any]) -> str:
     return ", ".join((str(options.get("model", NOTHING)), f"learns {' and '.join(losses)}", *unusual))
 
 
-def epochs_said(run: TrainingRun) -> str:
-    """How far it is, and the last validation."""
+def epochs(run: TrainingRun) -> str:
+    """Epochs done, and the best and the last validation."""
     line = f"{len(run.records)} of {run.options.get('epochs', NOTHING)}"
     if run.records:
         accuracies = [record["val"]["accuracy"] for record in run.records if record["val"]["accuracy"] is not None]
@@ -83,18 +83,18 @@ def epochs_said(run: TrainingRun) -> str:
     return line
 
 
-def time_said(run: TrainingRun) -> str:
+def cost(run: TrainingRun) -> str:
     """Time, speed and memory of all epochs together."""
     if not run.records:
         return ""
     return (
         f"{time_spent(run.seconds)} in epochs, {number(run.images_per_s, 0)} images/s, "
-        f"at most {number(run.peak_memory_mb, 0)} MB a process"
+        f"peak {number(run.peak_memory_mb, 0)} MB per process"
     )
 
 
 def changed(options: dict[str, Any], names: Iterable[str]) -> list[str]:
-    """Options that matter to every run, and of the others those that are not left as they are."""
+    """The first three of LEARNING, and of the others those that are not the default."""
     return [
         f"{name.replace('_', ' ')} {options[name]}"
         for name in names
@@ -103,12 +103,12 @@ def changed(options: dict[str, Any], names: Iterable[str]) -> list[str]:
 
 
 def revision(part: Part) -> str:
-    """The git revision that trained, from an evaluation; empty if none knows."""
+    """The git revision of the training, from an evaluation; empty if none has it."""
     return next((one.checkpoint.revision for one in part.evaluations.values() if one.checkpoint.revision), "")
 
 
-def jobs_card(part: Part) -> str:
-    """The jobs of training, evaluations and heat maps, a line for each time that one ran."""
+def jobs_table(part: Part) -> Table:
+    """The jobs of training, evaluations and heat maps, a row for each attempt."""
     directories = [*([part.run.directory] if part.run else []), *part.evaluations, *part.cams]
     rows = [row for directory in directories for job in read_jobs(directory) for row in job_rows(job)]
     rows += [
@@ -117,7 +117,7 @@ def jobs_card(part: Part) -> str:
         if evaluation.run.job and not read_jobs(directory)
     ]
     columns = ("job", "scheduler", "id", "submitted", "began", "ended", "hosts", "end")
-    return card("jobs", text_table(columns, rows)) if rows else ""
+    return Table(columns, tuple(rows), "jobs")
 
 
 def job_rows(job: Submission) -> list[tuple[str, ...]]:
@@ -136,35 +136,37 @@ def job_rows(job: Submission) -> list[tuple[str, ...]]:
     return rows or [(*first, NOTHING, NOTHING, "", "did not run")]
 
 
-def data_cards(parts: Sequence[Part]) -> str:
-    """A card for each data set that was trained or measured on: what is packed there, if it is still the same."""
+def data_section(parts: Sequence[Part]) -> dict[str, object]:
+    """The content of data.html: each data set that a model was trained or evaluated on."""
     known: dict[str, str] = {}
     for part in parts:
         if part.run and part.run.options.get("manifest"):
             known.setdefault(str(part.run.options["manifest"]), str(part.run.options["data"]))
         for evaluation in part.evaluations.values():
             known[evaluation.data.manifest] = evaluation.data.path
-    return "".join(data_card(Path(path), digest) for digest, path in known.items())
+    return {"data_sets": [data_set(Path(path), digest) for digest, path in known.items()]}
 
 
-def data_card(root: Path, digest: str) -> str:
-    """What the manifest says, or that it is gone."""
-    title = f"data: {root.name}"
+def data_set(root: Path, digest: str) -> dict[str, object]:
+    """What a data set holds, if it is still the one with that manifest."""
     manifest = manifest_of(root, digest)
     if manifest is None:
-        gone = {"data set": str(root), "manifest": digest, "now": "not there, or packed anew: not looked at"}
-        return card(title, fact_list(gone))
-    facts = {**header(manifest, measure(manifest, list(manifest.splits))), "manifest": digest}
+        gone = {"data set": str(root), "manifest": digest, "now": "missing or packed anew: not read"}
+        return {"name": root.name, "facts": gone, "splits": None}
     counted = next(iter(manifest.splits.values())).counts if manifest.splits else ()
-    rows = [
+    rows = tuple(
         (name, *(f"{count:,}" for count in (split.samples, *split.counts.values(), len(split.shards))))
         for name, split in manifest.splits.items()
-    ]
-    return card(title, fact_list(facts), text_table(("split", "images", *counted, "shards"), rows))
+    )
+    return {
+        "name": root.name,
+        "facts": {**header(manifest, measure(manifest, list(manifest.splits))), "manifest": digest},
+        "splits": Table(("split", "images", *counted, "shards"), rows),
+    }
 
 
 def manifest_of(root: Path, digest: str) -> Manifest | None:
-    """The manifest in a directory, if it is there and the very one."""
+    """The manifest in a directory; None if it is missing or another one."""
     try:
         manifest = read_manifest(root)
     except UserError:

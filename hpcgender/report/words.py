@@ -1,4 +1,4 @@
-"""Numbers in words, the same on every page."""
+"""Scores, differences, p-values and times as text, the same in reports and comparisons."""
 
 from __future__ import annotations
 
@@ -6,57 +6,43 @@ import math
 import time
 
 from hpcgender.evaluate.results import Score
-from shard_tools.base.text import duration
-
-NOTHING = "\N{EN DASH}"
-
-
-def percent(value: float, digits: int = 1) -> str:
-    """A part of 1 as per cent; a dash if it is not known."""
-    return NOTHING if math.isnan(value) else f"{value:.{digits}%}".replace("%", " %")
+from shard_tools.base.text import NOTHING, duration
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """A number; a dash if it is not known."""
+    """A number; NOTHING if it is not known."""
     return NOTHING if value is None or math.isnan(value) else f"{value:,.{digits}f}"
 
 
-def interval(score: Score, digits: int = 1, *, of_one: bool = True) -> str:
-    """Where the number is with 95 %: of parts of 1 as per cent, else as numbers. A dash if it is not known."""
+def interval(score: Score, digits: int = 1, *, fraction: bool = True) -> str:
+    """The interval of 95 %, of a fraction in per cent; NOTHING if it is not known."""
     if math.isnan(score.low) or math.isnan(score.high):
         return NOTHING
-    scale = 100 if of_one else 1
+    scale = 100 if fraction else 1
     return f"{score.low * scale:.{digits}f} to {score.high * scale:.{digits}f}"
 
 
-def points(score: Score) -> str:
-    """A difference of parts of 1 in percentage points, signed, with its interval."""
+def difference(score: Score, *, fraction: bool = True) -> str:
+    """A signed difference and its interval, of fractions in percentage points; NOTHING if it is not known."""
     if math.isnan(score.value):
         return NOTHING
-    where = "" if math.isnan(score.low) else f" ({score.low * 100:+.2f} to {score.high * 100:+.2f})"
-    return f"{score.value * 100:+.2f}{where}"
-
-
-def years(score: Score) -> str:
-    """A difference of years, signed, with its interval."""
-    if math.isnan(score.value):
-        return NOTHING
-    where = "" if math.isnan(score.low) else f" ({score.low:+.2f} to {score.high:+.2f})"
-    return f"{score.value:+.2f}{where}"
+    scale = 100 if fraction else 1
+    ends = "" if math.isnan(score.low) else f" ({score.low * scale:+.2f} to {score.high * scale:+.2f})"
+    return f"{score.value * scale:+.2f}{ends}"
 
 
 def p_value(p: float) -> str:
-    """As tables have it."""
+    """A p-value to three digits; NOTHING if it is not known."""
     return NOTHING if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def time_spent(seconds: float) -> str:
-    """A time as people say it; a dash if it is not known."""
+    """A duration; NOTHING if it is not known."""
     return NOTHING if math.isnan(seconds) else duration(seconds)
 
 
 def when(moment: str) -> str:
-    """An ISO time to the second, as 2025-01-31 12:00:00Z; a dash if it is not known."""
+    """An ISO time to the second, as 2025-01-31 12:00:00Z; NOTHING if it is not known."""
     if not moment:
         return NOTHING
     date, _, clock = moment.partition("T")

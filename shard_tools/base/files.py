@@ -49,6 +49,14 @@ def last_record(path: Path) -> dict[str, Any] | None:
     return None
 
 
+def write_file(path: Path, content: bytes) -> None:
+    """`write_whole`; UserError if the disk or its permissions refuse."""
+    try:
+        write_whole(path, content)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {one_line(error)}") from None
+
+
 def check_file(path: Path, suffix: str) -> None:
     """Raises UserError unless a file with that suffix can be written there."""
     if path.is_dir():

@@ -1,11 +1,16 @@
-"""Durations and tables as logs and terminals show them."""
+"""Numbers, durations, names and tables as logs, terminals and pages show them."""
 
 from __future__ import annotations
 
+import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+NOTHING = "\N{EN DASH}"
+"""In place of a number that is not known."""
 
 LOG_WIDTH = 110
 """Characters in a line of a table where there is no terminal."""
@@ -31,6 +36,21 @@ def seconds_of(text: str) -> float:
         raise ValueError(f"{text!r} is no duration")
     hours, minutes, seconds = (int(part or 0) for part in found.groups())
     return 3600.0 * hours + 60 * minutes + seconds
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    """A fraction in per cent; NOTHING for nan."""
+    return NOTHING if math.isnan(fraction) else f"{fraction * 100:.{digits}f} %"
+
+
+def plural(number: int, noun: str) -> str:
+    """1 image, 2,000 images."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def printable(text: str) -> str:
+    """The text on one line; characters that would control a terminal are replaced."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 @dataclass(frozen=True)
@@ -60,34 +80,56 @@ def print_tables(*tables: Table, style: Callable[[str, str], str] = no_style) ->
     print(text_of(tables, style))
 
 
-def text_of(tables: Sequence[Table], style: Callable[[str, str], str] = no_style) -> str:
-    """What `print_tables` prints, without the last line's end."""
-    from rich.console import Console
+def text_of(tables: Sequence[Table], style: Callable[[str, str], str] = no_style, width: int | None = None) -> str:
+    """What `print_tables` prints, without the last line's end; `width` is that of a line in place of the terminal's."""
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
+    drawn: list[RichTable | Text] = []
+    for table in tables:
+        if drawn:
+            drawn.append(Text())
+        if table.title:
+            drawn.append(Text(printable(table.title), style="bold"))
+        shown = RichTable(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+        for place, column in enumerate(table.columns):
+            left = place == 0 or column in table.left
+            folds = left and place == len(table.columns) - 1 > 0
+            shown.add_column(
+                Text(printable(column)),
+                justify="left" if left else "right",
+                no_wrap=not folds,
+                overflow="fold" if folds else "ellipsis",
+                max_width=None if place else table.max_name,
+            )
+        for row in table.rows:
+            cells = zip(table.columns, row, strict=True)
+            shown.add_row(*(Text(printable(cell), style=style(column, cell)) for column, cell in cells))
+        drawn.append(shown)
+        if table.caption:
+            drawn.append(Text(printable(table.caption), style="dim"))
+    return rendered(drawn, width)
+
+
+def print_facts(facts: Mapping[str, str], title: str = "") -> None:
+    """Prints names and values in two columns, below a title; values that are too long are folded."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    grid = RichTable.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, min_width=10)
+    grid.add_column(overflow="fold")
+    for name, value in facts.items():
+        grid.add_row(Text(printable(name)), Text(printable(value)))
+    print(rendered([Text(printable(title), style="bold"), grid] if title else [grid]))
+
+
+def rendered(drawn: Sequence[Any], width: int | None = None) -> str:
+    """rich's renderables as lines without spaces at their ends: with colours on a terminal, plain elsewhere."""
+    from rich.console import Console
+
+    console = Console(highlight=False, width=width or (None if sys.stdout.isatty() else LOG_WIDTH))
     with console.capture() as captured:
-        for number, table in enumerate(tables):
-            if number:
-                console.print()
-            if table.title:
-                console.print(Text(table.title, style="bold"))
-            shown = RichTable(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-            for place, column in enumerate(table.columns):
-                left = place == 0 or column in table.left
-                folds = left and place == len(table.columns) - 1 > 0
-                shown.add_column(
-                    Text(column),
-                    justify="left" if left else "right",
-                    no_wrap=not folds,
-                    overflow="fold" if folds else "ellipsis",
-                    max_width=None if place else table.max_name,
-                )
-            for row in table.rows:
-                cells = zip(table.columns, row, strict=True)
-                shown.add_row(*(Text(cell, style=style(column, cell)) for column, cell in cells))
-            console.print(shown)
-            if table.caption:
-                console.print(Text(table.caption, style="dim"))
+        for one in drawn:
+            console.print(one)
     return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))

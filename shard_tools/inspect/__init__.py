@@ -1,1 +1,1 @@
-"""Looks at a packed data set: tables of its labels, a contact sheet, a web page, one sample."""
+"""`shard-tools inspect`: tables of a packed data set's labels, a contact sheet, a page, one sample."""

@@ -1,15 +1,19 @@
-"""Single images of a data set: drawn at random by gender, read from their shards, with what their labels say."""
+"""Single images of a data set: drawn at random by gender, read from their shards, shown with their labels."""
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageOps
 
 from shard_tools.base.errors import UserError
+from shard_tools.base.sheet import CARD, FAINT, RADIUS, SMALL, Card, draw_sheet, font, rounded
 from shard_tools.images import ImageError, reencode
 from shard_tools.index import Index
 from shard_tools.inspect.statistics import UNKNOWN, Statistics, gender_codes, text
@@ -17,13 +21,16 @@ from shard_tools.manifest import Manifest
 
 SIDE = 176
 """Shorter side of the pictures in pixels; smaller ones stay as they are."""
+EMPTY = "#e6e4de"
+"""Beside a picture on a sheet that is no square."""
 
 
 @dataclass(frozen=True)
 class Face:
-    """A picture to show, and its labels in words. `gender` is the class, or the number of classes if unknown."""
+    """A picture to show, and its labels as text."""
 
     gender: int
+    """The class; any other number if unknown."""
     name: str
     """Of the gender."""
     age: str
@@ -40,10 +47,31 @@ class Face:
         return ", ".join(part for part in (name, self.age, *self.details) if part)
 
 
+def face_sheet(faces: Sequence[Face], title: str, subtitle: str) -> Image.Image:
+    """A contact sheet, RGB, of faces that come by gender: each gender begins a row."""
+    groups = [
+        [Card(picture(face), face.gender, face.name, face.age, face.details) for face in group]
+        for _, group in groupby(faces, lambda face: face.gender)
+    ]
+    return draw_sheet(groups, title, [subtitle])
+
+
+def picture(face: Face) -> Image.Image:
+    """A square of `SIDE` pixels with round corners: the face in its proportions, or a note that it does not decode."""
+    square = Image.new("RGB", (SIDE, SIDE), EMPTY)
+    if face.jpeg is None:
+        ImageDraw.Draw(square).text((SIDE / 2, SIDE / 2), "does not decode", FAINT, font(SMALL), anchor="mm")
+    else:
+        with Image.open(io.BytesIO(face.jpeg)) as image:
+            shown = ImageOps.contain(image.convert("RGB"), (SIDE, SIDE), Image.Resampling.LANCZOS)
+        square.paste(shown, ((SIDE - shown.width) // 2, (SIDE - shown.height) // 2))
+    return Image.composite(square, Image.new("RGB", square.size, CARD), rounded(square.size, RADIUS - 4))
+
+
 def draw(gender: npt.NDArray[np.int8], count: int, seed: int) -> npt.NDArray[np.intp]:
     """The numbers of `count` images, or all if there are fewer: as many of each gender in `gender` as can be.
 
-    They come by gender. Equal arguments draw equally.
+    They come by gender. Equal arguments give equal numbers.
     """
     generator = np.random.default_rng(seed)
     members = [np.flatnonzero(gender == code) for code in np.unique(gender)]
@@ -93,7 +121,7 @@ def face(manifest: Manifest, statistics: Statistics, split: str, row: np.void, g
 
 
 def years(age: float) -> str:
-    """An age in words."""
+    """An age with its unit."""
     return "age unknown" if not age >= 0 else f"{age:.3g} year{'' if age == 1 else 's'}"
 
 
@@ -115,7 +143,7 @@ def read_image(manifest: Manifest, split: str, row: np.void) -> bytes:
 
 
 def find(manifest: Manifest, splits: Sequence[str], wanted: str) -> tuple[str, int]:
-    """The split and number of the sample that `wanted` says: a number in the first split, or a key in any of them.
+    """The split and number of the sample that `wanted` names: a number in the first split, or a key in any of them.
 
     Raises UserError if there is none.
     """

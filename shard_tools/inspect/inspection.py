@@ -1,26 +1,24 @@
-"""Looks at a packed data set and shows it as asked: in tables, as JSON, on a sheet, on a page, or one sample."""
+"""Shows a packed data set: its tables, JSON, contact sheet and page, or one sample of it."""
 
 from __future__ import annotations
 
 import io
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
-from shard_tools.base.errors import UserError, one_line
-from shard_tools.base.files import write_whole
+from shard_tools.base.errors import UserError
+from shard_tools.base.files import write_file
+from shard_tools.base.text import plural, print_facts, print_tables, printable
 from shard_tools.commands.inspect import InspectConfig
-from shard_tools.inspect.faces import Face, draw_faces, find
-from shard_tools.inspect.page import page
+from shard_tools.inspect.faces import Face, draw_faces, face_sheet, find
 from shard_tools.inspect.sample import print_sample, read_sample
-from shard_tools.inspect.sheet import draw_sheet
-from shard_tools.inspect.statistics import Statistics, measure, printable
-from shard_tools.inspect.tables import as_json, plural, print_tables, printed
+from shard_tools.inspect.statistics import Statistics, measure
+from shard_tools.inspect.tables import as_json, header, tables
 from shard_tools.manifest import Manifest, read_manifest
 
 
 def inspect_shards(config: InspectConfig) -> int:
-    """Does what `config` asks and returns 0; raises UserError for what the user can mend."""
+    """Prints and writes what `config` asks for; returns 0. UserError for what the user can correct."""
     config.check()
     manifest = read_manifest(config.data)
     splits = [manifest.split(config.split).name] if config.split else list(manifest.splits)
@@ -42,17 +40,20 @@ def show_data_set(config: InspectConfig, manifest: Manifest, splits: Sequence[st
         title, subtitle = heading(manifest, splits), described(faces, statistics, config.seed)
         if config.sheet:
             buffer = io.BytesIO()
-            draw_sheet(faces, title, f"{subtitle}. Source: {manifest.source}").save(buffer, "PNG")
+            face_sheet(faces, title, f"{subtitle}. Source: {manifest.source}").save(buffer, "PNG")
             write_file(config.sheet, buffer.getvalue())
             written["contact sheet"] = config.sheet
         if config.html:
+            from shard_tools.inspect.page import page  # imports matplotlib, a second that tables need not wait for
+
             write_file(config.html, page(manifest, statistics, faces, title, subtitle).encode())
             written["page"] = config.html
     if config.json:
         print(json.dumps(as_json(manifest, statistics), indent=1))
         return
-    with printed() as console:
-        print_tables(console, manifest, statistics)
+    print_facts(header(manifest, statistics))
+    print()
+    print_tables(*tables(statistics).values())
     if written:
         print()
     for what, path in written.items():
@@ -84,15 +85,6 @@ def show_sample(config: InspectConfig, manifest: Manifest, splits: Sequence[str]
     if config.json:
         print(json.dumps({**sample.fields, "intact": sample.intact, "labels": sample.labels}, indent=1))
         return
-    with printed() as console:
-        print_sample(console, manifest, sample)
+    print_sample(manifest, sample)
     if config.image:
         print(f"\nimage: {config.image}")
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Writes a whole file or none; UserError if the disk refuses."""
-    try:
-        write_whole(path, content)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {one_line(error)}") from None

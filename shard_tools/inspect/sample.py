@@ -1,22 +1,21 @@
-"""One sample: all that the index and its JSON say of it, and its picture drawn in half blocks on a terminal."""
+"""One sample: its row of the index and its JSON, and its picture drawn in half blocks on a terminal."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.text import print_facts
 from shard_tools.images import ImageError, content_hash, opened
 from shard_tools.inspect.faces import read_image, years
-from shard_tools.inspect.statistics import UNKNOWN, printable, text
+from shard_tools.inspect.statistics import UNKNOWN, text
 from shard_tools.manifest import Manifest
 from shard_tools.tar import BLOCK, TarError, blocks, members
 
@@ -34,7 +33,7 @@ class Sample:
     """The JSON beside the image."""
     encoded: bytes
     intact: bool
-    """Whether the image has the hash that the index says."""
+    """Whether the image has the hash that is in the index."""
 
 
 def read_sample(manifest: Manifest, split: str, number: int) -> Sample:
@@ -81,8 +80,9 @@ def read_labels(manifest: Manifest, split: str, row: np.void) -> dict[str, Any]:
     return labels
 
 
-def print_sample(console: Console, manifest: Manifest, sample: Sample) -> None:
-    """Prints the picture if the console has colours, and the labels."""
+def print_sample(manifest: Manifest, sample: Sample) -> None:
+    """Prints the picture if the terminal has colours, and the labels."""
+    console = Console(highlight=False)
     with_picture = console.color_system is not None and not console.no_color
     try:
         with opened(sample.encoded) as image:
@@ -97,9 +97,7 @@ def print_sample(console: Console, manifest: Manifest, sample: Sample) -> None:
     gender = int(index["gender"])
     name = manifest.classes[gender] if 0 <= gender < len(manifest.classes) else UNKNOWN
     age = float(index["age"])
-    print_fields(
-        console,
-        "index",
+    print_facts(
         {
             "sample": f"{index['sample']:,} of {manifest.split(index['split']).samples:,} in {index['split']}",
             "key": index["key"],
@@ -115,23 +113,14 @@ def print_sample(console: Console, manifest: Manifest, sample: Sample) -> None:
             "content": f"{index['content']} ({'matches the image' if sample.intact else 'NOT that of the image'})",
             "appearance": index["appearance"],
         },
+        "index",
     )
-    console.print()
-    print_fields(console, f"{index['key']}.json", {name: json_text(value) for name, value in sample.labels.items()})
+    print()
+    print_facts({name: json_text(value) for name, value in sample.labels.items()}, f"{index['key']}.json")
 
 
 def json_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def print_fields(console: Console, title: str, fields: Mapping[str, str]) -> None:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(min_width=10, no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, value in fields.items():
-        grid.add_row(Text(printable(name)), Text(printable(value)))
-    console.print(Text(printable(title), style="bold"))
-    console.print(grid)
 
 
 def half_blocks(image: Image.Image) -> Text:

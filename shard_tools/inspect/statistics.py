@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shard_tools.base.text import printable
 from shard_tools.manifest import Manifest
 
 Ints = npt.NDArray[np.int64]
@@ -92,11 +93,6 @@ class Statistics:
 def text(raw: bytes) -> str:
     """A label of the index as it can be shown anywhere: control characters and what is not UTF-8 are replaced."""
     return printable(raw.decode("utf-8", "replace"))
-
-
-def printable(value: str) -> str:
-    """The text on one line, without characters that would drive a terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value)
 
 
 def gender_codes(gender: npt.NDArray[np.int8], classes: int) -> npt.NDArray[np.int8]:

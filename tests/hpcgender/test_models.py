@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import asdict, dataclass
 
@@ -8,7 +7,6 @@ import pytest
 import timm
 import torch
 import torchvision
-from rich.console import Console
 from torch import nn
 
 from hpcgender.commands.models import ModelsConfig
@@ -20,6 +18,7 @@ from hpcgender.models.registry import DEPTHS, MODELS, VGG_DEPTHS, check_model
 from hpcgender.models.table import cost, list_models, table
 from shard_tools.base.commands import parse_options
 from shard_tools.base.errors import UserError
+from shard_tools.base.text import text_of
 
 PARAMETERS = {"se_resnet50": 26_043_122, "se_resnet101": 47_281_970, "se_resnet152": 64_776_946}
 """With 2 classes; `sum(p.numel() for p in timm.create_model("seresnet50", num_classes=2).parameters())` and so on."""
@@ -151,9 +150,8 @@ def test_the_list_of_models(capsys: pytest.CaptureFixture[str]) -> None:
     listed = json.loads(capsys.readouterr().out)
     assert [entry["name"] for entry in listed] == list(MODELS)
     assert {entry["name"]: entry["parameters"] for entry in listed}.items() >= PARAMETERS.items()
-    drawn = io.StringIO()
-    Console(file=drawn, width=110).print(table([cost(ModelConfig(model="se_resnet50"), 112)], 112))
-    (row,) = (line.split() for line in drawn.getvalue().splitlines() if "se_resnet50" in line)
+    drawn = text_of([table([cost(ModelConfig(model="se_resnet50"), 112)], 112)])
+    (row,) = (line.split() for line in drawn.splitlines() if "se_resnet50" in line)
     assert row[:4] == ["se_resnet50", "26.04", "1.078", "104.4"]
     assert row[5:] == ["Hu", "et", "al.,", "arXiv", "1709.01507"]
     with pytest.raises(UserError, match="--image-size 8"):

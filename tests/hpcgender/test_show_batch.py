@@ -20,8 +20,7 @@ from hpcgender.data.config import BatchConfig
 from hpcgender.data.decoders import to_pixels
 from hpcgender.data.loader import evaluation_loader, training_loader
 from hpcgender.distributed import Ranks
-from hpcgender.show_batch.draw import show_batch
-from hpcgender.show_batch.sheet import magnification
+from hpcgender.show_batch import magnification, show_batch
 from shard_tools.base.commands import parse_options
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
@@ -138,7 +137,7 @@ def test_a_run_of_another_data_set(show: Any, shards: Path, tmp_path: Path) -> N
     write_config(run, trained)
     assert show("--run", run)[0]
     write_config(run, trained, manifest="other")
-    with pytest.raises(UserError, match=r"run was trained on other data than .*shards: say with --data"):
+    with pytest.raises(UserError, match=r"run was trained on another data set than .*shards: say with --data"):
         show("--run", run)
 
 
@@ -160,7 +159,7 @@ def test_another_split_is_shown_as_evaluation_sees_it(show: Any, shards: Path) -
     listed, sheet = show("--data", shards, *BATCH, "--split", "val", "--step", 1)
     assert [image["sample"] for image in listed] == samples
     assert all(places(sheet, image) for image in images)
-    assert all(image["varied"]["mirror"] == 0 for image in listed)
+    assert all(image["augmentation"]["mirror"] == 0 for image in listed)
 
 
 def test_the_list_says_what_the_index_says(show: Any, shards: Path) -> None:

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from shard_tools.base.colours import ACCENTS
 from shard_tools.base.commands import parse_options
 from shard_tools.base.errors import UserError
-from shard_tools.base.page import ACCENTS
 from shard_tools.commands.inspect import InspectConfig
 from shard_tools.inspect.inspection import inspect_shards
 from shard_tools.manifest import read_manifest

@@ -77,7 +77,7 @@ def test_tables_fit_a_log(evaluated: Path, capsys: pytest.CaptureFixture[str]) -
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines()[4:])) <= 110
     assert "\x1b" not in shown
-    for title in ("what they tell", "what a forward pass costs", "what training cost", "how they differ"):
+    for title in ("scores", "cost of a forward pass", "cost of training", "differences"):
         assert f"\n{title}\n" in shown
     assert "both - lean" in shown
 

@@ -11,7 +11,7 @@ import pytest
 
 from hpcgender.commands.report import ReportConfig
 from hpcgender.evaluate.results import read_evaluation
-from hpcgender.report.write import report
+from hpcgender.report.page import report
 from jobs.records import Resources, Submission, append_event, write_submission
 from shard_tools.base.errors import UserError
 from tests.conftest import Run
@@ -209,8 +209,8 @@ def test_mistakes_have_faces_while_the_data_is_there(evaluated: Path, tmp_path: 
     report(ReportConfig(inputs=(moved,), out=tmp_path / "page.html"))
     text = (tmp_path / "page.html").read_text()
     assert "taken for " not in text
-    assert 'alt="a sheet of the surest mistakes"' in text
-    assert "not there, or packed anew" in text
+    assert 'alt="a sheet of the most confident mistakes"' in text
+    assert "missing or packed anew" in text
 
 
 def test_a_run_that_was_not_evaluated_has_its_curves(evaluated: Path, tmp_path: Path) -> None:

@@ -1,1 +1,0 @@
-"""Any batch of any run as a labelled picture: exactly the pixels that the network got."""
