@@ -11,9 +11,12 @@ from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import tyro
 
 from hpcgender.commands.sections import parse_sections, to_toml
+from shard_tools.base.commands import default_is
 from shard_tools.base.errors import UserError, one_line, unknown
 
 if sys.version_info >= (3, 11):
@@ -28,15 +31,15 @@ Options = TypeVar("Options", bound="SetupConfig")
 
 @dataclass(frozen=True, kw_only=True)
 class SetupConfig:
-    """Where options come from: a preset, then a file, then the command line, each overruling those before."""
+    """Sources of the options below. The command line overrides the file, and the file overrides the preset."""
 
-    preset: str = ""
+    preset: Annotated[str, default_is("none", "NAME")] = ""
     """Preset to start from: resnet50, resnet101, resnet152, se_resnet50, se_resnet101, se_resnet152, transfer_resnet18,
     utkface_multitask or vgg16."""
-    config: Path | None = None
-    """TOML file of options, as --print-config writes it. It may have a preset to begin with, as preset = "vgg16"."""
+    config: Annotated[Path | None, default_is("none", "FILE")] = None
+    """TOML file with options, as --print-config prints it. It may name a preset: preset = "vgg16"."""
     print_config: bool = False
-    """Print all options as a TOML file, and do nothing else."""
+    """Print all options as a TOML file and exit."""
 
     @classmethod
     def from_arguments(cls: type[Options], program: str, arguments: Sequence[str]) -> Options:
@@ -45,8 +48,6 @@ class SetupConfig:
         Exits with 2 on a wrong argument, with 0 after --help and --print-config. Raises UserError for a preset or a
         file that cannot be used.
         """
-        import tyro  # 0.15 s that the list of commands need not wait for
-
         layers, _ = tyro.cli(SetupConfig, prog=program, args=list(arguments), return_unknown_args=True, add_help=False)
         options = parse_sections(cls(**read_layers(cls, layers)), program, arguments)
         if options.print_config:

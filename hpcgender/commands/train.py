@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from hpcgender.commands.setup import LAYERS, SetupConfig
 from hpcgender.data.augmentation import read_augmentation
@@ -19,43 +21,47 @@ from shard_tools.manifest import read_manifest
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearningConfig:
-    """How the weights change, step by step."""
+class OptimizationConfig:
+    """Optimizer, learning-rate schedule and regularisation."""
 
     epochs: int = 50
-    """Times that every training image is seen."""
+    """Number of epochs."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    """SGD with Nesterov momentum, Adam, or Adam with decoupled weight decay."""
+    """Optimizer: SGD with Nesterov momentum, Adam, or AdamW (decoupled weight decay, arXiv 1711.05101)."""
     lr: float = 0.1
-    """Highest learning rate."""
+    """Peak learning rate, reached after warm-up."""
     lr_batch: int = 0
-    """The batch size that --lr is meant for: with another --batch-size, --lr is scaled in proportion. 0: --lr is taken
-    as it is."""
+    """Global batch size that --lr was chosen for, e.g. 256: with another --batch-size, the learning rate is scaled
+    linearly (arXiv 1706.02677). 0: --lr is not scaled."""
     backbone_lr_factor: float = 1.0
-    """The learning rate of all before the heads, as a multiple of the heads'."""
+    """Learning rate of the backbone divided by that of the heads, e.g. 0.1 to fine-tune pretrained weights."""
     schedule: Literal["step", "cosine", "onecycle"] = "cosine"
-    """The learning rate after warm-up: times --decay-factor every --decay-every epochs; or half a cosine down to zero;
-    or one cycle, half a cosine up from a 25th and half a cosine down to almost zero."""
+    """Learning-rate schedule: step (multiplied by --decay-factor every --decay-every epochs), cosine (down to 0, arXiv
+    1608.03983 without restarts), or onecycle (from LR/25 up to LR and down to LR/250000, arXiv 1708.07120)."""
     warmup_epochs: float | Literal["auto"] = "auto"
-    """Epochs in which the learning rate rises to LR: auto is 1, and of onecycle 30 % of the epochs."""
+    """Epochs of warm-up from a small learning rate to LR, e.g. 0.5. 0: off. auto: 1 epoch, with onecycle 30 % of
+    --epochs."""
     decay_every: int = 15
-    """Epochs between the falls of --schedule step."""
+    """Epochs between two decays of --schedule step."""
     decay_factor: float = 0.1
-    """What the learning rate is multiplied by at each fall."""
+    """Factor of the learning rate at each decay of --schedule step."""
     momentum: float = 0.9
-    """Nesterov momentum of SGD; the first beta of Adam and AdamW."""
+    """Nesterov momentum of SGD, or beta1 of Adam and AdamW."""
     beta2: float = 0.999
-    """The second beta of Adam and AdamW."""
+    """beta2 of Adam and AdamW."""
     weight_decay: float = 1e-4
-    """Of weights; biases and normalisation have none."""
+    """Weight decay of convolutions and linear layers. Biases and normalisation layers have none (arXiv
+    1812.01187)."""
     clip_norm: float = 0.0
-    """Gradients whose norm is greater are scaled down to it. 0: never."""
+    """Maximum norm of the gradient, to which a larger one is scaled down. 0: no clipping."""
     ema: float = 0.0
-    """Validate and keep an average of the weights, of which this part stays at each step, such as 0.999. 0: do not."""
+    """Decay per step of the exponential moving average (EMA) of the weights, e.g. 0.999. The EMA weights are validated
+    and saved. 0: off."""
     mixup: float = 0.0
-    """Blend each image and its labels with another's, in parts drawn from Beta(MIXUP, MIXUP), as of 0.2. 0: do not."""
+    """Mixup alpha, at most 1, e.g. 0.2: images and their labels are mixed in pairs with weights from Beta(alpha, alpha)
+    (arXiv 1710.09412). 0: off."""
     sync_bn: bool = False
-    """Normalise over the batch of all processes, not over each one's part: for small parts. Slower."""
+    """Synchronise batch normalisation over all ranks, for few images per GPU. Slower; GPUs only."""
 
     @property
     def warmup(self) -> float:
@@ -65,7 +71,7 @@ class LearningConfig:
         return self.warmup_epochs
 
     def check(self) -> None:
-        """Raises UserError for what cannot work, before anything is started or written."""
+        """Raises UserError for values out of range."""
         positive = ("epochs", "lr", "backbone_lr_factor", "decay_every", "decay_factor")
         in_range(self, positive, above=0)
         in_range(self, ("lr_batch", "weight_decay", "clip_norm"), least=0)
@@ -76,44 +82,48 @@ class LearningConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeedConfig:
-    """How the machine computes. May change when a run goes on: results then differ by rounding."""
+class ComputeConfig:
+    """How the device computes. May differ with --resume; results then differ by rounding."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Number format of the forward pass: auto is bf16 (fp16 before Ampere) on a GPU and fp32 on a CPU."""
+    """Number format of the forward pass: fp32, or autocast to bf16 or fp16. auto: bf16 on GPUs from Ampere on, fp16 on
+    older ones, fp32 on CPUs."""
     channels_last: Literal["auto", "on", "off"] = "auto"
-    """Keep the channels of a pixel together in memory: auto chooses for the device and the network."""
+    """Memory format of images and weights: on is torch.channels_last. auto: on for GPUs, and on CPUs for ResNets 18 and
+    34."""
     accumulate: int = 1
-    """Parts that each process cuts its images of a batch into, one after the other, to need less memory. Batch
-    normalisation, and means over those whose label is known, see each part alone; otherwise the step is the same."""
+    """Gradient-accumulation steps: each rank computes its part of a batch in this many micro-batches, to save memory.
+    --batch-size and the number of optimizer steps stay the same; batch normalisation sees single micro-batches."""
     tf32: bool = True
-    """Let GPUs from Ampere on round the factors of float32 products to TF32."""
+    """Allow TF32 in float32 convolutions and matrix products on GPUs from Ampere on."""
     compile: bool = False
-    """Compile the network with torch.compile first: minutes that long runs regain."""
+    """Compile the network with torch.compile: takes minutes at the start, then steps are faster."""
     deterministic: bool = False
-    """Use algorithms that give the same bits each time, even where they are slower."""
+    """Use deterministic algorithms only: a run repeated on the same machine has the same bits. Slower on GPUs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Where the run is kept, and when it stops. May change when a run goes on."""
+    """Where the run is written and when it stops. May differ with --resume."""
 
     name: str = "train"
-    """Name of the run: everything it writes is in RUNS/NAME."""
-    runs: Path = Path("runs")
+    """Name of the run, which is written to RUNS/NAME."""
+    runs: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs")
     """Directory of all runs."""
     resume: bool = False
-    """Go on where the run stopped; start it if there is none."""
+    """Resume from the newest checkpoint in RUNS/NAME, or start if there is none."""
     checkpoint_minutes: float = 15.0
-    """Write a checkpoint as often as that, and at the end of each epoch. 0: only there."""
+    """Minutes between checkpoints within an epoch; one more is written at the end of each epoch. 0: only those."""
     keep: int = 3
-    """Checkpoints to keep, the last ones; the best one is kept besides."""
+    """Number of newest checkpoints to keep, besides best.pt."""
     stop_after: float = 0.0
-    """Minutes after which to write a checkpoint and exit with code 99, to be started again. 0: never."""
+    """Time limit in minutes since the job started: the run writes a checkpoint and exits with code 99, which asks to be
+    requeued. 0: no limit."""
     skip_nonfinite: int = 0
-    """Steps in a row that are left out because their loss is not finite; one more stops the run."""
+    """Consecutive steps with NaN or infinite gradients that are skipped; one more ends the run with an error. 0: none
+    (fp16: 100, while its loss scale adapts)."""
     timeout: float = 10.0
-    """Minutes that a process waits for the others before it gives up."""
+    """Minutes that a rank waits for the others, e.g. in an all-reduce, before it fails."""
 
     @property
     def run_dir(self) -> Path:
@@ -121,34 +131,36 @@ class RunConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(SetupConfig, RunConfig, LearningConfig, ModelConfig, BatchConfig, SpeedConfig):
-    """Trains a classifier of gender, age or both on packed shards. Under torchrun, all processes train one model."""
+class TrainConfig(SetupConfig, RunConfig, BatchConfig, ModelConfig, OptimizationConfig, ComputeConfig):
+    """Train a classifier of gender, age or both on packed shards. Under torchrun or python -m hpcgender.launch, all
+    processes train one model with DDP."""
 
     @property
     def peak_lr(self) -> float:
-        """The highest learning rate, scaled to the batch if so asked (Goyal et al., arXiv 1706.02677)."""
+        """The peak learning rate, scaled to the batch size if `lr_batch` is set (Goyal et al., arXiv 1706.02677)."""
         return self.lr * self.batch_size / self.lr_batch if self.lr_batch else self.lr
 
     def plain(self) -> dict[str, Any]:
-        """The options as JSON and checkpoints have them."""
+        """The options as config.json and checkpoints store them."""
         values = {name: value for name, value in asdict(self).items() if name not in LAYERS}
         values = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
         return {**values, "augmentation": asdict(read_augmentation(self.augment))}
 
     def check(self) -> None:
-        LearningConfig.check(self)
-        ModelConfig.check(self)  # and what follows it here: BatchConfig and ReadConfig
+        OptimizationConfig.check(self)
+        ModelConfig.check(self)
+        BatchConfig.check(self)
         in_range(self, ("timeout",), above=0)
         in_range(self, ("accumulate", "keep"), least=1)
         in_range(self, ("checkpoint_minutes", "stop_after", "skip_nonfinite"), least=0)
         if self.batch_size % self.accumulate:
-            raise UserError(f"--batch-size {self.batch_size} cannot be cut into --accumulate {self.accumulate} parts")
+            raise UserError(f"--batch-size {self.batch_size} does not divide by --accumulate {self.accumulate}")
         read_augmentation(self.augment)
         manifest = read_manifest(self.data)
         counts = list(manifest.split("train").counts.values())
         samples = manifest.split("train").samples
         if self.sampling != "none":
-            from hpcgender.data.sampling import class_targets  # and numpy, for which a submission need not wait
+            from hpcgender.data.sampling import class_targets  # imports numpy, which would slow a submission
 
             samples = sum(class_targets(counts, self.sampling, self.class_weights))
         if samples < self.batch_size and self.last_batch == "drop":
@@ -157,13 +169,13 @@ class TrainConfig(SetupConfig, RunConfig, LearningConfig, ModelConfig, BatchConf
             raise UserError(f"{self.data} has no validation images: pack it again with --val 0.1")
         if (self.run_dir / "checkpoints").exists():
             if not self.resume:
-                raise UserError(f"{self.run_dir} holds a run already: go on with --resume, or give another --name")
+                raise UserError(f"{self.run_dir} holds a run already: give --resume, or another --name")
         else:
             self.check_pretrained()
 
 
-MAY_CHANGE = frozenset(field.name for config in (ReadConfig, SpeedConfig, RunConfig) for field in fields(config))
-"""What a resumed run may set otherwise than it began: where data and results are, and how they are computed."""
+MAY_CHANGE = frozenset(field.name for config in (ReadConfig, ComputeConfig, RunConfig) for field in fields(config))
+"""Options that may differ when a run is resumed: where data and results are, and how they are computed."""
 
 
 def in_range(
@@ -180,9 +192,9 @@ def in_range(
         value = getattr(config, name)
         if not (least <= value <= most and above < value < below):
             bounds = {"at least": least, "above": above, "below": below, "at most": most}
-            said = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
-            said = "positive" if said == "above 0" else said
-            raise UserError(f"--{name.replace('_', '-')} {value} must be {said}")
+            rule = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
+            rule = "positive" if rule == "above 0" else rule
+            raise UserError(f"--{name.replace('_', '-')} {value} must be {rule}")
 
 
 class Train(Command[TrainConfig]):

@@ -1,11 +1,14 @@
-"""What a user may set of the data path: what decides every batch, and how its images are read and decoded."""
+"""The options of the data path: what determines every batch, and how images are read and decoded."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import tyro
+
+from shard_tools.base.commands import default_is
 from shard_tools.base.errors import UserError
 
 Backend = Literal["dali", "torchvision"]
@@ -14,50 +17,53 @@ Sampling = Literal["none", "undersample", "oversample", "weights"]
 
 @dataclass(frozen=True, kw_only=True)
 class ReadConfig:
-    """Where images come from, and who decodes them. Changes nothing about which images are in a batch."""
+    """Where images are read from and how they are decoded; which images are in a batch does not depend on it."""
 
-    data: Path = Path("data/shards")
-    """Packed data set: the directory of its manifest.json."""
+    data: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("data/shards")
+    """Packed data set: a directory with manifest.json, made by shard-tools pack."""
     workers: int = 1
-    """Threads that decode images, per process."""
+    """Decoder threads per rank."""
     backend: Backend = "dali"
-    """What decodes and varies images: NVIDIA DALI, or on machines without it Pillow, as torchvision does."""
-    stage_to: Path | None = None
-    """Directory on this node's own disk: shards are copied there first, and removed at the end."""
+    """Decoder and augmentation: NVIDIA DALI, or Pillow and torch on machines without DALI. Pixels differ by a few gray
+    levels at most."""
+    stage_to: Annotated[Path | None, default_is("shards are read from --data", "DIR")] = None
+    """Directory on the node's local disk, e.g. /scratch/$USER: shards are copied there first and removed at the end."""
     max_bad: float = 0.001
-    """Largest part of the images that may fail to decode; above it the run stops."""
+    """Maximum fraction of images that fail to decode, from 0 to 1; more end the run with an error."""
 
     def check(self) -> None:
-        """Raises UserError for what cannot work, before anything is started or written."""
+        """Raises UserError for values out of range."""
         if self.workers < 1:
             raise UserError(f"--workers {self.workers} must be positive")
         if not 0 <= self.max_bad <= 1:
-            raise UserError(f"--max-bad {self.max_bad} must be a part of 1")
+            raise UserError(f"--max-bad {self.max_bad} must be a fraction, from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchConfig(ReadConfig):
-    """What decides every training batch, whatever the number of processes."""
+    """What determines every training batch, for any number of ranks."""
 
     batch_size: int = 256
-    """Images in a batch, all processes together."""
+    """Global batch size: images per step over all ranks."""
     image_size: int = 112
-    """Height and width of the network's input, pixels."""
-    augment: str = "light"
-    """How images are varied: none, light, moderate, strong, degraded, or a TOML file of your own."""
+    """Height and width of the network's input in pixels."""
+    augment: Annotated[str, tyro.conf.arg(metavar="PRESET|FILE")] = "light"
+    """Augmentation: none, light, moderate, strong, degraded (blur and strong colour jitter), or a TOML file with
+    probabilities and ranges."""
     sampling: Sampling = "none"
-    """Each image once an epoch, or the classes balanced by fewer of the larger, by repeating the smaller, by weight."""
-    class_weights: tuple[float, ...] = ()
-    """For --sampling weights, a number for each class: how often its images are drawn, relative to the others."""
+    """Class balance of an epoch: none (each image once), undersample the larger class, oversample the smaller one, or
+    weights (see --class-weights)."""
+    class_weights: Annotated[tuple[float, ...], default_is("none", "FEMALE MALE")] = ()
+    """For --sampling weights: relative frequency with which an image of each class is drawn, e.g. 1 2."""
     last_batch: Literal["drop", "pad"] = "drop"
-    """What is too few for a last batch: left out of the epoch, or filled up with the epoch's first images."""
+    """Incomplete last batch of an epoch: drop it, or pad it with the epoch's first images."""
     window_mb: int = 256
-    """Shards that are held in memory to mix images, all processes together, MB: more makes reads larger."""
+    """Size of the shuffle buffer in MB, over all ranks. A larger one is read in larger blocks."""
     seed: int = 0
-    """Draws the weights, the order and the variation of images."""
+    """Random seed of initial weights, order of images, augmentation, mixup and dropout."""
 
     def check(self) -> None:
-        super().check()
+        ReadConfig.check(self)
         for field in ("batch_size", "image_size", "window_mb"):
             if getattr(self, field) <= 0:
                 raise UserError(f"--{field.replace('_', '-')} {getattr(self, field)} must be positive")

@@ -147,7 +147,7 @@ def test_a_run_is_not_trained_over_nor_gone_on_with_otherwise(
     anew = run(*train, cwd=cwd)
     assert (anew.returncode, anew.stderr) == (
         2,
-        "hpcgender: runs/both holds a run already: go on with --resume, or give another --name\n",
+        "hpcgender: runs/both holds a run already: give --resume, or another --name\n",
     )
     other = run(*train, "--resume", "--seed", 1, cwd=cwd)
     assert other.returncode == 2

@@ -215,6 +215,10 @@ def test_options_from_the_command_line() -> None:
 class BothConfig(ModelConfig, BatchConfig):
     """Options of a model and of its batches, as training has them."""
 
+    def check(self) -> None:
+        ModelConfig.check(self)
+        BatchConfig.check(self)
+
 
 def test_options_of_a_model_stand_beside_those_of_batches() -> None:
     line = "--model resnet18 --loss-weights 1 2 --sampling weights --class-weights 2 1"
@@ -240,7 +244,7 @@ def test_options_of_a_model_stand_beside_those_of_batches() -> None:
         ({"label_smoothing": 1.0}, "--label-smoothing 1.0 must be at least 0 and below 1"),
         ({"loss_weights": (1.0,)}, "--loss-weights needs 2 positive numbers, for female and male"),
         ({"pretrained": "torchvision:IMAGENET1K_V1"}, "torchvision has no weights of se_resnet50"),
-        ({"freeze": "backbone"}, "say which with --pretrained"),
+        ({"freeze": "backbone"}, "give --pretrained"),
         ({"freeze": 5, "pretrained": "a.pt"}, "se_resnet50 has stages 1 to 4"),
     ],
 )

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcgender.commands.setup import PRESETS, preset_names
-from hpcgender.commands.train import MAY_CHANGE, SpeedConfig, TrainConfig
+from hpcgender.commands.train import MAY_CHANGE, ComputeConfig, TrainConfig
 from shard_tools.base.commands import parse_options
 from shard_tools.base.errors import UserError
 from tests.conftest import Run
@@ -137,7 +137,7 @@ def test_the_help_names_every_preset(capsys: pytest.CaptureFixture[str]) -> None
         parsed("--help")
     text = capsys.readouterr().out
     assert all(name in text for name in preset_names())
-    assert all(f"{title} options" in text for title in ("run", "learning", "model", "batch", "read", "speed"))
+    assert all(f"{title} options" in text for title in ("run", "batch", "read", "model", "optimization", "compute"))
 
 
 def test_the_help_shows_what_a_preset_sets(capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,7 +155,7 @@ def test_a_printed_configuration_can_be_given_back(run: Run, file: Path) -> None
     expected = parsed("--preset", "transfer_resnet18", *options)
     assert parsed("--config", file).plain() == expected.plain()
     assert parsed("--config", file).toml() == printed.stdout
-    assert "# Highest learning rate.\nlr = 0.001\n" in printed.stdout
+    assert "# Peak learning rate, reached after warm-up.\nlr = 0.001\n" in printed.stdout
 
 
 def test_launching_prints_the_configuration_too_and_starts_nothing(run: Run) -> None:
@@ -193,7 +193,7 @@ def test_any_values_survive_a_file(tmp_path_factory: pytest.TempPathFactory, **v
         ("--momentum 1.5", "--momentum 1.5 must be at least 0 and below 1"),
         ("--mixup 2", "--mixup 2.0 must be at least 0 and at most 1"),
         ("--keep 0", "--keep 0 must be at least 1"),
-        ("--accumulate 3 --batch-size 16", "--batch-size 16 cannot be cut into --accumulate 3 parts"),
+        ("--accumulate 3 --batch-size 16", "--batch-size 16 does not divide by --accumulate 3"),
         ("--epochs 2 --warmup-epochs 3", "--warmup-epochs 3: give a number from 0 to --epochs 2, or auto"),
         ("--stop-after -1", "--stop-after -1.0 must be at least 0"),
         ("--model se_resnet51", "did you mean se_resnet50?"),
@@ -212,4 +212,4 @@ def test_what_decides_the_results_may_not_change() -> None:
     assert not {"lr", "seed", "batch_size", "model", "tasks", "epochs", "ema", "window_mb"} & MAY_CHANGE
     assert TrainConfig(resume=True).plain().keys() > MAY_CHANGE
     assert not {"preset", "config", "print_config"} & TrainConfig().plain().keys()
-    assert all(name in MAY_CHANGE for name in SpeedConfig.__dataclass_fields__)
+    assert all(name in MAY_CHANGE for name in ComputeConfig.__dataclass_fields__)
