@@ -25,7 +25,7 @@ _EPOCH = re.compile(
     r" \| lr (\S+) \| (\S+) img/s \| data wait (\S+)% \| eta (\w+)"
 )
 _ATTEMPT = re.compile(
-    r"launch: (?P<command>.+) on (?P<nodes>\d+) (?P<local>local )?nodes?(?: \((?P<hosts>.+)\))?"
+    r"launch: (?P<command>.+) on (?P<nodes>\d+) (?P<local_nodes>local )?nodes?(?: \((?P<hosts>.+)\))?"
     r"(?:, (?P<processes>\d+) process(?:es)? each, (?P<threads>\S+) threads? each, rendezvous (?P<rendezvous>\S+))?"
 )
 
@@ -180,7 +180,7 @@ class AttemptLine:
     def parse(cls, line: str) -> AttemptLine | None:
         """From a line of a log; None if it is another one."""
         found = _ATTEMPT.fullmatch(line)
-        if not found or bool(found["local"]) == bool(found["hosts"]):
+        if not found or bool(found["local_nodes"]) == bool(found["hosts"]):
             return None
         return cls(
             command=found["command"],

@@ -17,9 +17,7 @@ import torch
 import torch.distributed as dist
 
 from hpcgender.distributed import Ranks
-
-STARTED = "JOBS_STARTED"
-"""The environment variable with which a launcher says when the job began, in seconds of Unix time."""
+from shard_tools.base.contracts import STARTED
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 _TIME_LIMIT = 1000  # above all signals: of several requests the highest number is told

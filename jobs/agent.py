@@ -11,7 +11,8 @@
   die of it, as a rank does that is importing torch, counts as 99, and so does a stop before there are ranks.
 * With `--lifeline` standard input asks for the same signals, and its end, or that of the launcher's host, ends the
   ranks in bounded time: see `jobs.hosts.node`.
-* Where Univa's Grid Engine tells which GPUs were granted (`jobs.machine.visible_gpus`), CUDA_VISIBLE_DEVICES says so.
+* Where a scheduler lists the granted GPUs in a variable of its own (`jobs.machine.visible_gpus`), CUDA_VISIBLE_DEVICES
+  is set to them.
 * With `--alone` instead of torchrun's options one process runs the module, without torch.
 """
 
@@ -242,7 +243,7 @@ def main(argv: Sequence[str]) -> NoReturn:
     word, _, supervisor = argv[0].partition("=") if argv else ("", "", "")
     lifeline = word == "--lifeline"
     scratch = tempfile.mkdtemp(prefix="jobs-agent-")  # for error files, which torchrun would leave behind
-    if os.environ.get(machine.GPU_COMPLEX) and (gpus := machine.visible_gpus(os.environ)):
+    if os.environ.get(machine.GPU_VARIABLE) and (gpus := machine.visible_gpus(os.environ)):
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     line = node.Lifeline(stdin=lifeline, supervisor=supervisor if lifeline else "", signals=_STOP_SIGNALS)
     overseer = Overseer(line, scratch)

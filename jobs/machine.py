@@ -15,8 +15,8 @@ from pathlib import Path
 PORT_TRIES = 8
 """How many ports are tried before giving up."""
 
-GPU_COMPLEX = "JOBS_GPU_COMPLEX"
-"""The environment variable with which agents are told what their site calls its GPUs."""
+GPU_VARIABLE = "JOBS_GPU_VARIABLE"
+"""The environment variable in which agents find the name of that in which their scheduler lists granted GPUs."""
 
 _FIRST_PORT = 10_000
 
@@ -24,13 +24,13 @@ _FIRST_PORT = 10_000
 def visible_gpus(environ: Mapping[str, str], dev: Path = Path("/dev")) -> tuple[str, ...]:
     """The names of the GPUs that a process may use, as CUDA_VISIBLE_DEVICES would say them; empty if there is none.
 
-    Univa's Grid Engine says in SGE_HGR_<complex> which were granted; GPU_COMPLEX names the complex.
+    Without that mask, GPU_VARIABLE may name the variable that lists which were granted, as Univa's SGE_HGR_gpu.
     """
     mask = environ.get("CUDA_VISIBLE_DEVICES")
     if mask is not None:
         return parse_gpu_mask(mask)
     usable = _usable_devices(dev)
-    granted = re.findall(r"(\d+)(?:\s|$)", environ.get(f"SGE_HGR_{environ.get(GPU_COMPLEX)}", ""))
+    granted = re.findall(r"(\d+)(?:\s|$)", environ.get(environ.get(GPU_VARIABLE, ""), ""))
     places = [usable.index(int(number)) for number in granted if int(number) in usable]
     if places and len(places) == len(granted):  # else the site has names of its own for them
         return tuple(map(str, places))

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobs.agent import PORT_TAKEN
-from jobs.allocation import Allocation
 from jobs.hosts.supervisor import SAID, End, Listener, Node, Supervisor
-from jobs.sge import qrsh
 from jobs.stopping import StopRequests
 from shard_tools.base.errors import BAD_INPUT, FAILED, REQUEUE
 
@@ -87,35 +85,6 @@ def agent_command(
         "--max-restarts=0",
         "--monitor-interval=0.05",
     )
-
-
-def node_on(
-    allocation: Allocation, index: int, command: Sequence[str], directory: str, environ: dict[str, str]
-) -> Node:
-    """The node that runs `command` in `directory` on the allocation's host `index`."""
-    host = allocation.hosts[index]
-    if allocation.scheduler == "slurm":
-        srun = (
-            "srun",
-            "-QQ",  # no messages of its own about a task's exit code; the agent has written more
-            *("--nodes=1", "--ntasks=1", "--ntasks-per-node=1", f"--nodelist={host.name}"),
-            f"--cpus-per-task={host.cpus}",  # not inherited from sbatch since Slurm 22.05
-            *("--overlap", "--export=ALL", "--mpi=none", f"--chdir={directory}"),
-        )
-        return Node(host=host.name, argv=(*srun, *command), environ=environ)
-    if allocation.scheduler == "sge" and index > 0:
-        argv = qrsh.on_host(host.name, command, directory)
-        return Node(host=host.name, argv=argv, environ=environ, read_exit=qrsh.read_exit)
-    return Node(host=host.name, argv=command, environ=environ)
-
-
-def start_by_hand(allocation: Allocation, host: str) -> str:
-    """A command with which a person can see why nothing starts on a host."""
-    if allocation.scheduler == "slurm":
-        return f"srun --overlap --nodes=1 --ntasks=1 --nodelist={host} hostname"
-    if allocation.scheduler == "sge":
-        return f"qrsh -inherit -V {host} hostname"
-    return f"{sys.executable} -m jobs.agent -h"
 
 
 def run_nodes(

@@ -1,83 +1,66 @@
-"""Whether a scheduler could ever run a job, asked before it is submitted: a wrong request may pend forever."""
+"""Trying a script with the command that would submit it: a wrong request may otherwise wait forever."""
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
-from jobs.submit import NAMES, Request, script, submit_command
+from jobs.command import SUBMIT_SECONDS, SchedulerError, run
+from shard_tools.base.errors import UserError
 
-_SECONDS = 60
+_PHRASES = ("sbatch: error: ", "sbatch: ", "Unable to run job: ", "allocation failure: ", "verification: ")
+_EMPTY = ("Exiting.", "no suitable queues")
 
 
-def check(request: Request, folder: Path) -> str:
-    """Asks the scheduler whether the job could ever run, and returns what it says.
+@dataclass(frozen=True)
+class Hint:
+    """What names there are where a refusal holds `word`: those that `command` lists, first on each line."""
 
-    Raises ValueError, in the scheduler's own words on one line and with the names that it knows, if not.
+    word: str
+    kind: str
+    command: tuple[str, ...]
+    listed: Callable[[list[str]], bool] = bool
+    """Whether a line, as its words, counts."""
+
+
+def try_script(
+    title: str, name: str, script: str, command: Callable[[str], Sequence[str]], hints: Iterable[Hint] = ()
+) -> str:
+    """What the scheduler called `title` answers to `command(file)` of a job's script, if it could run.
+
+    UserError, in the scheduler's own words on one line and with the names that it knows, if it never could.
     """
-    scheduler = request.site.scheduler
-    alone = replace(request, after=())
-    with tempfile.NamedTemporaryFile("w", prefix="hpcgender-", suffix=".sh") as file:
-        file.write(script(alone, folder))
-        file.flush()
-        program, *options = submit_command(alone, folder, Path(file.name))
-        asking = {"slurm": ["--test-only"], "sge": ["-w", "v"]}[scheduler]
-        code, said = _run(program, *asking, *options)
-    if code:
-        hint = known_names(scheduler, said)
-        raise ValueError(f"{NAMES[scheduler]} refuses {request.name}: {refusal(said)}" + (f" ({hint})" if hint else ""))
-    return refusal(said)
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="hpcgender-", suffix=".sh") as file:
+            file.write(script)
+            file.flush()
+            done = run(*command(file.name), seconds=SUBMIT_SECONDS)
+        answer = done.stdout + done.stderr
+        known = _known(answer, hints) if done.returncode else ""
+    except SchedulerError as error:
+        raise UserError(str(error)) from None
+    if done.returncode:
+        raise UserError(f"{title} refuses {name}: {refusal(answer)}" + (f" ({known})" if known else ""))
+    return refusal(answer)
 
 
-def refusal(said: str) -> str:
-    """What a scheduler says in several lines, without its phrases, on one."""
-    phrases = ("sbatch: error: ", "sbatch: ", "Unable to run job: ", "allocation failure: ", "verification: ")
+def refusal(answer: str) -> str:
+    """A scheduler's answer of several lines, without its phrases, on one."""
     lines = []
-    for line in map(str.strip, said.splitlines()):
-        for phrase in phrases:
+    for line in map(str.strip, answer.splitlines()):
+        for phrase in _PHRASES:
             line = line.removeprefix(phrase)  # noqa: PLW2901
-        if line and line not in ("Exiting.", "no suitable queues"):
+        if line and line not in _EMPTY:
             lines.append(line)
     return "; ".join(dict.fromkeys(lines)) or "it does not say why"
 
 
-def known_names(scheduler: str, said: str) -> str:
-    """The names that there are of what a refusal calls unknown; empty if that is not what it says."""
-    said = said.lower()
-    kinds: dict[str, tuple[str, tuple[str, ...]]]
-    if scheduler == "slurm":
-        kinds = {"partition": ("partitions", ("sinfo", "-h", "-o", "%R"))}
-    else:
-        kinds = {
-            "unknown queue": ("queues", ("qconf", "-sql")),
-            "parallel environment": ("parallel environments", ("qconf", "-spl")),
-            "unknown resource": ("consumable complexes", ("qconf", "-sc")),
-        }
-    for word, (kind, command) in kinds.items():
-        if word in said:
-            code, listed = _run(*command)
-            rows = [line.split() for line in listed.splitlines() if line.strip() and not line.startswith("#")]
-            names = [row[0] for row in rows if kind != "consumable complexes" or row[5:6] != ["NO"]]
-            return f"{kind} here: {', '.join(dict.fromkeys(names))}" if code == 0 and names else ""
+def _known(answer: str, hints: Iterable[Hint]) -> str:
+    for hint in hints:
+        if hint.word in answer.lower():
+            done = run(*hint.command)
+            rows = [line.split() for line in done.stdout.splitlines() if line.strip() and not line.startswith("#")]
+            names = dict.fromkeys(row[0] for row in rows if hint.listed(row))
+            return f"{hint.kind} here: {', '.join(names)}" if done.returncode == 0 and names else ""
     return ""
-
-
-def _run(*command: str) -> tuple[int, str]:
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=_SECONDS,
-            check=False,
-            errors="replace",
-        )
-    except FileNotFoundError:
-        raise ValueError(f"{command[0]} is not there: submit from a machine of the cluster") from None
-    except subprocess.TimeoutExpired:
-        raise ValueError(f"{command[0]} has not answered for {_SECONDS} s: the scheduler seems to be down") from None
-    return done.returncode, done.stdout

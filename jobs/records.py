@@ -25,12 +25,13 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-FOLDER = "submissions"
-"""Directory of all submissions in a directory of results."""
+from shard_tools.base.contracts import SUBMISSIONS
+from shard_tools.base.errors import UserError
 
 _SUBMISSION, _ATTEMPTS = "submission.json", "attempts.jsonl"
 _DEPTH = 4  # RUNS/NAME/evaluations/DATA-SPLIT/submissions
@@ -66,7 +67,7 @@ class Submission:
     script: str
     """The file that was submitted, if a person did so with qsub, sbatch or bash."""
     scheduler: str
-    """slurm, sge or local."""
+    """Its name, such as slurm."""
     job_id: str
     """The scheduler's, or the launcher's pid."""
     site: Mapping[str, Any]
@@ -87,6 +88,12 @@ class Submission:
     """SHA-256 of the data set's manifest, if the command reads one."""
     directory: Path
 
+    @property
+    def submitted_at(self) -> float:
+        """When it was submitted, in Unix time."""
+        text = self.submitted.replace("Z", "+00:00")  # which Python 3.10 does not read
+        return datetime.fromisoformat(text).astimezone(timezone.utc).timestamp()
+
     @cached_property
     def attempts(self) -> list[dict[str, Any]]:
         """The events of the job so far, in order; a line that is torn is left out."""
@@ -100,7 +107,7 @@ def stamp(now: float | None = None) -> str:
 
 def find_record(results: Path, job_id: str) -> Path | None:
     """The record of a job among those of a directory of results."""
-    found = sorted((results / FOLDER).glob(f"*T*-{job_id}"))
+    found = sorted((results / SUBMISSIONS).glob(f"*T*-{job_id}"))
     return found[-1] if found else None
 
 
@@ -170,7 +177,7 @@ def read_submissions(root: Path) -> list[Submission]:
 
 
 def read_submission(record: Path) -> Submission | None:
-    """One submission; None while its record is being made. ValueError, with one line, if it cannot be read."""
+    """One submission; None while its record is being made. UserError if it cannot be read."""
     path = record / _SUBMISSION
     try:
         content = json.loads(path.read_bytes())
@@ -179,7 +186,7 @@ def read_submission(record: Path) -> Submission | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"cannot read {path} ({error}): it is no record of a submission, remove {record}") from None
+        raise UserError(f"cannot read {path} ({error}): it is no record of a submission, remove {record}") from None
     lists = {name: tuple(known[name]) for name in ("command", "argv", "after")}
     return Submission(**{**known, **lists}, directory=record)
 
@@ -190,7 +197,7 @@ def _records(folder: Path, depth: int) -> Iterator[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return
     for entry in entries:
-        if entry.name == FOLDER:
+        if entry.name == SUBMISSIONS:
             yield from (Path(entry.path, name) for name in os.listdir(entry.path) if name[:1] != ".")  # noqa: PTH208
         elif depth > 0 and entry.name not in _WITHOUT and entry.name[:1] != ".":
             yield from _records(Path(entry.path), depth - 1)

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs import own_job
-from jobs.allocation import Allocation
+from jobs.command import SchedulerError
 from jobs.nodes import Outcome
 from jobs.records import find_anywhere, read_events, succeeded
+from jobs.scheduler import Allocation, Scheduler
 from shard_tools.base.errors import FAILED, REQUEUE
 
 ATTEMPTS = 3
@@ -31,13 +31,11 @@ def refusal(allocation: Allocation, outcome: Outcome, idle: int, attempts: int) 
 
     `idle` is how many attempts in a row, this one included, achieved nothing.
     """
-    if allocation.scheduler == "local":
-        return "no scheduler"
-    deleted = "Grid Engine deletes a job of which a task was killed"
+    deleted = f"{allocation.scheduler.title} deletes a job of which a task was killed"
     is_deleted = any(end.deletes_job for end in outcome.ends)
     if is_deleted and not outcome.stopped_by:  # it calls that cancelled, too
         return deleted
-    if own_job.is_cancelled(allocation, outcome.stopped_by):  # qdel may be what killed the task
+    if allocation.scheduler.is_cancelled(allocation, outcome.stopped_by):  # qdel may be what killed the task
         return "cancelled"
     if is_deleted:
         return deleted
@@ -59,7 +57,7 @@ def idle_attempts(events: Sequence[Mapping[str, Any]], progress: int | None) -> 
     return count
 
 
-def unmet(after: Sequence[str], roots: Iterable[Path]) -> str:
+def unmet(scheduler: Scheduler, after: Sequence[str], roots: Iterable[Path]) -> str:
     """Which of the jobs that had to succeed before did not, and what became of it; empty if all did.
 
     Their records tell, which are below `roots`; where a job has none, the scheduler's accounting does.
@@ -71,7 +69,7 @@ def unmet(after: Sequence[str], roots: Iterable[Path]) -> str:
             events = read_events(record)
             if not succeeded(events):
                 return f"job {job_id} {_fate(events)}"
-        elif how := _accounted(job_id):
+        elif how := _accounted(scheduler, job_id):
             return f"job {job_id} {how}"
     return ""
 
@@ -85,18 +83,16 @@ def _fate(events: Sequence[Mapping[str, Any]]) -> str:
     return f"ended with exit code {last['code']}" if last["event"] == "end" else "was killed or cancelled"
 
 
-def _accounted(job_id: str) -> str:
-    """How Grid Engine's accounting says that a job failed; empty if it did not."""
-    from jobs.sge.qstat import GridEngineError, ended
-
+def _accounted(scheduler: Scheduler, job_id: str) -> str:
+    """How a job failed by the scheduler's accounting; empty if it did not."""
     deadline = time.monotonic() + _ACCOUNTING_SECONDS
     while True:
         try:
-            found = ended(job_id=job_id).get(job_id)
-        except GridEngineError as error:
+            found = scheduler.ended([job_id], 0.0).get(job_id)
+        except SchedulerError as error:
             return f"cannot be asked about: {error}"
         if found:
-            return "" if found.state == "COMPLETED" else f"is {found.state}: {found.reason}"
+            return "" if found.state == "done" else f"is {found.state}: {found.reason}"
         if time.monotonic() > deadline:
-            return "left no record here, nor in Grid Engine's accounting"
+            return f"left no record here, nor in {scheduler.title}'s accounting"
         time.sleep(2)

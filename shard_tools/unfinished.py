@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from shard_tools.base.commands import attribute
+from shard_tools.base.contracts import SUBMISSIONS
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import check_empty, write_whole
 from shard_tools.manifest import MANIFEST, UNFINISHED
 from shard_tools.sources import Source
-
-SUBMISSIONS = "submissions"
-"""Directory that jobs keep their records in, beside their results."""
 
 TRANSIENT = frozenset({"workers", "task", "dry_run", "out"})
 """Options that do not matter to what is packed."""

@@ -106,7 +106,7 @@ def test_a_schedulers_name_is_compared_in_its_room_alone() -> None:
         check=False,
     ).stdout
     allowed = re.compile(
-        r"^(jobs/(slurm|sge)/|jobs/(slurm|sge|local)\.py:|jobs/schedulers\.py:|jobs/sites/\w+\.toml:|hpcgender/commands/launch\.py:)"
+        r"^(jobs/(slurm|sge)/|jobs/local\.py:|jobs/sites/[\w-]+\.toml:|hpcgender/commands/launch\.py:)"
     )
     assert [line for line in listed.splitlines() if not allowed.match(line)] == []
 

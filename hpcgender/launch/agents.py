@@ -13,6 +13,7 @@ from jobs.agent import PORT_TAKEN
 from jobs.hosts.supervisor import End, Listener
 from jobs.nodes import Outcome
 from jobs.stopping import StopRequests
+from shard_tools.base.contracts import STARTED
 from shard_tools.base.errors import FAILED, UserError
 
 
@@ -34,11 +35,11 @@ def run_agents(plan: Plan, address: str, port: int, requests: StopRequests) -> O
     """Runs one agent per host, reports what its ranks could not, and returns how the agents ended."""
     directory = str(Path.cwd())
     started = str(time.time())
-    # Slurm itself notices the loss of any host of a job.
-    watched = plan.allocation.scheduler == "sge" and len(plan.allocation.hosts) > 1
+    scheduler = plan.allocation.scheduler
+    watched = not scheduler.notices_lost_hosts and len(plan.allocation.hosts) > 1
     with Listener(address) if watched else nullcontext() as listener:
         agents = []
-        for index in range(len(plan.allocation.hosts)):
+        for index, host in enumerate(plan.allocation.hosts):
             command = nodes.agent_command(
                 nodes=len(plan.allocation.hosts),
                 node_rank=index,
@@ -51,8 +52,8 @@ def run_agents(plan: Plan, address: str, port: int, requests: StopRequests) -> O
                 supervisor=listener.address(index) if listener else "",
                 python=plan.python,
             )
-            environ = {**plan.environ[index], "JOBS_STARTED": started}  # --stop-after counts from it
-            agents.append(nodes.node_on(plan.allocation, index, (*command, *plan.ranks), directory, environ))
+            environ = {**plan.environ[index], STARTED: started}  # --stop-after counts from it
+            agents.append(scheduler.node_on(host, index, (*command, *plan.ranks), directory, environ))
         try:
             outcome = nodes.run_nodes(agents, directory, requests, listener)
         except FileNotFoundError as error:
@@ -65,6 +66,6 @@ def run_agents(plan: Plan, address: str, port: int, requests: StopRequests) -> O
         print(f"launch: everything on {end.host} was killed, or the node is lost", file=sys.stderr)
     elif end := outcome.silent:
         how = f"was killed by signal {-end.code}" if end.code < 0 else f"ended with exit code {end.code}"
-        hint = nodes.start_by_hand(plan.allocation, end.host)
+        hint = scheduler.try_on_host(end.host)
         print(f"launch: the agent on {end.host} {how} without a word: try `{hint}` in the job", file=sys.stderr)
     return outcome

@@ -16,11 +16,12 @@ from hpcgender.commands.launch import LaunchConfig
 from hpcgender.launch.agents import run_plan
 from hpcgender.launch.plan import Plan, make_plan
 from hpcgender.launch.work import RUNS, Work, find_work
-from jobs import own_job, records, requeue
+from jobs import records, requeue
 from jobs.agent import PORT_TAKEN
 from jobs.records import Resources, Submission
-from jobs.sites import Site
+from jobs.site import Site
 from jobs.stopping import Limit, StopRequests, margin
+from shard_tools.base.contracts import SUBMISSIONS
 from shard_tools.base.errors import BAD_INPUT, FAILED, REQUEUE, UserError
 
 RECORD = "HPCGENDER_RECORD"
@@ -39,7 +40,8 @@ def run(config: LaunchConfig, site: Site) -> int:
         plan = make_plan(config, work, site, os.environ)
         record = find_record(work, plan)
         events = records.read_events(record) if record else []
-        if plan.allocation.scheduler == "sge" and (because := requeue.unmet(config.ancestors, roots(work))):
+        scheduler = plan.allocation.scheduler
+        if not scheduler.orders_by_success and (because := requeue.unmet(scheduler, config.ancestors, roots(work))):
             record = record or write_record(config, work, plan, site, None)
             records.append_event(record, event="skipped", because=because, time=time.time())
             print(f"launch: not started, because {because}", file=sys.stderr)
@@ -54,7 +56,7 @@ def run(config: LaunchConfig, site: Site) -> int:
             if record:
                 end_before_start(record, work, BAD_INPUT, str(error))
             raise
-        limit = own_job.end_time(plan.allocation, os.environ)
+        limit = scheduler.end_time(plan.allocation, os.environ)
         record = record or write_record(config, work, plan, site, limit)
         idle = requeue.idle_attempts(events, work.progress())
         if idle >= config.attempts:  # by the loss of its nodes; who ends in good order knows before
@@ -62,7 +64,7 @@ def run(config: LaunchConfig, site: Site) -> int:
             print(f"launch: given up: {because}", file=sys.stderr)
             return FAILED
         if limit:
-            ask = lambda: own_job.end_time(plan.allocation, os.environ)  # noqa: E731
+            ask = lambda: scheduler.end_time(plan.allocation, os.environ)  # noqa: E731
             requests.watch(Limit(ask, margin(limit - time.time())))
         wanted = getattr(records.read_submission(record), "resources", Resources()).nodes
         granted = len(plan.allocation.hosts)
@@ -85,7 +87,7 @@ class Attempt:
             event="start",
             attempt=self.number,
             job_id=plan.allocation.job_id,
-            restart=int(os.environ.get("SLURM_RESTART_COUNT") or os.environ.get("RESTARTED") or 0),
+            restart=plan.allocation.scheduler.restarts(os.environ),
             hosts=[host.name for host in plan.allocation.hosts],
             time=time.time(),
             progress=work.progress(),
@@ -95,13 +97,14 @@ class Attempt:
         """Runs the plan, writes what became of it, and puts the job back if it is not done; returns the exit code."""
         outcome = run_plan(self.plan, requests)
         code = FAILED if outcome.code == PORT_TAKEN else outcome.code
-        if not requeue.wants_requeue(outcome) or self.plan.allocation.scheduler == "local":
+        scheduler = self.plan.allocation.scheduler
+        if not requeue.wants_requeue(outcome) or not scheduler.has_queue:
             self.end(code, outcome.stopped_by)
             return code
-        if own_job.is_put_back(self.plan.allocation, os.environ):
+        if scheduler.is_requeued(self.plan.allocation, os.environ):
             requests.ignore()
             self.end(REQUEUE, outcome.stopped_by, requeued=True)
-            print("launch: requeued by Slurm", file=sys.stderr, flush=True)
+            print(f"launch: requeued by {scheduler.title}", file=sys.stderr, flush=True)
             return REQUEUE
         idle = requeue.idle_attempts(records.read_events(self.record), self.work.progress())
         if because := requeue.refusal(self.plan.allocation, outcome, idle, config.attempts):
@@ -111,14 +114,14 @@ class Attempt:
         requests.ignore()
         lost = outcome.lost
         if lost and lost.unreachable:
-            own_job.await_loss(lost.host)
+            scheduler.await_loss(lost.host)
         return self.put_back(outcome.stopped_by or (f"loss of {lost.host}" if lost else None))
 
     def put_back(self, stopped_by: str | None) -> int:
         """Ends the attempt, puts the job back into the queue, and returns the exit code."""
         self.end(REQUEUE, stopped_by, requeued=True)  # first: Slurm ends this process soon
         print("launch: requeued", file=sys.stderr, flush=True)
-        if failed := own_job.put_back(self.plan.allocation):
+        if failed := self.plan.allocation.scheduler.requeue(self.plan.allocation):
             print(f"launch: not requeued: {failed}", file=sys.stderr)
             self.end(FAILED, stopped_by, because=failed)
             return FAILED
@@ -149,7 +152,8 @@ def find_record(work: Work, plan: Plan) -> Path | None:
     """This job's record: the one that its submission says, or that an earlier attempt made; None if there is none."""
     if said := os.environ.pop(RECORD, ""):
         return Path(said)
-    return None if plan.allocation.scheduler == "local" else records.find_record(work.results, plan.allocation.job_id)
+    job = plan.allocation
+    return records.find_record(work.results, job.job_id) if job.scheduler.has_queue else None
 
 
 def roots(work: Work) -> list[Path]:
@@ -160,7 +164,7 @@ def roots(work: Work) -> list[Path]:
 def write_record(config: LaunchConfig, work: Work, plan: Plan, site: Site, limit: float | None) -> Path:
     """The record of a job that a person started with qsub, sbatch or bash."""
     job = plan.allocation
-    file, text = own_job.script(job, os.environ)
+    file, text = job.scheduler.submitted(job, os.environ)
     granted = Resources(
         nodes=len(job.hosts),
         procs_per_node=plan.procs_per_node,
@@ -169,13 +173,13 @@ def write_record(config: LaunchConfig, work: Work, plan: Plan, site: Site, limit
         time_min=round((limit - time.time()) / 60, 1) if limit else 0.0,
     )
     argv = tuple(sys.orig_argv)
-    directory = work.results / records.FOLDER / f"{records.stamp()}-{job.job_id}"
+    directory = work.results / SUBMISSIONS / f"{records.stamp()}-{job.job_id}"
     submission = Submission(
-        name=own_job.job_name(job, os.environ) or config.job_name or work.job_name,
+        name=job.scheduler.job_name(os.environ) or config.job_name or work.job_name,
         command=work.command,
         argv=argv,
         script=file,
-        scheduler=job.scheduler,
+        scheduler=job.scheduler.name,
         job_id=job.job_id,
         site=site.plain(),
         resources=granted,

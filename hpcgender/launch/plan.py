@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from hpcgender.commands.launch import LaunchConfig
 from hpcgender.launch.work import Work
 from jobs import machine
-from jobs.allocation import Allocation, Host, find_allocation
-from jobs.sites import Site
+from jobs.scheduler import Allocation, Host
+from jobs.schedulers import find_allocation
+from jobs.site import Site
 from shard_tools.base.errors import UserError
 
 
@@ -39,27 +40,20 @@ class Plan:
     """Whether one process does it all, and there is nobody to meet."""
 
 
-def granted(environ: Mapping[str, str]) -> Allocation:
-    """The allocation around this process; UserError if the scheduler's variables cannot be read."""
-    try:
-        return find_allocation(environ)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
 def make_plan(config: LaunchConfig, work: Work, site: Site, environ: Mapping[str, str]) -> Plan:
     """Chooses hosts, processes and threads. Raises UserError if more nodes are asked for than were granted."""
-    allocation = granted(environ)
+    allocation = find_allocation(environ)
     hosts = chosen_hosts(allocation, config.nodes if work.distributed else 1)
-    complexes = {machine.GPU_COMPLEX: site.gpu} if allocation.scheduler == "sge" and site.gpu else {}
-    gpus = machine.visible_gpus({**environ, **complexes})
-    shares = len(hosts) if allocation.scheduler == "local" else 1
+    variable = allocation.scheduler.gpu_variable(site)
+    granted = {machine.GPU_VARIABLE: variable} if variable else {}
+    gpus = machine.visible_gpus({**environ, **granted})
+    shares = 1 if allocation.scheduler.has_queue else len(hosts)
     per_node = len(gpus) // shares if config.gpus_per_node is None else min(config.gpus_per_node, len(gpus) // shares)
     procs = config.procs_per_node or max(1, per_node) if work.distributed else 1
     extra: list[dict[str, str]] = []
     for index, host in enumerate(hosts):
         threads = {} if environ.get("OMP_NUM_THREADS") else {"OMP_NUM_THREADS": str(max(1, host.cpus // procs))}
-        extra.append(threads | complexes)
+        extra.append(threads | granted)
         if 1 < shares <= shares * procs <= len(gpus):  # two local nodes must not both take the first GPU
             extra[-1]["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[index * procs : (index + 1) * procs])
         if site.scratch:
@@ -80,7 +74,7 @@ def make_plan(config: LaunchConfig, work: Work, site: Site, environ: Mapping[str
 
 def chosen_hosts(allocation: Allocation, wanted: int | None) -> tuple[Host, ...]:
     """The first `wanted` granted hosts; on this machine, it as often as wanted, its cores shared among them."""
-    if allocation.scheduler == "local":
+    if not allocation.scheduler.has_queue:
         (here,) = allocation.hosts
         count = wanted or 1
         return (Host(here.name, max(1, here.cpus // count)),) * count
@@ -102,7 +96,7 @@ def free_ports(allocation: Allocation) -> Iterator[int]:
 def start_line(plan: Plan, address: str, port: int) -> str:
     """What the log says first."""
     hosts = plan.allocation.hosts
-    local = plan.allocation.scheduler == "local"
+    local = not plan.allocation.scheduler.has_queue
     names = "" if local else f" ({', '.join(host.name for host in hosts)})"
     where = f"launch: {plan.title} on {_count(len(hosts), 'local node' if local else 'node')}{names}"
     if plan.alone:

@@ -13,11 +13,12 @@ from hpcgender.commands.launch import JobConfig, LaunchConfig, minutes
 from hpcgender.launch.attempt import CODE
 from hpcgender.launch.job import launch_in_job
 from hpcgender.launch.work import Work, plain_name
-from jobs import preflight, records
-from jobs import submit as jobs_submit
+from jobs import records
 from jobs.records import Resources, Submission
-from jobs.sites import Site
-from jobs.submit import Request
+from jobs.scheduler import Request
+from jobs.schedulers import named
+from jobs.site import Site
+from shard_tools.base.contracts import SUBMISSIONS
 from shard_tools.base.errors import UserError
 
 _PLACEHOLDER = re.compile("%[jtAa]")
@@ -31,20 +32,18 @@ def submit_all(config: LaunchConfig, works: list[Work], site: Site) -> int:
     stamp = records.stamp()
     requests = [request(config, work, site, first=work is works[0]) for work in works]
     folders = [folder(work, stamp) for work in works]
-    try:
-        if config.dry_run:
-            print("\n".join(shown(*pair) for pair in zip(requests, folders, strict=True)), end="")
-            return 0
-        for pair in zip(requests, folders, strict=True):
-            preflight.check(*pair)
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    scheduler = named(site.scheduler)
+    if config.dry_run:
+        print("\n".join(scheduler.preview(*pair) for pair in zip(requests, folders, strict=True)), end="")
+        return 0
+    for pair in zip(requests, folders, strict=True):
+        scheduler.check(*pair)
     before = config.ancestors
     submitted: list[str] = []
     for work, wanted in zip(works, requests, strict=True):
         try:
             submission = submit(config, work, wanted, before, stamp)
-        except (ValueError, OSError) as error:
+        except (UserError, OSError) as error:
             so_far = f"; submitted before it: {', '.join(submitted)}" if submitted else ""
             raise UserError(f"{wanted.name}: {error}{so_far}") from None
         submitted.append(submission.job_id)
@@ -86,15 +85,7 @@ def folder(work: Work, stamp: str) -> Path:
     results = work.results.absolute()
     if _PLACEHOLDER.search(str(results)):
         raise UserError(f"{results}: %j, %t, %A and %a have a meaning in the paths of jobs: give another name")
-    return results / records.FOLDER / f"{stamp}-%j"
-
-
-def shown(wanted: Request, record: Path) -> str:
-    """The job's script as a person may read it, with the command that submits it where that says what is asked for."""
-    text = jobs_submit.script(wanted, record)
-    if wanted.site.scheduler == "slurm":
-        return text
-    return f"{text}# {shlex.join(jobs_submit.submit_command(wanted, record, Path('job.sh')))}\n"
+    return results / SUBMISSIONS / f"{stamp}-%j"
 
 
 def submit(config: LaunchConfig, work: Work, wanted: Request, after: tuple[str, ...], stamp: str) -> Submission:
@@ -102,8 +93,8 @@ def submit(config: LaunchConfig, work: Work, wanted: Request, after: tuple[str, 
     wanted = replace(wanted, after=after)
     kept = {"revision": records.revision(CODE), "manifest": work.manifest_sha256, **records.who_and_where()}
     task = (job_arguments(config, work, wanted), str(work.results.absolute()), stamp)
-    job_id, file = jobs_submit.submit(wanted, folder(work, stamp), launch_in_job, task)
-    directory = work.results / records.FOLDER / f"{stamp}-{job_id}"
+    job_id, file = named(wanted.site.scheduler).submit(wanted, folder(work, stamp), launch_in_job, task)
+    directory = work.results / SUBMISSIONS / f"{stamp}-{job_id}"
     submission = Submission(
         name=wanted.name,
         command=work.command,

@@ -14,7 +14,8 @@ from hpcgender.commands.evaluate import EvaluateConfig
 from hpcgender.evaluate.results import FILE as EVALUATION_FILE
 from hpcgender.evaluate.results import Evaluation, read_evaluation
 from hpcgender.train.log import read_records
-from jobs.records import FOLDER, Submission, read_submission
+from jobs.records import Submission, read_submission
+from shard_tools.base.contracts import SUBMISSIONS
 from shard_tools.base.errors import UserError, one_line
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
@@ -139,7 +140,7 @@ def run_of(directory: Path, evaluation: Evaluation) -> TrainingRun | None:
 def read_jobs(directory: Path) -> list[Submission]:
     """The jobs whose records are in a directory of results, by the time of submission."""
     try:
-        found = [read_submission(record) for record in sorted((directory / FOLDER).glob("*"))]
+        found = [read_submission(record) for record in sorted((directory / SUBMISSIONS).glob("*"))]
     except ValueError as error:
         raise UserError(str(error)) from None
     return [submission for submission in found if submission]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import time
 
 from hpcgender.commands.jobs import CancelConfig
 from hpcgender.status.runs import Queues, Record, Run, ask, choose, matching, no_run, others, read_records
-from hpcgender.status.state import CANCELLED, UNKNOWN
-from jobs import queue
-from jobs.queue import QueueError
+from hpcgender.status.state import CANCELLED
+from jobs.command import SchedulerError
 from jobs.records import append_event
+from jobs.scheduler import UNKNOWN, Scheduler
+from jobs.schedulers import named
 
 
 def cancel(config: CancelConfig) -> int:
@@ -30,7 +29,7 @@ def cancel(config: CancelConfig) -> int:
     for run in runs:
         failed |= not _cancel(run)
     for scheduler, job_id in unrecorded:
-        failed |= not _ask(scheduler, job_id)
+        failed |= not _ask(named(scheduler), job_id)
     return int(failed)
 
 
@@ -46,23 +45,21 @@ def _cancel(run: Run) -> bool:
     if not status.alive and status.state != UNKNOWN:
         print(f"{run.record.run} (job {submission.job_id}) has ended already: {status.state}")
         return True
-    if not status.alive and submission.scheduler == "local":
+    scheduler = named(submission.scheduler)
+    if not status.alive and not scheduler.has_queue:  # its process may be another one by now
         print(f"hpcgender jobs cancel: {run.record.run}: {status.reason}", file=sys.stderr)
         return False
-    if submission.scheduler == "local":
-        os.kill(int(submission.job_id), signal.SIGTERM)
-        print(f"asked process {submission.job_id} ({run.record.run}) to stop")
-    elif not _ask(submission.scheduler, submission.job_id, f" ({run.record.run})"):
+    if not _ask(scheduler, submission.job_id, f" ({run.record.run})"):
         return False
     append_event(submission.directory, event=CANCELLED, time=time.time())
     return True
 
 
-def _ask(scheduler: str, job_id: str, name: str = "") -> bool:
+def _ask(scheduler: Scheduler, job_id: str, name: str = "") -> bool:
     try:
-        queue.cancel(scheduler, job_id)
-    except QueueError as error:
+        done = scheduler.cancel(job_id)
+    except SchedulerError as error:
         print(f"hpcgender jobs cancel: {error}", file=sys.stderr)
         return False
-    print(f"cancelled job {job_id}{name}")
+    print(f"{done}{name}")
     return True

@@ -13,6 +13,7 @@ from hpcgender.commands.jobs import LogsConfig
 from hpcgender.status.runs import Record, ask, choose, has_ended, judge_all, matching, no_run, read_records
 from hpcgender.status.state import read_history
 from jobs.records import read_events
+from jobs.schedulers import named
 from shard_tools.base.errors import UserError
 
 LOOK_S = 0.5
@@ -125,7 +126,7 @@ class Watch:
                 _say(f"it was skipped: {event.get('because')}")
         self._events = len(events)
         history = read_history(events)
-        if history.succeeded or (history.over and self._record.submission.scheduler == "local"):
+        if history.succeeded or (history.over and not named(self._record.submission.scheduler).has_queue):
             return True
         # What ended otherwise may still go back into the queue: its scheduler knows.
         if time.monotonic() < self._asked + (OVER_S if history.over else ASK_S):

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcgender.status.state import UNKNOWN, Status, judge, read_history, submitted_at
-from jobs import queue
-from jobs.queue import Job, QueueError
+from hpcgender.status.state import Status, judge, read_history
+from jobs.command import SchedulerError
 from jobs.records import Submission, read_submissions
-from jobs.sites import find_scheduler
+from jobs.scheduler import LIVE, UNKNOWN, Job
+from jobs.schedulers import named, schedulers_here
 from shard_tools.base.errors import UserError, unknown
 
 ACCOUNTING_DAYS = 30
@@ -52,14 +52,11 @@ def read_records(within: Iterable[Path]) -> list[Record]:
     """All records below some directories, the oldest first. UserError if one cannot be read."""
     places = list(within)
     found = []
-    try:
-        for number, place in enumerate(places):
-            found += [
-                Record(run=_name(place if number == 0 else None, submission), submission=submission)
-                for submission in read_submissions(place)
-            ]
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    for number, place in enumerate(places):
+        found += [
+            Record(run=_name(place if number == 0 else None, submission), submission=submission)
+            for submission in read_submissions(place)
+        ]
     return sorted(found, key=lambda record: record.submission.submitted)
 
 
@@ -96,16 +93,13 @@ def no_run(wanted: str, records: Sequence[Record], within: Iterable[Path]) -> Us
 def ask(records: Iterable[Record]) -> Queues:
     """Asks each scheduler that has jobs of these records, or is on this machine, for all jobs of this user at once."""
     needed = {record.submission.scheduler for record in records if not read_history(record.submission.attempts).over}
-    try:
-        needed.add(find_scheduler(os.environ))
-    except ValueError:  # there are two
-        needed |= {"slurm", "sge"}
+    needed |= {scheduler.name for scheduler in schedulers_here(os.environ)}
     answers, silent = {}, {}
-    for scheduler in sorted(needed - {"local"}):
+    for scheduler in filter(lambda scheduler: scheduler.has_queue, map(named, sorted(needed))):
         try:
-            answers[scheduler] = queue.query(scheduler)
-        except QueueError as error:  # noqa: PERF203
-            silent[scheduler] = str(error)
+            answers[scheduler.name] = scheduler.query()
+        except SchedulerError as error:  # noqa: PERF203
+            silent[scheduler.name] = str(error)
     return Queues(jobs=answers, silent=silent)
 
 
@@ -115,7 +109,7 @@ def judge_all(records: Sequence[Record], queues: Queues, now: float | None = Non
     accounted: dict[str, dict[str, Job]] = {}
     for scheduler, jobs in queues.jobs.items():
         gone = {
-            record.submission.job_id: submitted_at(record.submission)
+            record.submission.job_id: record.submission.submitted_at
             for record in records
             if record.submission.scheduler == scheduler
             and record.submission.job_id not in jobs
@@ -123,8 +117,8 @@ def judge_all(records: Sequence[Record], queues: Queues, now: float | None = Non
         }
         recent = {job_id: since for job_id, since in gone.items() if since > now - 86_400 * ACCOUNTING_DAYS}
         try:
-            accounted[scheduler] = queue.ended(scheduler, recent, min(recent.values(), default=now))
-        except QueueError as error:
+            accounted[scheduler] = named(scheduler).ended(recent, min(recent.values(), default=now))
+        except SchedulerError as error:
             queues.silent[scheduler] = str(error)
     runs = []
     for record in records:
@@ -178,6 +172,6 @@ def others(records: Sequence[Record], queues: Queues) -> list[tuple[str, Job]]:
         for job_id, job in jobs.items():
             array = job.job_id.replace("_", ".").partition(".")[0]
             recorded = {(scheduler, name) for name in (job_id, job.job_id, array)} & known
-            if job.state in queue.LIVE and not recorded:
+            if job.state in LIVE and not recorded:
                 found.setdefault((scheduler, array), (scheduler, job))
     return list(found.values())

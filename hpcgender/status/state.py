@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
-from jobs.queue import LIVE, SLURM_FAILURES, Job
 from jobs.records import Submission
+from jobs.scheduler import LIVE, Job
+from jobs.schedulers import named
 from jobs.stopping import TIME_LIMIT
 from shard_tools.base.errors import BAD_INPUT
 
-UNKNOWN, SKIPPED = "unknown", "skipped"
-"""States beside those of `jobs.queue`: nobody knows; a job before it did not succeed, so it did not begin."""
+SKIPPED = "skipped"
+"""The state of a job that did not begin because one before it did not succeed."""
 
 BAD_OPTIONS = "its input or configuration: see hpcgender jobs why"
 """The reason of a run whose command refused what it was given, until its log is looked at."""
 
 CANCELLED = "cancelled"
 """The event with which `jobs cancel` leaves its word in a record."""
-
-_CLOCK = 5.0  # seconds that a process may seem younger than its record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,15 +122,11 @@ def _state(submission: Submission, history: History, queued: Job | None, account
     if history.cancelled:
         return "cancelled", "by hpcgender jobs cancel"
     says = next((job for job in (queued, accounted) if job and job.state not in LIVE), None)
-    if says and (not history.over or says.state in ("timeout", "cancelled") or says.reason in SLURM_FAILURES.values()):
+    if says and (not history.over or says.state in ("timeout", "cancelled") or says.external):
         return says.state, says.reason
     if history.over:
         return _end(history.last)
-    if submission.scheduler == "local":
-        return _local(submission)
-    if history.starts:
-        return UNKNOWN, "neither in the queue nor accounted for, and it left no word"
-    return UNKNOWN, "not in the queue, and it never started"
+    return named(submission.scheduler).without_trace(submission)
 
 
 def _end(end: Mapping[str, Any]) -> tuple[str, str]:
@@ -147,33 +138,3 @@ def _end(end: Mapping[str, Any]) -> tuple[str, str]:
     if end.get("code") == BAD_INPUT:
         return "failed", because or BAD_OPTIONS
     return "failed", because or stopped_by or f"exit code {end.get('code')}"
-
-
-def _local(submission: Submission) -> tuple[str, str]:
-    if submission.host != socket.gethostname():
-        return UNKNOWN, f"it ran on {submission.host}: ask there"
-    if launcher_runs(submission):
-        return "running", ""
-    return "failed", "its launcher was killed"
-
-
-def launcher_runs(submission: Submission) -> bool:
-    """Whether the launcher of a local run is still this machine's process of that number, and not another one."""
-    process = Path("/proc", submission.job_id)
-    try:
-        words = (process / "cmdline").read_text(errors="replace").split("\0")
-        ours = any(word.startswith("hpcgender.") or Path(word).name == "hpcgender" for word in words)
-        if not ours or process.stat().st_uid != os.getuid():
-            return False
-        ticks = int((process / "stat").read_text().rpartition(")")[2].split()[19])
-        boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))
-    except (OSError, StopIteration):
-        return False
-    started = int(boot.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")
-    return started <= submitted_at(submission) + _CLOCK
-
-
-def submitted_at(submission: Submission) -> float:
-    """When it was submitted, in Unix time."""
-    text = submission.submitted.replace("Z", "+00:00")  # which Python 3.10 does not read
-    return datetime.fromisoformat(text).astimezone(timezone.utc).timestamp()

@@ -17,7 +17,7 @@ from hpcgender.commands.jobs import JobsConfig
 from hpcgender.status import words
 from hpcgender.status.runs import Run, ask, judge_all, matching, no_run, others, read_records, shown
 from hpcgender.status.state import BAD_OPTIONS
-from jobs.queue import Job
+from jobs.scheduler import Job
 from shard_tools.base.commands import Shown, find_command
 from shard_tools.base.text import Table, duration, print_tables
 

@@ -15,12 +15,10 @@ from typing import Any
 
 from submitit.core import core, utils
 
+from ..command import SUBMIT_SECONDS, SchedulerError
 from . import qstat
 from .job import SgeJob
 from .script import Parameters, qsub_command, script_text
-
-SUBMIT_SECONDS = 120.0
-"""How long a submission may take before it is given up; a site's own checks (JSV) run meanwhile."""
 
 
 class SgeExecutor(core.PicklingExecutor):
@@ -119,7 +117,7 @@ class SgeExecutor(core.PicklingExecutor):
         script.write_text(script_text(self._parameters, self.folder, command, array=array is not None))
         try:
             job_id = self._get_job_id_from_submission_command(qstat.call(*qsub, seconds=SUBMIT_SECONDS))
-        except qstat.GridEngineError as error:
+        except SchedulerError as error:
             raise utils.FailedSubmissionError(str(error)) from error
         finally:
             text = script.read_text()

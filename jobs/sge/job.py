@@ -7,8 +7,8 @@ from typing import Any
 
 from submitit.core import core, logger, utils
 
+from ..command import SchedulerError
 from . import qstat
-from .qstat import GridEngineError
 
 GONE_SECONDS = 60.0
 """How long qacct may lag behind qstat before a job without a record is taken for deleted."""
@@ -50,7 +50,7 @@ class SgeInfoWatcher(core.InfoWatcher):
         self._num_calls += 1
         try:
             live = qstat.query()
-        except GridEngineError as error:
+        except SchedulerError as error:
             logger.get_logger().warning(f"Call #{self.num_calls} - {error}; states may be out of date.")
             return
         for job_id in to_check:
@@ -69,7 +69,7 @@ class SgeInfoWatcher(core.InfoWatcher):
         readable = True
         try:
             records = self._ask_qacct(job_ids)
-        except GridEngineError as error:
+        except SchedulerError as error:
             readable = False
             logger.get_logger().warning(f"Call #{self.num_calls} - {error}; how ended jobs did is not known.")
         for job_id in job_ids:
@@ -116,7 +116,7 @@ class SgeJob(core.Job[core.R]):
         self.watcher.cancelled(self.job_id)
         try:
             qstat.call(self._cancel_command, _grid_engine_id(self.job_id))
-        except GridEngineError as error:
+        except SchedulerError as error:
             if check and "does not exist" not in str(error):
                 raise
 

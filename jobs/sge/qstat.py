@@ -5,27 +5,23 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 from xml.etree import ElementTree
 
-COMMAND_SECONDS = 60.0
-"""How long a command of Grid Engine may take before it is given up."""
+from ..command import SchedulerError
+from ..command import call as command_output
 
 REQUEUE = 99
 """The exit code with which a job asks Grid Engine to run it again, under the same id."""
 
 LiveState = Literal["PENDING", "HELD", "RUNNING", "SUSPENDED", "REQUEUED", "CANCELLING", "FAILED"]
 EndState = Literal["COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"]
-
-
-class GridEngineError(RuntimeError):
-    """A command of Grid Engine is missing, failed, or gave no answer in time; one line for a person."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +105,7 @@ class Record:
 def query(owner: str = "") -> dict[str, Job]:
     """All jobs of `owner` (default: this user) that wait or run, by id: one qstat call, one more if any is in error.
 
-    Each task of an array has an entry of its own. Raises GridEngineError.
+    Each task of an array has an entry of its own. Raises SchedulerError.
     """
     jobs = parse_qstat(call("qstat", "-xml", "-u", owner or user_name()))
     errors = [job.job_id for job in jobs.values() if job.state == "FAILED"]
@@ -123,7 +119,7 @@ def query(owner: str = "") -> dict[str, Job]:
 def why(job_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """What Grid Engine says of jobs in error state, or of why they still wait; one `qstat -j` call for all.
 
-    Ids without anything to say, or that are gone, are left out. Raises GridEngineError.
+    Ids without anything to say, or that are gone, are left out. Raises SchedulerError.
     """
     wanted = list(job_ids)
     numbers = sorted({job_id.partition(".")[0] for job_id in wanted}, key=int)
@@ -139,13 +135,13 @@ def ended(owner: str = "", since: float | None = None, job_id: str = "") -> dict
 
     `since`, seconds since 1970, leaves out what started before it, and what never started. `job_id` asks for one job
     with all tasks of its array. A job that is pending again after a requeue has records, too: ask `query` first. qacct
-    lags behind, by 15 s as a rule. Raises GridEngineError.
+    lags behind, by 15 s as a rule. Raises SchedulerError.
     """
     begin = ("-b", time.strftime("%Y%m%d%H%M.%S", time.localtime(since))) if since is not None else ()
     numbers = (job_id.partition(".")[0],) if job_id else ()
     try:
         text = call("qacct", "-o", owner or user_name(), *begin, "-j", *numbers)
-    except GridEngineError as error:
+    except SchedulerError as error:
         if "not found" in str(error):
             return {}
         raise
@@ -258,9 +254,13 @@ def parse_qacct(text: str) -> dict[str, Record]:
     return records
 
 
-def call(*command: str, seconds: float = COMMAND_SECONDS) -> str:
-    """The standard output of a command of Grid Engine. Raises GridEngineError if it fails or takes longer."""
-    return _run(command, seconds)
+def call(*command: str, seconds: float | None = None) -> str:
+    """The standard output of a command of Grid Engine. Raises SchedulerError if it fails or takes longer."""
+    name = command[0]
+    # The shell of a job may not have its commands on PATH.
+    there = f"{os.environ.get('SGE_ROOT', '')}/bin/{os.environ.get('SGE_ARCH', '')}/{name}"
+    program = there if shutil.which(name) is None and shutil.which(there) else name
+    return command_output(program, *command[1:], seconds=seconds)
 
 
 def user_name() -> str:
@@ -268,35 +268,11 @@ def user_name() -> str:
     return pwd.getpwuid(os.getuid()).pw_name
 
 
-def _run(command: Sequence[str], seconds: float) -> str:
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=seconds,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "LC_TIME": "C"},
-        )
-    except FileNotFoundError as error:
-        raise GridEngineError(
-            f"there is no {command[0]} here: load Grid Engine's settings, or log in to a node"
-        ) from error
-    except subprocess.TimeoutExpired as error:
-        raise GridEngineError(f"{command[0]} gave no answer in {seconds:.0f} s: is the qmaster up?") from error
-    if done.returncode:
-        said = " ".join((done.stderr.strip() or done.stdout.strip()).split())
-        raise GridEngineError(f"{command[0]} failed with code {done.returncode}: {said}")
-    return done.stdout
-
-
 def _parse_xml(xml: str) -> ElementTree.Element:
     try:
         return ElementTree.fromstring(xml)
     except ElementTree.ParseError as error:
-        raise GridEngineError(f"qstat's answer is not XML: {error}: {xml[:80]!r}") from error
+        raise SchedulerError(f"qstat's answer is not XML: {error}: {xml[:80]!r}") from error
 
 
 def _read_bytes(text: str) -> int:

@@ -13,7 +13,8 @@ import re
 import time
 from collections.abc import Mapping
 
-from .qstat import GridEngineError, call
+from ..command import SchedulerError
+from .qstat import call
 
 MARGIN_SECONDS = 20.0
 """How long the hosts may take, beyond the interval of their reports, to report that the old processes are gone."""
@@ -33,7 +34,7 @@ def put_back(environ: Mapping[str, str] = os.environ) -> str:
         start = time.strftime("%Y%m%d%H%M.%S", time.localtime(time.time() + wait))
         call("qalter", "-a", start, number)
         call("qmod", "-rj", f"{number}.{task}" if task.isdigit() else number)
-    except GridEngineError as error:
+    except SchedulerError as error:
         return str(error)
     return ""
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from jobs.submit import NAMES
+from jobs.schedulers import SCHEDULERS
 from tests.cluster.cluster import NODES, Cluster
 from tests.cluster.training import OPTIONS, launch
 
@@ -30,7 +30,7 @@ def test_a_run_and_what_waits_for_it_from_start_to_cancellation(cluster: Cluster
         lambda: states(cluster, project) == ["running", waits], 60, "one runs, one waits", lambda: jobs("--all")
     )
     assert training in jobs("why", evaluation)
-    runs = f"job {training} on {NAMES[cluster.name]}, attempt 1: running"
+    runs = f"job {training} on {SCHEDULERS[cluster.name].title}, attempt 1: running"
     cluster.wait_until(lambda: runs in jobs("why", "train"), 60, "its launcher has begun", lambda: jobs("why", "train"))
     refused = cluster.run("python", "-m", "hpcgender", "jobs", "resubmit", "train", cwd=project, check=False)
     assert refused.returncode == 2

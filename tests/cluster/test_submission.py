@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.submit import NAMES
+from jobs.schedulers import SCHEDULERS
 from tests.cluster.cluster import Cluster, End
 from tests.cluster.conftest import OnBoth
 from tests.cluster.training import OPTIONS, launch, read_events, read_log
@@ -88,7 +88,7 @@ def test_a_site_can_be_checked(cluster: Cluster) -> None:
     project = cluster.project()
     (project / "site.toml").write_text(cluster.site)
     said = cluster.run("python", "-m", "hpcgender", "sites", "check", "--nodes", 2, cwd=project).stdout
-    assert said.startswith(f"site site: {NAMES[cluster.name]} could run 2 x 1 cores, 1 GPUs"), said
+    assert said.startswith(f"site site: {SCHEDULERS[cluster.name].title} could run 2 x 1 cores, 1 GPUs"), said
     assert said.count("\n") == 1
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from hpcgender.metrics import Scores
 from hpcgender.train.log import EpochRecord, record_line
-from jobs.records import FOLDER, Resources, Submission, append_event, stamp
+from jobs.records import Resources, Submission, append_event, stamp
+from shard_tools.base.contracts import SUBMISSIONS
 
 NAN = float("nan")
 
@@ -85,7 +86,7 @@ def make_record(
         "submitted": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(submitted)),
         "revision": "0" * 40,
         "manifest": "",
-        "directory": results / FOLDER / f"{stamp(submitted)}-{job_id}",
+        "directory": results / SUBMISSIONS / f"{stamp(submitted)}-{job_id}",
     }
     submission = Submission(**{**fields, **changed})
     submission.directory.mkdir(parents=True)

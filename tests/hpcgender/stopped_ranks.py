@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from hpcgender.distributed import Ranks, process_group
-from hpcgender.stop import STARTED, StopSignal
+from hpcgender.stop import StopSignal
+from shard_tools.base.contracts import STARTED
 from shard_tools.base.errors import REQUEUE
 
 STEPS = 5

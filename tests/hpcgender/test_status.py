@@ -21,8 +21,8 @@ from hpcgender.status.resubmit import launch_config
 from hpcgender.status.runs import matching, read_records
 from hpcgender.status.state import CANCELLED, judge
 from hpcgender.train.log import epoch_line
-from jobs.queue import Job, State
 from jobs.records import Resources
+from jobs.scheduler import Job, State
 from jobs.stopping import TIME_LIMIT
 from shard_tools.base.commands import Shown
 from tests.conftest import Run
@@ -48,6 +48,9 @@ def queued(state: State, reason: str = "", **more: Any) -> Job:
     return Job(job_id="12", state=state, reason=reason, **more)
 
 
+OUT_OF_MEMORY = queued("failed", "out of memory", external=True)
+
+
 @pytest.mark.parametrize(
     ("events", "in_queue", "accounted", "said"),
     [
@@ -63,7 +66,7 @@ def queued(state: State, reason: str = "", **more: Any) -> Job:
         ([start(), end(1)], None, None, ("failed", "exit code 1", False, 0)),
         ([start(), end(2)], None, None, ("failed", "its input or configuration: see hpcgender jobs why", False, 0)),
         ([start(), end(1)], queued("failed", "exit code 1"), None, ("failed", "exit code 1", False, 0)),
-        ([start(), end(1)], queued("failed", "out of memory"), None, ("failed", "out of memory", False, 0)),
+        ([start(), end(1)], OUT_OF_MEMORY, None, ("failed", "out of memory", False, 0)),
         ([start(), LATE], None, None, ("timeout", "time limit, and it was not requeued", False, 0)),
         ([start(), TERMINATED], None, None, ("cancelled", "by SIGTERM", False, 0)),
         ([start(), CANCEL], None, None, ("cancelled", BY_US, False, 0)),
@@ -257,7 +260,7 @@ def test_cancelling_a_local_run(tmp_path: Path, run: Run, no_scheduler: None, sl
     done = run("hpcgender", "jobs", "cancel", "mine", "done", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert (
-        done.stdout == f"asked process {sleeper.pid} (mine) to stop\ndone (job {sleeper.pid}) has ended already: done\n"
+        done.stdout == f"asked process {sleeper.pid} to stop (mine)\ndone (job {sleeper.pid}) has ended already: done\n"
     )
     assert sleeper.wait(10) == -15
     assert "\tcancelled\t" in run("hpcgender", "jobs", "mine", cwd=tmp_path).stdout

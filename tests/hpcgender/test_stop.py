@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from hpcgender.distributed import Ranks
-from hpcgender.stop import STARTED, StopSignal, job_age
+from hpcgender.stop import StopSignal, job_age
+from shard_tools.base.contracts import STARTED
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 ALONE = Ranks(0, 1, torch.device("cpu"))

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs.allocation import Host, expand_counts, expand_nodelist, find_allocation
+from jobs.scheduler import Host
+from jobs.schedulers import find_allocation
+from jobs.slurm.nodelist import expand_counts, expand_nodelist
+from shard_tools.base.errors import UserError
 
 SLURM = {
     "SLURM_JOB_ID": "7",
@@ -44,7 +47,7 @@ def test_counts_are_expanded() -> None:
 
 def test_slurm_job() -> None:
     allocation = find_allocation(SLURM)
-    assert (allocation.scheduler, allocation.job_id) == ("slurm", "7")
+    assert (allocation.scheduler.name, allocation.job_id) == ("slurm", "7")
     assert allocation.hosts == (Host("node1", 16), Host("node2", 16))
 
 
@@ -54,11 +57,11 @@ def test_slurm_job_with_unlike_nodes() -> None:
 
 
 def test_slurm_comes_before_leftover_grid_engine_variables() -> None:
-    assert find_allocation({**SLURM, "JOB_ID": "3", "SGE_TASK_ID": "undefined"}).scheduler == "slurm"
+    assert find_allocation({**SLURM, "JOB_ID": "3", "SGE_TASK_ID": "undefined"}).scheduler.name == "slurm"
 
 
 def test_slurm_without_hosts_is_one_line_for_a_person() -> None:
-    with pytest.raises(ValueError, match=r"^SLURM_JOB_ID is set, but SLURM_JOB_NODELIST='' names no host: .*$"):
+    with pytest.raises(UserError, match=r"^SLURM_JOB_ID is set, but SLURM_JOB_NODELIST='' names no host: .*$"):
         find_allocation({"SLURM_JOB_ID": "7"})
 
 
@@ -67,13 +70,13 @@ def test_grid_engine_parallel_job(tmp_path: Path) -> None:
     hostfile.write_text(PE_HOSTFILE)
     environ = {"JOB_ID": "337624", "SGE_TASK_ID": "undefined", "PE_HOSTFILE": str(hostfile), "NSLOTS": "12"}
     allocation = find_allocation(environ)
-    assert (allocation.scheduler, allocation.job_id) == ("sge", "337624")
+    assert (allocation.scheduler.name, allocation.job_id) == ("sge", "337624")
     assert allocation.hosts == (Host("node2.cluster.edu", 8), Host("node1.cluster.edu", 4))
 
 
 def test_grid_engine_job_without_pe_has_this_host() -> None:
     allocation = find_allocation({"JOB_ID": "12", "SGE_TASK_ID": "3", "NSLOTS": "4"})
-    assert (allocation.scheduler, allocation.job_id) == ("sge", "12.3")
+    assert (allocation.scheduler.name, allocation.job_id) == ("sge", "12.3")
     assert allocation.hosts == (Host(socket.gethostname(), 4),)
 
 
@@ -82,12 +85,12 @@ def test_bad_hostfile_is_one_line_for_a_person(tmp_path: Path, text: str | None,
     hostfile = tmp_path / "pe_hostfile"
     if text is not None:
         hostfile.write_text(text)
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         find_allocation({"PE_HOSTFILE": str(hostfile)})
     assert "\n" not in str(caught.value)
 
 
 def test_no_scheduler_is_this_machine() -> None:
     allocation = find_allocation({})
-    assert allocation.scheduler == "local"
+    assert allocation.scheduler.name == "local"
     assert allocation.hosts == (Host(socket.gethostname(), len(os.sched_getaffinity(0))),)

@@ -16,7 +16,7 @@ from hpcgender.commands.launch import LaunchConfig, minutes
 from hpcgender.launch.agents import run_plan
 from hpcgender.launch.plan import Plan, free_ports, make_plan, start_line
 from hpcgender.launch.work import chained, find_work, plain_name
-from jobs.sites import Site
+from jobs.site import Site
 from jobs.stopping import StopRequests
 from shard_tools.base.errors import UserError
 

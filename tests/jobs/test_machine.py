@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.machine import GPU_COMPLEX, PORT_TRIES, candidate_ports, parse_gpu_mask, port_is_free, visible_gpus
+from jobs.machine import GPU_VARIABLE, PORT_TRIES, candidate_ports, parse_gpu_mask, port_is_free, visible_gpus
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_granted_gpus_are_those_that_grid_engine_names(
 ) -> None:
     for name in ("nvidiactl", "nvidia-uvm", *(f"nvidia{number}" for number in devices)):
         (tmp_path / name).touch()
-    environ = {GPU_COMPLEX: "gpu_card", "SGE_HGR_other": "7"}
+    environ = {GPU_VARIABLE: "SGE_HGR_gpu_card", "SGE_HGR_other": "7"}
     environ |= {} if granted is None else {"SGE_HGR_gpu_card": granted}
     assert visible_gpus(environ, tmp_path) == gpus
     assert visible_gpus({**environ, "CUDA_VISIBLE_DEVICES": "5"}, tmp_path) == ("5",)

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from jobs.allocation import Allocation, Host
 from jobs.hosts.supervisor import End
 from jobs.machine import candidate_ports, ephemeral_range, port_is_free
-from jobs.nodes import Outcome, agent_command, node_on, run_nodes
-from jobs.sge import qrsh
+from jobs.nodes import Outcome, agent_command, run_nodes
+from jobs.scheduler import Host
+from jobs.schedulers import LOCAL, SCHEDULERS
+from jobs.sge import qrsh, qstat
 from jobs.stopping import TIME_LIMIT, Limit, StopRequests
+from shard_tools.base.errors import REQUEUE
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,24 +31,15 @@ sys.exit(run_locally(*sys.argv[1:]).code)
 
 def run_locally(*arguments: str, limit: Limit | None = None) -> Outcome:
     """Runs the tests' program on two local nodes of one process each."""
-    allocation = Allocation(scheduler="local", job_id=str(os.getpid()), hosts=(Host("here", 1), Host("here", 1)))
-    port = next(filter(port_is_free, candidate_ports(allocation.job_id, ephemeral_range())))
-    commands = [
-        agent_command(
-            nodes=2, node_rank=rank, procs_per_node=1, address="127.0.0.1", port=port, job_id=allocation.job_id
+    job_id = str(os.getpid())
+    port = next(filter(port_is_free, candidate_ports(job_id, ephemeral_range())))
+    nodes = []
+    for rank in range(2):
+        command = agent_command(
+            nodes=2, node_rank=rank, procs_per_node=1, address="127.0.0.1", port=port, job_id=job_id
         )
-        for rank in range(2)
-    ]
-    nodes = [
-        node_on(
-            allocation,
-            rank,
-            (*command, "-m", "tests.jobs.program", *arguments),
-            str(ROOT),
-            {"OMP_NUM_THREADS": "3"},
-        )
-        for rank, command in enumerate(commands)
-    ]
+        command = (*command, "-m", "tests.jobs.program", *arguments)
+        nodes.append(LOCAL.node_on(Host("here", 1), rank, command, str(ROOT), {"OMP_NUM_THREADS": "3"}))
     with StopRequests() as requests:
         if limit:
             requests.watch(limit)
@@ -193,17 +186,20 @@ def test_a_node_that_was_killed_is_lost_unless_its_launcher_killed_it() -> None:
 
 
 def test_slurm_starts_one_task_on_the_named_host() -> None:
-    allocation = Allocation(scheduler="slurm", job_id="7", hosts=(Host("node1", 8), Host("node2", 4)))
-    command = node_on(allocation, 1, ("python", "-m", "jobs.agent"), "/home/a b", {}).argv
+    command = SCHEDULERS["slurm"].node_on(Host("node2", 4), 1, ("python", "-m", "jobs.agent"), "/home/a b", {}).argv
     assert command[0] == "srun"
     assert command[-3:] == ("python", "-m", "jobs.agent")
     assert {"--nodes=1", "--ntasks=1", "--nodelist=node2", "--cpus-per-task=4", "--chdir=/home/a b"} < set(command)
 
 
 def test_grid_engine_reaches_its_other_hosts_by_qrsh() -> None:
-    allocation = Allocation(scheduler="sge", job_id="7", hosts=(Host("node1", 8), Host("node2", 4)))
+    scheduler = SCHEDULERS["sge"]
     program = ("python", "-m", "jobs.agent", "--name", "it's a run")
-    assert node_on(allocation, 0, program, "/home/a b", {}).argv == program
-    node = node_on(allocation, 1, program, "/home/a b", {})
+    assert scheduler.node_on(Host("node1", 8), 0, program, "/home/a b", {}).argv == program
+    node = scheduler.node_on(Host("node2", 4), 1, program, "/home/a b", {})
     assert node.argv == qrsh.on_host("node2", program, "/home/a b")
     assert node.read_exit == qrsh.read_exit
+
+
+def test_what_the_plugin_calls_requeue_is_the_exit_code_of_all_commands() -> None:
+    assert qstat.REQUEUE == REQUEUE

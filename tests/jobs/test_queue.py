@@ -5,8 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from jobs import queue
-from jobs.queue import Job, QueueError
+from jobs import command
+from jobs.command import SchedulerError
+from jobs.scheduler import Job
+from jobs.schedulers import SCHEDULERS
+from jobs.slurm import answers
+
+SLURM, GRID_ENGINE = SCHEDULERS["slurm"], SCHEDULERS["sge"]
 
 # Slurm 22.05's own words: squeue -h -r -t all -u 5000 -o '%i|%A|%T|%L|%S|%N|%r|%j'
 SQUEUE = """\
@@ -43,7 +48,7 @@ ENDED = (
 
 
 def test_squeue_tells_states_reasons_and_time_left() -> None:
-    found = queue.parse_squeue(SQUEUE)
+    found = answers.parse_squeue(SQUEUE)
     assert {job_id: (job.state, job.reason) for job_id, job in found.items()} == {
         "6": ("cancelled", "DependencyNeverSatisfied"),
         "11": ("cancelled", ""),
@@ -67,7 +72,7 @@ def test_squeue_tells_states_reasons_and_time_left() -> None:
 
 
 def test_sacct_tells_how_jobs_ended() -> None:
-    found = queue.parse_sacct(SACCT)
+    found = answers.parse_sacct(SACCT)
     assert {job_id: (job.state, job.reason, job.hosts) for job_id, job in found.items() if job_id != "14"} == {
         "2": ("failed", "exit code 3", "node1"),
         "11": ("cancelled", "", ""),
@@ -91,13 +96,13 @@ def test_sacct_tells_how_jobs_ended() -> None:
 )
 def test_rarer_states_of_slurm(word: str, state: str, reason: str) -> None:
     said = reason if state == "held" else "None"
-    assert queue.slurm_state(word, said) == (state, reason if reason != "None" else "")
+    assert answers.read_state(word, said) == (state, reason if reason != "None" else "")
 
 
 def test_scontrol_tells_what_squeue_does_not() -> None:
-    assert queue.parse_scontrol(SCONTROL) == ("depends on afterok:1(unfulfilled)",)
-    assert queue.parse_scontrol(ENDED) == ("its time limit was 00:05:00",)
-    assert queue.parse_scontrol(SCONTROL.replace("PENDING", "FAILED").replace("ExitCode=0:0", "ExitCode=0:9")) == (
+    assert answers.parse_scontrol(SCONTROL) == ("depends on afterok:1(unfulfilled)",)
+    assert answers.parse_scontrol(ENDED) == ("its time limit was 00:05:00",)
+    assert answers.parse_scontrol(SCONTROL.replace("PENDING", "FAILED").replace("ExitCode=0:0", "ExitCode=0:9")) == (
         "depends on afterok:1(unfulfilled)",
         "killed by SIGKILL",
     )
@@ -112,37 +117,37 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def answers(folder: Path, name: str, script: str) -> None:
+def put(folder: Path, name: str, script: str) -> None:
     program = folder / name
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
 
 
 def test_slurm_without_accounting_has_nothing_to_say_of_ended_jobs(commands: Path) -> None:
-    answers(commands, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
-    assert queue.ended("slurm", ["2"], 0.0) == {}
+    put(commands, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
+    assert SLURM.ended(["2"], 0.0) == {}
 
 
 def test_accounting_is_asked_about_all_jobs_at_once(commands: Path) -> None:
-    answers(commands, "sacct", f"echo \"$@\" >> {commands}/asked\n/bin/cat <<'END'\n{SACCT}END")
-    found = queue.ended("slurm", ["2", "11", "14", "4"], 0.0)
+    put(commands, "sacct", f"echo \"$@\" >> {commands}/asked\n/bin/cat <<'END'\n{SACCT}END")
+    found = SLURM.ended(["2", "11", "14", "4"], 0.0)
     assert found["14"].state == "timeout"
     assert "4" not in found  # it has not ended
     assert (commands / "asked").read_text().endswith("-j 2,11,14,4\n")
-    assert queue.ended("slurm", [], 0.0) == {}
+    assert SLURM.ended([], 0.0) == {}
     assert (commands / "asked").read_text().count("\n") == 1
 
 
 def test_a_scheduler_that_does_not_answer_is_told_in_one_line(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(QueueError, match=r"^there is no squeue here: log in to a machine of the cluster$"):
-        queue.query("slurm")
-    answers(commands, "squeue", "printf 'squeue: error: cannot contact controller\\nmore\\n' >&2; exit 1")
-    with pytest.raises(QueueError, match=r"^squeue: error: cannot contact controller$"):
-        queue.query("slurm")
-    monkeypatch.setattr(queue, "_SECONDS", 1)
-    answers(commands, "squeue", "exec /bin/sleep 60")
-    with pytest.raises(QueueError, match=r"^squeue gave no answer in 1 s: the scheduler seems to be down$"):
-        queue.query("slurm")
+    with pytest.raises(SchedulerError, match=r"^there is no squeue here: log in to a machine of the cluster$"):
+        SLURM.query()
+    put(commands, "squeue", "printf 'squeue: error: cannot contact controller\\nmore\\n' >&2; exit 1")
+    with pytest.raises(SchedulerError, match=r"^squeue: error: cannot contact controller more$"):
+        SLURM.query()
+    monkeypatch.setattr(command, "LIMIT_SECONDS", 1.0)
+    put(commands, "squeue", "exec /bin/sleep 60")
+    with pytest.raises(SchedulerError, match=r"^squeue gave no answer in 1 s: the scheduler seems to be down$"):
+        SLURM.query()
 
 
 QSTAT = """<?xml version='1.0'?>
@@ -180,13 +185,13 @@ maxvmem      1.797MB
 
 
 def test_grid_engine_in_the_same_words(commands: Path) -> None:
-    answers(
+    put(
         commands,
         "qstat",
         f"case \"$*\" in *-j*) /bin/cat <<'END'\n{DETAILS}END\n;; *) /bin/cat <<'END'\n{QSTAT}END\n;; esac",
     )
-    answers(commands, "qacct", f"/bin/cat <<'END'\n{QACCT}END")
-    found = queue.query("sge")
+    put(commands, "qacct", f"/bin/cat <<'END'\n{QACCT}END")
+    found = GRID_ENGINE.query()
     assert {job_id: job.state for job_id, job in found.items()} == {
         "1": "running",
         "6": "error",
@@ -195,13 +200,13 @@ def test_grid_engine_in_the_same_words(commands: Path) -> None:
     }
     assert found["6"].reason == 'Eqw: error: can\'t open output file "/no/dir"'
     assert (found["1"].hosts, found["1"].start) == ("node1", datetime(2026, 11, 22, 22, 49, 56).timestamp())
-    (ended,) = queue.ended("sge", ["8", "9"], 0.0).values()
+    (ended,) = GRID_ENGINE.ended(["8", "9"], 0.0).values()
     assert (ended.job_id, ended.state, ended.hosts) == ("8", "timeout", "node1")
     assert ended.max_memory == int(1.797 * 1024**2)
-    assert queue.details("sge", "6") == ('error: can\'t open output file "/no/dir"',)
+    assert GRID_ENGINE.details("6") == ('error: can\'t open output file "/no/dir"',)
 
 
 def test_cancelling_what_is_not_there(commands: Path) -> None:
-    answers(commands, "qdel", 'echo "denied: job \\"$1\\" does not exist"; exit 1')
-    with pytest.raises(QueueError, match=r'^qdel: denied: job "99" does not exist$'):
-        queue.cancel("sge", "99")
+    put(commands, "qdel", 'echo "denied: job \\"$1\\" does not exist"; exit 1')
+    with pytest.raises(SchedulerError, match=r'^qdel: denied: job "99" does not exist$'):
+        GRID_ENGINE.cancel("99")

@@ -8,6 +8,8 @@ import pytest
 
 from jobs import records
 from jobs.records import Resources, Submission
+from shard_tools.base.contracts import SUBMISSIONS
+from shard_tools.base.errors import UserError
 
 TREE = ("runs/a", "runs/a/evaluations/x-test", "runs/a/cams/x-test", "runs/b")
 
@@ -26,7 +28,7 @@ def submission(results: Path, job_id: str) -> Submission:
         log="/logs/train_a.o7",
         revision="abc+",
         manifest="",
-        directory=results / records.FOLDER / f"{records.stamp(0)}-{job_id}",
+        directory=results / SUBMISSIONS / f"{records.stamp(0)}-{job_id}",
         **records.who_and_where(),
     )
 
@@ -66,7 +68,7 @@ def test_records_of_all_results_of_a_run_are_found(tmp_path: Path) -> None:
 def test_a_record_that_is_none_is_one_line_for_a_person(tmp_path: Path) -> None:
     record = write(tmp_path / "runs" / "a", "7", tmp_path).directory
     (record / "submission.json").write_text('{"name": "x"}')
-    with pytest.raises(ValueError, match=r"submission.json .*'command'.*: it is no record") as caught:
+    with pytest.raises(UserError, match=r"submission.json .*'command'.*: it is no record") as caught:
         records.read_submissions(tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 
-from jobs import own_job, records, requeue
-from jobs.allocation import Allocation, Host
+from jobs import records, requeue
 from jobs.hosts.supervisor import End
 from jobs.nodes import Outcome
+from jobs.scheduler import Allocation, Host
+from jobs.schedulers import SCHEDULERS
+from jobs.sge.scheduler import GridEngine, is_unknown, time_limit
+from jobs.slurm.answers import end_time
 from jobs.stopping import TIME_LIMIT, Limit, StopRequests, margin
+from shard_tools.base.contracts import SUBMISSIONS
 
 
 def event(kind: str, attempt: int, progress: int | None = 0, stopped_by: str | None = None) -> dict[str, Any]:
@@ -59,8 +63,8 @@ def test_saved_work_and_lost_nodes_are_started_again(code: int, stopped_by: str 
 def test_why_a_job_is_not_put_back(
     deletes_job: bool, stopped_by: str | None, is_cancelled: bool, because: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(own_job, "is_cancelled", lambda *_: is_cancelled)  # what a scheduler says
-    allocation = Allocation(scheduler="sge", job_id="7", hosts=(Host("node1", 1), Host("node2", 1)))
+    monkeypatch.setattr(GridEngine, "is_cancelled", lambda *_: is_cancelled)  # what a scheduler says
+    allocation = Allocation(scheduler=SCHEDULERS["sge"], job_id="7", hosts=(Host("node1", 1), Host("node2", 1)))
     end = End(host="node2", code=137, torn_down=False, deletes_job=deletes_job)
     assert requeue.refusal(allocation, Outcome(ends=(end,), stopped_by=stopped_by), 0, 3) == because
 
@@ -74,30 +78,30 @@ def test_a_job_starts_only_after_success(tmp_path: Path) -> None:
     }
     for job_id, events in known.items():
         for content in events:
-            records.append_event(tmp_path / "run" / records.FOLDER / f"20260101T000000-{job_id}", **content)
-    (tmp_path / "run" / records.FOLDER / "20260101T000000-5").mkdir()
-    assert requeue.unmet(("1",), [tmp_path]) == ""
-    assert requeue.unmet(("1", "2"), [tmp_path]) == "job 2 ended with exit code 2"
-    assert requeue.unmet(("3",), [tmp_path]) == "job 3 was killed or cancelled"
-    assert requeue.unmet(("4",), [tmp_path]) == "job 4 was skipped"
-    assert requeue.unmet(("5",), [tmp_path]) == "job 5 never started"
+            records.append_event(tmp_path / "run" / SUBMISSIONS / f"20260101T000000-{job_id}", **content)
+    (tmp_path / "run" / SUBMISSIONS / "20260101T000000-5").mkdir()
+    assert requeue.unmet(SCHEDULERS["sge"], ("1",), [tmp_path]) == ""
+    assert requeue.unmet(SCHEDULERS["sge"], ("1", "2"), [tmp_path]) == "job 2 ended with exit code 2"
+    assert requeue.unmet(SCHEDULERS["sge"], ("3",), [tmp_path]) == "job 3 was killed or cancelled"
+    assert requeue.unmet(SCHEDULERS["sge"], ("4",), [tmp_path]) == "job 4 was skipped"
+    assert requeue.unmet(SCHEDULERS["sge"], ("5",), [tmp_path]) == "job 5 never started"
 
 
 def test_limits_are_read_as_the_schedulers_write_them() -> None:
-    assert own_job.sge_limit("job_number: 1\nhard resource_list:         gpu=1,h_rt=300,h_vmem=2G\n") == 300
-    assert own_job.sge_limit("s_rt                  INFINITY\nh_rt                  24:00:30\n") == 86_430
-    assert own_job.sge_limit("s_rt                  60\nh_rt                  INFINITY\n") is None
-    end = own_job.slurm_end("JobId=1 StartTime=2026-11-22T22:58:21 EndTime=2026-11-22T23:58:21 Deadline=N/A")
+    assert time_limit("job_number: 1\nhard resource_list:         gpu=1,h_rt=300,h_vmem=2G\n") == 300
+    assert time_limit("s_rt                  INFINITY\nh_rt                  24:00:30\n") == 86_430
+    assert time_limit("s_rt                  60\nh_rt                  INFINITY\n") is None
+    end = end_time("JobId=1 StartTime=2026-11-22T22:58:21 EndTime=2026-11-22T23:58:21 Deadline=N/A")
     assert end == time.mktime((2026, 11, 22, 23, 58, 21, 0, 0, -1))
-    assert own_job.slurm_end("JobId=1 EndTime=Unknown Deadline=N/A") is None
+    assert end_time("JobId=1 EndTime=Unknown Deadline=N/A") is None
 
 
 def test_a_lost_host_has_no_load() -> None:
     head = "HOSTNAME                ARCH         NCPU NSOC NCOR NTHR  LOAD  MEMTOT  MEMUSE  SWAPTO  SWAPUS\n"
     lost = f"{head}node2                   lx-amd64        2    1    2    2     -   23.5G       -     0.0       -\n"
-    assert own_job.is_unknown(lost, "node2.cluster.edu")
-    assert not own_job.is_unknown(lost.replace("2     -", "2  8.51"), "node2")
-    assert not own_job.is_unknown(lost, "node1")
+    assert is_unknown(lost, "node2.cluster.edu")
+    assert not is_unknown(lost.replace("2     -", "2  8.51"), "node2")
+    assert not is_unknown(lost, "node1")
 
 
 @pytest.mark.parametrize(("seconds", "before"), [(60, 20), (600, 60), (86_400, 180)])

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from jobs.sites import find_scheduler, find_site, parse_site, read_site, site_names
+from jobs.schedulers import SCHEDULERS, find_scheduler
+from jobs.sites import find_site, parse_site, read_site, site_names
+from shard_tools.base.errors import UserError
 
 
 def test_all_shipped_profiles_can_be_read() -> None:
     assert site_names() == ["abci", "local", "notre-dame-crc", "sge", "slurm"]
-    assert {read_site(name).scheduler for name in site_names()} == {"slurm", "sge", "local"}
+    assert {read_site(name).scheduler for name in site_names()} == set(SCHEDULERS)
 
 
 def test_a_file_may_have_any_setting(tmp_path: Path) -> None:
@@ -32,7 +34,7 @@ def test_a_file_may_have_any_setting(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_profile_is_one_line_for_a_person(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match="lab: ") as caught:
+    with pytest.raises(UserError, match="lab: ") as caught:
         parse_site("lab", "lab", text)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
@@ -44,7 +46,7 @@ def test_the_smallest_resource_type_that_fits_is_taken() -> None:
     assert abci.resource_type(1, 4, 0) == "rt_G.large"
     assert abci.resource_type(2, 1, 0) == "rt_F"
     assert abci.resource_type(1, 0, 4) == "rt_C.small"
-    with pytest.raises(ValueError, match="no resource type for 1 nodes with 8 GPUs"):
+    with pytest.raises(UserError, match="no resource type for 1 nodes with 8 GPUs"):
         abci.resource_type(1, 8, 0)
 
 
@@ -58,7 +60,7 @@ def test_a_site_is_found_by_name_then_environment_then_file_here(
     assert find_site("", "auto", {"HPCGENDER_SITE": "abci"}).name == "abci"
     assert find_site("notre-dame-crc", "auto", {"HPCGENDER_SITE": "abci"}).name == "notre-dame-crc"
     assert find_site("", "local", {}).scheduler == "local"  # by hand on a machine of that site
-    with pytest.raises(ValueError, match="site abci has sge, not --scheduler slurm"):
+    with pytest.raises(UserError, match="site abci has sge, not --scheduler slurm"):
         find_site("abci", "slurm", {})
 
 
@@ -67,8 +69,8 @@ def test_commands_without_a_cluster_are_no_scheduler(tmp_path: Path, monkeypatch
         (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert find_scheduler({}) == "local"
-    assert find_scheduler({"SGE_ROOT": "/opt/sge"}) == "sge"
+    assert find_scheduler({}).name == "local"
+    assert find_scheduler({"SGE_ROOT": "/opt/sge"}).name == "sge"
 
 
 def test_a_site_sets_up_the_job(tmp_path: Path) -> None:

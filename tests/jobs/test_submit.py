@@ -8,8 +8,12 @@ import pytest
 
 from jobs.preflight import refusal
 from jobs.records import Resources
-from jobs.sites import Site, parse_site, read_site
-from jobs.submit import Request, script, sge_options, submit_command
+from jobs.scheduler import Request
+from jobs.schedulers import SCHEDULERS
+from jobs.sge.request import command, options
+from jobs.site import Site
+from jobs.sites import parse_site, read_site
+from shard_tools.base.errors import UserError
 
 FOLDER = Path("/home/a b/$(x)'s/submissions/20260101T000000-%j")
 
@@ -18,8 +22,12 @@ def request(site: Site, after: tuple[str, ...] = (), **wanted: float) -> Request
     return Request(name="train_a", site=site, resources=Resources(**wanted), after=after)  # type: ignore[arg-type]
 
 
+def script(asked: Request, record: Path = FOLDER) -> str:
+    return SCHEDULERS[asked.site.scheduler].preview(asked, record)
+
+
 def qsub(asked: Request) -> dict[str, str]:
-    words = submit_command(asked, FOLDER, Path("job.sh"))
+    words = command(asked, FOLDER, "job.sh")
     return {word: following for word, following in pairwise(words) if word.startswith("-")}
 
 
@@ -76,7 +84,7 @@ def test_grid_engine_is_asked_for_everything() -> None:
     assert asked["-hold_jid"] == "6,7"
     assert asked["-r"] == "y"
     assert asked["-o"] == ":logs/train_a.o$JOB_ID"
-    words = submit_command(request(site, nodes=2, gpus_per_node=4, cpus=16, mem=64, time_min=90), FOLDER, Path("x"))
+    words = command(request(site, nodes=2, gpus_per_node=4, cpus=16, mem=64, time_min=90), FOLDER, "x")
     assert "h_rt=1:30:00,gpu_card=4,h_vmem=4G" in words
     assert "os=rocky9,ib=1" in words
     assert "-notify" in words
@@ -103,9 +111,9 @@ def test_resource_types_are_asked_for_whole() -> None:
 
 
 def test_options_of_a_site_that_cannot_be_told_are_refused() -> None:
-    with pytest.raises(ValueError, match="give options as"):
-        sge_options(Site(name="x", scheduler="sge", options=("os=rocky9",)))
-    with pytest.raises(ValueError, match="--name=value"):
+    with pytest.raises(UserError, match="give options as"):
+        options(Site(name="x", scheduler="sge", options=("os=rocky9",)))
+    with pytest.raises(UserError, match="--name=value"):
         script(request(Site(name="x", scheduler="slurm", options=("-C", "a100"))), FOLDER)
 
 

@@ -80,14 +80,15 @@ def test_a_requeued_job_waits_for_the_hosts_reports() -> None:
     assert report_seconds("") == 40
 
 
-def test_it_needs_only_the_supervisor_of_this_project_and_submitit_only_when_submitting() -> None:
+def test_it_needs_only_the_supervisor_and_commands_of_this_project_and_submitit_only_when_submitting() -> None:
     program = """
 import sys
 import jobs.sge.qstat, jobs.sge.hostfile
+BESIDES = ("sge", "hosts", "command")  # the last two need nothing but the standard library
 assert "submitit" not in sys.modules
 import jobs.sge.executor, jobs.sge.environment, jobs.sge.tasks
 others = [name for name in sys.modules if name.split(".")[0] in ("hpcgender", "shard_tools", "torch")]
-others += [name for name in sys.modules if name.startswith("jobs.") and name.split(".")[1] not in ("sge", "hosts")]
+others += [name for name in sys.modules if name.startswith("jobs.") and name.split(".")[1] not in BESIDES]
 print(others)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)

@@ -1,0 +1,50 @@
+"""Runs a scheduler's command: one time limit, one line about what went wrong. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+LIMIT_SECONDS = 60.0
+"""How long a command may take before it is given up: qacct reads a whole file, and a busy controller lets wait."""
+
+SUBMIT_SECONDS = 2 * LIMIT_SECONDS
+"""The same where a job is submitted, or is checked as if it were: a site's own checks run meanwhile."""
+
+
+class SchedulerError(RuntimeError):
+    """A scheduler's command is missing, failed, or gave no answer in time; one line for a person."""
+
+
+def run(*command: str, seconds: float | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end, whatever its exit code; `seconds` instead of LIMIT_SECONDS are its limit.
+
+    Raises SchedulerError if it is missing or takes longer. Its times are in ISO 8601 (Slurm) or English (Grid Engine).
+    """
+    name = os.path.basename(command[0])  # noqa: PTH119
+    limit = LIMIT_SECONDS if seconds is None else seconds
+    try:
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=limit,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "SLURM_TIME_FORMAT": "standard", "LC_TIME": "C"},
+        )
+    except FileNotFoundError:
+        raise SchedulerError(f"there is no {name} here: log in to a machine of the cluster") from None
+    except subprocess.TimeoutExpired:
+        raise SchedulerError(f"{name} gave no answer in {limit:g} s: the scheduler seems to be down") from None
+
+
+def call(*command: str, seconds: float | None = None) -> str:
+    """The standard output of a command. Raises SchedulerError also if it fails, with its words on one line."""
+    done = run(*command, seconds=seconds)
+    if done.returncode:
+        name = os.path.basename(command[0])  # noqa: PTH119
+        words = " ".join((done.stderr.strip() or done.stdout.strip()).split()).removeprefix(f"{name}: ")
+        raise SchedulerError(f"{name}: {words or f'exit code {done.returncode}'}")
+    return done.stdout

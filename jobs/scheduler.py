@@ -1,0 +1,218 @@
+"""What a scheduler has to know and to do here: the one interface, and the plain data that it deals in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from jobs.hosts.supervisor import Node
+from jobs.records import Resources, Submission
+from jobs.site import Site
+
+State = Literal[
+    "pending", "held", "running", "suspended", "stopping", "error", "done", "failed", "cancelled", "timeout"
+]
+
+LIVE = frozenset({"pending", "held", "running", "suspended", "stopping", "error"})
+"""States of jobs that have not ended. Grid Engine keeps one in error until a person helps."""
+
+UNKNOWN = "unknown"
+"""The state of a job of which nobody knows anything."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """A granted machine: the name that the scheduler and the network know it by, and the cores granted on it."""
+
+    name: str
+    cpus: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allocation:
+    """What one job was granted, and by which scheduler. `hosts` begins with the host where the job script runs."""
+
+    scheduler: Scheduler
+    job_id: str
+    hosts: tuple[Host, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One job: its name, what it asks for where, and what must succeed before."""
+
+    name: str
+    site: Site
+    resources: Resources
+    after: tuple[str, ...] = ()
+    logs: str = "logs"
+    """Directory of its log, from the working directory or absolute."""
+
+    @property
+    def log(self) -> str:
+        """Where its output goes, with %j for the job's id."""
+        return f"{self.logs}/{self.name}.o%j"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job, or one task of an array, as the scheduler has it."""
+
+    job_id: str
+    """As the scheduler's commands take it: `12`, of an array `12_3` (Slurm) or `12.3` (Grid Engine)."""
+    state: State
+    reason: str = ""
+    """Why it waits or failed, in the scheduler's words; empty if there is nothing to say."""
+    external: bool = False
+    """Whether the reason is one that the job cannot have written into its record: out of memory, a lost node."""
+    name: str = ""
+    hosts: str = ""
+    """Where it runs or ran, as `node[1-2]`; of Grid Engine the first host alone."""
+    start: float | None = None
+    """Unix time when it started, or is expected to."""
+    left: float | None = None
+    """Seconds of its time limit that are left."""
+    max_memory: int = 0
+    """The most that it held, bytes; 0 is unknown."""
+
+
+class Scheduler(ABC):
+    """One scheduler. It has no state: what is known of a job is asked each time.
+
+    The methods that ask about or change jobs raise `jobs.command.SchedulerError` if the scheduler does not answer or
+    refuses; those that are given a request raise UserError if it can never be met.
+    """
+
+    name: ClassVar[str]
+    """What options, profiles and records call it. Its generic profile is `sites/<name>.toml`."""
+    title: ClassVar[str]
+    """What a person calls it."""
+    has_queue: ClassVar[bool] = True
+    """Whether jobs are submitted to it; else they are started on this machine, which all nodes of a job share."""
+    orders_by_success: ClassVar[bool] = True
+    """Whether a job never starts when one that it waits for has failed; else its launcher finds that out."""
+    notices_lost_hosts: ClassVar[bool] = True
+    """Whether it ends or requeues a job that loses any of its hosts; else the launcher has to watch them."""
+
+    # This machine, and the job around this process
+
+    @abstractmethod
+    def is_here(self, environ: Mapping[str, str]) -> bool:
+        """Whether jobs can be submitted from this machine."""
+
+    @abstractmethod
+    def allocation(self, environ: Mapping[str, str]) -> Allocation | None:
+        """What the job around this process was granted; None outside a job. UserError if that cannot be read."""
+
+    def job_name(self, environ: Mapping[str, str]) -> str:
+        """The name of the job around this process; empty if it has none."""
+        return ""
+
+    def restarts(self, environ: Mapping[str, str]) -> int:
+        """How often the job around this process was started before."""
+        return 0
+
+    def submitted(self, allocation: Allocation, environ: Mapping[str, str]) -> tuple[str, str]:
+        """The file that was submitted as this job, and what was in it; empty where that is not known."""
+        return "", ""
+
+    def end_time(self, allocation: Allocation, environ: Mapping[str, str]) -> float | None:
+        """When this job will be ended, in Unix time, as it is known now; None if never, or if nobody answers."""
+        return None
+
+    def gpu_variable(self, site: Site) -> str:
+        """The environment variable that has the numbers of the granted GPUs; empty if CUDA_VISIBLE_DEVICES has."""
+        return ""
+
+    # Requeueing the job around this process
+
+    @abstractmethod
+    def is_cancelled(self, allocation: Allocation, stopped_by: str | None) -> bool:
+        """Whether this job is being ended for good; `stopped_by` is what asked its ranks to stop, if anything did."""
+
+    def is_requeued(self, allocation: Allocation, environ: Mapping[str, str]) -> bool:
+        """Whether the scheduler itself has put this job back into the queue already."""
+        return False
+
+    @abstractmethod
+    def requeue(self, allocation: Allocation) -> str:
+        """Puts this job back into the queue; returns why that failed, or nothing. It is to end with 99, soon."""
+
+    def await_loss(self, host: str) -> None:
+        """Waits until the scheduler knows that a host is lost, where it would use it again before."""
+        return
+
+    # The job's other hosts
+
+    def node_on(
+        self, host: Host, index: int, command: Sequence[str], directory: str, environ: Mapping[str, str]
+    ) -> Node:
+        """How to run `command` in `directory` on host number `index` of this job, with its input and its output.
+
+        `directory` is the working directory of the launcher, which runs on host 0.
+        """
+        return Node(host=host.name, argv=command, environ=environ)
+
+    @abstractmethod
+    def try_on_host(self, host: str) -> str:
+        """A command with which a person can see in a job why nothing starts on a host."""
+
+    # Submitting
+
+    @abstractmethod
+    def check(self, request: Request, record: Path) -> str:
+        """Asks whether such a job could ever run, and returns the answer. UserError, in its own words, if not.
+
+        `record` is the directory of the job's record, with %j for its id.
+        """
+
+    @abstractmethod
+    def preview(self, request: Request, record: Path) -> str:
+        """The job's script as a person may read it, with all that is asked for."""
+
+    @abstractmethod
+    def submit(
+        self, request: Request, record: Path, task: Callable[..., object], arguments: Sequence[Any]
+    ) -> tuple[str, Path]:
+        """Submits `task(*arguments)`, to run on the first host, and returns the job's id and the file of its script."""
+
+    # All jobs of this user
+
+    @abstractmethod
+    def query(self) -> dict[str, Job]:
+        """This user's jobs by id, asked about at once: all that wait or run, and those that ended if it still knows.
+
+        A task of an array may come under its own number as well.
+        """
+
+    @abstractmethod
+    def ended(self, job_ids: Collection[str], since: float) -> dict[str, Job]:
+        """What accounting has of jobs that `query` did not have, by id, asked about at once.
+
+        All were submitted after `since`, Unix time. Those it does not know are left out.
+        """
+
+    def details(self, job_id: str) -> tuple[str, ...]:
+        """What more there is to say of one job that waits, is in error or has ended: lines."""
+        return ()
+
+    def meaning(self, job: str, reason: str) -> str:
+        """What one of its reasons for waiting means in plain words; empty if it is plain enough."""
+        return ""
+
+    def advice(self, job_id: str, reason: str, details: Sequence[str]) -> str:
+        """What a person can do about a job that waits for `reason`; empty if nothing."""
+        return ""
+
+    @abstractmethod
+    def cancel(self, job_id: str) -> str:
+        """Ends a job, or takes it off the queue; returns what was done, such as `cancelled job 12`."""
+
+    def without_trace(self, submission: Submission) -> tuple[str, str]:
+        """State and reason of a job that has not ended by its record, and is neither queued nor accounted for."""
+        if submission.attempts:
+            return UNKNOWN, "neither in the queue nor accounted for, and it left no word"
+        return UNKNOWN, "not in the queue, and it never started"

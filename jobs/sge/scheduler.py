@@ -1,0 +1,233 @@
+"""Grid Engine behind the interface of all schedulers. Not part of the plugin, of which it uses all.
+
+Grid Engine's qstat forgets an ended job at once; qacct lags behind, by 15 s as a rule.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.command import SchedulerError
+from jobs.hosts.supervisor import Node
+from jobs.preflight import Hint, try_script
+from jobs.scheduler import Allocation, Host, Job, Request, Scheduler, State
+from jobs.sge import qrsh, qstat
+from jobs.sge.hostfile import granted_hosts
+from jobs.sge.requeue import put_back
+from jobs.site import Site
+from shard_tools.base.errors import UserError
+
+LOSS_SECONDS = 400.0
+"""A little more than the time, max_unheard, after which Grid Engine gives up hosts where that was not changed."""
+
+_STATES: Mapping[str, State] = {
+    "PENDING": "pending",
+    "REQUEUED": "pending",
+    "HELD": "held",
+    "RUNNING": "running",
+    "SUSPENDED": "suspended",
+    "CANCELLING": "stopping",
+    "FAILED": "error",
+}
+_ENDS: Mapping[str, State] = {
+    "COMPLETED": "done",
+    "FAILED": "failed",
+    "TIMEOUT": "timeout",
+    "CANCELLED": "cancelled",
+}
+_HINTS = (
+    Hint("unknown queue", "queues", ("qconf", "-sql")),
+    Hint("parallel environment", "parallel environments", ("qconf", "-spl")),
+    Hint("unknown resource", "consumable complexes", ("qconf", "-sc"), lambda row: row[5:6] != ["NO"]),
+)
+
+
+class GridEngine(Scheduler):
+    """Grid Engine, through qsub, qrsh, qstat, qacct, qconf and qdel."""
+
+    name = "sge"
+    title = "Grid Engine"
+    orders_by_success = False  # -hold_jid lets a job start after any end of the one before
+    notices_lost_hosts = False  # but for the first
+
+    def is_here(self, environ: Mapping[str, str]) -> bool:
+        # PBS and Slurm's wrappers have commands named qsub, too.
+        return bool(environ.get("SGE_ROOT")) and shutil.which("qconf") is not None
+
+    def allocation(self, environ: Mapping[str, str]) -> Allocation | None:
+        if not environ.get("PE_HOSTFILE") and not (environ.get("JOB_ID") and environ.get("SGE_TASK_ID")):
+            return None
+        task = environ.get("SGE_TASK_ID", "undefined")
+        job_id = environ.get("JOB_ID", "0") + ("" if task == "undefined" else f".{task}")
+        try:
+            hosts = tuple(Host(name, slots) for name, slots in granted_hosts(environ).items())
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        return Allocation(scheduler=self, job_id=job_id, hosts=hosts)
+
+    def job_name(self, environ: Mapping[str, str]) -> str:
+        return environ.get("JOB_NAME", "")
+
+    def restarts(self, environ: Mapping[str, str]) -> int:
+        return int(environ.get("RESTARTED") or 0)
+
+    def submitted(self, allocation: Allocation, environ: Mapping[str, str]) -> tuple[str, str]:
+        try:  # the copy that runs
+            text = Path(environ["JOB_SCRIPT"]).read_text()
+        except (KeyError, OSError, UnicodeDecodeError):
+            text = ""
+        file = re.search(r"^script_file:\s+(.+)$", _job(allocation), re.MULTILINE)
+        return file[1] if file else "", text
+
+    def end_time(self, allocation: Allocation, environ: Mapping[str, str]) -> float | None:
+        queue = environ.get("QUEUE")
+        answers = [_job(allocation), _answer("qconf", "-sq", queue) if queue else ""]
+        limits = [limit for limit in map(time_limit, answers) if limit]
+        return _started(environ) + min(limits) if limits else None
+
+    def gpu_variable(self, site: Site) -> str:
+        return f"SGE_HGR_{site.gpu}" if site.gpu else ""  # Univa's
+
+    def is_cancelled(self, allocation: Allocation, stopped_by: str | None) -> bool:
+        """Whether qdel was called for it; where qstat does not answer, USR2 counts as qdel's notice."""
+        try:
+            job = qstat.query().get(allocation.job_id)
+        except SchedulerError:
+            return stopped_by == "SIGUSR2"
+        return not job or job.state == "CANCELLING"
+
+    def requeue(self, allocation: Allocation) -> str:
+        # 99 alone puts back a job of one host, and, without the hosts that it had, one of several.
+        if len(allocation.hosts) > 1 and (because := put_back()):
+            print(f"launch: left to exit code 99, which may not use the same hosts again: {because}", file=sys.stderr)
+        return ""
+
+    def await_loss(self, host: str) -> None:
+        """Waits for at most LOSS_SECONDS."""
+        deadline = time.monotonic() + LOSS_SECONDS
+        while time.monotonic() < deadline and not is_unknown(_answer("qhost", "-h", host), host):
+            time.sleep(2)
+
+    def node_on(
+        self, host: Host, index: int, command: Sequence[str], directory: str, environ: Mapping[str, str]
+    ) -> Node:
+        if index == 0:
+            return super().node_on(host, index, command, directory, environ)
+        argv = qrsh.on_host(host.name, command, directory)
+        return Node(host=host.name, argv=argv, environ=environ, read_exit=qrsh.read_exit)
+
+    def try_on_host(self, host: str) -> str:
+        return f"qrsh -inherit -V {host} hostname"
+
+    def check(self, request: Request, record: Path) -> str:
+        from jobs.sge.request import command, script  # submitit takes long to import
+
+        text = script(request, record)
+
+        def asking(file: str) -> list[str]:
+            program, *options = command(request, record, file)
+            return [program, "-w", "v", *options]
+
+        return try_script(self.title, request.name, text, asking, _HINTS)
+
+    def preview(self, request: Request, record: Path) -> str:
+        from jobs.sge.request import command, script
+
+        return f"{script(request, record)}# {shlex.join(command(request, record, 'job.sh'))}\n"
+
+    def submit(
+        self, request: Request, record: Path, task: Callable[..., object], arguments: Sequence[Any]
+    ) -> tuple[str, Path]:
+        from jobs.sge.executor import SgeExecutor
+        from jobs.sge.request import parameters
+        from jobs.submit import submit_with
+
+        executor = SgeExecutor(record, python=request.site.launcher_python)
+        executor.update_parameters(**parameters(request))
+        return submit_with(executor, self.title, request, task, arguments)
+
+    def query(self) -> dict[str, Job]:
+        return {job_id: _of_qstat(job) for job_id, job in qstat.query().items()}
+
+    def ended(self, job_ids: Collection[str], since: float) -> dict[str, Job]:
+        if not job_ids:
+            return {}
+        records = qstat.ended(job_id=next(iter(job_ids))) if len(job_ids) == 1 else qstat.ended(since=since)
+        return {job_id: _of_qacct(record) for job_id, record in records.items() if job_id in job_ids}
+
+    def details(self, job_id: str) -> tuple[str, ...]:
+        return qstat.why([job_id]).get(job_id, ())
+
+    def advice(self, job_id: str, reason: str, details: Sequence[str]) -> str:
+        if reason.startswith("E"):
+            return f"when that is mended: qmod -cj {job_id} lets it try again"
+        if not details:
+            return "Grid Engine does not say why: qstat -g c shows what is free, hpcgender sites check what there is"
+        return ""
+
+    def cancel(self, job_id: str) -> str:
+        qstat.call("qdel", job_id)
+        return f"cancelled job {job_id}"
+
+
+def time_limit(text: str) -> float | None:
+    """The seconds of h_rt that `qstat -j` or `qconf -sq` print; None without one."""
+    found = re.search(r"^(?:hard resource_list:.*\bh_rt=|h_rt\s+)([\d:]+)", text, re.MULTILINE)
+    if not found:
+        return None
+    seconds = 0.0
+    for part in found[1].split(":"):
+        seconds = 60 * seconds + float(part or 0)
+    return seconds
+
+
+def is_unknown(listing: str, host: str) -> bool:
+    """Whether `qhost` has no load of a host."""
+    rows = (line.split() for line in listing.splitlines())
+    return any(row[0].partition(".")[0] == host.partition(".")[0] and row[6] == "-" for row in rows if len(row) > 6)
+
+
+def _started(environ: Mapping[str, str]) -> float:
+    """When this attempt of the job began, in Unix time: as its shepherd did, or now."""
+    try:
+        return (Path(environ["SGE_JOB_SPOOL_DIR"]) / "pid").stat().st_mtime
+    except (KeyError, OSError):
+        return time.time()
+
+
+def _job(allocation: Allocation) -> str:
+    return _answer("qstat", "-j", allocation.job_id.partition(".")[0])
+
+
+def _answer(*command: str) -> str:
+    """What a command prints; nothing if it fails or does not answer: the job goes on with what is known."""
+    try:
+        return qstat.call(*command)
+    except SchedulerError:
+        return ""
+
+
+def _of_qstat(job: qstat.Job) -> Job:
+    state = _STATES[job.state]
+    reason = f"{job.letters}: {job.reason}" if job.reason else job.letters if state == "error" else ""
+    start = job.time if state in ("running", "suspended", "stopping") else None
+    return Job(job_id=job.job_id, state=state, reason=reason, name=job.name, hosts=job.host, start=start)
+
+
+def _of_qacct(record: qstat.Record) -> Job:
+    return Job(
+        job_id=record.job_id,
+        state=_ENDS[record.state],
+        reason=record.reason,
+        name=record.name,
+        hosts=record.host,
+        start=record.start,
+        max_memory=record.maxvmem,
+    )

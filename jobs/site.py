@@ -1,0 +1,115 @@
+"""What a site profile holds: what a cluster calls its queues, parallel environments, GPUs and memory."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+from shard_tools.base.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourceType:
+    """What a site hands out as a whole under a name, as ABCI's rt_F: its GPUs and cores."""
+
+    gpus: int = 0
+    cpus: int = 0
+    several_nodes: bool = False
+    """Whether a job may have more than one of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A cluster and how to ask it for things. Empty settings are not asked for."""
+
+    name: str
+    file: str = ""
+    """Absolute path of the profile; empty for one that comes with this package."""
+    scheduler: str
+    """The name of its scheduler."""
+    queue: str = ""
+    """Slurm's partition, Grid Engine's queue."""
+    account: str = ""
+    """Slurm's account, Grid Engine's project."""
+    account_option: str = "-P"
+    """What Grid Engine's qsub takes the account with; ABCI: -g."""
+    qos: str = ""
+    """Slurm's."""
+    time: str = ""
+    """Time limit of a job for which none is given, such as 24h."""
+    cpus_per_node: int = 0
+    """Cores (Grid Engine: slots) to ask for on each node, where --cpus is not given."""
+    memory_gb: float = 0.0
+    """GB to ask for on each node, where --mem is not given."""
+    pe: str = ""
+    """Grid Engine's parallel environment for several nodes, which has to share slots out evenly; {slots_per_node} in it
+    is filled in, as in mpi-{slots_per_node}."""
+    pe_one_node: str = ""
+    """Grid Engine's parallel environment for several slots on one node."""
+    gpu: str = ""
+    """Grid Engine's complex for GPUs; Slurm: the kind of GPU, such as a100."""
+    gpu_per: str = "host"
+    """Whether the number of GPUs is meant for each host or each slot."""
+    memory: str = ""
+    """Grid Engine's complex for memory: h_vmem, mem_free, m_mem_free, tmem."""
+    memory_per: str = "slot"
+    """Whether the amount of memory is meant for each host or each slot."""
+    resource_types: Mapping[str, ResourceType] = field(default_factory=dict)
+    """What is asked for as -l NAME=NODES instead of slots, GPUs and memory, by name; the smallest that fits."""
+    options: tuple[str, ...] = ()
+    """More options, as ["--constraint=a100"] or ["-l", "os=rocky9"]."""
+    scratch: str = ""
+    """Directory on each node's own disk for temporary files; variables such as $USER are the node's."""
+    modules: tuple[str, ...] = ()
+    """Environment modules to load."""
+    conda: str = ""
+    """Conda environment to activate."""
+    venv: str = ""
+    """Virtual environment to activate, from the project's directory."""
+    container: str = ""
+    """What starts the container that the ranks run in, as: apptainer exec --nv hpcgender.sif."""
+    container_python: str = "python3"
+    """The container's Python."""
+    log_sync: str = ""
+    """Command that runs beside the job so that its log can be read from elsewhere, with {log} for the log."""
+
+    @cached_property
+    def agent_python(self) -> tuple[str, ...]:
+        """The command that starts Python for agents and ranks."""
+        return (*shlex.split(self.container), self.container_python) if self.container else (sys.executable,)
+
+    @property
+    def launcher_python(self) -> str:
+        """The shell's word for the Python of the launcher in a job: the one that submits, or what `setup` activates."""
+        return "python" if self.conda or self.venv else shlex.quote(sys.executable)
+
+    def setup(self) -> list[str]:
+        """The shell commands of a job's script before the launcher starts."""
+        lines = [f"module load {shlex.quote(name)}" for name in self.modules]
+        if self.conda:
+            lines += ['eval "$(conda shell.bash hook)"', f"conda activate {shlex.quote(self.conda)}"]
+        if self.venv:
+            lines.append(f". {shlex.quote(f'{self.venv}/bin/activate')}")
+        return lines
+
+    def resource_type(self, nodes: int, gpus: int, cpus: int) -> str:
+        """The name of the smallest resource type that fits; UserError if none does."""
+        fit = [
+            (kind.gpus, kind.cpus, name)
+            for name, kind in self.resource_types.items()
+            if kind.gpus >= gpus and kind.cpus >= cpus and (kind.several_nodes or nodes == 1)
+        ]
+        if not fit:
+            known = ", ".join(f"{name}: {kind.gpus} GPUs" for name, kind in self.resource_types.items())
+            raise UserError(
+                f"site {self.name}: no resource type for {nodes} nodes with {gpus} GPUs and {cpus} cores each ({known})"
+            )
+        return min(fit)[2]
+
+    def plain(self) -> dict[str, Any]:
+        """All settings that are not empty."""
+        return {name: value for name, value in asdict(self).items() if value}

@@ -1,0 +1,1 @@
+"""Slurm: everything here that knows its commands, variables and words."""

@@ -1,0 +1,165 @@
+"""Slurm behind the interface of all schedulers.
+
+Slurm forgets an ended job after MinJobAge, 5 minutes by default; until then squeue has it, as scontrol does. After
+that only sacct knows, where there is an accounting database.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.command import SchedulerError, call
+from jobs.hosts.supervisor import Node
+from jobs.preflight import Hint, try_script
+from jobs.scheduler import LIVE, Allocation, Host, Job, Request, Scheduler
+from jobs.slurm import answers
+from jobs.slurm.nodelist import expand_counts, expand_nodelist
+from jobs.slurm.sbatch import parameters, script
+from jobs.submit import submit_with
+from shard_tools.base.errors import UserError
+
+_CONFIGURATIONS = ("/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf", "/run/slurm/conf/slurm.conf")
+_HINTS = (Hint("partition", "partitions", ("sinfo", "-h", "-o", "%R")),)
+
+
+class Slurm(Scheduler):
+    """Slurm, through sbatch, srun, squeue, sacct, scontrol and scancel."""
+
+    name = "slurm"
+    title = "Slurm"
+
+    def is_here(self, environ: Mapping[str, str]) -> bool:
+        if shutil.which("sbatch") is None:
+            return False
+        if any(Path(path).exists() for path in (environ.get("SLURM_CONF", ""), *_CONFIGURATIONS) if path):
+            return True
+        return "Slurmctld" in _answer("scontrol", "ping")  # no file, but slurmd or DNS may know one
+
+    def allocation(self, environ: Mapping[str, str]) -> Allocation | None:
+        job_id = environ.get("SLURM_JOB_ID")
+        if not job_id:
+            return None
+        nodelist = environ.get("SLURM_JOB_NODELIST", "")
+        names = expand_nodelist(nodelist)
+        if not names:
+            raise UserError(
+                f"SLURM_JOB_ID is set, but SLURM_JOB_NODELIST={nodelist!r} names no host: run inside sbatch or salloc"
+            )
+        cpus = expand_counts(environ.get("SLURM_JOB_CPUS_PER_NODE", environ.get("SLURM_CPUS_ON_NODE", "1")))
+        if len(cpus) < len(names):
+            cpus += cpus[-1:] * (len(names) - len(cpus))
+        hosts = tuple(Host(name, count) for name, count in zip(names, cpus, strict=False))
+        return Allocation(scheduler=self, job_id=job_id, hosts=hosts)
+
+    def job_name(self, environ: Mapping[str, str]) -> str:
+        return environ.get("SLURM_JOB_NAME", "")
+
+    def restarts(self, environ: Mapping[str, str]) -> int:
+        return int(environ.get("SLURM_RESTART_COUNT") or 0)
+
+    def submitted(self, allocation: Allocation, environ: Mapping[str, str]) -> tuple[str, str]:
+        file = re.search(r"\bCommand=(\S+)", _job(allocation))
+        return file[1] if file else "", _answer("scontrol", "write", "batch_script", allocation.job_id, "-")
+
+    def end_time(self, allocation: Allocation, environ: Mapping[str, str]) -> float | None:
+        return answers.end_time(_job(allocation))
+
+    def is_cancelled(self, allocation: Allocation, stopped_by: str | None) -> bool:
+        """Whether its controller calls the job anything but RUNNING: scancel, or a limit that came first."""
+        state = re.search(r"\bJobState=(\w+)", _job(allocation))
+        return not state or state[1] != "RUNNING"
+
+    def is_requeued(self, allocation: Allocation, environ: Mapping[str, str]) -> bool:
+        """Whether the job was preempted, or somebody called `scontrol requeue`.
+
+        Its state is COMPLETING then, as after scancel, but it counts one restart more than when this attempt began.
+        """
+        restarts = re.search(r"\bRestarts=(\d+)", _job(allocation))
+        return restarts is not None and int(restarts[1]) > self.restarts(environ)
+
+    def requeue(self, allocation: Allocation) -> str:
+        try:
+            call("scontrol", "requeue", allocation.job_id)
+        except SchedulerError as error:
+            return f"scontrol requeue {allocation.job_id}: {error}"
+        return ""
+
+    def node_on(
+        self, host: Host, index: int, command: Sequence[str], directory: str, environ: Mapping[str, str]
+    ) -> Node:
+        srun = (
+            "srun",
+            "-QQ",  # no messages of its own about a task's exit code; the command has written more
+            *("--nodes=1", "--ntasks=1", "--ntasks-per-node=1", f"--nodelist={host.name}"),
+            f"--cpus-per-task={host.cpus}",  # not inherited from sbatch since Slurm 22.05
+            *("--overlap", "--export=ALL", "--mpi=none", f"--chdir={directory}"),
+        )
+        return Node(host=host.name, argv=(*srun, *command), environ=environ)
+
+    def try_on_host(self, host: str) -> str:
+        return f"srun --overlap --nodes=1 --ntasks=1 --nodelist={host} hostname"
+
+    def check(self, request: Request, record: Path) -> str:
+        return try_script(
+            self.title, request.name, script(request, record), lambda file: ("sbatch", "--test-only", file), _HINTS
+        )
+
+    def preview(self, request: Request, record: Path) -> str:
+        return script(request, record)
+
+    def submit(
+        self, request: Request, record: Path, task: Callable[..., object], arguments: Sequence[Any]
+    ) -> tuple[str, Path]:
+        import submitit
+
+        executor = submitit.SlurmExecutor(record, python=request.site.launcher_python)
+        executor.update_parameters(**parameters(request))
+        return submit_with(executor, self.title, request, task, arguments)
+
+    def query(self) -> dict[str, Job]:
+        return answers.parse_squeue(
+            call("squeue", "-h", "-r", "-t", "all", "-u", str(os.getuid()), "-o", answers.FIELDS)
+        )
+
+    def ended(self, job_ids: Collection[str], since: float) -> dict[str, Job]:
+        if not job_ids:
+            return {}
+        try:
+            text = call("sacct", "-X", "-n", "-P", "-o", answers.ACCOUNTED, "-j", ",".join(job_ids))
+        except SchedulerError as error:
+            if "accounting storage is disabled" in str(error):
+                return {}
+            raise
+        return {job_id: job for job_id, job in answers.parse_sacct(text).items() if job.state not in LIVE}
+
+    def details(self, job_id: str) -> tuple[str, ...]:
+        try:
+            return answers.parse_scontrol(call("scontrol", "-o", "show", "job", job_id))
+        except SchedulerError as error:
+            if "Invalid job id" in str(error):
+                return ()
+            raise
+
+    def meaning(self, job_id: str, reason: str) -> str:
+        return answers.meaning(job_id, reason)
+
+    def cancel(self, job_id: str) -> str:
+        call("scancel", job_id)
+        return f"cancelled job {job_id}"
+
+
+def _job(allocation: Allocation) -> str:
+    return _answer("scontrol", "show", "job", "-o", allocation.job_id)
+
+
+def _answer(*command: str) -> str:
+    """What a command prints; nothing if it fails or does not answer: the job goes on with what is known."""
+    try:
+        return call(*command)
+    except SchedulerError:
+        return ""

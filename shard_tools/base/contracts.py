@@ -1,0 +1,9 @@
+"""Names that jobs and the commands in them agree on."""
+
+from __future__ import annotations
+
+SUBMISSIONS = "submissions"
+"""The directory beside a command's results in which the records of its jobs are."""
+
+STARTED = "JOBS_STARTED"
+"""The environment variable in which ranks find when their job began, in seconds of Unix time."""
