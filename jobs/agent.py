@@ -10,7 +10,7 @@
 * TERM, INT, HUP, USR1 and USR2 all reach the ranks as TERM, and the ranks' own exit codes still count afterwards. To
   die of it, as a rank does that is importing torch, counts as 99, and so does a stop before there are ranks.
 * With `--lifeline` standard input asks for the same signals, and its end, or that of the launcher's host, ends the
-  ranks in bounded time: see `jobs.hosts.node`.
+  ranks in bounded time: see `jobs.hosts.processes`.
 * Where a scheduler lists the granted GPUs in a variable of its own (`jobs.machine.visible_gpus`), CUDA_VISIBLE_DEVICES
   is set to them.
 * With `--alone` instead of torchrun's options one process runs the module, without torch.
@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from jobs import machine
-from jobs.hosts import node
+from jobs.hosts import processes
 from jobs.hosts.supervisor import SAID
 from shard_tools.base.errors import BAD_INPUT, FAILED, REQUEUE
 
@@ -53,7 +53,7 @@ _PEER_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken p
 class Overseer(threading.Thread):
     """Passes requests to stop on to the ranks while the main thread is inside torchrun, which may block in C++."""
 
-    def __init__(self, line: node.Lifeline, scratch: str) -> None:
+    def __init__(self, line: processes.Lifeline, scratch: str) -> None:
         super().__init__(daemon=True)
         self.scratch = scratch
         self.stopping = False
@@ -64,16 +64,16 @@ class Overseer(threading.Thread):
     def run(self) -> None:
         # Ranks are looked for until they are there; from then on this thread sleeps.
         while (numbers := self._line.read(None if self._ranks_seen else 0.5)) is not None:
-            ranks = node.leaders()
+            ranks = processes.leaders()
             self._ranks_seen = self._ranks_seen or bool(ranks)
             if numbers:
                 self.stopping = True
                 for pid in ranks:
-                    node.signal_process(pid, signal.SIGTERM)
+                    processes.signal_process(pid, signal.SIGTERM)
                 if not self._ranks_seen:  # none to ask: still at the rendezvous
                     leave(REQUEUE, self.scratch)
         self.ending.set()
-        node.end(node.leaders(), END_SECONDS)
+        processes.end(processes.leaders(), END_SECONDS)
         if self._ranks_seen:
             time.sleep(1.0)  # the main thread leaves by itself, unless it is waiting for other nodes
         leave(FAILED, self.scratch)
@@ -132,7 +132,7 @@ def run_alone(argv: Sequence[str], overseer: Overseer) -> int:
     if overseer.stopping and code == -signal.SIGTERM:
         return REQUEUE
     if code < 0:
-        _print(f"agent on {socket.gethostname()}: {argv[1]} ended with {node.signal_name(-code)}")
+        _print(f"agent on {socket.gethostname()}: {argv[1]} ended with {processes.signal_name(-code)}")
     return plain_code(code)
 
 
@@ -190,7 +190,7 @@ def failure_report(rank: int, host: str, failure: Failure, rank_log: str) -> Rep
     `rank_log` is the path of the logs of ranks above 0, with `{rank}` in it; empty if they write to the agent's output.
     """
     log = Path(rank_log.replace("{rank}", str(rank))) if rank and rank_log else None
-    how = f"exit code {failure.exitcode}" if failure.exitcode > 0 else node.signal_name(-failure.exitcode)
+    how = f"exit code {failure.exitcode}" if failure.exitcode > 0 else processes.signal_name(-failure.exitcode)
     line = f"agent on {host}: rank {rank} failed with {how}" + (f"; its log: {log}" if log else "")
     if plain_code(failure.exitcode) != FAILED:  # the rank has written one line, which only a file hides
         if failure.exitcode == REQUEUE or not log:
@@ -245,7 +245,7 @@ def main(argv: Sequence[str]) -> NoReturn:
     scratch = tempfile.mkdtemp(prefix="jobs-agent-")  # for error files, which torchrun would leave behind
     if os.environ.get(machine.GPU_VARIABLE) and (gpus := machine.visible_gpus(os.environ)):
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-    line = node.Lifeline(stdin=lifeline, supervisor=supervisor if lifeline else "", signals=_STOP_SIGNALS)
+    line = processes.Lifeline(stdin=lifeline, supervisor=supervisor if lifeline else "", signals=_STOP_SIGNALS)
     overseer = Overseer(line, scratch)
     overseer.start()
     options = argv[1:] if lifeline else argv

@@ -11,10 +11,10 @@ import runpy
 import signal
 import sys
 
-from jobs.hosts import node
+from jobs.hosts import processes
 
 if __name__ == "__main__":
-    node.die_with_parent()
+    processes.die_with_parent()
     if os.getppid() != int(os.environ["JOBS_AGENT_PID"]):  # it was killed before the line above
         os.kill(os.getpid(), signal.SIGKILL)
     for number in (signal.SIGUSR1, signal.SIGUSR2):  # Slurm sends them to all processes; the agent makes them a TERM

@@ -2,7 +2,7 @@
 
 Each process is started here: it runs on this host, or is the srun or qrsh that runs it on another one. Signals do not
 pass through these alike (srun turns TERM into a kill, qrsh leaves its task at any signal), and a scheduler may not
-notice that a host is lost. Hence the lifeline and the connection that `node` describes.
+notice that a host is lost. Hence the lifeline and the connection that `processes` describes.
 
 The supervisor decides nothing: who runs it looks at `ends` after each `wait` and asks for what follows.
 """
@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from . import node as processes
+from . import processes
 
 KILLED, SAID = 96, 97
 """Exit codes between a host's process and its supervisor: killed by a signal; failed, and the reason is in the log."""

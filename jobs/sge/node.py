@@ -1,6 +1,6 @@
 """One host's part of a job of several tasks: starts the tasks of this host, each with a log of its own.
 
-Its exit code is 0, 99, or SAID if a task failed, which is reported in one line. A task is ended as `hosts.node`
+Its exit code is 0, 99, or SAID if a task failed, which is reported in one line. A task is ended as `hosts.processes`
 describes: when the lifeline ends, or the first host is lost. Grid Engine runs the job again in the latter case, but not
 if a part of it failed before it has noticed, as qrsh's does after a minute; so this ends well before that.
 """
@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from ..hosts import node as processes
+from ..hosts import processes
 from ..hosts.supervisor import SAID
 from .environment import SgeJobEnvironment
 from .qstat import REQUEUE

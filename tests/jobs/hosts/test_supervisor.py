@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.hosts import node as processes
-from jobs.hosts import supervisor
+from jobs.hosts import processes, supervisor
 from jobs.hosts.supervisor import KILLED, End, Exit, Listener, Node, Supervisor
 
 ROOT = Path(__file__).parents[3]
@@ -20,10 +19,10 @@ ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import signal, subprocess, sys
 from pathlib import Path
-from jobs.hosts import node
+from jobs.hosts import processes
 
 mode, directory, supervisor = sys.argv[1:]
-line = node.Lifeline(stdin=True, supervisor=supervisor)
+line = processes.Lifeline(stdin=True, supervisor=supervisor)
 child = subprocess.Popen(["sleep", "600"], start_new_session=True)
 Path(directory, f"child-{child.pid}").touch()
 if mode == "deaf":
@@ -32,7 +31,7 @@ while (numbers := line.read(None)) is not None:
     Path(directory, f"got-{list(numbers)}").touch()
 while mode == "deaf":
     signal.pause()
-node.end([child.pid], 5)
+processes.end([child.pid], 5)
 sys.exit(7)
 """
 
@@ -206,9 +205,9 @@ def test_it_needs_the_standard_library_alone() -> None:
     program = """
 import sys
 before = set(sys.modules)
-import jobs.hosts.node, jobs.hosts.supervisor
+import jobs.hosts.processes, jobs.hosts.supervisor
 names = {name.split(".")[0] for name in set(sys.modules) - before}
 print(names - set(sys.stdlib_module_names) - {"jobs"}, [name for name in sys.modules if name[:5] == "jobs."])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout == "set() ['jobs.hosts', 'jobs.hosts.node', 'jobs.hosts.supervisor']\n"
+    assert done.stdout == "set() ['jobs.hosts', 'jobs.hosts.processes', 'jobs.hosts.supervisor']\n"

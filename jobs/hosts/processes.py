@@ -1,4 +1,4 @@
-"""One host's part: its lifeline to the supervisor, and the signals and the end of this host's processes.
+"""The processes of one host: the lifeline from their supervisor, their signals and their end.
 
 The lifeline is standard input, a pipe whose other end only the supervisor holds; srun and qrsh carry it to other hosts.
 Each byte is the number of a signal for the processes of this host. The end of the pipe, also if the supervisor was
