@@ -3,7 +3,7 @@
 `python -m jobs.agent [--lifeline[=NODE@HOST:PORT]] [TORCHRUN OPTIONS] -m MODULE [ARGUMENTS]` is torchrun, but for this:
 
 * It exits with the code of the rank that failed first: 0, 2 and 99 as they are, 1 for anything else, `PORT_TAKEN` if
-  another program listens at the rendezvous, and with `--lifeline` `SAID` instead of 1 where it has reported what
+  another program listens at the rendezvous, and with `--lifeline` `REPORTED` instead of 1 where it has reported what
   failed, so that a launcher can tell this from an agent that could not start at all.
 * A failure is one line, after the traceback of a rank above 0, from torch's `record` or its log; rank 0 writes its own.
   Codes 2 and 99 need no line: the rank has written one.
@@ -35,7 +35,7 @@ from typing import Any, NoReturn, Protocol
 
 from jobs import machine
 from jobs.hosts import processes
-from jobs.hosts.supervisor import SAID
+from jobs.hosts.supervisor import REPORTED
 from shard_tools.base.errors import BAD_INPUT, FAILED, REQUEUE
 
 PORT_TAKEN = 98
@@ -254,7 +254,7 @@ def main(argv: Sequence[str]) -> NoReturn:
     else:
         _quiet_torch()
         code = run_agent(options, overseer)
-    leave(SAID if lifeline and code == FAILED else code, scratch)
+    leave(REPORTED if lifeline and code == FAILED else code, scratch)
 
 
 if __name__ == "__main__":

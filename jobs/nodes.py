@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobs.agent import PORT_TAKEN
-from jobs.hosts.supervisor import SAID, End, Listener, Node, Supervisor
+from jobs.hosts.supervisor import REPORTED, End, Listener, Node, Supervisor
 from jobs.stopping import StopRequests
 from shard_tools.base.errors import BAD_INPUT, FAILED, REQUEUE
 
@@ -30,8 +30,8 @@ class Outcome:
     def code(self) -> int:
         """One exit code for all nodes.
 
-        2 says more than the 1 of nodes that lost a peer. 99 counts only if the stop came first: ranks of a node that
-        is torn down may end with it, too.
+        2 goes before the 1 of nodes that lost a peer. 99 counts only if the stop came first: ranks of a node that is
+        torn down may end with it, too.
         """
         codes = {end.code for end in self.ends if end.code != REQUEUE or self.stopped_by or not end.torn_down}
         for code in (PORT_TAKEN, BAD_INPUT, REQUEUE):
@@ -42,7 +42,7 @@ class Outcome:
     @property
     def silent(self) -> End | None:
         """The first agent that failed by itself without a message: it was killed, or could not be started."""
-        reported = (0, BAD_INPUT, REQUEUE, PORT_TAKEN, SAID)
+        reported = (0, BAD_INPUT, REQUEUE, PORT_TAKEN, REPORTED)
         return next((end for end in self.ends if end.code not in reported and not end.torn_down), None)
 
     @property

@@ -1,7 +1,7 @@
 """One rank: runs a module as `python -m` does, and dies with its agent.
 
-`python -m jobs.rank MODULE ARGUMENTS`. A rank leads its own session, so whoever kills an agent (a scheduler deleting
-a job, the kernel when memory is short) would leave its ranks behind, waiting for their peers with a GPU each.
+`python -m jobs.rank MODULE ARGUMENTS`. A rank leads its own session. Without this, an agent that is killed, by a
+scheduler that deletes the job or by the kernel when memory is short, would leave ranks that hold GPUs and wait.
 """
 
 from __future__ import annotations

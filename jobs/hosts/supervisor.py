@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from . import processes
 
-KILLED, SAID = 96, 97
+KILLED, REPORTED = 96, 97
 """Exit codes between a host's process and its supervisor: killed by a signal; failed, and the reason is in the log."""
 
 END_SECONDS = 15.0

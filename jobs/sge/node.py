@@ -1,8 +1,8 @@
 """One host's part of a job of several tasks: starts the tasks of this host, each with a log of its own.
 
-Its exit code is 0, 99, or SAID if a task failed, which is reported in one line. A task is ended as `hosts.processes`
-describes: when the lifeline ends, or the first host is lost. Grid Engine runs the job again in the latter case, but not
-if a part of it failed before it has noticed, as qrsh's does after a minute; so this ends well before that.
+Its exit code is 0, 99, or REPORTED if a task failed, which is reported in one line. Its tasks are ended as described in
+`hosts.processes`: when the lifeline ends, or the first host is lost. In the latter case Grid Engine runs the job again,
+but not if a part of it has failed before it noticed, as qrsh's does after a minute; so this ends well before that.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 
 from ..hosts import processes
-from ..hosts.supervisor import SAID
+from ..hosts.supervisor import REPORTED
 from .environment import SgeJobEnvironment
 from .qstat import REQUEUE
 
@@ -48,7 +48,7 @@ class Task:
 
 
 def run(tasks: Sequence[Task], line: processes.Lifeline) -> int:
-    """Waits for all tasks, or until one asks for a requeue or the lifeline ends; returns 99, SAID or 0."""
+    """Waits for all tasks, or until one asks for a requeue or the lifeline ends; returns 99, REPORTED or 0."""
     ended: dict[int, int] = {}
     try:
         while len(ended) < len(tasks) and REQUEUE not in ended.values():
@@ -67,7 +67,7 @@ def run(tasks: Sequence[Task], line: processes.Lifeline) -> int:
     finally:
         processes.end([task.process.pid for task in tasks], _GRACE_SECONDS)
         codes = [task.process.wait() for task in tasks]
-    return REQUEUE if REQUEUE in codes else SAID if any(codes) else 0
+    return REQUEUE if REQUEUE in codes else REPORTED if any(codes) else 0
 
 
 def main() -> int:

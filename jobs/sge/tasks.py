@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..hosts.supervisor import SAID, End, Listener, Node, Supervisor
+from ..hosts.supervisor import REPORTED, End, Listener, Node, Supervisor
 from . import qrsh
 from .environment import SgeJobEnvironment
 from .hostfile import granted_hosts
@@ -69,7 +69,7 @@ def verdict(end: End, first_host: str, rerun: bool) -> tuple[int, str] | None:
         return REQUEUE, ""
     if end.lost:
         return REQUEUE if rerun and end.host != first_host else 1, f"{end.host} is lost"
-    if end.code not in (0, SAID):
+    if end.code not in (0, REPORTED):
         return 1, f"nothing starts on {end.host}: try `qrsh -inherit {end.host} hostname` in a job"
     return None
 

@@ -178,11 +178,11 @@ def test_an_agent_that_could_not_speak_is_noticed(codes: tuple[int, ...], silent
 
 def test_a_node_that_was_killed_is_lost_unless_its_launcher_killed_it() -> None:
     killed, ended = (End(host="node2", code=137, torn_down=True, forced=forced) for forced in (False, True))
-    said = End(host="node1", code=97, torn_down=False)
-    assert Outcome(ends=(said, killed), stopped_by=None).lost == killed
-    assert Outcome(ends=(said, ended), stopped_by=None).lost is None
+    failed = End(host="node1", code=97, torn_down=False)
+    assert Outcome(ends=(failed, killed), stopped_by=None).lost == killed
+    assert Outcome(ends=(failed, ended), stopped_by=None).lost is None
     gone = replace(ended, unreachable=True)
-    assert Outcome(ends=(said, gone), stopped_by=None).lost == gone
+    assert Outcome(ends=(failed, gone), stopped_by=None).lost == gone
 
 
 def test_slurm_starts_one_task_on_the_named_host() -> None:

@@ -51,7 +51,7 @@ def test_a_signal_has_its_name(tmp_path: Path) -> None:
     ("exitcodes", "telling"),
     [
         ({0: 99, 1: 1}, 1),  # rank 0 saved its work when the agent ended it
-        ({0: 1, 1: 2}, 1),  # rank 0 lost its peer, which had said what is wrong
+        ({0: 1, 1: 2}, 1),  # rank 0 lost its peer, which had reported what is wrong
         ({0: -signal.SIGTERM, 1: 1}, 1),  # rank 0 was ended by the agent
         ({0: 1, 1: -signal.SIGKILL}, 1),  # rank 0 lost its peer, which was killed
         ({4: 1, 5: 1}, 4),

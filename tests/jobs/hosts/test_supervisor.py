@@ -162,7 +162,7 @@ def test_the_supervisors_end_is_its_lifelines_and_the_loss_of_its_host_the_conne
         connection, _ = server.accept()
         assert connection.recv(64) == b"3\n"
         connection.close()
-        assert line.read(0.5) == b""  # closed: it ends, and the lifeline says so
+        assert line.read(0.5) == b""  # closed: the supervisor has ended, and so does the lifeline
         line = lifeline(f"3@127.0.0.1:{server.getsockname()[1]}")
         connection, _ = server.accept()
         assert connection.recv(64) == b"3\n"
