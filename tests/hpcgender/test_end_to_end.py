@@ -267,7 +267,7 @@ def test_a_split_of_one_class_is_measured_and_drawn_as_far_as_it_goes(
         tmp_path / "o",
     )
     for command in ("evaluate", "cam"):
-        done = run(f"hpcgender.{command}", *options)
+        done = run("hpcgender", command, *options)
         assert done.returncode == 0, done.stderr
     gender = read_evaluation(tmp_path / "o").gender
     assert gender

@@ -186,7 +186,7 @@ def test_no_permission_is_one_line(folder: Path) -> None:
         program = ["setpriv", "--bounding-set=-dac_override", *program]
     ended = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
     folder.chmod(0o755)
-    assert "shard_tools.base.commands.UserError: cannot write" in ended.stderr
+    assert "shard_tools.base.errors.UserError: cannot write" in ended.stderr
     assert "Permission denied" in ended.stderr
     assert good(read_checkpoint(folder / "last.pt"), 30)
 
