@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 from shard_tools.base.errors import UserError
 from shard_tools.images import MAX_BYTES, ImageError
+from shard_tools.keys import key_of
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
@@ -46,6 +48,9 @@ class Source:
 
     costly: ClassVar[bool] = False
     """Whether reading an image again costs more than keeping it on disk until it is packed."""
+    streamed: ClassVar[bool] = False
+    """Whether `records` lists files of many images. Each is a chunk of its own that `expand` reads once, from its
+    beginning to its end; its images are numbered from 0 then, and over all files when all were read."""
 
     out: Path
     """Directory to write. It must not exist or be empty, or hold the same pack unfinished, which then goes on."""
@@ -93,6 +98,18 @@ class Source:
         Raises OSError or ImageError if that cannot be had; then the image goes to quarantine.
         """
         raise NotImplementedError
+
+    def expand(self, listed: Iterable[Record]) -> Iterator[tuple[Record, Callable[[], bytes]]]:
+        """The images of a chunk of `records`, each with the function that reads it, to be called before the next."""
+        for record in listed:
+            yield record, partial(self.read, record)
+
+    def key(self, name: str) -> str:
+        """The key of the image that has this name in the source."""
+        return key_of(name)
+
+    def check_genders(self, female: int, male: int) -> None:
+        """Raises UserError if the labels cannot be right, of which so many are female and male."""
 
     def remarks(self) -> list[str]:
         """What was noticed while listing, a line each: labels that disagree, fixes applied. Called after `records`."""
