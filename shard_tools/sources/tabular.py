@@ -58,7 +58,7 @@ class TableFile:
 
 
 def open_table(path: Path, columns: Sequence[str] = (), unnamed: str = "image") -> TableFile:
-    """The table in a file: Parquet, or text in UTF-8 whose first line tells what separates its fields.
+    """The table in a file: Parquet, or text in UTF-8 whose first line shows what separates its fields.
 
     The first line names the columns unless `columns` does. Two habits of CelebA's lists are understood: a first line
     that is a lone number counts the rows, and where names between spaces are one fewer than the fields, the first
