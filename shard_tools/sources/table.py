@@ -88,7 +88,7 @@ class Table(Columns, ImageDirectory):
         known = tuple(dict.fromkeys(name for part in parts for name in part.labeller.known))
         where = ", ".join(part.name for part in parts)
         if not columns.gender:
-            raise UserError(f"which column has the gender? Say it with --gender; {where} has {', '.join(known)}")
+            raise UserError(f"which column has the gender? Give it as --gender; {where} has {', '.join(known)}")
         for label, column in columns.labels().items():
             if label not in columns.optional and not any(label in part.labeller.labels for part in parts):
                 raise unknown(f"column of {where}", column, known)

@@ -76,7 +76,7 @@ class Webdataset(Source):
 
     @property
     def convention(self) -> str:
-        return f"webdataset: {self.columns.describe()}"
+        return self.columns.describe()
 
     def records(self) -> Iterator[Record]:
         if self.table:

@@ -445,7 +445,7 @@ def test_the_command_and_a_dry_run(run: Run, tars: Path, tmp_path: Path) -> None
     command = ("shard_tools", "pack", "webdataset", "--urls", "a-{000..002}.tar", *words, "--out", tmp_path / "out")
     tried = run(*command, "--dry-run", cwd=tars)
     assert tried.returncode == 0, tried.stderr
-    assert "30 images of webdataset: webdataset: gender from json:gender (0 is female, 1 is male" in tried.stdout
+    assert "30 images of webdataset: gender from json:gender (0 is female, 1 is male" in tried.stdout
     assert not (tmp_path / "out").exists()
     done = run(*command, cwd=tars)
     assert done.returncode == 0, done.stderr
