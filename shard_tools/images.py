@@ -1,4 +1,4 @@
-"""Looks at one encoded image: does it decode, and which pictures is it a copy of. Encodes it anew on request."""
+"""Checks that an encoded image decodes, fingerprints it to find its copies, and re-encodes it on request."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ImageError(Exception):
 
 
 class Fingerprint(NamedTuple):
-    """What tells copies of a picture: `content` of the encoded bytes, `appearance` of the decoded picture."""
+    """What identifies copies of an image: `content` of the encoded bytes, `appearance` of the pixels."""
 
     extension: str
     content: int
@@ -35,7 +35,7 @@ class Fingerprint(NamedTuple):
     appearance: int
     """64-bit difference hash: which of 9x8 gray pixels is darker than its right neighbour. 0 if not asked for."""
     turned: bool = False
-    """Whether an EXIF tag says to turn the stored picture. Decoders do, DALI among them, and so does `reencode`."""
+    """Whether an EXIF tag rotates the stored image. Decoders, DALI among them, and `reencode` apply it."""
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def opened(encoded: bytes) -> Iterator[Image.Image]:
 
 
 def content_hash(encoded: bytes) -> int:
-    """XXH3 hash of the encoded bytes, 64 bits: it tells copies, and change by accident, faster than memory is read."""
+    """XXH3 hash of the encoded bytes, 64 bits: it finds copies and accidental changes, at the speed of memory."""
     return xxh3_64_intdigest(encoded)
 
 
@@ -95,7 +95,7 @@ def fingerprint(encoded: bytes, appearance: bool = True) -> Fingerprint:
 
 
 def reencode(encoded: bytes, shorter_side: int | None, quality: int) -> bytes:
-    """The picture as a JPEG, upright, RGB or gray, its shorter side at most `shorter_side` pixels.
+    """The image as a JPEG, upright, RGB or gray, its shorter side at most `shorter_side` pixels.
 
     An alpha channel is dropped, as decoders that ask for RGB do. Raises ImageError if the image cannot be used.
     """

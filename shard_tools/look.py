@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +22,7 @@ import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
 from shard_tools.base.errors import one_line
-from shard_tools.base.files import write_whole
+from shard_tools.base.files import whole_file, write_whole
 from shard_tools.images import (
     EXTENSIONS,
     Fingerprint,
@@ -31,11 +32,10 @@ from shard_tools.images import (
     fingerprint,
     reencode,
 )
-from shard_tools.keys import key_of
 from shard_tools.sources import Record, Source
 
 CHUNK = 1024
-"""Images of a chunk: what a killed process has to look at again, at most."""
+"""Images of a chunk: what a killed process has to look at again, at most. A streamed source has a file a chunk."""
 SPLITS = ("train", "val", "test")
 EXTENSION_NAMES = tuple(sorted(set(EXTENSIONS.values())))
 
@@ -64,7 +64,7 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode  # in ASCII: a file's n
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Neighbouring records of a source: their number among the chunks, their digest, and how many there are."""
+    """Neighbouring records of a source: their number among the chunks, their digest, and how many are listed."""
 
     number: int
     digest: str
@@ -102,7 +102,7 @@ class Work:
     @property
     def keeps(self) -> bool:
         """Whether images are kept as they were looked at, to be packed from there."""
-        return (self.reencodes or self.source.costly) and not self.source.dry_run
+        return (self.reencodes or self.source.costly or self.source.streamed) and not self.source.dry_run
 
 
 def list_source(work: Work, part: int = 0, parts: int = 1) -> Iterator[Chunk]:
@@ -110,8 +110,9 @@ def list_source(work: Work, part: int = 0, parts: int = 1) -> Iterator[Chunk]:
     for name in ("listed", "looked", "kept"):
         (work.directory / name).mkdir(parents=True, exist_ok=True)
     records = work.source.records()
+    size = 1 if work.source.streamed else CHUNK
     number = 0
-    while some := list(itertools.islice(records, CHUNK)):
+    while some := list(itertools.islice(records, size)):
         text = _encode(some).encode()
         chunk = Chunk(number, hashlib.sha256(text).hexdigest(), len(some))
         if chunk.number % parts == part and not work.looked(chunk, ".rows").exists():
@@ -121,62 +122,59 @@ def list_source(work: Work, part: int = 0, parts: int = 1) -> Iterator[Chunk]:
 
 
 def look(work: Work, chunk: Chunk) -> int:
-    """Looks at the images of a chunk unless that is done, and returns how many they are."""
+    """Looks at the images of a chunk unless that is done, and returns the number of its records."""
     if work.looked(chunk, ".rows").exists():
         return chunk.size
-    keeps = work.keeps
     rows: list[tuple[int | bool, ...]] = []
     lines: list[bytes] = []
-    kept: list[bytes] = []
-    start = position = 0
-    for record in map(Record._make, json.loads(work.listed(chunk.number).read_bytes())):
-        at, length = record.at, 0
-        try:
-            line = labels_of(record)
-            encoded, seen = examine(work, record)
-        except (ImageError, UnicodeEncodeError) as error:
-            seen, rejected = Fingerprint("jpg", 0, 0), True
-            reason = str(error) if isinstance(error, ImageError) else "its name is not UTF-8"
-            line = _encode({"row": record.row, "source": record.name, "rejected": reason}).encode()
-        else:
-            length, rejected = len(encoded), False
-            if keeps:
-                kept.append(encoded)
-                at = position
-                position += length
-        rows.append(
-            (
-                seen.content,
-                seen.appearance,
-                _subject_hash(record.subject) if record.subject else 0,
-                _hash(key_of(record.name)),
-                at,
-                start,
-                len(line),
-                length,
-                record.gender,
-                SPLITS.index(record.split) if record.split else -1,
-                EXTENSION_NAMES.index(seen.extension),
-                seen.turned,
-                rejected,
+    start = 0
+    listed = map(Record._make, json.loads(work.listed(chunk.number).read_bytes()))
+    with whole_file(work.kept(chunk.number)) if work.keeps else nullcontext() as kept:
+        for record, read in work.source.expand(listed):
+            at, length = record.at, 0
+            try:
+                line = labels_of(record)
+                encoded, seen = examine(work, record, read)
+            except (ImageError, UnicodeEncodeError) as error:
+                seen, rejected = Fingerprint("jpg", 0, 0), True
+                reason = str(error) if isinstance(error, ImageError) else "its name is not UTF-8"
+                line = _encode({"row": record.row, "source": record.name, "rejected": reason}).encode()
+            else:
+                length, rejected = len(encoded), False
+                if kept:
+                    at = kept.tell()
+                    kept.write(encoded)
+            rows.append(
+                (
+                    seen.content,
+                    seen.appearance,
+                    _subject_hash(record.subject) if record.subject else 0,
+                    _hash(work.source.key(record.name)),
+                    at,
+                    start,
+                    len(line),
+                    length,
+                    record.gender,
+                    SPLITS.index(record.split) if record.split else -1,
+                    EXTENSION_NAMES.index(seen.extension),
+                    seen.turned,
+                    rejected,
+                )
             )
-        )
-        lines.append(line)
-        start += len(line) + 1
+            lines.append(line)
+            start += len(line) + 1
     write_whole(work.looked(chunk, ".jsonl"), b"".join(line + b"\n" for line in lines))
-    if keeps:
-        write_whole(work.kept(chunk.number), b"".join(kept))
     write_whole(work.looked(chunk, ".rows"), np.array(rows, dtype=SEEN).tobytes())
     return chunk.size
 
 
-def examine(work: Work, record: Record) -> tuple[bytes, Fingerprint]:
+def examine(work: Work, record: Record, read: Callable[[], bytes]) -> tuple[bytes, Fingerprint]:
     """The image of a record as it will be packed, and its fingerprint; raises ImageError if it cannot be."""
     source = work.source
     if record.rejected:
         raise ImageError(record.rejected)
     try:
-        encoded = source.read(record)
+        encoded = read()
     except OSError as error:
         raise ImageError(f"it cannot be read: {error.strerror or one_line(error)}") from None
     if work.reencodes:

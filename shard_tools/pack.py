@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from shard_tools import unfinished
 from shard_tools.base.errors import ENVIRONMENT, UserError
 from shard_tools.base.progress import progress
@@ -54,6 +56,7 @@ def pack(source: Source) -> None:
                 listing = _look(work, workers)
                 gather(work, listing.chunks)
                 with Catalogue(work.directory) as catalogue:
+                    check_genders(source, catalogue)
                     _say(summary(source, catalogue, make_plan(source, catalogue)), listing.remarks)
                 print("nothing was written: a dry run")
         return
@@ -74,8 +77,11 @@ def pack(source: Source) -> None:
             if fresh:
                 unfinished.abandon(source.out)
             raise
-    images = sum(chunk.size for chunk in listing.chunks[part::parts])
-    print(f"looked at part {part + 1} of {parts}, {images} images; after all parts: shard-tools finalize {source.out}")
+    size = sum(chunk.size for chunk in listing.chunks[part::parts])
+    print(
+        f"looked at part {part + 1} of {parts}, {size} {_listed(source)}; after all parts:"
+        f" shard-tools finalize {source.out}"
+    )
 
 
 def finalize(config: FinalizeConfig) -> None:
@@ -152,9 +158,10 @@ def _look(work: Work, workers: Workers, part: int = 0, parts: int = 1) -> Listin
     listing = Listing([], [])
     listed = _list(work, listing, part, parts)
     looked = workers.map(look, (chunk for chunk in listed if chunk.number % parts == part))
-    with progress("looking at images", sum(chunk.size for chunk in listing.chunks[part::parts])) as advance:
-        for images in looked:
-            advance(images)
+    size = sum(chunk.size for chunk in listing.chunks[part::parts])
+    with progress(f"looking at {_listed(work.source)}", size) as advance:
+        for done in looked:
+            advance(done)
     return listing
 
 
@@ -165,6 +172,7 @@ def _complete(work: Work, workers: Workers, listing: Listing) -> None:
     with Catalogue(work.directory) as catalogue:
         plan = make_plan(source, catalogue)
         lines = summary(source, catalogue, plan)
+        check_genders(source, catalogue)
         if not plan.splits:
             raise UnusableSourceError(f"none of {catalogue.size} images can be used{_first_reason(catalogue, plan)}")
         splits = _write(work, workers, plan, digest)
@@ -187,6 +195,21 @@ def _complete(work: Work, workers: Workers, listing: Listing) -> None:
     unfinished.finish(work.directory)
     _say(lines, listing.remarks)
     print(f"packed into {source.out}")
+
+
+def _listed(source: Source) -> str:
+    """What the source lists."""
+    return "tars" if source.streamed else "images"
+
+
+def check_genders(source: Source, catalogue: Catalogue) -> None:
+    """Raises UserError if the genders of all images that can be used cannot be right."""
+    genders = catalogue.column("gender")[np.logical_not(catalogue.column("rejected"))]
+    if len(genders):
+        try:
+            source.check_genders(int(np.count_nonzero(genders == 0)), int(np.count_nonzero(genders == 1)))
+        except UserError as error:
+            raise UnusableSourceError(*error.args) from None
 
 
 def _say(lines: list[str], remarks: list[str]) -> None:

@@ -97,7 +97,7 @@ class RecordFile:
         """Byte offset of every record, in the file's order: what to read where there is no idx.
 
         Where the file is damaged, the offset of the damage comes as one record, which cannot be read, and the search
-        goes on at the next magic.
+        continues at the next magic.
         """
         position = 0
         while position < self.size:
@@ -183,7 +183,7 @@ def read_index(path: Path) -> tuple[Ints, Ints]:
 
     Raises UserError if it has no lines or one that is not two whole numbers, OSError if it cannot be read.
     """
-    with suppress(ValueError), warnings.catch_warnings():  # what is wrong is said below, with the line
+    with suppress(ValueError), warnings.catch_warnings():  # the error is raised below, with the line
         warnings.simplefilter("ignore")
         pairs = np.loadtxt(path, np.int64, comments=None, ndmin=2, encoding="latin1")
         if len(pairs) and pairs.shape[1] == 2:
@@ -192,7 +192,7 @@ def read_index(path: Path) -> tuple[Ints, Ints]:
         for number, line in enumerate(file, 1):
             if line.strip() and not (len(line.split()) == 2 and all(map(is_whole, line.split()))):
                 shown = line.strip()[:80]
-                raise UserError(f"{path}: line {number} is not `key offset` but {shown!r}: write the idx anew")
+                raise UserError(f"{path}: line {number} is not `key offset` but {shown!r}: write the idx again")
     raise UserError(f"{path} has no lines `key offset`: move it away to go by the records alone")
 
 

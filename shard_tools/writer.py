@@ -21,8 +21,8 @@ from shard_tools.base.files import write_whole
 from shard_tools.catalogue import Catalogue
 from shard_tools.images import ImageError, content_hash
 from shard_tools.index import Index, index_dtype
-from shard_tools.keys import key_of, with_row
-from shard_tools.look import CHUNK, EXTENSION_NAMES, Work
+from shard_tools.keys import with_row
+from shard_tools.look import EXTENSION_NAMES, Work
 from shard_tools.manifest import Shard, Split
 from shard_tools.plan import Flags, SplitPlan
 from shard_tools.sources import Record
@@ -97,8 +97,8 @@ def _write_samples(work: Work, job: ShardJob, catalogue: Catalogue, file: Binary
     keys: list[bytes] = []
     labels: list[dict[str, Any]] = []
     flushed = 0
-    for number, repeated, at, extension, content, length, offset, line, label_offset, end in zip(
-        job.samples.tolist(),
+    for chunk, repeated, at, extension, content, length, offset, line, label_offset, end in zip(
+        catalogue.chunks(job.samples),
         job.repeated.tolist(),
         rows["at"].tolist(),
         [EXTENSION_NAMES[place] for place in rows["extension"].tolist()],
@@ -111,13 +111,13 @@ def _write_samples(work: Work, job: ShardJob, catalogue: Catalogue, file: Binary
         strict=True,
     ):
         label, _ = _decode(line.decode())
-        key = key_of(label["source"])
+        key = work.source.key(label["source"])
         if repeated:
             key = with_row(key, label["row"])
         image_name, label_name = f"{key}.{extension}", f"{key}.json"
         parts += (
             tar.header(image_name.encode(), length),
-            _read(work, number, Record(label["row"], label["source"], at=at), length, content),
+            _read(work, chunk, Record(label["row"], label["source"], at=at), length, content),
             tar.padding(length),
             tar.header(label_name.encode(), len(line)),
             line,
@@ -146,11 +146,11 @@ def _write_samples(work: Work, job: ShardJob, catalogue: Catalogue, file: Binary
     return sha256.hexdigest(), idx, index
 
 
-def _read(work: Work, number: int, record: Record, length: int, content: int) -> bytes:
-    """The image of a record, checked to be the one that was looked at."""
+def _read(work: Work, chunk: int, record: Record, length: int, content: int) -> bytes:
+    """The image of a record of a chunk, checked to be the one that was looked at."""
     try:
         if work.keeps:
-            with work.kept(number // CHUNK).open("rb") as file:
+            with work.kept(chunk).open("rb") as file:
                 encoded = os.pread(file.fileno(), length, record.at)
         else:
             encoded = work.source.read(record)
@@ -159,7 +159,7 @@ def _read(work: Work, number: int, record: Record, length: int, content: int) ->
         what = "is not what it was when it was looked at"
     except (OSError, ImageError) as error:
         what = f"could be read before but not now: {one_line(error)}"
-    for path in work.directory.glob(f"looked/{number // CHUNK:06d}-*"):
+    for path in work.directory.glob(f"looked/{chunk:06d}-*"):
         path.unlink()
     raise UserError(f"{record.name} {what}; run the same command again to look at it again")
 

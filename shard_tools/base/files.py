@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from shard_tools.base.errors import UserError, one_line
 
@@ -18,9 +18,17 @@ TAIL_BYTES = 65_536
 
 def write_whole(path: Path, content: bytes) -> None:
     """Writes beside `path`, then renames: it is the old file or the new one, even if two processes write it."""
+    with whole_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which becomes `path` at the end and is removed if anything goes wrong."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(content)
+        with partial.open("wb") as file:
+            yield file
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)

@@ -44,5 +44,6 @@ COMMANDS = (
     pack("Utkface", "pack images with UTKFace's names"),
     pack("Folders", "pack one directory of images a class, such as Kaggle's"),
     pack("Table", "pack what a CSV, TSV, Parquet or list names, such as FairFace and CelebA"),
+    pack("Webdataset", "pack the tars of a WebDataset, from files, URLs or commands, with labels of your choice"),
     pack("Synthetic", "pack drawn faces"),
 )

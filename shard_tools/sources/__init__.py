@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 from shard_tools.base.errors import UserError
 from shard_tools.images import MAX_BYTES, ImageError
+from shard_tools.keys import key_of
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 
 class Record(NamedTuple):
-    """One image of a source and what the source says of it, in hpcgender's conventions."""
+    """One image of a source and its labels, in hpcgender's conventions."""
 
     row: int
     """Number of the image in the source's own order."""
@@ -26,7 +28,7 @@ class Record(NamedTuple):
     age: float = -1.0
     """Years, -1 unknown."""
     subject: str = ""
-    """Who is in the picture; empty if unknown."""
+    """The person in the image; empty if unknown."""
     group: str = ""
     """The data set's race field as a name; empty if unknown."""
     split: str = ""
@@ -34,53 +36,56 @@ class Record(NamedTuple):
     rejected: str = ""
     """Why the source cannot label this image; empty if it can."""
     at: int = -1
-    """Where `read` finds the image if its name does not say: the offset of a record, say."""
+    """Where `read` finds the image if not by its name, e.g. the offset of a record."""
 
 
 @dataclass(kw_only=True)
 class Source:
-    """What to pack and how: the options that every source shares. A source adds its own and says how to read it.
+    """What to pack and how: the options of every source. A source adds its own, and how to read it.
 
-    A source is pickled to reach the processes that read it: what it opens, it opens when first asked to read.
+    A source is pickled to reach the worker processes: it opens its files at the first read.
     """
 
     costly: ClassVar[bool] = False
-    """Whether reading an image again costs more than keeping it on disk until it is packed."""
+    """Whether to keep each image on disk until it is packed, because reading it again costs more."""
+    streamed: ClassVar[bool] = False
+    """Whether `records` lists files of many images. Each is a chunk of its own that `expand` reads once, from its
+    beginning to its end; its images are numbered from 0 then, and over all files when all were read."""
 
     out: Path
-    """Directory to write. It must not exist or be empty, or hold the same pack unfinished, which then goes on."""
+    """Directory to write: new, empty, or with the same pack unfinished, which is resumed."""
     val: float = 0.1
-    """Share of the images for validation."""
+    """Fraction of the images for validation."""
     test: float = 0.1
-    """Share of the images for testing; what val and test leave is for training."""
+    """Fraction of the images for testing; the rest is for training."""
     seed: int = 0
-    """Draws the splits, the balance and the order of the images in the shards."""
+    """Seed of the splits, the balance and the order of the images in the shards."""
     order: Literal["shuffled", "source"] = "shuffled"
-    """How images lie in the shards: in a random order over the whole split, or as in the source."""
+    """Order of the images in the shards: shuffled over the whole split, or as in the source."""
     balance: Literal["none", "equal"] = "none"
-    """equal takes as many women as men in each split, of as many subjects as possible, and leaves the rest out."""
+    """equal: as many women as men in each split, of as many subjects as possible; the rest is left out."""
     near_duplicates: bool = True
-    """Whether pictures that look the same stay in one split, as byte-identical ones always do."""
+    """Whether images that look the same stay in one split, as byte-identical ones always do."""
     contradictions: Literal["keep", "drop"] = "keep"
-    """drop leaves out copies of one picture that are labelled both female and male."""
+    """drop: leave out copies of one image that are labelled female and male."""
     resize: int | None = None
-    """Shorter side in pixels that larger images are shrunk to, as JPEG; without, the original bytes are packed."""
+    """Shorter side, pixels, to which larger images are shrunk, as JPEG. Default: the original bytes are packed."""
     quality: int | None = None
-    """JPEG quality, 1 to 95, of images that are encoded anew; 95 with --resize alone."""
+    """JPEG quality, 1 to 95, to re-encode images with; 95 with --resize alone."""
     decode: bool = True
-    """Whether to decode every image once and leave out what is damaged."""
+    """Whether to decode every image once and leave out damaged ones."""
     shard_mb: float = 64.0
     """Size of a shard in MB (10^6 bytes)."""
     workers: int = 2
     """Processes that read, decode and write."""
     task: str = ""
-    """K/N looks at part K of N only, as one task of an array job; then `shard-tools finalize OUT` joins the parts."""
+    """K/N: look at part K of N only, as a task of an array job; `shard-tools finalize OUT` joins the parts."""
     dry_run: bool = False
     """Print what would be packed and write nothing."""
 
     @property
     def convention(self) -> str:
-        """What the source's labels mean and how they were converted, for the manifest."""
+        """Meaning of the source's labels and how they were converted, for the manifest."""
         raise NotImplementedError
 
     def records(self) -> Iterator[Record]:
@@ -94,8 +99,20 @@ class Source:
         """
         raise NotImplementedError
 
+    def expand(self, listed: Iterable[Record]) -> Iterator[tuple[Record, Callable[[], bytes]]]:
+        """The images of a chunk of `records`, each with the function that reads it, to be called before the next."""
+        for record in listed:
+            yield record, partial(self.read, record)
+
+    def key(self, name: str) -> str:
+        """The key of the image that has this name in the source."""
+        return key_of(name)
+
+    def check_genders(self, female: int, male: int) -> None:
+        """Raises UserError if the labels cannot be right, of which so many are female and male."""
+
     def remarks(self) -> list[str]:
-        """What was noticed while listing, a line each: labels that disagree, fixes applied. Called after `records`."""
+        """Remarks on the listing, a line each: labels that disagree, fixes applied. Called after `records`."""
         return []
 
 

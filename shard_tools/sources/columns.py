@@ -1,4 +1,4 @@
-"""What the columns of a table mean: which one says what, and how their values become labels."""
+"""The columns of a table: which has which label, and how their values become labels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ else:
     import tomli as tomllib
 
 UNKNOWN = ("", "unknown", "nan", "none", "null", "n/a")
-"""Values that say nothing in any column."""
+"""Values that mean unknown in any column."""
 MAX_AGE = 130
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 BIN = re.compile(r"[(\[]?\s*(\d+)\s*[-\u2013,]\s*(\d+)\s*[)\]]?")
@@ -36,7 +36,7 @@ class MeaninglessError(Exception):
 
 
 class Label(NamedTuple):
-    """What a row says of an image, as sources.Record has it."""
+    """The labels of an image in a row, as in sources.Record."""
 
     gender: int = -1
     age: float = -1.0
@@ -48,7 +48,7 @@ class Label(NamedTuple):
 
 @dataclass(kw_only=True)
 class Columns:
-    """Which columns say what. A column is given by its name, or as text with names in braces: {folder}/{file}.
+    """Which columns have which labels. A column is given by name, or as text with names in braces: {directory}/{file}.
 
     Besides a table's own columns there is `table`, its file's name without suffix, and there are those of `pattern`.
     """
@@ -60,7 +60,7 @@ class Columns:
     pattern: str = ""
     """Regular expression to find in the image's name; its named groups, (?P<age>[0-9]+), are columns too."""
     columns: tuple[str, ...] = ()
-    """Names of all columns, for tables whose first line does not tell them."""
+    """Names of all columns, for tables without a line of column names."""
     gender: str = ""
     """Column of the gender."""
     male: tuple[str, ...] = ()
@@ -74,9 +74,9 @@ class Columns:
     ages: dict[str, str] = field(default_factory=dict)
     """Values of that column that are neither, each followed by its age."""
     subject: str = ""
-    """Column of who is in the picture; all pictures of a subject go to one split."""
+    """Column of the subject; all images of a subject go to one split."""
     group: str = ""
-    """Column of the race, or another group to tell apart."""
+    """Column of the race, or another group."""
     groups: dict[str, str] = field(default_factory=dict)
     """Values of that column, each followed by its name; without any, they are names."""
     split: str = ""
@@ -92,7 +92,7 @@ class Columns:
         return {label: column for label, column in named.items() if column}
 
     def describe(self) -> str:
-        """What is taken from where, and what its values mean: one line for the manifest."""
+        """The columns of the labels and the meaning of their values: one line for the manifest."""
         stated = {
             "gender": [*(f"{v} is female" for v in self.female), *(f"{v} is male" for v in self.male)] or ["in words"],
             "age": [f"{value} is {age}" for value, age in self.ages.items()],
@@ -100,9 +100,9 @@ class Columns:
             "split": [f"{value} is {name}" for value, name in self.splits.items()],
         }
         stated["gender"].append("turned to 0 female 1 male")
-        said = {label: ", ".join(stated.get(label, [])) for label in self.labels()}
+        meanings = {label: ", ".join(stated.get(label, [])) for label in self.labels()}
         parts = [
-            f"{label} from {self.labels()[label]}" + (f" ({text})" if text else "") for label, text in said.items()
+            f"{label} from {self.labels()[label]}" + (f" ({text})" if text else "") for label, text in meanings.items()
         ]
         if self.pattern:
             parts.append(f"names as {self.pattern}")
@@ -110,18 +110,18 @@ class Columns:
 
 
 Headers = Mapping[str, tuple[str, ...]]
-"""Names of the columns of tables that do not tell them, by a pattern of the tables' file names."""
+"""Names of the columns of tables without a line of column names, by a pattern of the tables' file names."""
 
 
 def stated(options: Columns, mapping: Path | None) -> tuple[Columns, Headers]:
-    """What the options say, and where they are silent the mapping: the name of a ready one, or a TOML file.
+    """The options, and for those not given the values of the mapping: the name of a ready one, or a TOML file.
 
     Raises UserError if there is no such mapping, or its keys are not those of `Columns`.
     """
     values, headers = _load(mapping) if mapping else ({}, {})
-    silent = Columns()
+    defaults = Columns()
     given = {f.name: getattr(options, f.name) for f in fields(Columns)}
-    values |= {name: value for name, value in given.items() if value != getattr(silent, name)}
+    values |= {name: value for name, value in given.items() if value != getattr(defaults, name)}
     columns = Columns(**values)
     if options.columns:
         headers = {}
@@ -196,7 +196,7 @@ def _check(columns: Columns) -> None:
 
 
 def canonical(value: str) -> str:
-    """What values are compared by: case, space and the spelling of a number (1, 01, +1, 1.0) make no difference."""
+    """A value as it is compared: case, space and the spelling of a number (1, 01, +1, 1.0) make no difference."""
     text = value.strip().casefold()
     if not NUMBER.fullmatch(text):
         return text
@@ -216,10 +216,10 @@ class Labeller:
         groups = tuple(self._pattern.groupindex) if self._pattern else ()
         image = columns.image or "image"
         self.known = tuple(dict.fromkeys((*known, "table", *groups)))
-        said = {label: c for label, c in columns.labels().items() if not missing(c, self.known)}
-        self.labels = frozenset(said)
+        present = {label: c for label, c in columns.labels().items() if not missing(c, self.known)}
+        self.labels = frozenset(present)
         """Labels that this table has columns for."""
-        specs = {"image": image, "path": columns.path or image, **said}
+        specs = {"image": image, "path": columns.path or image, **present}
         for spec in specs.values():
             if missing(spec, self.known):
                 raise unknown(f"column of {table}", missing(spec, self.known)[0], self.known)
@@ -234,7 +234,7 @@ class Labeller:
             raise UserError(f"the image's name {image!r} is what --pattern is found in: it cannot need its groups")
         self._image = _getter(image, position)
         self._path = _getter(specs["path"], position)
-        self._get = {label: _getter(column, position) for label, column in said.items()}
+        self._get = {label: _getter(column, position) for label, column in present.items()}
         self._values: dict[str, Callable[[str], Any]] = {
             "gender": _gender_of(columns),
             "age": _age_of(columns),
@@ -243,10 +243,10 @@ class Labeller:
             "split": _name_of({**SPLITS, **columns.splits}, columns.unknown, "split"),
         }
         self.genders: Counter[str] = Counter()
-        """How often each value of the gender column was met; of the first that were."""
+        """Number of rows of each value of the gender column, for the first ten values."""
 
     def __call__(self, values: tuple[str, ...]) -> tuple[str, Label]:
-        """File and label of a row with the values of the columns `wanted`; the label tells why it is rejected."""
+        """File and label of a row with the values of the columns `wanted`; or why it is rejected."""
         row = values + self._constant
         image = self._image(row)
         if self._pattern:
@@ -277,7 +277,7 @@ def names_in(spec: str, known: Sequence[str]) -> list[str]:
 
 
 def _getter(spec: str, position: Mapping[str, int]) -> Callable[[Sequence[str]], str]:
-    """Takes what `spec` says from a row whose columns have these positions."""
+    """Takes the text that `spec` describes from a row whose columns have these positions."""
     if spec in position:
         return itemgetter(position[spec])
     pieces = BRACES.split(spec)  # text, name, text, name, ..., text
@@ -290,7 +290,7 @@ def _getter(spec: str, position: Mapping[str, int]) -> Callable[[Sequence[str]],
     return get
 
 
-# The functions below raise MeaninglessError. A column has few values, so that most are met again.
+# The functions below raise MeaninglessError. A column has few values, so most are repeated.
 
 
 def _gender_of(columns: Columns) -> Callable[[str], int]:

@@ -1,4 +1,4 @@
-"""One folder a class, as Kaggle's gender sets have it: `male/x.jpg`, `Training/female/y.jpg`."""
+"""One directory a class, as Kaggle's gender sets have it: `male/x.jpg`, `Training/female/y.jpg`."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ SPLITS = {
 
 @dataclass(kw_only=True)
 class Folders(ImageDirectory):
-    """Packs images that lie in one folder a class; folders named train, val or test above them are kept as splits."""
+    """Packs images in one directory a class; directories named train, val or test above them are kept as splits."""
 
     @property
     def convention(self) -> str:
-        return "folder names: female, woman, women, f are 0 female; male, man, men, m are 1 male"
+        return "directory names: female, woman, women, f are 0 female; male, man, men, m are 1 male"
 
     def records(self) -> Iterator[Record]:
         records = [self.record(row, name) for row, name in enumerate(self.files())]
         if all(record.rejected for record in records):
-            raise UserError(f"no class folders in {self.images}: expected folders such as female/ and male/")
+            raise UserError(f"no class directories in {self.images}: expected directories such as female/ and male/")
         yield from records
 
     @staticmethod
     def record(row: int, name: str) -> Record:
-        """The record of one path: its class and split are those of the innermost folders that name one."""
-        folders = [folder.lower() for folder in reversed(name.split("/")[:-1])]
-        gender = next((GENDERS[folder] for folder in folders if folder in GENDERS), -1)
-        split = next((SPLITS[folder] for folder in folders if folder in SPLITS), "")
-        rejected = "" if gender >= 0 else "it lies in no folder named after a class"
+        """The record of one path: its class and split are those of the innermost directories that name one."""
+        names = [directory.lower() for directory in reversed(name.split("/")[:-1])]
+        gender = next((GENDERS[name] for name in names if name in GENDERS), -1)
+        split = next((SPLITS[name] for name in names if name in SPLITS), "")
+        rejected = "" if gender >= 0 else "it is in no directory named after a class"
         return Record(row=row, name=name, gender=gender, split=split, rejected=rejected)

@@ -97,9 +97,7 @@ class Convention:
     def __str__(self) -> str:
         words = {0: "female", 1: "male", -1: "unknown"}
         codes = {value: code for value, code in self.codes.items() if value}
-        return (
-            ", ".join(f"{value} is {words[code]}" for value, code in codes.items()) if self.stated else "told in words"
-        )
+        return ", ".join(f"{value} is {words[code]}" for value, code in codes.items()) if self.stated else "in words"
 
     def check_column(self, name: str, where: Path) -> None:
         """Raises UserError if the statement contradicts the column's name, as 0 is male in a column `male` does."""
@@ -150,7 +148,7 @@ class Layout(NamedTuple):
 
 @dataclass(frozen=True)
 class Labels:
-    """What a list says of each place, a place being an image or an identity."""
+    """The labels of each place in a list, a place being an image or an identity."""
 
     gender: npt.NDArray[np.int8]
     """0 female, 1 male, -1 unknown, not listed or contradicted; shape (places,)."""
@@ -170,7 +168,7 @@ class Labels:
 
 
 def layout_of(path: Path, by: What | None) -> Layout:
-    """How the list is laid out by its first line; `by` says what its first column is, or which of several to use.
+    """The layout of a list by its first line; `by` is the role of its first column, or which of several to use.
 
     Raises UserError if that is not clear.
     """
@@ -192,7 +190,7 @@ def layout_of(path: Path, by: What | None) -> Layout:
         header, chosen = number, by or present[0]
     else:
         if by is None:
-            raise UserError(f"{path} has no line of column names: say with --by what its first column is")
+            raise UserError(f"{path} has no line of column names: give the role of its first column as --by")
         if len(names) not in (2, 4):
             raise UserError(
                 f"{path}: line {number} has {len(names)} columns, not `{by} gender` or `{by} race gender age`: "
@@ -210,7 +208,7 @@ def read_labels(layout: Layout, convention: Convention, find: Find, places: int)
     Raises UserError that names the line and the value that cannot be understood.
     """
     convention.check_column(layout.gender_name, layout.path)
-    said = np.zeros(places, np.uint8)
+    seen = np.zeros(places, np.uint8)
     age = np.full(places, -1, np.float32) if "age" in layout.columns else None
     group = np.full(places, -1, np.int16) if "race" in layout.columns else None
     groups: list[str] = []
@@ -226,7 +224,7 @@ def read_labels(layout: Layout, convention: Convention, find: Find, places: int)
                 stranger = stranger or about[int(np.argmin(there))]
                 strangers += len(about) - int(np.count_nonzero(there))
             for code, bit in _BITS.items():  # equal values go to equal places, so it does not matter who comes last
-                said[found[there & (gender == code)]] |= bit
+                seen[found[there & (gender == code)]] |= bit
             if age is not None:
                 age[found[there]] = ages.of(columns["age"], np.float32)[there]
             if group is not None:
@@ -237,13 +235,13 @@ def read_labels(layout: Layout, convention: Convention, find: Find, places: int)
             raise UserError(f"{layout.path}: line {numbers[error.row]}: {error}") from None
     if not convention.has_all(genders):
         convention.check_values(_genders(layout), str(layout.path))
-    both = said & (_BITS[0] | _BITS[1])
+    both = seen & (_BITS[0] | _BITS[1])
     return Labels(
         gender=_GENDER_OF_BITS[both],
         age=age,
         group=group,
         groups=groups,
-        listed=said > 0,
+        listed=seen > 0,
         contradicted=np.flatnonzero(both == (_BITS[0] | _BITS[1])),
         strangers=strangers,
         stranger=stranger,

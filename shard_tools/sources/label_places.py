@@ -34,8 +34,8 @@ def by_identity(present: npt.NDArray[np.bool_]) -> Find:
 def by_stem(keys: Ints, identities: npt.NDArray[np.int32] | None) -> Find:
     """Finds paths `<identity>/<key>.jpg` by the record key, as extractors name the images of a RecordIO file.
 
-    There are extractors that count from one again in every folder. Therefore a folder whose name is a number must be
-    the image's identity, where `identities` tells them.
+    Some extractors number images from one in every directory. Therefore a directory whose name is a number must be the
+    image's identity, where `identities` are known.
     """
 
     def find(texts: Texts) -> Ints:
@@ -43,12 +43,14 @@ def by_stem(keys: Ints, identities: npt.NDArray[np.int32] | None) -> Find:
         stems = [part[-1].split(".", 1)[0] for part in parts]
         places = _search(keys, _whole_numbers(stems, "record key (or give --lst to find records by path)"))
         if identities is not None:
-            folders = [part[-2] if len(part) > 1 and part[-2].isdecimal() else "-1" for part in parts]
-            folder = np.fromiter(map(int, folders), np.int64, len(folders))
-            for row in np.flatnonzero((places >= 0) & (folder >= 0) & (identities[places] != folder))[:1].tolist():
+            names = [part[-2] if len(part) > 1 and part[-2].isdecimal() else "-1" for part in parts]
+            directory = np.fromiter(map(int, names), np.int64, len(names))
+            for row in np.flatnonzero((places >= 0) & (directory >= 0) & (identities[places] != directory))[
+                :1
+            ].tolist():
                 raise RowError(
                     row,
-                    f"{texts[row]!r} is not in the folder of its identity: record {stems[row]} is of "
+                    f"{texts[row]!r} is not in the directory of its identity: record {stems[row]} is of "
                     f"{identities[places[row]]}; if the names are not record keys, give --lst to find records by path",
                 )
         return places

@@ -27,10 +27,10 @@ SHOWN = 3
 
 @dataclass(kw_only=True)
 class Morph(ImageDirectory):
-    """Packs MORPH's images; all pictures of a subject go to one split."""
+    """Packs MORPH's images; all images of a subject go to one split."""
 
     csv: Path | None = None
-    """MORPH's table with photo, id_num, gender, race, age, dob, doa; its labels win over those of the names."""
+    """MORPH's table with photo, id_num, gender, race, age, dob, doa; its labels override those of the names."""
     fixes: Path | None = None
     """Corrections as CSV: a column subject or photo, any of gender, race, dob and age to set, and perhaps a note."""
 
@@ -39,13 +39,13 @@ class Morph(ImageDirectory):
 
     @property
     def convention(self) -> str:
-        said = ["MORPH names subject_picture{M|F}age: F is 0 female, M is 1 male"]
+        parts = ["MORPH names subject_picture{M|F}age: F is 0 female, M is 1 male"]
         if self.csv:
             races = ", ".join(f"{code} {race}" for code, race in RACES.items())
-            said.append(f"the CSV's labels before the names', races {races}")
+            parts.append(f"the CSV's labels before the names', races {races}")
         if self.fixes:
-            said.append("with corrections")
-        return "; ".join(said)
+            parts.append("with corrections")
+        return "; ".join(parts)
 
     def records(self) -> Iterator[Record]:
         names = self.files()
@@ -61,9 +61,9 @@ class Morph(ImageDirectory):
                 yield Record(row=row, name=name, rejected=picture.problems[0][1])
             elif picture.subject is None or picture.gender is None:
                 lacking = "subject" if picture.subject is None else "gender"
-                said = f"neither its name nor the CSV says its {lacking}"
+                reason = f"neither its name nor the CSV has its {lacking}"
                 yield Record(
-                    row=row, name=name, rejected=said if self.csv else "its name is not subject_picture{M|F}age"
+                    row=row, name=name, rejected=reason if self.csv else "its name is not subject_picture{M|F}age"
                 )
             else:
                 yield Record(
@@ -79,7 +79,7 @@ class Morph(ImageDirectory):
         return self._remarks
 
     def _merged(self, path: Path, names: list[str], pictures: list[Picture]) -> list[Picture]:
-        """The pictures with what the CSV says of them; remarks where it contradicts the names or lacks pictures."""
+        """The pictures with their labels in the CSV; remarks where it contradicts the names or lacks pictures."""
         listed, unread = read_csv(path)
         self._remarks += unread
         contradicted: dict[str, list[str]] = {"subject": [], "gender": [], "age": []}
@@ -142,10 +142,10 @@ def disagreements(names: Sequence[str], pictures: Sequence[Picture]) -> list[str
                 subjects.add(picture.subject)
     if not counts:
         return []
-    said = {"gender": "gender", "race": "race", "dob": "birth date"}
+    names_of = {"gender": "gender", "race": "race", "dob": "birth date"}
     lines = [
         "subjects whose pictures disagree: "
-        + ", ".join(f"{len(counts[field])} in {name}" for field, name in said.items() if field in counts)
+        + ", ".join(f"{len(counts[field])} in {name}" for field, name in names_of.items() if field in counts)
     ]
     torn = set().union(*counts.values())
     theirs_of: dict[str, list[tuple[str, Picture]]] = defaultdict(list)
@@ -153,8 +153,8 @@ def disagreements(names: Sequence[str], pictures: Sequence[Picture]) -> list[str
         if picture.subject in torn:
             theirs_of[picture.subject].append((file_of(name), picture))
     for subject in sorted(torn):
-        fields = [field for field in said if subject in counts.get(field, ())]
-        parts = [f"{said[field]} {_tally(field, theirs_of[subject])}" for field in fields]
+        fields = [field for field in names_of if subject in counts.get(field, ())]
+        parts = [f"{names_of[field]} {_tally(field, theirs_of[subject])}" for field in fields]
         lines.append(f"subject {subject}: {'; '.join(parts)}")
     return lines
 

@@ -1,4 +1,4 @@
-"""What is known of MORPH's pictures: from their names, from MORPH's CSV, and from corrections."""
+"""The labels of MORPH's pictures: from their names, from MORPH's CSV, and from corrections."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ISO_DATE = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})(?:[ T].*)?")
 
 
 class Picture(NamedTuple):
-    """What is known of one picture; None what is not."""
+    """The labels of one picture; None where unknown."""
 
     subject: str | None = None
     gender: int | None = None
@@ -32,7 +32,7 @@ class Picture(NamedTuple):
     doa: date | None = None
     """When it was taken."""
     problems: tuple[tuple[str, str], ...] = ()
-    """Labels that cannot be had, each with the reason; a correction of the label mends it."""
+    """Labels that cannot be had, each with the reason; a correction of the label removes it."""
 
 
 def file_of(name: str) -> str:
@@ -41,7 +41,7 @@ def file_of(name: str) -> str:
 
 
 def from_name(name: str) -> Picture:
-    """What a picture's file name says: nothing if it does not follow MORPH's convention."""
+    """The labels in a picture's file name; none if it does not follow MORPH's convention."""
     match = NAME.match(file_of(name))
     if not match:
         return Picture()
@@ -49,7 +49,7 @@ def from_name(name: str) -> Picture:
 
 
 def photo_of(name: str) -> str:
-    """What tells a photo in names and in CSV files: its file's name without folder and suffix, in small letters."""
+    """The identifier of a photo in names and CSV files: its file's name without directory and suffix, in lower case."""
     return file_of(name).split(".", 1)[0].lower()
 
 
@@ -59,7 +59,7 @@ def subject_of(text: str) -> str:
 
 
 def read_csv(path: Path) -> tuple[dict[str, Picture], list[str]]:
-    """What MORPH's CSV says, by photo, and remarks on what in it cannot be read.
+    """The labels in MORPH's CSV, by photo, and remarks on values that cannot be read.
 
     Raises UserError if there is no such file or no column photo; other columns may be missing.
     """
@@ -76,7 +76,7 @@ def read_csv(path: Path) -> tuple[dict[str, Picture], list[str]]:
                 problems.append((field, f"line {line} of {path.name}: {wrong}"))
         picture = aged(Picture(**known, problems=tuple(problems)))
         if listed.setdefault(photo_of(row["photo"]), picture) != picture:
-            twice = (("row", f"{path.name} lists it twice and says different things"),)
+            twice = (("row", f"{path.name} lists it twice with different values"),)
             listed[photo_of(row["photo"])] = picture._replace(problems=twice)
     return listed, [f"dates of {path.name} that cannot be read: {len(dates)}, the first {dates[0]}"] if dates else []
 
@@ -161,7 +161,7 @@ def _value_or_reason(field: str, text: str) -> tuple[Any, str]:
 def _rows(
     path: Path, needed: Sequence[str], optional: Sequence[str], strict: bool = False
 ) -> Iterator[tuple[int, dict[str, str], str]]:
-    """Line, values by column in small letters, and problem of each row; `strict` refuses other columns."""
+    """Line, values by column in lower case, and problem of each row; `strict` refuses other columns."""
     table = open_table(path)
     spelled = {name.lower(): name for name in table.columns}
     for name in needed:

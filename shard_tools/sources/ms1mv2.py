@@ -32,7 +32,7 @@ Places = npt.NDArray[np.int32] | None
 
 
 class Labelled(NamedTuple):
-    """The images of the file, in the order of their keys, with what is known of them."""
+    """The images of the file with their labels, in the order of their keys."""
 
     listing: Listing
     gender: npt.NDArray[np.int8]
@@ -49,30 +49,30 @@ class Ms1mv2(Source):
     rec: Path
     """RecordIO file with the images, as train.rec."""
     idx: Path | None = None
-    """Its index; without, the .idx beside it, and if there is none, the file is gone through from end to end."""
+    """Its index. Default: the .idx beside it; without one, the file is read from beginning to end."""
     labels: Path | None = None
     """List of genders, text or CSV: `key gender`, `identity gender`, `path race gender age`, or with column names."""
     by: Literal["key", "identity", "path", "record"] | None = None
-    """First column of a list without column names; record takes the first label of the records, without a list."""
+    """First column of a list without column names; record: the first label of the records, without a list."""
     lst: Path | None = None
     """im2rec's list, key<TAB>label<TAB>path, to find records by path; else paths must end in <key>.jpg."""
     male: str | None = None
-    """Value that means male in the list; needed unless it says it in words."""
+    """Value that means male in the list; needed unless the list has words such as male or m."""
     female: str | None = None
     """Value that means female in the list."""
     unknown_value: tuple[str, ...] = ()
-    """Values that mean that the gender is not known, as -1."""
+    """Values that mean unknown, e.g. -1."""
     vote: Literal["none", "identity"] = "none"
-    """identity gives all pictures of an identity the gender that most of them have."""
+    """identity: all images of an identity get the gender that most of them have."""
     unknown: Literal["drop", "keep"] = "drop"
     """Whether images of unknown gender are left out, or packed with gender -1."""
     near_duplicates: bool = False
-    """Whether pictures that look the same stay in one split, as byte-identical ones always do."""
+    """Whether images that look the same stay in one split, as byte-identical ones always do."""
 
     @property
     def convention(self) -> str:
         where = "the records' own labels" if self.layout is None else f"a list by {self.layout.what}"
-        vote = "; each picture has the gender of most pictures of its identity" if self.vote == "identity" else ""
+        vote = "; each image has the gender of most images of its identity" if self.vote == "identity" else ""
         return f"RecordIO with genders from {where}, {self.stated} (turned to 0 female 1 male){vote}"
 
     def records(self) -> Iterator[Record]:
@@ -108,10 +108,12 @@ class Ms1mv2(Source):
         except RecordError as error:
             raise ImageError(str(error)) from None
         person, _, key = record.name.rpartition("/")
-        if header.id not in (0, int(key)):  # 0: whoever wrote it gave no ids
-            raise ImageError(f"it is mislabelled: the record for key {int(key)} says that it is {header.id}")
+        if header.id not in (0, int(key)):  # 0: the writer gave no ids
+            raise ImageError(f"it is mislabelled: the record for key {int(key)} has the id {header.id}")
         if person and header.labels[0] != int(person):
-            raise ImageError(f"it is mislabelled: it is listed for identity {person}, but says {header.labels[0]:g}")
+            raise ImageError(
+                f"it is mislabelled: it is listed for identity {person}, but its label is {header.labels[0]:g}"
+            )
         return image
 
     def remarks(self) -> list[str]:
@@ -145,14 +147,14 @@ class Ms1mv2(Source):
         else:
             layout = layout_of(self.labels, self.by)
         if self.lst and (layout is None or layout.what != "path"):
-            raise UserError("--lst finds records by path, but the labels are not listed by path: leave it out")
+            raise UserError("--lst finds records by path, but the labels are not listed by path: omit it")
         if self.vote == "identity" and (layout is None or layout.what == "identity"):
-            raise UserError("--vote identity needs labels of single pictures, listed by key or path: leave it out")
+            raise UserError("--vote identity needs labels of single images, listed by key or path: omit it")
         return layout
 
     @cached_property
     def labelled(self) -> Labelled:
-        """Everything about every image but its bytes."""
+        """All images with their labels."""
         layout = self.layout
         beside = self.rec.with_suffix(".idx")
         idx = self.idx or (beside if beside.is_file() else None)
@@ -163,13 +165,15 @@ class Ms1mv2(Source):
             identities=identities is not None or self.vote == "identity" or bool(layout and layout.what == "identity"),
             first_labels=layout is None,
         )
-        remarks = [] if idx else [f"there is no idx: found {len(listing.keys)} images by going through {self.rec.name}"]
+        remarks = (
+            [] if idx else [f"there is no idx: found {len(listing.keys)} images by reading all of {self.rec.name}"]
+        )
         if listing.claimed != len(listing.keys):
             remarks.append(f"{self.rec.name} should have {listing.claimed} images and has {len(listing.keys)}")
         if identities is not None and listing.identities is not None:
             found = int(np.count_nonzero(present(listing.identities)))
             if found != identities:
-                remarks.append(f"property says {identities} identities, but there are images of {found}")
+                remarks.append(f"property has {identities} identities, but there are images of {found}")
 
         if layout is None:
             gender, age, group, groups = self.own_genders(listing), None, None, []
@@ -190,7 +194,7 @@ class Ms1mv2(Source):
         return Labelled(listing, gender, age, group, groups, remarks)
 
     def read_list(self, layout: Layout, listing: Listing, remarks: list[str]) -> tuple[Labels, Places]:
-        """What the list says, and the place in it of every image; None if these are the images themselves."""
+        """The labels of the list, and the place in it of every image; None if its places are the images."""
         places: Places = None
         count = len(listing.keys)
         if layout.what == "identity" and listing.identities is not None:
@@ -236,9 +240,9 @@ class Ms1mv2(Source):
 def vote(
     identities: npt.NDArray[np.int32], gender: npt.NDArray[np.int8], remarks: list[str], counts: bool
 ) -> npt.NDArray[np.int8]:
-    """The gender of each picture by most of its identity's pictures of known gender, -1 if they are tied or none is.
+    """The gender of each image by the majority of its identity's images of known gender, -1 for a tie or none.
 
-    Remarks on how often pictures disagree, and, if the vote `counts`, on what it changes.
+    Adds remarks on how often images disagree and, if the vote `counts`, on what it changes.
     """
     people = len(present(identities))
     men, women = (np.bincount(identities[(gender == g) & (identities >= 0)], minlength=people) for g in (1, 0))
@@ -249,19 +253,19 @@ def vote(
     fewer = int(np.sum(np.minimum(men, women)))
     if disagree:
         remarks.append(
-            f"the pictures of {disagree} of {np.count_nonzero(present(identities))} identities disagree on the gender: "
-            f"{fewer} of {known} pictures ({100 * fewer / known:.2f} %) are not with the majority"
+            f"the images of {disagree} of {np.count_nonzero(present(identities))} identities disagree on the gender: "
+            f"{fewer} of {known} images ({100 * fewer / known:.2f} %) are not with the majority"
         )
     if counts:
         outvoted = int(np.count_nonzero((voted >= 0) & (gender >= 0) & (voted != gender)))
         ties = (men == women) & (men > 0)
         gained = int(np.count_nonzero((voted >= 0) & (gender < 0)))
-        remarks.append(f"{outvoted} pictures ({100 * outvoted / max(known, 1):.2f} %) were outvoted and changed gender")
+        remarks.append(f"{outvoted} images ({100 * outvoted / max(known, 1):.2f} %) were outvoted and changed gender")
         if ties.any():
             lost = int(np.sum((men + women)[ties]))
-            remarks.append(f"{np.count_nonzero(ties)} identities are tied: their {lost} pictures are of unknown gender")
+            remarks.append(f"{np.count_nonzero(ties)} identities are tied: their {lost} images are of unknown gender")
         if gained:
-            remarks.append(f"{gained} pictures without a known gender got that of their identity")
+            remarks.append(f"{gained} images without a known gender got that of their identity")
     return voted
 
 
@@ -278,5 +282,5 @@ def pick(values: npt.NDArray[T], places: Places) -> npt.NDArray[T]:
 
 
 def listed(values: npt.NDArray[np.generic] | None, part: slice, absent: Any) -> Any:
-    """Part of a column as Python's numbers, or what stands for a column that there is not."""
+    """Part of a column as Python's numbers; repeats `absent` if there is no such column."""
     return repeat(absent) if values is None else values[part].tolist()

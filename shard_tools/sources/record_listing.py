@@ -21,7 +21,7 @@ from shard_tools.recordio import Header, Ints, RecordError, RecordFile, read_ind
 EXACT = 2**24
 """Below it every whole number is a float32. Labels are float32, so keys beyond are never taken from them."""
 PROBES = 64
-"""Records, spread over the file, that are read to see whether an idx or InsightFace's ranges tell the truth."""
+"""Records, spread over the file, that are read to check an idx or InsightFace's ranges."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Listing:
     offsets: Ints
     """Byte offset of each image's record, int64 of shape (images,)."""
     claimed: int
-    """How many images there should be: what InsightFace's record 0 says, or those there are."""
+    """Number of images by InsightFace's record 0; without it, of those found."""
     first_labels: npt.NDArray[np.float32] | None
     """First label of each image as its own record has it, NaN if that is damaged; None if they were not read."""
     identities: npt.NDArray[np.int32] | None
-    """Who is in each image, -1 if its record is damaged; None if the file does not tell."""
+    """The identity of each image, -1 if its record is damaged; None if the file has none."""
     damaged: dict[int, str]
     """What is wrong with the image at a position of `keys`, as far as its record has been read."""
     lost: dict[int, str]
@@ -73,7 +73,7 @@ def from_idx(file: RecordFile, idx: Path) -> tuple[Ints, Ints, dict[int, str]]:
     for wrong in np.flatnonzero((offsets < 0) | (offsets >= file.size) | (offsets % 4 != 0))[:1]:
         raise UserError(
             f"{idx}: record {keys[wrong]} is not in {file.path}: no record can be at byte {offsets[wrong]} of its "
-            f"{file.size}; copy both files anew"
+            f"{file.size}; copy both files again"
         )
     probes = np.unique(np.linspace(0, len(keys) - 1, PROBES).astype(np.int64))
     problems = []
@@ -81,8 +81,8 @@ def from_idx(file: RecordFile, idx: Path) -> tuple[Ints, Ints, dict[int, str]]:
         header = header_or_damage(file, offset)
         if isinstance(header, RecordError):
             problems.append(str(header))
-        elif header.id not in (0, key):  # 0: whoever wrote it gave no ids
-            problems.append(f"the record for key {key} says that it is {header.id}")
+        elif header.id not in (0, key):  # 0: the writer gave no ids
+            problems.append(f"the record for key {key} has the id {header.id}")
     if 2 * len(problems) > len(probes):
         raise UserError(f"{idx} is not the idx of {file.path}: {problems[0]}; move it away to go by the records alone")
     return keys, offsets, {}
@@ -100,7 +100,7 @@ def from_records(file: RecordFile) -> tuple[Ints, Ints, dict[int, str]]:
             found.append(offset)
     offsets = np.frombuffer(found, np.int64)
     keys = np.frombuffer(ids, np.int64)
-    if len(keys) > 1 and not keys.any():  # whoever wrote it gave no ids: MXNet's rec2idx counts then, too
+    if len(keys) > 1 and not keys.any():  # the writer gave no ids: MXNet's rec2idx counts then, too
         keys = np.arange(len(keys))
     return (*sorted_by_key(keys, offsets, file.path), lost)
 
@@ -141,7 +141,7 @@ def from_ranges(file: RecordFile, keys: Ints, offsets: Ints, stop: int) -> npt.N
     """The identity of each image by the identities' records, which begin at position `stop` of `keys`.
 
     int32 of shape (stop - 1,): record 0 is left out. None if they are not to be trusted: they are missing or damaged,
-    inexact, or the images' own labels say something else. Then those have to be read.
+    inexact, or differ from the images' own labels. Then those have to be read.
     """
     try:
         ranges = [file.header(offset).labels for offset in offsets[stop:].tolist()]
@@ -157,7 +157,7 @@ def from_ranges(file: RecordFile, keys: Ints, offsets: Ints, stop: int) -> npt.N
     people = (np.searchsorted(first, keys[1:stop], side="right") - 1).astype(np.int32)
     probes = np.unique(np.linspace(0, len(people) - 1, PROBES).astype(np.int64))
     for person, offset in zip(people[probes].tolist(), offsets[1 + probes].tolist(), strict=True):
-        header = header_or_damage(file, offset)  # one damaged image says nothing of the ranges
+        header = header_or_damage(file, offset)  # one damaged image is no evidence against the ranges
         if isinstance(header, Header) and header.labels[0] != person:
             return None
     return people
@@ -193,7 +193,7 @@ def as_identities(labels: npt.NDArray[np.float32], damaged: dict[int, str]) -> n
 
 
 def number_of_identities(rec: Path) -> int | None:
-    """What InsightFace's `property` beside the file, `identities,height,width`, says; None if there is none."""
+    """The number of identities in InsightFace's `property`, `identities,height,width`; None if there is none."""
     path = rec.with_name("property")
     if not path.is_file():
         return None

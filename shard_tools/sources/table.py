@@ -1,4 +1,4 @@
-"""Any table: CSV, TSV, lists and Parquet whose columns say which file an image is in, and its labels."""
+"""Any table: CSV, TSV, lists and Parquet whose columns have the files of the images and their labels."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Part(NamedTuple):
 
 @dataclass(kw_only=True)
 class Table(Columns, ImageDirectory):
-    """Packs images that tables list. Which columns say what is told by options, by a mapping, or by both.
+    """Packs images that tables list. Which columns have which labels is given by options, by a mapping, or by both.
 
-    A column is given by its name, or as text with names in braces: {folder}/{file}. `table` is one too: the name of
+    A column is given by its name, or as text with names in braces: {directory}/{file}. `table` is one too: the name of
     the table's file, without suffix. Rows of the same image in several tables add up; without a table, each image file
     is a row with the column `image`.
     """
@@ -41,7 +41,7 @@ class Table(Columns, ImageDirectory):
     table: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
     """CSV, TSV, Parquet or a list separated by spaces; give the option again for each further one."""
     mapping: Path | None = None
-    """fairface, celeba, afad, lfw, or a TOML file whose keys are these options; what is given here goes before it."""
+    """fairface, celeba, afad, lfw, or a TOML file whose keys are these options; options given here override it."""
 
     def __post_init__(self) -> None:
         self._remarks: list[str] = []
@@ -88,7 +88,7 @@ class Table(Columns, ImageDirectory):
         known = tuple(dict.fromkeys(name for part in parts for name in part.labeller.known))
         where = ", ".join(part.name for part in parts)
         if not columns.gender:
-            raise UserError(f"which column has the gender? Say it with --gender; {where} has {', '.join(known)}")
+            raise UserError(f"which column has the gender? Give it as --gender; {where} has {', '.join(known)}")
         for label, column in columns.labels().items():
             if label not in columns.optional and not any(label in part.labeller.labels for part in parts):
                 raise unknown(f"column of {where}", column, known)
@@ -113,16 +113,16 @@ class Table(Columns, ImageDirectory):
 
     def _streamed(self, part: Part) -> Iterator[tuple[str, Label]]:
         """The rows of the only table as they come: there may be millions."""
-        met = array("q")  # 8 bytes a row, to tell at least how many are there again
+        hashes = array("q")  # 8 bytes a row, to count at least the repeated ones
         for name, label in self._rows(part):
-            met.append(hash(name))
+            hashes.append(hash(name))
             yield name, label
-        again = len(met) - len(np.unique(np.frombuffer(met, dtype=np.int64))) if met else 0
+        again = len(hashes) - len(np.unique(np.frombuffer(hashes, dtype=np.int64))) if hashes else 0
         if again:
             self._remarks.append(f"rows of {part.name} whose image an earlier row has already: {again}")
 
     def _merged(self, parts: list[Part]) -> Iterator[tuple[str, Label]]:
-        """The images of all tables, each with what any of them says of it, in the order in which they are met."""
+        """The images of all tables, each with its labels in any of them, in the order of their first rows."""
         held: dict[str, list[tuple[int, Label]]] = {}
         same: dict[tuple[int, Label], tuple[int, Label]] = {}  # there are few different ones: hold each once
         for number, part in enumerate(parts):
@@ -136,16 +136,16 @@ class Table(Columns, ImageDirectory):
     def _check_genders(columns: Columns, parts: list[Part], counts: dict[int, int], reason: str) -> None:
         """Raises UserError if the stated convention cannot be right."""
         values = sum((part.labeller.genders for part in parts), start=Counter[str]())
-        met = ", ".join(f"{value!r} ({count} times)" for value, count in values.most_common())
+        found = ", ".join(f"{value!r} ({count} times)" for value, count in values.most_common())
         where = ", ".join(part.name for part in parts)
         if not counts[0] and not counts[1]:
-            said = f"its column {columns.gender} has {met}" if met else f"the first because {reason}"
-            raise UserError(f"no row of {where} gives a gender, {said}: state the values with --male and --female")
+            why = f"its column {columns.gender} has {found}" if found else f"the first because {reason}"
+            raise UserError(f"no row of {where} gives a gender, {why}: state the values with --male and --female")
         for gender, values_of in enumerate((columns.female, columns.male)):
             if values_of and not counts[gender]:
                 raise UserError(
                     f"no row of {where} is {CLASSES[gender]}, which {' or '.join(values_of)} is stated to mean: "
-                    f"the column {columns.gender} has {met}"
+                    f"the column {columns.gender} has {found}"
                 )
 
 
@@ -159,7 +159,7 @@ def _absent(columns: Columns, parts: list[Part]) -> list[str]:
 
 
 def _joined(entries: list[tuple[int, Label]], parts: list[Part]) -> Label:
-    """What the entries say together, each a table's number and its label; rejected where they disagree."""
+    """The labels of all entries together, each a table's number and its label; rejected where they disagree."""
     rejected = next((label.rejected for _, label in entries if label.rejected), "")
     if rejected:
         return Label(rejected=rejected)
@@ -167,14 +167,14 @@ def _joined(entries: list[tuple[int, Label]], parts: list[Part]) -> Label:
         return Label(rejected="no table with genders has it")
     joined = Label()
     for field, nothing in zip(Label._fields[:-1], Label()[:-1], strict=True):
-        said = {getattr(label, field): parts[number].name for number, label in reversed(entries)}
-        said.pop(nothing, None)
-        if len(said) > 1:
-            names = sorted(set(said.values()))
+        values = {getattr(label, field): parts[number].name for number, label in reversed(entries)}
+        values.pop(nothing, None)
+        if len(values) > 1:
+            names = sorted(set(values.values()))
             who = f"{' and '.join(names)} disagree" if len(names) > 1 else f"rows of {names[0]} disagree"
             return Label(rejected=f"{who} about its {field}")
-        if said:
-            joined = joined._replace(**{field: next(iter(said))})
+        if values:
+            joined = joined._replace(**{field: next(iter(values))})
     return joined
 
 

@@ -58,7 +58,7 @@ class TableFile:
 
 
 def open_table(path: Path, columns: Sequence[str] = (), unnamed: str = "image") -> TableFile:
-    """The table in a file: Parquet, or text in UTF-8 whose first line tells what separates its fields.
+    """The table in a file: Parquet, or text in UTF-8 whose first line shows what separates its fields.
 
     The first line names the columns unless `columns` does. Two habits of CelebA's lists are understood: a first line
     that is a lone number counts the rows, and where names between spaces are one fewer than the fields, the first
@@ -142,14 +142,14 @@ def _parquet_rows(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
     line = 0
     with _readable(path), ParquetFile(path) as file:
         for batch in file.iter_batches(columns=list(wanted), batch_size=10_000):
-            columns = [[_text(value) for value in batch.column(name).to_pylist()] for name in wanted]
+            columns = [[text_of(value) for value in batch.column(name).to_pylist()] for name in wanted]
             for values in zip(*columns, strict=True):
                 line += 1
                 yield Row(line, values)
 
 
-def _text(value: object) -> str:
-    """A value of a Parquet file as it would stand in a CSV; a whole float, as pandas makes of gaps, as an integer."""
+def text_of(value: object) -> str:
+    """A value of a Parquet or JSON file as a CSV has it; a whole float, as pandas makes of gaps, as an integer."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float) and value.is_integer():

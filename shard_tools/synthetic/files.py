@@ -16,12 +16,12 @@ _NAMING = {"morph": morph_name, "utkface": utkface_name}
 
 
 def run_job(drawing: tuple[SyntheticConfig, Path], job: Job) -> Job:
-    """Draws the job's pictures into a folder and returns the job."""
-    config, folder = drawing
+    """Draws the job's pictures into a directory and returns the job."""
+    config, directory = drawing
     subject = sample_subject(config.seed, job.subject)
     for picture in sample_pictures(config.seed, subject)[: job.pictures]:
         image = draw_face(subject, picture, config.size)
-        image.save(folder / _NAMING[config.names](subject, picture), "JPEG", quality=config.quality)
+        image.save(directory / _NAMING[config.names](subject, picture), "JPEG", quality=config.quality)
     return job
 
 
@@ -44,7 +44,7 @@ def draw_faces(config: SyntheticConfig) -> None:
     """Draws the data set into `config.out`."""
     check_config(config)
     todo = list(jobs(config.seed, config.count))
-    with new_directory(config.out) as folder, Workers((config, folder), config.workers) as workers:
+    with new_directory(config.out) as directory, Workers((config, directory), config.workers) as workers:
         drawn = (job for job in workers.map(run_job, todo) for _ in range(job.pictures))
         men = sum(job.man for job in track(drawn, config.count, "drawing"))
     print(f"{config.count} pictures of {len(todo)} subjects, {men} of men, {config.count - men} of women: {config.out}")

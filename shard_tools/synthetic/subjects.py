@@ -84,7 +84,7 @@ def _ramp(anchors: tuple[Colour, ...], t: float) -> Colour:
 
 
 def _pick(rng: np.random.Generator, colours: tuple[Colour, ...], spread: float = 12) -> Colour:
-    """One of the colours, varied a little."""
+    """One of the colours, with a small random change."""
     r, g, b = np.clip(np.array(colours[int(rng.integers(len(colours)))]) + rng.normal(0, spread, 3), 0, 255).tolist()
     return (r, g, b)
 

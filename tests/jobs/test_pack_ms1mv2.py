@@ -46,7 +46,7 @@ def shards(project: Path) -> dict[str, str]:
     return {name: content for name, content in files.items() if not name.startswith("submissions/")}
 
 
-def test_it_packs_everything_by_hand(project: Path) -> None:
+def test_it_packs_everything_in_one_job(project: Path) -> None:
     done = pack(project)
     assert done.returncode == 0, done.stderr
     manifest = read_manifest(project / "data" / "ms1mv2")

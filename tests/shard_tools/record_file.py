@@ -37,7 +37,7 @@ def record(item: Item) -> bytes:
 
 
 def write_records(path: Path, items: Iterable[Item], idx: bool = True) -> list[int]:
-    """Writes the records in the given order, and the `.idx` beside unless told not to; returns their byte offsets."""
+    """Writes the records in the given order, and the `.idx` beside it if `idx`; returns their byte offsets."""
     offsets, keys, size = [], [], 0
     with path.open("wb") as file:
         for item in items:
@@ -68,10 +68,10 @@ def insightface(people: Sequence[Sequence[bytes]], scalar: bool = False) -> list
     return [*items, Item(0, [stop, stop + len(people)])]
 
 
-def write_ms1mv2(folder: Path) -> None:
+def write_ms1mv2(directory: Path) -> None:
     """A small MS1MV2 with its list of genders: 8 identities of 4 pictures, one of unknown gender."""
-    folder.mkdir(parents=True)
-    face = folder / "face.jpg"
+    directory.mkdir(parents=True)
+    face = directory / "face.jpg"
     people = []
     for identity in range(8):
         images = []
@@ -80,6 +80,6 @@ def write_ms1mv2(folder: Path) -> None:
             images.append(face.read_bytes())
         people.append(images)
     face.unlink()
-    write_records(folder / "train.rec", insightface(people))
+    write_records(directory / "train.rec", insightface(people))
     genders = [(key, (key - 1) // 4 % 2 if (key - 1) // 4 else -1) for key in range(1, 33)]
-    (folder / "genders.txt").write_text("".join(f"{key} {gender}\n" for key, gender in genders))
+    (directory / "genders.txt").write_text("".join(f"{key} {gender}\n" for key, gender in genders))

@@ -174,7 +174,7 @@ def test_what_the_csv_spoils_is_left_out_until_it_is_corrected(images: Path) -> 
         "065649_01": "line 3 of csv.csv: its gender 'X' is not F or M",
         "065649_02": "it was taken on 1950-12-30, and its subject was born on 1959-12-31",
         "065649_03": "line 5 of csv.csv: its age '480' is not 0 to 130 years",
-        "100001_0M": "csv.csv lists it twice and says different things",
+        "100001_0M": "csv.csv lists it twice with different values",
     }
     assert remarks(source)[0] == "dates of csv.csv that cannot be read: 2, the first dob '31/12/90' in line 6"
 
@@ -189,7 +189,7 @@ def test_names_of_another_kind_are_left_out_unless_the_csv_has_them(images: Path
     without = listed(morph(images))["someone.J"]
     assert without == (-1, -1, "", "its name is not subject_picture{M|F}age")
     with_csv = listed(morph(images, CSV))["someone.J"]
-    assert with_csv == (-1, -1, "", "neither its name nor the CSV says its subject")
+    assert with_csv == (-1, -1, "", "neither its name nor the CSV has its subject")
     named = listed(morph(images, CSV.replace("Album2/000007_00F102.jpg", "someone.png")))["someone.J"]
     assert named == (0, 102, "White", "")
 

@@ -58,7 +58,7 @@ def test_images_of_insightfaces_layout_have_their_identity_as_subject(tmp_path: 
     assert [record.subject for record in records] == SUBJECTS
     assert [record.gender for record in records] == [key % 2 for key in range(1, 11)]
     assert [faces.read(record) for record in records] == IMAGES
-    assert faces.remarks()[0].startswith("the pictures of 3 of 4 identities disagree")
+    assert faces.remarks()[0].startswith("the images of 3 of 4 identities disagree")
 
 
 def test_an_idx_may_be_shuffled_or_missing(rec: Path) -> None:
@@ -128,9 +128,9 @@ def test_damaged_records_are_left_to_the_quarantine(tmp_path: Path) -> None:
 def test_a_record_that_is_another_one_is_not_read(rec: Path) -> None:
     faces = source(rec)
     one, two, *_ = faces.records()
-    with pytest.raises(ImageError, match="mislabelled: the record for key 1 says that it is 2"):
+    with pytest.raises(ImageError, match="mislabelled: the record for key 1 has the id 2"):
         faces.read(one._replace(at=two.at))
-    with pytest.raises(ImageError, match="mislabelled: it is listed for identity 3, but says 0"):
+    with pytest.raises(ImageError, match="mislabelled: it is listed for identity 3, but its label is 0"):
         faces.read(one._replace(name="3/00000001"))
 
 
@@ -157,7 +157,7 @@ def test_first_labels_are_identities_where_the_user_or_a_property_file_says_so(t
     (tmp_path / "property").write_text("5,112,112")
     with_property = source(rec)
     assert [r.subject for r in with_property.records()] == [str(key // 4) for key in range(1, 11)]
-    assert "property says 5 identities, but there are images of 3" in with_property.remarks()
+    assert "property has 5 identities, but there are images of 3" in with_property.remarks()
 
 
 LABELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -197,7 +197,7 @@ def test_age_and_race_are_taken_from_the_list(rec: Path) -> None:
     assert [record.group for record in records] == [["", "0", "1"][k % 3] for k in range(1, 11)]
 
 
-def test_labels_by_identity_are_those_of_all_its_pictures(rec: Path) -> None:
+def test_labels_by_identity_are_those_of_all_its_images(rec: Path) -> None:
     faces = source(rec, "identity gender\n0 f\n1 m\n2 f\n9 m\n", by=None, male=None, female=None, unknown="keep")
     assert [record.gender for record in faces.records()] == [0] * 3 + [1] * 2 + [0] * 4 + [-1]
     assert faces.remarks() == [
@@ -239,10 +239,10 @@ def test_a_vote_gives_each_identity_one_gender(rec: Path) -> None:
     faces = source(rec, labels, **options)
     assert genders(list(faces.records())) == {1: 1, 2: 1, 3: 1, 6: 0, 7: 0, 8: 0, 9: 0, 10: 1}
     assert faces.remarks() == [
-        "the pictures of 2 of 4 identities disagree on the gender: 2 of 9 pictures (22.22 %) are not with the majority",
-        "1 pictures (11.11 %) were outvoted and changed gender",
-        "1 identities are tied: their 2 pictures are of unknown gender",
-        "1 pictures without a known gender got that of their identity",
+        "the images of 2 of 4 identities disagree on the gender: 2 of 9 images (22.22 %) are not with the majority",
+        "1 images (11.11 %) were outvoted and changed gender",
+        "1 identities are tied: their 2 images are of unknown gender",
+        "1 images without a known gender got that of their identity",
         "2 of 10 images are of unknown gender: left out (--unknown keep packs them)",
     ]
 
@@ -259,7 +259,7 @@ def test_a_vote_gives_each_identity_one_gender(rec: Path) -> None:
         (BY_KEY.replace(" 0", " 1"), {}, r"has the genders 1 \(10 times\) only, not both"),
         ("key male\n" + BY_KEY, {"male": "0", "female": "1"}, "1 in its column 'male' cannot mean female"),
         ("key is_female\n" + BY_KEY, {}, "1 in its column 'is_female' cannot mean male"),
-        (BY_KEY, {"by": None}, "has no line of column names: say with --by"),
+        (BY_KEY, {"by": None}, "has no line of column names: give the role of its first column as --by"),
         ("key,gender\n1,0\n", {"by": "identity"}, "has no column 'identity'"),
         ("key,age\n1,20\n", {"by": None}, "needs a column gender"),
         ("key,sex,gender\n1,0,0\n", {"by": None}, "needs one column 'gender'"),
@@ -271,11 +271,11 @@ def test_a_vote_gives_each_identity_one_gender(rec: Path) -> None:
         ("".join(f"{k + 90} {k % 2}\n" for k in range(9)), {}, "which has no key '90' nor any other"),
         (BY_KEY.replace(" 0", " 2").replace(" 1", " 2"), {"unknown_value": ("2",)}, "only, not both"),
         ("imgs/0/x.jpg 1\n", {"by": "path"}, "line 1: 'x' is not a record key .*--lst"),
-        ("0/1.jpg 1\n1/1.jpg 0\n", {"by": "path"}, "line 2: '1/1.jpg' is not in the folder of its identity"),
+        ("0/1.jpg 1\n1/1.jpg 0\n", {"by": "path"}, "line 2: '1/1.jpg' is not in the directory of its identity"),
         (None, {"by": None}, "give a list of genders as --labels, or --by record"),
         (BY_KEY, {"by": "record"}, "give no --labels with it"),
         (BY_KEY, {"lst": Path(__file__)}, "--lst finds records by path"),
-        ("0 1\n1 0\n", {"by": "identity", "vote": "identity"}, "--vote identity needs labels of single pictures"),
+        ("0 1\n1 0\n", {"by": "identity", "vote": "identity"}, "--vote identity needs labels of single images"),
         (BY_KEY, {"idx": Path("missing.idx")}, "no file missing.idx: give the one to read as --idx"),
         (BY_KEY, {"rec": Path("missing.rec")}, "no file missing.rec"),
     ],
@@ -299,7 +299,7 @@ def test_an_idx_of_another_file_is_refused(rec: Path) -> None:
     write_records(rec, insightface(PEOPLE))
     pairs = [line.split() for line in rec.with_suffix(".idx").read_text().splitlines()]
     write_idx(rec, [int(key) + 1 for key, _ in pairs], [int(offset) for _, offset in pairs])
-    with pytest.raises(UserError, match="says that it is"):
+    with pytest.raises(UserError, match="has the id"):
         list(source(rec).records())
     write_idx(rec, [1, 2, 2], [0, 40, 80])
     with pytest.raises(UserError, match="two records of key 2"):
@@ -365,4 +365,4 @@ def test_real_faces_are_packed_with_the_right_labels(lfw: Path, tmp_path: Path, 
     assert seen == truth.keys()
     assert "0 is female, 1 is male" in manifest.convention
     if by == "vote":
-        assert "100 pictures (20.00 %) were outvoted and changed gender" in faces.remarks()
+        assert "100 images (20.00 %) were outvoted and changed gender" in faces.remarks()

@@ -33,7 +33,7 @@ COUNT = 3500  # four chunks
 
 @pytest.fixture(scope="session")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """3,500 small pictures in class folders, one of them damaged and one twice."""
+    """3,500 small pictures in class directories, one of them damaged and one twice."""
     root = tmp_path_factory.mktemp("many")
     for name in ("female", "male"):
         (root / name).mkdir()

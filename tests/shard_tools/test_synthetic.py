@@ -22,10 +22,10 @@ from shard_tools.synthetic.subjects import SEPARATION, SPREAD, sample_pictures, 
 SMALL = SyntheticConfig(out=Path("pictures"), count=24, seed=5, size=48)
 
 
-def drawn(folder: Path, **options: Any) -> dict[str, bytes]:
-    """The files, by name, that SMALL with `options` draws into `folder`."""
-    draw_faces(replace(SMALL, out=folder, **options))
-    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+def drawn(directory: Path, **options: Any) -> dict[str, bytes]:
+    """The files, by name, that SMALL with `options` draws into `directory`."""
+    draw_faces(replace(SMALL, out=directory, **options))
+    return {file.name: file.read_bytes() for file in sorted(directory.iterdir())}
 
 
 @pytest.fixture(scope="module")

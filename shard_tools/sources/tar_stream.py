@@ -1,0 +1,218 @@
+"""Samples of a WebDataset tar from any URL that webdataset opens, read once; failures and damage are noticed.
+
+tarfile takes a damaged header, or the end of a truncated file, for the end of the tar, and webdataset ignores whether
+the command behind a URL succeeded. Here a URL that cannot be read is a `UserError`, and damage of the tar is a sample
+with a `problem`.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from shard_tools import tar
+from shard_tools.base.errors import UserError, one_line
+
+PIECE = 1 << 20
+DECOMPRESSORS: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
+}
+"""By the first bytes of the file."""
+DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError)
+"""What they raise for a damaged or truncated file."""
+WITHOUT_CONTENT = frozenset(
+    {tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE}
+)
+"""Types of members whose header is followed by that of the next member, whatever their size."""
+
+
+class Sample(NamedTuple):
+    """Neighbouring files of a tar that share a key."""
+
+    key: str
+    """Their name up to the first dot; of a file that is left out, its name; empty for the tar as a whole."""
+    members: dict[str, bytes]
+    """Their contents by their suffix: what follows that dot, in lower case."""
+    problem: str = ""
+    """Why a file is left out, or what is wrong with the tar."""
+
+
+def read_samples(url: str) -> Iterator[Sample]:
+    """All samples of a tar, then what is wrong with the tar as a whole. One sample is held at a time.
+
+    By webdataset's rules hidden files and files without a suffix belong to no sample. Raises UserError if the URL
+    cannot be opened or read to its end.
+    """
+    from webdataset import tariterators  # imports torch: 3 s
+
+    twice: list[str] = []
+    last = ""
+    suffixes: set[str] = set()
+
+    def key_and_suffix(name: str) -> tuple[str | None, str | None]:
+        """Those of a file's name; None if it belongs to no sample, or its sample has one with this suffix."""
+        nonlocal last
+        key, suffix = tariterators.base_plus_ext(name)
+        if key is None:
+            return None, None
+        if key != last:
+            last = key
+            suffixes.clear()
+        if suffix.lower() in suffixes:
+            twice.append(name)
+            return None, None
+        suffixes.add(suffix.lower())
+        return key, suffix
+
+    stream = TarStream(url)
+    try:
+        files = tariterators.tar_file_expander([{"url": url, "stream": stream}], handler=stream.note)
+        empty = True
+        for found in tariterators.group_by_keys(files, keys=key_and_suffix):
+            empty = False
+            key = found.pop("__key__")
+            del found["__url__"]
+            yield Sample(key, found)
+            while twice:
+                yield Sample(twice.pop(0), {}, "its sample has a file with this suffix already")
+        problem = stream.finish() or ("the tar has no samples" if empty else "")
+        if problem:
+            yield Sample("", {}, problem)
+    finally:
+        stream.transport.close()
+
+
+class Transport:
+    """The bytes of a URL. A failure ends them and is kept, as the reader of a tar would take it for damage."""
+
+    def __init__(self, url: str) -> None:
+        """Opens the URL; raises UserError if that fails."""
+        import webdataset
+
+        self.url = url
+        self.failure = ""
+        self.head = b""
+        try:
+            self.file = webdataset.gopen(url)
+        except Exception as error:  # each scheme raises its own
+            self.failure = getattr(error, "strerror", None) or one_line(error)
+            self.check()
+        self.head = self.read(max(map(len, DECOMPRESSORS)))
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes, none at the end."""
+        if self.head:
+            first, self.head = self.head[:size], self.head[size:]
+            return first
+        try:
+            piece: bytes = self.file.read(size)
+        except OSError as error:
+            self._fail(error)
+            return b""
+        return piece
+
+    def close(self) -> None:
+        """Closes the file, or ends the command and waits for it."""
+        try:
+            self.file.close()
+        except OSError as error:
+            self._fail(error)
+
+    def check(self) -> None:
+        """Raises UserError if the URL could not be read."""
+        if self.failure:
+            raise UserError(f"cannot read {self.url}: {self.failure}; when that is mended, the same command resumes")
+
+    def _fail(self, error: OSError) -> None:
+        status = getattr(self.file, "status", None)
+        command = "its command" if self.url.startswith("pipe:") else "the download"
+        reason = f"{command} failed with exit code {status}" if status else error.strerror or one_line(error)
+        self.failure = self.failure or reason
+
+
+class TarStream:
+    """A tar as tarfile reads it from a URL, decompressed, whose headers are followed to see that it is whole."""
+
+    def __init__(self, url: str) -> None:
+        """Opens the URL; raises UserError if that fails."""
+        self.transport = Transport(url)
+        head = self.transport.head
+        decompressor = next((made for magic, made in DECOMPRESSORS.items() if head.startswith(magic)), None)
+        self.content: Any = decompressor(self.transport) if decompressor else self.transport
+        self.error = ""
+        """Where tarfile gave up."""
+        self.problem = ""
+        """Where the headers are not those of a whole tar."""
+        self.ended = False
+        self.offset = 0  # of the next header in the tar
+        self.skip = 0  # bytes before it that have not come yet
+        self.pending = b""  # its bytes that have
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes of the tar, none at the end; raises one of DAMAGE where it is not rightly compressed."""
+        piece: bytes = self.content.read(size)
+        self._follow(piece)
+        return piece
+
+    def note(self, error: Exception) -> bool:
+        """Notes why the tar cannot be read further; webdataset's handlers return whether to try."""
+        text = str(error.args[0]) if error.args else type(error).__name__
+        self.error = self.error or " ".join(text.partition(" @ ")[0].split())
+        return False
+
+    def finish(self) -> str:
+        """Reads the rest, and returns what is wrong with the tar; empty if it is whole.
+
+        Raises UserError if the URL could not be read to its end.
+        """
+        try:
+            while self.read(PIECE):
+                pass
+        except DAMAGE as error:
+            self.note(error)
+        self.transport.close()
+        self.transport.check()
+        if not self.ended and not self.problem:
+            reason = self.error or "it has no end-of-archive block"
+            return f"the tar is truncated or damaged, samples may be missing: {reason}"
+        return self.problem or (f"the tar is damaged: {self.error}" if self.error else "")
+
+    def _follow(self, piece: bytes) -> None:
+        """Goes on from header to header."""
+        if self.problem:
+            return
+        piece = self.pending + piece
+        at = 0
+        while not self.problem:
+            passed = min(self.skip, len(piece) - at)
+            self.skip -= passed
+            at += passed
+            if self.skip or len(piece) - at < tar.BLOCK:
+                break
+            self._header(piece[at : at + tar.BLOCK])
+            at += tar.BLOCK
+        self.pending = piece[at:]
+
+    def _header(self, block: bytes) -> None:
+        if block.count(0) == tar.BLOCK:
+            self.ended = True
+        elif self.ended:
+            self.problem = (
+                "the tar goes on after its end: tars that are joined with cat are read to the end of the first"
+            )
+        else:
+            try:
+                member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            except tarfile.HeaderError:
+                self.problem = f"the tar is damaged: there is no header at byte {self.offset}"
+                return
+            size = 0 if member.type in WITHOUT_CONTENT else max(member.size, 0)
+            self.offset += tar.blocks(size) * tar.BLOCK
+            self.skip = (tar.blocks(size) - 1) * tar.BLOCK
