@@ -174,7 +174,7 @@ def facts(config: ShowBatchConfig, ranks: Ranks, epoch: int, step: int, steps: i
     if config.split == "train":
         weights = f" {', '.join(f'{weight:g}' for weight in config.class_weights)}" if config.class_weights else ""
         lines = [
-            f"epoch {epoch}, {epoch + 1} in the log, and its step {step} of {steps}, counted from 0",
+            f"epoch {epoch} ({epoch + 1} in the log), its step {step} of {steps}, counted from 0",
             f"seed {config.seed}, sampling {config.sampling}{weights}, augmentation {config.augment}",
             f"{batch}, window {config.window_mb} MB, last batch: {config.last_batch}",
         ]

@@ -98,7 +98,7 @@ def augmentation_of(augment: str) -> Any:
 
 
 def run_options(run: Path) -> dict[str, Any]:
-    """What a run's config.json says of its batches: all that decides them, `augmentation`, `data` and `backend`."""
+    """The options in a run's config.json that decide its batches, `augmentation`, `data` and `backend`."""
     path = run / "config.json"
     try:
         content = json.loads(path.read_text())

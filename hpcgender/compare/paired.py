@@ -37,12 +37,12 @@ class McNemar:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """The first model minus the second one. None where one of them does not tell it, or no such label is known."""
+    """The first model minus the second one. None where one of them does not predict it, or no such label is known."""
 
     first: str
     second: str
     images: int
-    """Of known gender that both say something of; 0 without."""
+    """Of known gender with a prediction of both; 0 without."""
     accuracy: Score | None
     """The interval is the bootstrap's that draws subjects with their images; see `hpcgender.evaluate.resample`."""
     mcnemar: McNemar | None
@@ -50,9 +50,9 @@ class Pair:
     """Years."""
 
 
-def pairs(told: Sequence[tuple[str, Predictions]]) -> list[Pair]:
+def pairs(models: Sequence[tuple[str, Predictions]]) -> list[Pair]:
     """All pairs of models, by name, with their predictions of the same images in the same order."""
-    found = [pair(*first, *second) for first, second in combinations(told, 2)]
+    found = [pair(*first, *second) for first, second in combinations(models, 2)]
     tested = [one.mcnemar.p for one in found if one.mcnemar]
     corrected = iter(holm(tested))
     return [replace(one, mcnemar=replace(one.mcnemar, p_holm=next(corrected))) if one.mcnemar else one for one in found]
@@ -63,13 +63,13 @@ def pair(first: str, of_first: Predictions, second: str, of_second: Predictions)
     clusters = clusters_of(of_first.subject)
     accuracy = mcnemar = None
     if known.any():
-        right = [(told.prediction == told.label)[known] for told in (of_first, of_second)]
+        right = [(one.prediction == one.label)[known] for one in (of_first, of_second)]
         mcnemar = mcnemar_test(int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum()))
         accuracy = mean_difference(right[0].astype(np.float64) - right[1], clusters[known])
     aged = of_first.age_known & of_second.age_known
     age_mae = None
     if aged.any():
-        errors = [np.abs(told.age_prediction - told.age)[aged] for told in (of_first, of_second)]
+        errors = [np.abs(one.age_prediction - one.age)[aged] for one in (of_first, of_second)]
         age_mae = mean_difference(errors[0] - errors[1], clusters[aged])
     return Pair(
         first=first, second=second, images=int(known.sum()), accuracy=accuracy, mcnemar=mcnemar, age_mae=age_mae

@@ -153,7 +153,7 @@ def scores_table(rows: Sequence[Row]) -> Table:
         )
         for row in rows
     )
-    return Table(columns, lines, "scores")
+    return Table(columns, lines, "scores", fold_name=True)
 
 
 def costs_table(rows: Sequence[Row]) -> Table:
@@ -172,7 +172,7 @@ def costs_table(rows: Sequence[Row]) -> Table:
         )
         for row in rows
     )
-    return Table((*columns, "GPU MB") if on_gpu else columns, lines, "cost of a forward pass")
+    return Table((*columns, "GPU MB") if on_gpu else columns, lines, "cost of a forward pass", fold_name=True)
 
 
 def training_table(rows: Sequence[Row]) -> Table:
@@ -189,7 +189,7 @@ def training_table(rows: Sequence[Row]) -> Table:
         )
         for row in rows
     )
-    return Table(columns, lines, "cost of training")
+    return Table(columns, lines, "cost of training", fold_name=True)
 
 
 def differences_table(pairs: Sequence[Pair]) -> Table:
@@ -207,4 +207,4 @@ def differences_table(pairs: Sequence[Pair]) -> Table:
             line += [NOTHING] * (len(columns) - 2 - aged)
         line += [difference(pair.age_mae, fraction=False) if pair.age_mae else NOTHING] if aged else []
         lines.append(tuple(line))
-    return Table(tuple(columns), tuple(lines), "differences")
+    return Table(tuple(columns), tuple(lines), "differences", fold_name=True)

@@ -244,7 +244,7 @@ def summary_row(name: str, evaluation: Evaluation) -> tuple[str, ...]:
 
 
 def limits(parts: Sequence[Part]) -> Iterator[str]:
-    """What the model card says about the limits of these models."""
+    """The measured limits for the model card."""
     several = sum(len(part.evaluations) for part in parts) > 1
     for part in parts:
         for directory, evaluation in part.evaluations.items():

@@ -19,7 +19,7 @@ from shard_tools.base.text import percent, printable
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: a template and its content."""
+    """A section of the page: a template and its content."""
 
     title: str
     template: str

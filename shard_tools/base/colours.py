@@ -1,4 +1,4 @@
-"""The colours of pages, charts and sheets, told apart by people with any kind of colour vision."""
+"""The colours of pages, charts and sheets, safe for the colour-blind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ACCENTS = ("#b84a00", "#0067a5", "#5f5f5f")
 """Of female, male and unknown: vermilion, blue and grey, all dark enough for white letters."""
 
 SERIES = ("#3d6b58", "#9a3d87", "#8a6500", "#3557a8", "#a83232", "#4d7a12")
-"""Of runs beside each other; charts also tell them apart by markers and dashes."""
+"""Of runs beside each other; charts also give each its marker and dashes."""
 
 NAMES = {
     "ink": INK,

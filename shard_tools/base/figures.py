@@ -111,7 +111,7 @@ def charts(figures: Mapping[str, Figure]) -> list[Chart]:
 def as_svg(figure: Figure, title: str, hints: Mapping[str, str] | None = None) -> Markup:
     """A figure as an `svg` element in the letters and colours of its page.
 
-    `title` is its text for screen readers, and tells its elements from those of other figures of the page. `hints` has
+    `title` is its text for screen readers, and makes the ids of its elements unique on the page. `hints` has
     a text to show at the pointer for the `gid` of an artist. Equal figures give equal text.
     """
     buffer = io.BytesIO()

@@ -64,6 +64,8 @@ class Table:
     left: frozenset[str] = frozenset()
     max_name: int | None = MAX_NAME
     """Characters of the first column; None: as many as it needs."""
+    fold_name: bool = False
+    """Whether a name that is too long, for the column or for the line, is folded instead of cut."""
 
 
 def no_style(column: str, cell: str) -> str:
@@ -74,8 +76,8 @@ def no_style(column: str, cell: str) -> str:
 def print_tables(*tables: Table, style: Callable[[str, str], str] = no_style) -> None:
     """Prints tables to stdout, a blank line between them: as wide as the terminal, elsewhere LOG_WIDTH and plain.
 
-    No line ends in spaces. On a terminal `style(column, cell)` is a cell's rich style, such as "green". Only a last
-    column that is aligned left is folded where the line is too short.
+    No line ends in spaces. On a terminal `style(column, cell)` is a cell's rich style, such as "green". A last column
+    that is aligned left is folded where the line is too short.
     """
     print(text_of(tables, style))
 
@@ -94,7 +96,7 @@ def text_of(tables: Sequence[Table], style: Callable[[str, str], str] = no_style
         shown = RichTable(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
         for place, column in enumerate(table.columns):
             left = place == 0 or column in table.left
-            folds = left and place == len(table.columns) - 1 > 0
+            folds = (left and place == len(table.columns) - 1 > 0) or (place == 0 and table.fold_name)
             shown.add_column(
                 Text(printable(column)),
                 justify="left" if left else "right",

@@ -80,7 +80,7 @@ def histograms(statistics: Statistics) -> dict[str, Histogram]:
 
 
 def histogram(title: str, axis: str, bars: Breakdown, genders: Sequence[str]) -> Histogram:
-    """Bars of each name beside each other, a colour for each gender. `axis` says what the names are.
+    """Bars of each name beside each other, a colour for each gender. `axis` is the label below the names.
 
     Each bar's number is shown at the pointer.
     """

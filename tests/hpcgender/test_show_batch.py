@@ -36,8 +36,8 @@ def show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
 
     def show(*arguments: object) -> tuple[list[dict[str, Any]], Pixels]:
         out = tmp_path / "sheet.png"
-        said = text(capsys, *arguments, "--out", out, "--json")
-        return json.loads(said), np.asarray(Image.open(out))
+        printed = text(capsys, *arguments, "--out", out, "--json")
+        return json.loads(printed), np.asarray(Image.open(out))
 
     return show
 
@@ -102,7 +102,7 @@ def write_config(run: Path, trained: TrainConfig, **other: Any) -> None:
     (run / "config.json").write_text(json.dumps(content))
 
 
-def test_a_run_says_what_decided_its_batches(show: Any, shards: Path, tmp_path: Path) -> None:
+def test_the_options_of_a_run_decide_its_batches(show: Any, shards: Path, tmp_path: Path) -> None:
     trained = TrainConfig(
         data=shards, batch_size=6, image_size=48, augment="none", sampling="oversample", seed=11, last_batch="pad"
     )
@@ -178,9 +178,9 @@ def test_a_line_for_each_image_though_the_sheet_has_fewer(
     shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "few.png"
-    said = text(capsys, "--data", shards, *BATCH, "--step", 30, "--images", 5, "--out", out)
-    assert "12 images, of which the first 5 are drawn" in said
-    head, *lines = said.split("\n\n")[1].splitlines()
+    printed = text(capsys, "--data", shards, *BATCH, "--step", 30, "--images", 5, "--out", out)
+    assert "12 images, of which the first 5 are drawn" in printed
+    head, *lines = printed.split("\n\n")[1].splitlines()
     assert head.split() == ["place", "sample", "key", "gender", "file", "mirror", "colour", "sigma"]
     assert [int(line.split()[0]) for line in lines] == list(range(12))
     _, images = batch_of(BatchConfig(data=shards, batch_size=12, image_size=SIZE, augment="degraded", seed=3), 30)
@@ -188,13 +188,13 @@ def test_a_line_for_each_image_though_the_sheet_has_fewer(
     assert [bool(places(sheet, image)) for image in images] == [True] * 5 + [False] * 7
 
 
-def test_every_kind_of_variation_is_told(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_kind_of_augmentation_is_listed(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "all.toml").write_text(
         "crop_area = 0.5\nflip = 1.0\nrotation = 1.0\nbrightness = 0.2\nblur = 1.0\nerase = 1.0"
     )
     augment = ("--augment", tmp_path / "all.toml", "--image-size", SIZE, "--batch-size", 12)
-    said = text(capsys, "--data", shards, *augment, "--out", tmp_path / "all.png")
-    _, table, meanings, _ = said.split("\n\n")
+    printed = text(capsys, "--data", shards, *augment, "--out", tmp_path / "all.png")
+    _, table, meanings, _ = printed.split("\n\n")
     names = [field.name for field in fields(Draws)]
     assert table.splitlines()[0].split()[5:] == names
     assert [line.partition(":")[0] for line in meanings.splitlines()] == names
@@ -218,7 +218,7 @@ def test_an_image_that_does_not_decode(show: Any, shards: Path, tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (("--rank", 8, "--world", 8), "--rank 8: 8 processes have ranks 0 to 7"),
         (("--rank", -1), "--rank -1"),
@@ -232,7 +232,7 @@ def test_an_image_that_does_not_decode(show: Any, shards: Path, tmp_path: Path, 
         (("--out", "batch.jpg"), "name it batch.png"),
         (("--out", "nowhere/batch.png"), "no directory nowhere to write batch.png into"),
         (("--out", "/proc/batch.png"), "cannot write /proc/batch.png"),
-        (("--out", "folder.png"), "folder.png is a directory"),
+        (("--out", "directory.png"), "directory.png is a directory"),
         (("--data", "nowhere"), "no manifest.json in nowhere"),
         (("--augment", "lite"), "'lite'"),
         (("--run", "nowhere"), "cannot read nowhere/config.json: No such file or directory"),
@@ -243,13 +243,13 @@ def test_an_image_that_does_not_decode(show: Any, shards: Path, tmp_path: Path, 
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
 )
-def test_what_cannot_work_is_said_in_one_line(
+def test_a_wrong_option_is_one_line(
     shards: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: tuple[object, ...],
-    says: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     plain = {**TrainConfig(data=shards, batch_size=12, seed=3).plain(), "manifest": read_manifest(shards).sha256}
@@ -259,10 +259,10 @@ def test_what_cannot_work_is_said_in_one_line(
         (tmp_path / name / "config.json").write_text(json.dumps(content))
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "config.json").write_text('{"seed": 3')
-    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "directory.png").mkdir()
     batch = () if "--run" in arguments else ("--batch-size", 12)
     with pytest.raises(UserError) as error:
         text(capsys, "--data", shards, *batch, *arguments)
-    assert says in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.glob("*.png/*")) + [path for path in tmp_path.glob("*.png") if path.is_file()]

@@ -235,7 +235,7 @@ def test_a_page_runs_and_loads_nothing(listed: Path, tmp_path: Path) -> None:
     assert page.count("<svg ") == 4
 
 
-def test_a_picture_that_does_not_decode_is_said_to_be_so(tmp_path: Path) -> None:
+def test_a_picture_that_does_not_decode_is_marked(tmp_path: Path) -> None:
     for seed in range(2):
         save(tmp_path / "images" / f"{seed}.jpg", seed)
     broken = tmp_path / "images" / "1.jpg"
@@ -305,7 +305,7 @@ def test_a_changed_image_is_pointed_out(images: Path, tmp_path: Path, capsys: py
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"sample": "20"}, r"--sample 20: train has samples 0 to 19$"),
         ({"sample": "10", "split": "val"}, r"--sample 10: val has samples 0 to 9$"),
@@ -323,11 +323,11 @@ def test_a_changed_image_is_pointed_out(images: Path, tmp_path: Path, capsys: py
         ({"data": Path("nowhere")}, r"no manifest.json in nowhere"),
     ],
 )
-def test_what_cannot_be_is_one_line(
-    utkface: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], says: str
+def test_a_wrong_option_is_one_line(
+    utkface: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=says) as error:
+    with pytest.raises(UserError, match=message) as error:
         inspect_shards(InspectConfig(**{"data": utkface, **options}))
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())

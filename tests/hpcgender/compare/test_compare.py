@@ -29,7 +29,7 @@ def rows_of(directory: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_what_two_runs_tell_and_cost(evaluated: Path, tmp_path: Path, run: Run) -> None:
+def test_scores_and_costs_of_two_runs(evaluated: Path, tmp_path: Path, run: Run) -> None:
     files = ("--csv", "rows.csv", "--picture", "all.png", "--html", "page.html")
     done = run(
         *("hpcgender", "compare", evaluated / "both", evaluated / "lean", "--batch-size", 4, "--rounds", 2, "--json"),
@@ -56,10 +56,10 @@ def test_what_two_runs_tell_and_cost(evaluated: Path, tmp_path: Path, run: Run) 
     assert lean["age_mae"] is None
     assert found["data"]["split"] == "val"
     (pair,) = found["pairs"]
-    said = [
+    right = [
         [row["prediction"] == row["label"] for row in rows_of(on_val(evaluated, name))] for name in ("both", "lean")
     ]
-    only = [sum(a and not b for a, b in zip(*order, strict=True)) for order in (said, said[::-1])]
+    only = [sum(a and not b for a, b in zip(*order, strict=True)) for order in (right, right[::-1])]
     assert [pair["mcnemar"]["only_first"], pair["mcnemar"]["only_second"]] == only
     assert pair["accuracy"]["value"] == pytest.approx(both["accuracy"] - lean["accuracy"])
     assert pair["age_mae"] is None
@@ -112,7 +112,7 @@ def copy(evaluation: Path, out: Path, **data: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("given", "options", "says"),
+    ("given", "options", "message"),
     [
         (["both"], {}, "compare needs two evaluated runs or more"),
         (["both", "nowhere"], {}, r"no directory .*nowhere: name a run"),
@@ -129,13 +129,13 @@ def copy(evaluation: Path, out: Path, **data: Any) -> Path:
         (["both", "lean"], {"picture": Path("all.jpg")}, "all.jpg would be a PNG file: name it all.png"),
     ],
 )
-def test_what_cannot_be_is_one_line(
+def test_a_wrong_option_is_one_line(
     evaluated: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     given: list[str],
     options: dict[str, Any],
-    says: str,
+    message: str,
 ) -> None:
     work = tmp_path / "work"
     work.mkdir()
@@ -162,7 +162,7 @@ def test_what_cannot_be_is_one_line(
                 for each in "ab":
                     copy(both, run_dir / "evaluations" / each)
         others.setdefault(name, place)
-    with pytest.raises(UserError, match=says) as error:
+    with pytest.raises(UserError, match=message) as error:
         compare(CompareConfig(**{"evaluated": tuple(others[name] for name in given), **QUICK, **options}))
     assert "\n" not in str(error.value)
     assert list(work.iterdir()) == []

@@ -11,7 +11,7 @@ from hpcgender.evaluate.predictions import Predictions
 from hpcgender.evaluate.results import Score
 
 
-def told(right: np.ndarray[tuple[int], np.dtype[np.bool_]], subjects: int, error: float = 1.0) -> Predictions:
+def predictions(right: np.ndarray[tuple[int], np.dtype[np.bool_]], subjects: int, error: float = 1.0) -> Predictions:
     """Predictions of as many images, right where `right` is, of so many subjects in turn; ages are off by `error`."""
     count = len(right)
     label = np.arange(count) % 2
@@ -47,7 +47,7 @@ def test_mcnemar_is_nearly_exact_beyond(first: int, second: int) -> None:
 
 
 def test_holm_corrects_for_the_number_of_pairs() -> None:
-    # Worked by hand: 0.01 * 4, then 0.02 * 3, then 0.03 * 2 but not below the one before, then 0.9.
+    # 0.01 * 4, then 0.02 * 3, then 0.03 * 2 but not below the one before, then 0.9.
     assert holm([0.9, 0.01, 0.03, 0.02]) == pytest.approx([0.9, 0.04, 0.06, 0.06])
     assert holm([0.7, 0.6]) == [1.0, 1.0]
     assert holm([]) == []
@@ -64,7 +64,7 @@ def test_a_pair_counts_who_alone_is_right() -> None:
     right[:30] = False
     other = np.ones(100, dtype=bool)
     other[25:37] = False
-    found, accuracy = one_pair(told(right, 0, error=3), told(other, 0, error=1))
+    found, accuracy = one_pair(predictions(right, 0, error=3), predictions(other, 0, error=1))
     assert found.mcnemar
     assert (found.mcnemar.only_first, found.mcnemar.only_second) == (7, 25)
     assert found.images == 100
@@ -77,7 +77,7 @@ def test_a_pair_counts_who_alone_is_right() -> None:
 def test_the_interval_of_a_difference_is_a_plain_bootstraps() -> None:
     generator = np.random.default_rng(3)
     right, other = (generator.random(300) < part for part in (0.9, 0.8))
-    _, accuracy = one_pair(told(right, 60), told(other, 60))
+    _, accuracy = one_pair(predictions(right, 60), predictions(other, 60))
     differences = right.astype(float) - other
     of_subjects = [np.flatnonzero(np.arange(300) % 60 == subject) for subject in range(60)]
     drawn = [
@@ -89,16 +89,16 @@ def test_the_interval_of_a_difference_is_a_plain_bootstraps() -> None:
 
 def test_images_of_one_subject_count_less_than_as_many_of_others() -> None:
     right = np.ones(200, dtype=bool)
-    other = np.arange(200) % 20 >= 5  # five of twenty subjects are always told wrong
-    _, clustered = one_pair(told(right, 20), told(other, 20))
-    _, single = one_pair(told(right, 0), told(other, 0))
+    other = np.arange(200) % 20 >= 5  # five of twenty subjects are always misclassified
+    _, clustered = one_pair(predictions(right, 20), predictions(other, 20))
+    _, single = one_pair(predictions(right, 0), predictions(other, 0))
     assert clustered.value == single.value == pytest.approx(0.25)
     assert clustered.high - clustered.low > 2 * (single.high - single.low)
 
 
 def test_equal_models_do_not_differ() -> None:
     right = np.arange(50) % 5 > 0
-    found, accuracy = one_pair(told(right, 10), told(right, 10))
+    found, accuracy = one_pair(predictions(right, 10), predictions(right, 10))
     assert accuracy.value == 0
     assert math.isnan(accuracy.low)
     assert found.mcnemar
@@ -107,7 +107,7 @@ def test_equal_models_do_not_differ() -> None:
 
 def test_three_models_make_three_pairs_corrected_together() -> None:
     right = [np.arange(400) % part > 0 for part in (20, 10, 2)]
-    found = pairs([(name, told(one, 0)) for name, one in zip("abc", right, strict=True)])
+    found = pairs([(name, predictions(one, 0)) for name, one in zip("abc", right, strict=True)])
     assert [(pair.first, pair.second) for pair in found] == [("a", "b"), ("a", "c"), ("b", "c")]
     tests = [pair.mcnemar for pair in found if pair.mcnemar]
     assert [test.p_holm for test in tests] == holm([test.p for test in tests])

@@ -1,4 +1,4 @@
-"""A real headless Chromium, spoken to through the pipes of its DevTools protocol: what a person sees of a page."""
+"""A real headless Chromium, driven through the pipes of its DevTools protocol."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LAYOUT = """
 
 @dataclass
 class Browser:
-    """One page of a browser; `complaints` is what its console said of the last page that was opened."""
+    """One page of a browser; `complaints` are the console's messages about the last page that was opened."""
 
     to: int
     of: int
@@ -85,7 +85,7 @@ class Browser:
         return message
 
     def open(self, page: Path, width: int, scheme: Literal["light", "dark"], media: str = "screen") -> dict[str, Any]:
-        """Shows a page so many pixels wide and in a colour scheme, and says how it is laid out; see LAYOUT."""
+        """Shows a page so many pixels wide and in a colour scheme, and returns its layout; see LAYOUT."""
         self.complaints, self.asked, self.loaded = [], [], False
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         self.call(
@@ -113,7 +113,7 @@ class Browser:
 
 @contextmanager
 def chromium(profile: Path) -> Iterator[Browser]:
-    """A browser that reaches no network; the test is skipped, and says so, where none is installed."""
+    """A browser that reaches no network; the test is skipped, with a message, where none is installed."""
     program = next((found for name in NAMES if (found := shutil.which(name))), None)
     if program is None:
         pytest.skip(f"no {' or '.join(NAMES)} in PATH: install one, as by apt-get install chromium")

@@ -121,13 +121,13 @@ def anchors(text: str) -> set[str]:
     return links
 
 
-def test_it_says_what_was_trained_measured_and_found(page: Path, shards: Path) -> None:
+def test_training_evaluation_and_heat_maps_are_on_it(page: Path, shards: Path) -> None:
     text = re.sub(r"<svg.*?</svg>|<[^>]+>", " ", page.read_text(), flags=re.DOTALL)
     evaluation = read_evaluation(evaluation_of(page.parent / "both"))
     gender, age = evaluation.gender, evaluation.age
     assert gender
     assert age
-    for said in (
+    for line in (
         f"{gender.accuracy.value:.2%}".replace("%", " %"),
         f"{gender.accuracy.low * 100:.2f} to {gender.accuracy.high * 100:.2f}",
         f"{gender.roc_auc.value:.4f}",
@@ -145,7 +145,7 @@ def test_it_says_what_was_trained_measured_and_found(page: Path, shards: Path) -
         "male minus female",
         "deletion check",
     ):
-        assert said in text
+        assert line in text
     assert evaluation.checkpoint.revision in text
     gap = evaluation.table("gender")
     assert gap
@@ -155,7 +155,7 @@ def test_it_says_what_was_trained_measured_and_found(page: Path, shards: Path) -
         assert "Groups marked few" in text
 
 
-def test_it_tells_when_and_where_jobs_ran(page: Path) -> None:
+def test_each_attempt_of_a_job_is_a_row(page: Path) -> None:
     rows = re.findall(r"<tr><th[^>]*>train_both</th>.*?</tr>", page.read_text())
     cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
     first, second = ("2026-03-01 09:00:00Z", "2026-03-02 09:00:00Z"), ("2026-03-02 09:10:00Z", "2026-03-02 19:00:00Z")
@@ -232,7 +232,7 @@ def test_equal_reports_are_equal(evaluated: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"inputs": ()}, "nothing to report: hpcgender report runs/mine"),
         ({"inputs": (Path("nowhere"),)}, "no directory nowhere: name a run"),
@@ -242,18 +242,18 @@ def test_equal_reports_are_equal(evaluated: Path, tmp_path: Path) -> None:
         ({"out": Path("page.pdf")}, "page.pdf would be a HTML file: name it page.html"),
     ],
 )
-def test_what_cannot_be_is_one_line(
-    evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], says: str
+def test_a_wrong_option_is_one_line(
+    evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=says) as error:
+    with pytest.raises(UserError, match=message) as error:
         report(ReportConfig(**{"inputs": (evaluated / "lean",), **options}))
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "says"),
+    ("file", "content", "message"),
     [
         ("config.json", "{", r"config\.json is damaged"),
         ("metrics.jsonl", "{\n", r"metrics\.jsonl, line 1 is no JSON"),
@@ -261,12 +261,12 @@ def test_what_cannot_be_is_one_line(
         ("submissions/x/submission.json", "{", r"cannot read .*submission\.json"),
     ],
 )
-def test_what_is_damaged_is_named(evaluated: Path, tmp_path: Path, file: str, content: str, says: str) -> None:
+def test_what_is_damaged_is_named(evaluated: Path, tmp_path: Path, file: str, content: str, message: str) -> None:
     shutil.copytree(evaluated / "lean", tmp_path / "lean")
     damaged = tmp_path / "lean" / file
     damaged.parent.mkdir(parents=True, exist_ok=True)
     damaged.write_text(content)
-    with pytest.raises(UserError, match=says) as error:
+    with pytest.raises(UserError, match=message) as error:
         report(ReportConfig(inputs=(tmp_path / "lean",), out=tmp_path / "page.html"))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "page.html").exists()
