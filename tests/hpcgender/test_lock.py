@@ -25,7 +25,7 @@ def test_a_run_directory_has_one_training_at_a_time(tmp_path: Path, capsys: pyte
     with subprocess.Popen([sys.executable, "-c", HOLDER, run_dir], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "trains\n"
-        said = f"run is trained by process {other.pid} on .*: end that, or give another"
+        said = f"run is locked by process {other.pid} on .*: cancel that, or give another"
         with pytest.raises(UserError, match=said), only_training(run_dir, patience=0):
             pass
         other.send_signal(signal.SIGKILL)

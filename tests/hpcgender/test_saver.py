@@ -120,7 +120,7 @@ def test_a_damaged_one_is_passed_over(folder: Path, seed: int, capfd: pytest.Cap
     newest = latest(folder)
     assert newest
     assert good(newest[1], 20)
-    assert capfd.readouterr().err == f"hpcgender: {last} {why}: going back to step-00000020.pt\n"
+    assert capfd.readouterr().err == f"hpcgender: {last} {why}: using step-00000020.pt instead\n"
 
     # The run goes on from there, and its next checkpoint is the newest one, even if it is of an earlier step.
     with Saver(folder, keep=2) as saver:
@@ -135,7 +135,7 @@ def test_a_damaged_one_is_passed_over(folder: Path, seed: int, capfd: pytest.Cap
 def test_without_a_good_one_nothing_is_trained_over(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for path in folder.glob("step-*"):
         os.truncate(path, 100)
-    with pytest.raises(UserError, match=r"no checkpoint in .* can be read: restore one, or start anew"):
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be read: restore one, or start a new run"):
         latest(folder)
     assert capfd.readouterr().err.count("\n") == 3
 
