@@ -120,7 +120,7 @@ class Trainer:
 
     def train_epoch(self, log: RunLog | None) -> None:
         """The rest of an epoch: its remaining steps, validation, log and checkpoint."""
-        begin = time.perf_counter()
+        begin, steps = time.perf_counter(), self.steps_per_epoch
         first, waited, bad_images = self.epoch_step, self.train_images.waited, self.bad_images
         self.train_steps()
         if self.stop.reason:
@@ -141,24 +141,22 @@ class Trainer:
         improved = self.best is None or score > self.best
         self.best = score if self.best is None else max(self.best, score)
         seconds = time.perf_counter() - begin
-        whole = (
-            seconds * self.steps_per_epoch / (self.steps_per_epoch - first) if first < self.steps_per_epoch else seconds
-        )
+        whole_epoch = seconds * steps / (steps - first) if first < steps else seconds
         record = EpochRecord(
             epoch=self.epoch + 1,
             epochs=self.config.epochs,
-            step=(self.epoch + 1) * self.steps_per_epoch,
+            step=(self.epoch + 1) * steps,
             train=train,
             val=val,
             lr=max(group["lr"] for group in self.learner.optimizer.param_groups),
             gradient_norm=mean_norm,
             gradient_norm_max=max_norm,
-            images_per_s=(self.steps_per_epoch - first) * self.config.batch_size / trained,
+            images_per_s=(steps - first) * self.config.batch_size / trained,
             data_wait=wait / total,
             bad_images=round(bad),
             peak_memory_mb=memory,
             seconds=seconds,
-            eta=whole * (self.config.epochs - self.epoch - 1),
+            eta=whole_epoch * (self.config.epochs - self.epoch - 1),
         )
         self.epoch, self.epoch_step = self.epoch + 1, 0
         self.tally = Tally(self.ranks.device, self.config.task_weights, binned=True)

@@ -111,7 +111,7 @@ def test_a_damaged_one_is_passed_over(folder: Path, seed: int, capfd: pytest.Cap
     whole = last.read_bytes()
     if seed % 2:
         os.truncate(last, generator.randrange(len(whole)))
-        why = "is cut short, or no checkpoint of hpcgender"
+        why = "is cut short, or not a checkpoint of hpcgender"
     else:
         damaged = bytearray(whole)
         damaged[generator.randrange(len(whole) - 100)] ^= 1 << generator.randrange(8)

@@ -1,4 +1,4 @@
-"""Trains with an EMA on two ranks, and writes digests of what each rank holds: run by torch.distributed.run with a path."""
+"""Trains with an EMA on two ranks, and writes digests of each rank's: run by torch.distributed.run with a path."""
 
 from __future__ import annotations
 
