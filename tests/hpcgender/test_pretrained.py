@@ -109,7 +109,7 @@ def test_our_checkpoint_goes_on_with_another_task(tmp_path: Path) -> None:
         assert torch.equal(gender(network, pixels()), gender(before, pixels()))
     assert "gender loaded too, age new" in said
     _, said = begin(tmp_path / "best.pt", "compact", tasks=("age",))
-    assert "gender left out, as it is no task, age new" in said
+    assert "gender ignored, as it is not a task, age new" in said
 
 
 def test_the_normalisation_stays_with_the_weights(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     state = theirs().state_dict()
     state["layer2.0.conv1.weight"][0, 0] = float("nan")
     torch.save(state, tmp_path / "a.pth")
-    with pytest.raises(UserError, match=r"values in layer2.0.conv1.weight that are no numbers"):
+    with pytest.raises(UserError, match=r"NaN or infinite values in layer2.0.conv1.weight"):
         begin(tmp_path / "a.pth")
 
 
@@ -234,5 +234,5 @@ def test_without_a_network_it_says_what_to_download_where(hub: Path, monkeypatch
         monkeypatch.setenv(scheme, "http://127.0.0.1:9")  # nobody listens there
     with pytest.raises(UserError, match=r"cannot download https://\S+/resnet50-11ad3fa6.pth") as raised:
         begin("torchvision:IMAGENET1K_V2", "resnet50")
-    assert f"where there is a network, download it to {hub / 'resnet50-11ad3fa6.pth'}" in str(raised.value)
+    assert f"on a machine with network access, download it to {hub / 'resnet50-11ad3fa6.pth'}" in str(raised.value)
     assert "\n" not in str(raised.value)

@@ -252,7 +252,7 @@ def test_a_disk_that_is_too_small_is_not_used(
     size = sum(path.stat().st_size for path in sources(shards)) / 1e6
     assert err.splitlines() == [
         f"hpcgender: --stage-to {small_disk} cannot hold the {size:.1f} MB of train (No space left on device):"
-        f" they are read from {shards} instead"
+        f" reading from {shards} instead"
     ]
     assert not out
 
@@ -362,7 +362,7 @@ def test_a_damaged_shard_is_named_and_nothing_kept(copy: Path, scratch: Path) ->
         file.seek(5000)
         file.write(bytes([byte ^ 1]))
     with (
-        pytest.raises(UserError, match=rf"{shard} is not what was packed"),
+        pytest.raises(UserError, match=rf"{shard} was changed since it was packed"),
         staged(read_manifest(copy), "train", scratch, 0, 1),
     ):
         pass
