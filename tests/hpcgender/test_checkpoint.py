@@ -63,7 +63,7 @@ def test_a_model_comes_back_as_it_was(checkpoint: Path) -> None:
     assert not trained.model.training
 
 
-def test_any_torch_load_reads_one(checkpoint: Path) -> None:
+def test_any_torch_load_reads_it(checkpoint: Path) -> None:
     for mmap in (False, True):
         weights = torch.load(checkpoint, weights_only=True, mmap=mmap)["model"]
         assert torch.equal(weights["conv1.weight"], content()["model"]["conv1.weight"])
@@ -83,7 +83,7 @@ def test_one_cut_short_is_refused(small: Path) -> None:
             read_checkpoint(small)
 
 
-def test_one_with_a_bit_turned_is_refused(small: Path) -> None:
+def test_one_with_a_flipped_bit_is_refused(small: Path) -> None:
     whole = small.read_bytes()
     generator = random.Random(0)
     # Everywhere, and every bit of the checksum, of its line, and of what the zip file ends with.

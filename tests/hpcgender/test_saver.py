@@ -105,7 +105,7 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_a_damaged_one_is_passed_over(folder: Path, seed: int, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_one_is_skipped(folder: Path, seed: int, capfd: pytest.CaptureFixture[str]) -> None:
     generator = random.Random(seed)
     last = folder / "step-00000030.pt"
     whole = last.read_bytes()
@@ -132,7 +132,7 @@ def test_a_damaged_one_is_passed_over(folder: Path, seed: int, capfd: pytest.Cap
     assert capfd.readouterr().err == ""
 
 
-def test_without_a_good_one_nothing_is_trained_over(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_without_an_intact_one_nothing_is_overwritten(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for path in folder.glob("step-*"):
         os.truncate(path, 100)
     with pytest.raises(UserError, match=r"no checkpoint in .* can be read: restore one, or start a new run"):
@@ -146,7 +146,7 @@ def test_there_is_none_at_first(tmp_path: Path) -> None:
     assert latest(tmp_path / "checkpoints") is None
 
 
-def test_a_full_disk_ends_the_next_save_and_leaves_the_last_good_one(folder: Path) -> None:
+def test_a_full_disk_ends_the_next_save_and_leaves_the_last_intact_one(folder: Path) -> None:
     before = {path: path.read_bytes() for path in folder.iterdir()}
     saver = Saver(folder)
     with files_no_longer_than(10_000):
@@ -159,7 +159,7 @@ def test_a_full_disk_ends_the_next_save_and_leaves_the_last_good_one(folder: Pat
     assert good(read_checkpoint(folder / "last.pt"), 50)
 
 
-def test_a_failed_last_write_is_told(folder: Path) -> None:
+def test_a_failed_last_write_is_raised(folder: Path) -> None:
     saver = Saver(folder)
     shutil.rmtree(folder)
     saver.save(50, weights(50), state(50))
@@ -191,7 +191,7 @@ def test_no_permission_is_one_line(folder: Path) -> None:
     assert good(read_checkpoint(folder / "last.pt"), 30)
 
 
-def test_a_killed_process_leaves_good_checkpoints(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_killed_process_leaves_intact_checkpoints(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folders = [tmp_path / str(number) for number in range(4)]
     generator = random.Random(0)
     with ExitStack() as started:

@@ -59,8 +59,8 @@ def test_without_a_launcher_it_counts_from_the_process(monkeypatch: pytest.Monke
     monkeypatch.delenv(STARTED, raising=False)
     program = "import time; begin = time.time(); from hpcgender.stop import job_age; print(begin, job_age())"
     before = time.time()
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    begin, age = map(float, said.split())
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    begin, age = map(float, output.split())
     assert begin - before - 0.02 < age < time.time() - before + 0.02  # ticks are of 0.01 s
     assert job_age() > age
 
