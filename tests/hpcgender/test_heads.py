@@ -157,12 +157,12 @@ def state(network: nn.Module) -> dict[str, torch.Tensor]:
 def train_a_step(network: Network, config: ModelConfig, factor: float = 1.0) -> set[str]:
     """Trains a step and returns the names of what it moved."""
     before = state(network)
-    optimiser = torch.optim.SGD(parameter_groups(network, 0.1, 1e-2, factor), lr=0.1)
+    optimizer = torch.optim.SGD(parameter_groups(network, 0.1, 1e-2, factor), lr=0.1)
     network.eval()
     network.train()
     losses = task_losses(network(images(size=64)), torch.tensor([0, 1, 0, 1, 0, 1]), torch.arange(6) + 40.0, config)
     weighted(losses, config).backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
+    optimizer.step()
     return {key for key, value in network.state_dict().items() if not torch.equal(value, before[key])}
 
 

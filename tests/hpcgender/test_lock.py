@@ -29,7 +29,7 @@ def test_a_run_directory_has_one_training_at_a_time(tmp_path: Path, capsys: pyte
         with pytest.raises(UserError, match=message), only_training(run_dir, patience=0):
             pass
         other.send_signal(signal.SIGKILL)
-        with only_training(run_dir, patience=60):  # goes on as soon as it is gone, and needs no tidying up
+        with only_training(run_dir, patience=60):  # continues as soon as it has ended
             assert str(other.pid) not in (run_dir / "train.lock").read_text()
     with only_training(run_dir, patience=0):
         pass

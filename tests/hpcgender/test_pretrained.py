@@ -187,27 +187,27 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """A web server, and the directory that it serves."""
-    folder = tmp_path / "served"
-    folder.mkdir()
+    served = tmp_path / "served"
+    served.mkdir()
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as serving:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(served))) as serving:
         thread = threading.Thread(target=serving.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{serving.server_port}", folder
+        yield f"http://127.0.0.1:{serving.server_port}", served
         serving.shutdown()
         thread.join()
 
 
 def test_weights_are_downloaded_once(server: tuple[str, Path], hub: Path) -> None:
-    url, folder = server
-    torch.save(theirs().state_dict(), folder / "a.pth")
+    url, served = server
+    torch.save(theirs().state_dict(), served / "a.pth")
     first, line = begin(f"{url}/a.pth")
     assert "fc new, as it has 1000 outputs there and 2 here" in line
-    (folder / "a.pth").unlink()
+    (served / "a.pth").unlink()
     assert (hub / "a.pth").is_file()
     second, _ = begin(f"{url}/a.pth")
     assert all(torch.equal(value, second.state_dict()[key]) for key, value in first.state_dict().items())
