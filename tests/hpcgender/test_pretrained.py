@@ -157,7 +157,7 @@ def test_another_backbone_is_refused(tmp_path: Path) -> None:
         (b"\x80\x02 no weights", "cannot read .*a.pt"),
         ({}, "holds no weights"),
         ([1, 2], "holds no weights"),
-        ({"epoch": 3, "lr": 0.1}, "but epoch"),
+        ({"epoch": 3, "lr": 0.1}, "more than weights, epoch"),
         ({"a": Path("x")}, "cannot read .*a.pt"),
     ],
 )
