@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without running code from them, and checked for what they are."""
+"""Checkpoints: written atomically with a checksum, loaded with weights_only=True."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _READ_BYTES = 1 << 22
 
 
 class UnreadableError(Exception):
-    """A file is no whole checkpoint. Its text says in what way, after the file's name: `is cut short, ...`."""
+    """A file is not an intact checkpoint. Its text continues the file's name: `is cut short, ...`."""
 
 
 def git_revision() -> str:
-    """The commit that this code is at, with + if it was changed since; empty outside a git checkout."""
+    """The commit of this code, with + if there are uncommitted changes; empty outside a git checkout."""
     try:
         return subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--dirty=+"],
@@ -46,7 +46,7 @@ def git_revision() -> str:
 
 
 class _Hashed:
-    """A binary file for torch.save, with a checksum of all that was written to it, and the error that ended that."""
+    """A binary file for torch.save that keeps a checksum of what is written, and the OSError of a failed write."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -64,38 +64,38 @@ class _Hashed:
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes beside `path`, then renames: `path` is the old checkpoint or the new one, never a part of it.
+    """Writes a temporary file, syncs it and renames it to `path`, which is the old checkpoint or the new one.
 
-    The file is torch.save's and can be read by any torch.load; behind it stands one line with the XXH3 checksum of all
-    before it, for torch.load takes changed bytes of a tensor as they are. UserError if it cannot be written.
+    Any torch.load can read the file. A last line holds the XXH3 checksum of all bytes before it, as torch.load does not
+    notice changed bytes of a tensor. UserError if it cannot be written.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("wb") as file:
             hashed = _Hashed(file)
             try:
-                torch.save({"format": FORMAT, **content}, hashed)  # type: ignore[arg-type]  # it calls these two alone
-            except RuntimeError as error:  # what torch makes of it: that a position is not the expected one
+                torch.save({"format": FORMAT, **content}, hashed)  # type: ignore[arg-type]  # torch.save calls only write and flush
+            except RuntimeError as error:  # torch replaces the OSError by one about an unexpected position
                 raise hashed.error or error from None
             file.write(_MARK + hashed.checksum.hexdigest().encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
+        directory = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(directory)
         finally:
-            os.close(folder)
+            os.close(directory)
     except OSError as error:
         with suppress(OSError):
             partial.unlink()
         raise UserError(
-            f"cannot write {path}: {error.strerror}; free space or mend permissions, and go on with --resume"
+            f"cannot write {path}: {error.strerror}; free space or correct permissions, and resume with --resume"
         ) from None
 
 
 def read_verified(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, tensors on the CPU; UnreadableError unless every byte is as it was written."""
+    """The content of a checkpoint, tensors on the CPU; UnreadableError unless its checksum is correct."""
     try:
         with path.open("rb") as file:
             left = os.fstat(file.fileno()).st_size - _TRAILER_BYTES
@@ -105,7 +105,7 @@ def read_verified(path: Path) -> dict[str, Any]:
                 left -= len(block)
             mark, _, digest = file.read().rpartition(b" ")
             if mark + b" " != _MARK:
-                raise UnreadableError("is cut short, or no checkpoint of hpcgender")
+                raise UnreadableError("is cut short, or not a checkpoint of hpcgender")
             if digest != checksum.hexdigest().encode() + b"\n":
                 raise UnreadableError("is damaged: its bytes do not match their checksum")
             file.seek(0)
@@ -113,12 +113,12 @@ def read_verified(path: Path) -> dict[str, Any]:
             return content
     except OSError as error:
         raise UnreadableError(f"cannot be read: {error.strerror or one_line(error)}") from None
-    except (RuntimeError, UnpicklingError) as error:  # what another torch wrote, or another program that knows the mark
+    except (RuntimeError, UnpicklingError) as error:  # written by another version of torch
         raise UnreadableError(f"cannot be read: {one_line(error)[:200]}") from None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, tensors on the CPU; UserError if it is missing, damaged or another program's."""
+    """The content of a checkpoint, tensors on the CPU; UserError if it is missing, damaged or of another program."""
     if not path.is_file():
         raise UserError(f"no checkpoint {path}: give one as --checkpoint, such as runs/<name>/checkpoints/best.pt")
     try:
@@ -129,7 +129,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model, ready for evaluation, and what must be known to use it."""
+    """A trained model in eval mode, and its options and metadata."""
 
     model: Network
     config: ModelConfig
@@ -138,7 +138,7 @@ class Trained:
     classes: tuple[str, ...]
     epoch: int
     about: dict[str, Any]
-    """All that the checkpoint holds besides weights: its step, the run's configuration, revision and manifest."""
+    """The checkpoint's metadata: step, the run's options, git revision and the manifest's SHA-256."""
 
 
 def load_trained(path: Path, device: torch.device, classes: Sequence[str] = CLASSES) -> Trained:
@@ -161,7 +161,7 @@ def load_trained(path: Path, device: torch.device, classes: Sequence[str] = CLAS
 
 
 def digest(path: Path) -> str:
-    """The checksum that stands behind a checkpoint, which tells it from others."""
+    """The checksum in the last line of a checkpoint, which identifies it."""
     with path.open("rb") as file:
         file.seek(-_TRAILER_BYTES, os.SEEK_END)
         return file.read().rpartition(b" ")[2].strip().decode()

@@ -1,4 +1,4 @@
-"""The ranks: who this process is, by torchrun's environment variables alone, and sums over all of them."""
+"""The process group: this process's rank, from torchrun's environment variables, and collective operations."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-# Its functions keep the group that there is when it is first imported, as DDP does, as a default: then gloo's threads
-# outlive the group, and the process may abort at its exit. Imported here, there is none yet.
+# Its functions bind the default process group of the moment of the first import, which DDP does: then gloo's threads
+# outlive the group, and the process may abort at exit. Imported here, there is no group yet.
 import torch.distributed.nn.functional
 
 from shard_tools.base.errors import UserError
 
 TIMEOUT = timedelta(minutes=10)
-"""How long a rank waits for the others before it gives up, if nobody says otherwise."""
+"""Default time that a rank waits for the others before it fails."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among all: `rank` of `world_size`, and the device it computes on."""
+    """This process: `rank` of `world_size`, and the device that it computes on."""
 
     rank: int
     world_size: int
     device: torch.device
     local_rank: int = 0
-    """This process among the `local_world_size` of its machine."""
+    """This process among the `local_world_size` of its node."""
     local_world_size: int = 1
 
     @property
@@ -40,27 +40,27 @@ class Ranks:
         return self.rank == 0
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Sums a tensor over all ranks, in place."""
+        """All-reduces a tensor to its sum over all ranks, in place."""
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def barrier(self, timeout: timedelta) -> None:
-        """Returns when every rank is here, which may take much longer than they otherwise wait for each other."""
+        """Waits for all ranks, with a timeout of its own that may be longer than the process group's."""
         if self.world_size > 1:
             group = dist.new_group(backend="gloo", timeout=timeout)
-            dist.barrier(group)  # type: ignore[arg-type]  # the first to leave must not hang up on those that still connect to others
+            dist.barrier(group)  # type: ignore[arg-type]  # waits, or the first to leave would close connections that others still open
             dist.destroy_process_group(group)
 
     def broadcast(self, value: Any) -> Any:
-        """Rank 0's value, on every rank."""
+        """Returns rank 0's value on every rank."""
         values = [value]
         if self.world_size > 1:
             dist.broadcast_object_list(values, 0)
         return values[0]
 
     def gather(self, value: Any) -> list[Any]:
-        """Every rank's value, in order of rank, on rank 0; an empty list on the others."""
+        """Returns every rank's value, by rank, on rank 0, and an empty list on the others."""
         if self.world_size == 1:
             return [value]
         values: list[Any] | None = [None] * self.world_size if self.is_first else None
@@ -70,7 +70,7 @@ class Ranks:
 
 @contextmanager
 def process_group(timeout: timedelta = TIMEOUT) -> Iterator[Ranks]:
-    """Joins the other ranks and leaves them at the end; one process alone needs no torchrun."""
+    """Initialises the process group and destroys it at the end; a single process needs neither it nor torchrun."""
     variables = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")}
     missing = [name for name, value in variables.items() if value is None]
     if 0 < len(missing) < len(variables):
@@ -94,13 +94,13 @@ def process_group(timeout: timedelta = TIMEOUT) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def redirect_output(folder: Path, rank: int) -> None:
-    """Sends what a rank other than the first prints, its errors and tracebacks too, to `rank-<n>.log` in `folder`."""
+def redirect_output(directory: Path, rank: int) -> None:
+    """Redirects stdout and stderr of every rank but the first to `rank-<n>.log` in `directory`."""
     if rank == 0:
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"rank-{rank}.log").open("a") as log:
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / f"rank-{rank}.log").open("a") as log:
         sys.stdout.flush()
         sys.stderr.flush()
         os.dup2(log.fileno(), 1)

@@ -1,4 +1,4 @@
-"""What is measured of a model over many images, as sums that are the same for any number of ranks."""
+"""Metrics of a model over many images, from sums that are exact for any number of ranks."""
 
 from __future__ import annotations
 
@@ -13,59 +13,59 @@ from shard_tools.manifest import CLASSES
 
 BINS = 65536
 BINS_PER_UNIT = 1024
-"""A binned ROC curve tells log-odds in [-32, 32) apart that differ by 1/1024."""
+"""The bins of a binned ROC curve: log-odds in [-32, 32) in bins of 1/1024."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Measures of labelled images; parts are of 1, and nan is what no image tells.
+    """Metrics of labelled images. Fractions are from 0 to 1; nan: undefined, as no image has the label.
 
-    What is said of an image's gender is the class of its larger logit. Per class, dictionaries hold only what is
-    defined: recall and F1 of each class that has images, precision of each class that was said of any.
+    The predicted gender is the class of the larger logit. Dictionaries have only classes for which a metric is defined:
+    recall and F1 of each class that has images, precision of each class that was predicted.
     """
 
     images: int
-    """Seen, with labels or without."""
+    """All images, with labels or without."""
     loss: float
-    """The tasks' losses, times their weights: what training makes smaller."""
+    """The sum of the tasks' losses times their weights, which training minimises."""
     losses: dict[str, float]
-    """The mean over the images whose label is known, weighted as in training, of each task that has such images."""
+    """Per task, the mean loss of the images with a known label, weighted as in training."""
     accuracy: float
     class_images: dict[str, int]
     class_accuracy: dict[str, float]
-    """Of the images of each class."""
+    """The fraction of each class that is correctly classified."""
     balanced_accuracy: float
-    """The mean of these, which is macro recall too."""
+    """The mean of `class_accuracy`, which is also macro recall."""
     precision: dict[str, float]
     recall: dict[str, float]
-    """Another name of `class_accuracy`."""
+    """The same as `class_accuracy`."""
     f1: dict[str, float]
     macro_f1: float
-    """The mean of these."""
+    """The mean of `f1`."""
     roc_auc: float
-    """How often the log-odds of a man are above those of a woman, ties counting half; nan without both."""
+    """Area under the ROC curve: the probability that a man has larger log-odds than a woman, ties counting half."""
     age_images: int
     age_mae: float
     """Mean absolute error of the age, years."""
 
 
 class Tally:
-    """Counts what a model says of images; labels of -1 are unknown and count for nothing.
+    """Accumulates a model's predictions; labels of -1 are unknown and ignored.
 
-    `weights` has the weight in the loss of each task that the model is trained for, by its name. Nothing here waits
-    for the device until the scores are asked for.
+    `weights` has the weight of each task's loss, by the task's name. Nothing synchronises with the device before
+    `scores`.
 
-    The area under the ROC curve is exact, for which every score is kept, 9 bytes an image. For a training epoch of
-    millions of images, `binned` keeps 1 MB instead and can be saved: the area is then off by at most half the part of
-    the pairs of a woman and a man that share a bin, 0.0002 for log-odds with a standard deviation of 1.
+    The area under the ROC curve is exact, which takes 9 bytes per image. For a training epoch of millions of images,
+    `binned` takes 1 MB instead and can be saved: the area then differs by at most half the fraction of pairs of a woman
+    and a man in the same bin, 0.0002 for log-odds with a standard deviation of 1.
     """
 
     def __init__(self, device: torch.device, weights: Mapping[str, float], *, binned: bool = False) -> None:
         self.weights = dict(weights)
         self.binned = binned
-        # Of this rank: sums of each task's losses and of what its images count in them, then of errors of age.
+        # Sums of this rank: each task's losses and weights of images, then absolute errors of age.
         self.sums = torch.zeros(2 * len(self.weights) + 1, dtype=torch.float64, device=device)
-        # Integers, which add up to the same in any order. Rows of the confusion matrix: labels.
+        # Integers, whose sums do not depend on the order. Rows of the confusion matrix: labels.
         self.images = torch.zeros((), dtype=torch.int64, device=device)
         self.age_images = torch.zeros((), dtype=torch.int64, device=device)
         self.confusion = torch.zeros(len(CLASSES), len(CLASSES), dtype=torch.int64, device=device)
@@ -81,17 +81,17 @@ class Tally:
         age: torch.Tensor | None = None,
         years: torch.Tensor | None = None,
     ) -> None:
-        """Counts a batch of n images.
+        """Adds a batch of n images.
 
-        `losses`: of each task, sums over the images whose label is known: of their losses, each times what the image
-        counts, and of what they count, 1 each if classes are not weighted; floats of no dimensions.
-        `gender`: labels, int64 (n,). `logits`: what the model says of them, float (n, 2).
-        `age`: labels in years, (n,). `years`: what the model says of them, float (n,).
+        `losses`: per task, sums over the images with a known label of weighted losses and of weights (1 each if classes
+        have no weights), scalar float tensors.
+        `gender`: labels, int64 (n,). `logits`: predictions, float (n, 2).
+        `age`: labels in years, (n,). `years`: predictions, float (n,).
         """
         sums = []
         for task in self.weights:
             total, count = (value.detach().double() for value in losses[task])
-            finite = total.isfinite()  # a batch that is left out of training counts for nothing
+            finite = total.isfinite()  # a batch that training skips is ignored
             sums += [torch.where(finite, total, 0.0), torch.where(finite, count, 0.0)]
         self.images += len(gender)
         if logits is not None:
@@ -104,7 +104,7 @@ class Tally:
         self.sums += torch.stack([*sums, error])
 
     def add_gender(self, logits: torch.Tensor, gender: torch.Tensor) -> None:
-        # No indexing by a mask, which would wait for the device: unknown labels are counted as zero women.
+        # No boolean indexing, which would synchronise with the device: unknown labels are added as zero women.
         known = (gender >= 0).long()
         label = gender.clamp(min=0)
         self.confusion.view(-1).index_add_(0, label * len(CLASSES) + logits.argmax(1), known)
@@ -119,17 +119,17 @@ class Tally:
         return {"images": self.images, "age_images": self.age_images, "confusion": self.confusion, "bins": self.bins}
 
     def state_dict(self, ranks: Ranks) -> dict[str, torch.Tensor]:
-        """What to save in the middle of an epoch: the counts of all ranks, and every rank's sums, on the CPU.
+        """The state to save within an epoch, on the CPU: the counts of all ranks together, and each rank's sums.
 
-        Every rank must ask. Sums stay apart, (world size, numbers), because floats added in another order would
-        differ in the last digit from those of a run that was not interrupted.
+        Collective: every rank must call it. Sums stay separate, (world size, numbers), because floats added in another
+        order would differ in the last bit from those of a run that was not interrupted.
         """
-        assert self.binned, "what keeps every score is not saved"
+        assert self.binned, "an exact tally is not saved"
         summed = {name: ranks.sum(count.clone()).cpu() for name, count in self.counts().items()}
         return {**summed, "sums": self.all_sums(ranks).cpu()}
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor], ranks: Ranks) -> None:
-        """Goes on from what `state_dict` returned, on as many ranks as then or on another number."""
+        """Restores what `state_dict` returned, on any number of ranks."""
         sums = state["sums"]
         if len(sums) == ranks.world_size:
             self.sums.copy_(sums[ranks.rank])
@@ -145,13 +145,13 @@ class Tally:
         return ranks.sum(sums)
 
     def roc_counts(self, ranks: Ranks) -> torch.Tensor:
-        """Women and men at each score or bin, in ascending order, int64 (scores, 2), of all ranks."""
+        """Numbers of women and men at each score or bin, ascending, int64 (scores, 2), of all ranks."""
         if self.binned:
             return ranks.sum(self.bins.clone())
         log_odds = torch.cat([self.sums.new_zeros(0), *(scores for scores, _ in self.kept)])
         gender = torch.cat([self.images.new_zeros(0), *(labels.long() for _, labels in self.kept)])
         log_odds, gender = log_odds[gender >= 0], gender[gender >= 0]
-        # Ranks have uneven parts: each writes its own into the place that it has in the whole.
+        # Ranks have different numbers of images: each writes its own into its slice of the whole.
         lengths = self.images.new_zeros(ranks.world_size)
         lengths[ranks.rank] = len(gender)
         ends = ranks.sum(lengths).cumsum(0).tolist()
@@ -164,7 +164,7 @@ class Tally:
         return counts
 
     def scores(self, ranks: Ranks) -> Scores:
-        """The scores over all ranks. Every rank must ask."""
+        """The scores over all ranks. Collective: every rank must call it."""
         images, age_images = ranks.sum(torch.stack([self.images, self.age_images])).tolist()
         confusion = ranks.sum(self.confusion.clone()).tolist()
         *loss_sums, age_errors = self.all_sums(ranks).sum(0).tolist()
@@ -172,19 +172,20 @@ class Tally:
         losses = {task: total / count for task, total, count in pairs if count}
         area = roc_area(self.roc_counts(ranks))
         of_class = [sum(row) for row in confusion]
-        said = [sum(column) for column in zip(*confusion, strict=True)]
-        right = [confusion[value][value] for value in range(len(CLASSES))]
-        recall = per_class(right, of_class)
-        f1 = per_class([2 * count for count in right], [a + b if a else 0 for a, b in zip(of_class, said, strict=True)])
+        predicted = [sum(column) for column in zip(*confusion, strict=True)]
+        correct = [confusion[value][value] for value in range(len(CLASSES))]
+        recall = per_class(correct, of_class)
+        totals = [a + b if a else 0 for a, b in zip(of_class, predicted, strict=True)]
+        f1 = per_class([2 * count for count in correct], totals)
         return Scores(
             images=images,
             loss=sum(self.weights[task] * loss for task, loss in losses.items()) if losses else math.nan,
             losses=losses,
-            accuracy=sum(right) / sum(of_class) if sum(of_class) else math.nan,
+            accuracy=sum(correct) / sum(of_class) if sum(of_class) else math.nan,
             class_images=dict(zip(CLASSES, of_class, strict=True)),
             class_accuracy=recall,
             balanced_accuracy=mean(recall),
-            precision=per_class(right, said),
+            precision=per_class(correct, predicted),
             recall=recall,
             f1=f1,
             macro_f1=mean(f1),
@@ -195,9 +196,9 @@ class Tally:
 
 
 class GradientNorms:
-    """Mean and maximum of the steps' gradient norms, without waiting for the device at any step.
+    """Mean and maximum of the steps' gradient norms, without synchronising with the device.
 
-    A norm that is not finite is of a step that mixed precision skipped, and does not count.
+    Norms that are not finite, of skipped steps, are ignored.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -205,30 +206,30 @@ class GradientNorms:
         self.values = torch.zeros(3, dtype=torch.float64, device=device)
 
     def add(self, norm: torch.Tensor) -> None:
-        """Counts a step's norm, a float of no dimensions."""
+        """Adds a step's norm, a scalar float tensor."""
         finite = norm.detach().isfinite()
         norm = torch.where(finite, norm.detach().double(), 0.0)
         total, most, steps = self.values.unbind()
         self.values = torch.stack([total + norm, torch.maximum(most, norm), steps + finite])
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """What to save in the middle of an epoch, on the CPU; the same on all ranks, as gradients are."""
+        """The state to save within an epoch, on the CPU; equal on all ranks, as gradients are."""
         return {"values": self.values.cpu()}
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Goes on from what `state_dict` returned."""
+        """Restores what `state_dict` returned."""
         self.values = state["values"].to(self.values.device)
 
     def mean_and_max(self) -> tuple[float, float]:
-        """Both nan before the first step."""
+        """Mean and maximum; both nan before the first step."""
         total, most, steps = self.values.tolist()
         return (total / steps, most) if steps else (math.nan, math.nan)
 
 
 def roc_area(counts: torch.Tensor) -> float:
-    """Area under the ROC curve, from the women and men at each score in ascending order, int64 (scores, 2).
+    """Area under the ROC curve, from the numbers of women and men at each score, ascending, int64 (scores, 2).
 
-    The Mann-Whitney statistic: the part of the pairs in which the man's score is higher; a tie is half a pair.
+    The Mann-Whitney statistic: the fraction of pairs in which the man's score is larger; a tie counts half.
     """
     women, men = counts.unbind(1)
     half_pairs = int((men * (2 * women.cumsum(0) - women)).sum())

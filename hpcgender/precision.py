@@ -1,4 +1,4 @@
-"""The number format of the forward pass: chosen for the device, and what goes with it."""
+"""The number format of the forward pass, and its loss scaler."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 
 
 class Precision:
-    """`fp32`, or automatic mixed precision in `bf16` or `fp16`; `auto` takes what the device gains from.
+    """`fp32`, or automatic mixed precision in `bf16` or `fp16`; `auto` chooses for the device.
 
-    `scaler` leaves out steps whose gradients are not finite where fp16 needs a scale, or where they `may_skip`.
-    Measured with SE-ResNet-50: a CPU without AMX loses by bf16; GPUs gain, and bf16 needs compute capability 8.0.
+    `scaler` skips steps with non-finite gradients for fp16, whose loss it scales, and if they `may_skip`. Measured with
+    SE-ResNet-50: bf16 is slower on CPUs without AMX and faster on GPUs, where it needs compute capability 8.0.
     """
 
     def __init__(self, name: str, device: torch.device, *, may_skip: bool = False) -> None:

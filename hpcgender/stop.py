@@ -1,4 +1,4 @@
-"""Requests to stop: signals and a time limit, on which all ranks agree before any of them acts."""
+"""Stop requests by signals and a time limit, which all ranks agree on and obey at the same step."""
 
 from __future__ import annotations
 
@@ -20,29 +20,28 @@ from hpcgender.distributed import Ranks
 from shard_tools.base.contracts import STARTED
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
-_TIME_LIMIT = 1000  # above all signals: of several requests the highest number is told
+_TIME_LIMIT = 1000  # above all signals: of several requests the highest number wins
 
 Item = TypeVar("Item")
 
 
 class StopSignal:
-    """While it is entered, SIGTERM, SIGUSR1, SIGUSR2 and SIGINT ask the run to stop; a second SIGINT interrupts it.
+    """A context in which SIGTERM, SIGUSR1, SIGUSR2 and SIGINT request a stop; a second SIGINT interrupts the process.
 
-    So does the time, unless `stop_after` is 0: that many minutes after the job's beginning, which is JOBS_STARTED, or
-    else this process's. Enter it in the main thread as early as can be, and leave it when the last checkpoint is
-    written.
+    Unless `stop_after` is 0, a stop is also requested that many minutes after the start of the job (JOBS_STARTED, or
+    else of this process). Enter it in the main thread as early as possible, and leave it after the last checkpoint.
     """
 
     def __init__(self, stop_after: float = 0.0, timeout: timedelta = timedelta(minutes=10)) -> None:
         self.reason: str | None = None
-        """Why all ranks stop, once they have agreed: a signal's name, or the time limit."""
+        """Why all ranks stop, once they have agreed: the name of a signal, or the time limit."""
         self._stop_after = stop_after
         self._timeout = timeout
         self._began = time.monotonic() - job_age()
         self._asked = 0
         self._handlers: dict[signal.Signals, Any] = {}
         self._group: Any = None
-        self._asking: tuple[torch.Tensor, Any] | None = None
+        self._pending: tuple[torch.Tensor, Any] | None = None
 
     def __enter__(self) -> StopSignal:
         for number in _SIGNALS:
@@ -59,26 +58,25 @@ class StopSignal:
         return bool(self.reason) and self.reason not in signal.Signals.__members__
 
     def requested(self, ranks: Ranks) -> str | None:
-        """Why to stop, or None. Every rank must ask equally often, as once a step; all get the same answer each time.
+        """The reason to stop, or None. Collective: every rank must call it, e.g. once a step; all get the same answer.
 
-        Several ranks hear of a request by the answer to the next question, so that nobody waits for an answer: it went
-        round during the step, from CPU to CPU, and the GPU never knows. `timeout` bounds the wait for a rank that is
-        gone. RuntimeError if one is.
+        With several ranks, a call starts an asynchronous all-reduce on the CPUs (gloo) and returns the result of the
+        previous one, so that no step waits. RuntimeError if a rank is lost, or does not answer within `timeout`.
         """
         if self.reason:
             return self.reason
         asked = self._asked or (_TIME_LIMIT if self._is_late() else 0)
         if ranks.world_size > 1:
             asked, own = 0, asked
-            if self._asking:
-                answer, work = self._asking
+            if self._pending:
+                result, work = self._pending
                 work.wait()
-                asked = int(answer)
+                asked = int(result)
             if not asked:
                 self._group = self._group or dist.new_group(backend="gloo", timeout=self._timeout)
-                question = torch.tensor(own)
-                work = dist.all_reduce(question, dist.ReduceOp.MAX, group=self._group, async_op=True)
-                self._asking = question, work
+                request = torch.tensor(own)
+                work = dist.all_reduce(request, dist.ReduceOp.MAX, group=self._group, async_op=True)
+                self._pending = request, work
         if asked == _TIME_LIMIT:
             self.reason = f"--stop-after {self._stop_after:g} minutes"
         elif asked:
@@ -86,9 +84,9 @@ class StopSignal:
         return self.reason
 
     def until_requested(self, batches: Generator[Item], steps: int, ranks: Ranks) -> Iterator[Item]:
-        """The batches, until a stop is requested: then `reason` is set, and `batches` closed.
+        """Yields the batches until a stop is requested; then `reason` is set and `batches` closed.
 
-        Asks before each of `steps` global batches, also on a rank whose part of the last is left out as empty.
+        Calls `requested` before each of `steps` global batches, even where this rank has no images in the last one.
         """
         with closing(batches):
             for _ in range(steps):
@@ -102,15 +100,15 @@ class StopSignal:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == self._asked == signal.SIGINT:
             raise KeyboardInterrupt
-        if number == signal.SIGINT:  # not print: the signal may have come in the midst of one
-            os.write(2, b"hpcgender: stopping after this step; interrupt again to stop at once\n")
+        if number == signal.SIGINT:  # no print, which the signal may have interrupted
+            os.write(2, b"hpcgender: stopping after this step; interrupt again to stop immediately\n")
         self._asked = number
 
 
 def job_age() -> float:
-    """Seconds since the job began, if its launcher said when, or else since this process did."""
+    """Seconds since the start of the job, if JOBS_STARTED is set, or else of this process."""
     if STARTED in os.environ:
         return time.time() - float(os.environ[STARTED])
-    # proc(5): the 22nd field, in clock ticks after boot; the second is a name in parentheses that may hold anything.
+    # proc(5): field 22, in clock ticks since boot; field 2 is a name in parentheses, which may contain spaces.
     ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

@@ -72,7 +72,7 @@ def parse_sections(default: Options, program: str, arguments: Sequence[str]) -> 
 
 
 def to_toml(options: DataclassInstance, without: Collection[str] = ()) -> str:
-    """Options as a TOML file that says of each what it is for. What is None is said to be not set."""
+    """Options as a TOML file with their help as comments; an option that is None is a comment, too."""
     import tomlkit
 
     document = tomlkit.document()

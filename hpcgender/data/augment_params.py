@@ -1,4 +1,4 @@
-"""How a sample is varied: the parameters of its augmentation, drawn for (seed, epoch, sample) and nothing else."""
+"""The augmentation parameters of each sample, as a pure function of (seed, epoch, sample)."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Draws:
-    """The parameters of n samples, one row each."""
+    """The augmentation parameters of n samples, one row each."""
 
     size: Floats
-    """(n, 2): height and width of the crop, as parts of the image's shorter side."""
+    """(n, 2): height and width of the crop, as fractions of the image's shorter side."""
     corner: Floats
-    """(n, 2): where the crop lies, from 0 (top, left) to 1 (bottom, right)."""
+    """(n, 2): position of the crop, from 0 (top, left) to 1 (bottom, right)."""
     mirror: npt.NDArray[np.int32]
     """(n,): 1 to flip horizontally."""
     angle: Floats
-    """(n,): degrees of the rotation, counter-clockwise; 0 for none."""
+    """(n,): angle of the rotation in degrees, counter-clockwise; 0: none."""
     colour: Floats
-    """(n, 4): factors of brightness, contrast and saturation, and the hue's turn in degrees."""
+    """(n, 4): factors of brightness, contrast and saturation, and the rotation of hue in degrees."""
     sigma: Floats
-    """(n,): standard deviation of the blur, pixels of the network's input; 0 for none."""
+    """(n,): standard deviation of the blur in pixels of the network's input; 0: none."""
     erase: Floats
-    """(n, 4): top, left, height and width of what is erased, as parts of the network's input; 0 for nothing."""
+    """(n, 4): top, left, height and width of the erased rectangle, as fractions of the network's input; 0: none."""
 
     def rows(self, chosen: list[int]) -> Draws:
         """The parameters of some of the samples."""
         return Draws(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
 
     def erased(self, image_size: int) -> npt.NDArray[np.int32]:
-        """What is erased in pixels: int32 (n, 4), top, left, height and width."""
+        """The erased rectangles in pixels, int32 (n, 4): top, left, height and width."""
         pixels: npt.NDArray[np.int32] = np.floor(self.erase * np.float32(image_size) + np.float32(0.5)).astype(np.int32)
         return pixels
 
 
 def centred(count: int) -> Draws:
-    """The parameters of evaluation: the whole centre square, nothing else changed."""
+    """The parameters of evaluation: the centre square, without augmentation."""
     return Draws(
         size=np.ones((count, 2), dtype=np.float32),
         corner=np.full((count, 2), 0.5, dtype=np.float32),
@@ -57,7 +57,7 @@ def centred(count: int) -> Draws:
 
 
 def draw(augmentation: Augmentation, seed: int, epoch: int, samples: npt.NDArray[np.int64]) -> Draws:
-    """The augmentation of each sample in an epoch. What does not vary costs nothing."""
+    """The augmentation parameters of each sample in an epoch. An augmentation that is off costs nothing."""
     a = augmentation
     draws = centred(len(samples))
 
@@ -108,7 +108,7 @@ def _rectangle(
     ratio_purpose: str,
     ratio: float,
 ) -> npt.NDArray[np.float64]:
-    """Heights and widths of rectangles within a square of side 1: areas uniform, ratios uniform in their logarithm."""
+    """Heights and widths of rectangles in the unit square: uniform areas, log-uniform aspect ratios."""
     side = np.sqrt(between(area_purpose, *area))
     stretch = np.exp(between(ratio_purpose, -np.log(ratio), np.log(ratio)) / 2)
     sizes: npt.NDArray[np.float64] = np.minimum(np.stack([side / stretch, side * stretch], axis=1), 1.0)

@@ -1,4 +1,4 @@
-"""What samples are varied by: every kind of variation with its probability and its range, in presets and files."""
+"""The augmentations with their probabilities and ranges, as presets and TOML files."""
 
 from __future__ import annotations
 
@@ -34,49 +34,49 @@ LIMITS = {
     "erase_area": (0.001, 1.0),
     "erase_ratio": (1.0, 10.0),
 }
-"""The least and the greatest value that each field of an Augmentation may have."""
+"""Minimum and maximum of each field of an Augmentation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """Of every kind of variation: the probability that it hits an image, and the range it is drawn from.
+    """For each augmentation, its probability per image and the range of its parameter.
 
-    Variations follow one another as the fields do, but for the flip and the erasing, which come last. Raises
-    ValueError for a value outside of `LIMITS`.
+    They are applied in the order of the fields, except that flip and erase come last. Raises ValueError for a value
+    outside `LIMITS`.
     """
 
     crop: float = 1.0
-    """Probability of a random crop; otherwise the whole centre square is seen."""
+    """Probability of a random crop; otherwise the centre square is used."""
     crop_area: float = 1.0
-    """Smallest part of the centre square's area that a random crop keeps."""
+    """Minimum area of a random crop, as a fraction of the centre square's."""
     crop_ratio: float = 1.0
-    """Largest ratio of a crop's width to its height, and of its height to its width."""
+    """Maximum aspect ratio of a random crop, width to height or height to width."""
     flip: float = 0.0
     """Probability of a horizontal flip."""
     rotation: float = 0.0
-    """Probability of a rotation about the centre; the border is repeated where nothing is known."""
+    """Probability of a rotation about the centre; pixels from outside the image repeat its border."""
     rotation_degrees: float = 10.0
-    """Largest angle of it, either way."""
+    """Maximum angle of the rotation in either direction, in degrees."""
     colour: float = 1.0
-    """Probability that brightness, contrast, saturation and hue vary, together."""
+    """Probability of colour jitter: brightness, contrast, saturation and hue together."""
     brightness: float = 0.0
     """Factors of brightness, contrast and saturation are drawn from [1 - x, 1 + x]."""
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
-    """The hue's turn is drawn from [-x, x] degrees."""
+    """The rotation of hue is drawn from [-x, x] degrees."""
     grayscale: float = 0.0
-    """Probability that the colour is taken away."""
+    """Probability of conversion to grayscale."""
     blur: float = 0.0
     """Probability of a Gaussian blur."""
     blur_sigma: tuple[float, float] = (0.5, 2.0)
-    """Its least and greatest standard deviation, in pixels of the network's input."""
+    """Range of the blur's standard deviation, in pixels of the network's input."""
     erase: float = 0.0
-    """Probability that a rectangle is erased to the mean pixel, which the network sees as 0."""
+    """Probability of random erasing (arXiv 1708.04896): a rectangle is set to mid-gray, which is 0 for the network."""
     erase_area: tuple[float, float] = (0.02, 0.2)
-    """Least and greatest part of the image that is erased."""
+    """Range of the erased area, as a fraction of the image."""
     erase_ratio: float = 3.0
-    """Largest ratio of the rectangle's width to its height, and of its height to its width."""
+    """Maximum aspect ratio of the rectangle, width to height or height to width."""
 
     def __post_init__(self) -> None:
         for name, (low, high) in LIMITS.items():
@@ -119,7 +119,7 @@ PRESETS = {
 
 
 def read_augmentation(name: str) -> Augmentation:
-    """The preset of that name, or what a TOML file (*.toml) says.
+    """The preset of that name, or the augmentation in a TOML file (*.toml).
 
     The file gives fields of `Augmentation`, and optionally `preset`, whose values the others have. Raises UserError.
     """

@@ -1,7 +1,7 @@
 """Random numbers as a pure function of (seed, epoch, purpose, counter): the same on every machine and numpy version.
 
-SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014) started at a hash of the
-key and evaluated at any counter without walking there.
+SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014), seeded with a hash of the
+key; any counter is evaluated directly.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def mix(bits: Bits) -> Bits:
-    """SplitMix64's finaliser, elementwise."""
+    """SplitMix64's output function, elementwise."""
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return bits ^ (bits >> np.uint64(31))
@@ -25,7 +25,7 @@ def mix(bits: Bits) -> Bits:
 
 @lru_cache(maxsize=256)
 def stream(seed: int, epoch: int, purpose: str) -> Bits:
-    """The key's hash, uint64 (1,): where its numbers begin. It is asked for again with every batch of an epoch."""
+    """The hash of a key, uint64 (1,). Cached, as every batch of an epoch needs it."""
     words = [seed & 0xFFFFFFFFFFFFFFFF, epoch, *purpose.encode()]
     key = np.zeros(1, dtype=np.uint64)
     for word in words:
@@ -34,12 +34,12 @@ def stream(seed: int, epoch: int, purpose: str) -> Bits:
 
 
 def random_bits(seed: int, epoch: int, purpose: str, counter: npt.NDArray[np.integer]) -> Bits:
-    """64 random bits for each counter, uint64 of the counter's shape."""
+    """64 random bits per counter, uint64 of the counter's shape."""
     return mix(stream(seed, epoch, purpose) + (counter.astype(np.uint64) + np.uint64(1)) * GOLDEN)
 
 
 def uniform(seed: int, epoch: int, purpose: str, counter: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
-    """A number in [0, 1) for each counter, float64 of the counter's shape."""
+    """A random number in [0, 1) per counter, float64 of the counter's shape."""
     return (random_bits(seed, epoch, purpose, counter) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

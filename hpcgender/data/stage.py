@@ -1,11 +1,11 @@
-"""Shards on the node's own disk: copied there once for all its processes, checked, and removed by the last of them.
+"""Staging: shards are copied to the node's local disk once for all its processes, checked, and removed by the last.
 
     <stage_to>/hpcgender-<manifest>/<split>.lock                           locked, shared, by all who use the split
-    <stage_to>/hpcgender-<manifest>/<split>/<split>-000000.tar             complete, as it got its name by renaming
+    <stage_to>/hpcgender-<manifest>/<split>/<split>-000000.tar             complete, as it is renamed when whole
     <stage_to>/hpcgender-<manifest>/<split>/.<split>-000000.tar.partial    locked by the process that copies it
 
-The processes, of one job or of several, meet in these files and nowhere else. A lock (flock) vanishes with the
-process that holds it, so nobody waits for the dead: who waited for a copy makes it, and what is left the next removes.
+The processes, of one job or of several, coordinate through these files alone. A lock (flock) is released when its
+process ends, however it ends: a process that waited for a copy then makes it, and the next job removes leftovers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from shard_tools.base.errors import UserError
 from shard_tools.manifest import Manifest
 
 RESERVE = 0.02
-"""Part of the disk that staging leaves free for others."""
+"""Fraction of the disk that staging leaves free."""
 BLOCK = 1 << 22
 """Bytes that are read, hashed and written at a time."""
 
@@ -34,12 +34,12 @@ BLOCK = 1 << 22
 def staged(
     manifest: Manifest, split: str, stage_to: Path, local_rank: int, local_world_size: int
 ) -> Iterator[list[Path]]:
-    """The tars of a split, in order, on the node's own disk for as long as the context lasts.
+    """The tars of a split, in order, on the node's local disk while the context is open.
 
-    Every process of the node enters with the same arguments but its `local_rank`, and leaves when it reads no more. All
-    of them share the copying, and none goes on before all shards are there. If the disk is too small, fills up or
-    refuses, each gets the paths of the data set itself, and local rank 0 says so on stderr. Raises UserError if a
-    shard of the data set cannot be read or is not what was packed.
+    Every process of the node enters with the same arguments except its `local_rank`. They share the copying, and each
+    waits until all shards are there. If the disk is too small or not writable, each gets the paths of the data set
+    itself, and local rank 0 prints that on stderr. Raises UserError if a shard of the data set cannot be read or
+    differs from its SHA-256 in the manifest.
     """
     stage = _Stage(manifest, split, stage_to)
     begin = time.monotonic()
@@ -51,25 +51,25 @@ def staged(
             missing = stage.missing()
             stage.fill(local_rank, local_world_size)
             paths = stage.paths
-            said = stage.report(missing, time.monotonic() - begin)
+            report = stage.report(missing, time.monotonic() - begin)
         except OSError as error:
             use.close()
             paths = manifest.shard_paths(split)
-            said = ""
+            report = ""
             if local_rank == 0:
                 size = _size(sum(shard.bytes for shard in stage.shards))
                 print(
                     f"hpcgender: --stage-to {stage_to} cannot hold the {size} of {split} ({error.strerror}):"
-                    f" they are read from {manifest.root} instead",
+                    f" reading from {manifest.root} instead",
                     file=sys.stderr,
                 )
-        if said and local_rank == 0:
-            print(said)
+        if report and local_rank == 0:
+            print(report)
         yield paths
 
 
 class _Stage:
-    """A split's place on the node's own disk."""
+    """The staged files of a split on the node's local disk."""
 
     def __init__(self, manifest: Manifest, split: str, stage_to: Path) -> None:
         self.split = split
@@ -83,10 +83,10 @@ class _Stage:
 
     @contextmanager
     def joined(self) -> Iterator[None]:
-        """Holds the lock that keeps the split from being removed."""
+        """Holds the shared lock that keeps the split from being removed."""
         path = self.directory / f"{self.split}.lock"
         with suppress(BlockingIOError), _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
-            os.ftruncate(alone, 0)  # a failure that killed processes left
+            os.ftruncate(alone, 0)  # an error noted by processes that were killed
         with _locked(path, fcntl.LOCK_SH) as self.lock:
             yield
 
@@ -100,7 +100,7 @@ class _Stage:
         return [number for number in range(len(self.shards)) if not self.is_there(number)]
 
     def fill(self, local_rank: int, local_world_size: int) -> None:
-        """Copies this rank's shards, then any that nobody copies yet, and waits for the rest."""
+        """Copies this rank's shards, then any that no process is copying yet, and waits for the others."""
         own_first = sorted(range(len(self.shards)), key=lambda number: (number - local_rank) % local_world_size)
         for wait in (fcntl.LOCK_NB, 0):
             for number in own_first:
@@ -109,7 +109,7 @@ class _Stage:
                         self.complete(number, file)
 
     def complete(self, number: int, file: int) -> None:
-        """Makes a shard's partial file, which is open and locked, the shard, unless another did so meanwhile."""
+        """Copies a shard to its partial file, which is open and locked, and renames it, unless it is already there."""
         partial = self.partials[number]
         if self.is_there(number):
             partial.unlink()
@@ -119,15 +119,15 @@ class _Stage:
             self.copy(number, file)
             partial.rename(self.paths[number])
         except BaseException as error:
-            # All others need this shard and wait for its lock: before that is free, they must learn of the failure.
-            # It is kept as the length of the lock file, since there may be no room on the disk for a word.
+            # All others need this shard and wait for its lock: they must know of the failure before it is released.
+            # The error number is stored as the length of the lock file, as the disk may be full.
             if isinstance(error, OSError):
                 os.ftruncate(self.lock, error.errno or errno.EIO)
             partial.unlink(missing_ok=True)
             raise
 
     def check(self) -> None:
-        """Raises OSError if another process failed, or if what is missing has no room."""
+        """Raises OSError if another process failed, or if the missing shards do not fit on the disk."""
         if failure := os.fstat(self.lock).st_size:
             raise OSError(failure, os.strerror(failure))
         if self.has_space:
@@ -152,15 +152,15 @@ class _Stage:
                 partial.write(block)
         if sha256.hexdigest() != shard.sha256:
             raise UserError(
-                f"{source} is not what was packed, its SHA-256 is not the manifest's: restore or pack it again"
+                f"{source} was changed since it was packed, its SHA-256 is not the manifest's: restore or pack it again"
             )
 
     def report(self, missing: list[int], seconds: float) -> str:
-        """What was done about the shards that were missing, on one line."""
+        """A line on the shards that were copied, or are staged already."""
         where = self.directory / self.split
-        told = missing or range(len(self.shards))
-        size = sum(self.shards[number].bytes for number in told)
-        what = f"{_size(size)} in {len(told)} shard{'s'[: len(told) > 1]}"
+        numbers = missing or range(len(self.shards))
+        size = sum(self.shards[number].bytes for number in numbers)
+        what = f"{_size(size)} in {len(numbers)} shard{'s'[: len(numbers) > 1]}"
         if not missing:
             return f"{self.split} is staged: {what} in {where}"  # by another, perhaps just now
         return f"staged {self.split}: {what} to {where} in {seconds:.0f} s, {_size(size / seconds)}/s"
@@ -168,9 +168,9 @@ class _Stage:
 
 @contextmanager
 def _locked(path: Path, how: int) -> Iterator[int]:
-    """A file, made if it is not there, open and locked as flock has it; BlockingIOError if that would be to wait."""
+    """Opens a file, made if missing, and locks it by flock; BlockingIOError if `how` has LOCK_NB and it is locked."""
     while True:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # faces are not for all who use the node
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # no access to faces for other users of the node
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except FileNotFoundError:  # the directory was removed since
@@ -185,7 +185,7 @@ def _locked(path: Path, how: int) -> Iterator[int]:
 
 
 def _is_at(path: Path, file: int) -> bool:
-    """Whether an open file still has that name: who held its lock before may have renamed or removed it."""
+    """Whether an open file still has that name: a previous holder of its lock may have renamed or removed it."""
     try:
         return os.path.samestat(path.stat(), os.fstat(file))
     except FileNotFoundError:
@@ -193,17 +193,17 @@ def _is_at(path: Path, file: int) -> bool:
 
 
 def _sweep(stage_to: Path, besides: Path | None = None) -> None:
-    """Removes every split that no process uses, of whatever data set."""
+    """Removes every split that no process uses, of all data sets."""
     for directory in stage_to.glob(f"hpcgender-{'[0-9a-f]' * 16}"):
         if directory != besides:
-            with suppress(OSError):  # it holds splits in use, or another process or user removes it
+            with suppress(OSError):  # splits are in use, or another process or user is removing it
                 for lock in list(directory.glob("*.lock")):
                     _remove_unused(lock)
                 directory.rmdir()
 
 
 def _remove_unused(lock: Path) -> None:
-    """Removes a split and its lock, if that is free."""
+    """Removes a split and its lock file, unless it is locked."""
     with suppress(BlockingIOError), _locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
         split = lock.with_suffix("")
         if split.exists():
@@ -212,7 +212,7 @@ def _remove_unused(lock: Path) -> None:
 
 
 def _blocks(source: Path) -> Iterator[memoryview]:
-    """The content of a file, in blocks that are valid until the next; UserError if it cannot be read."""
+    """The content of a file in blocks, each valid until the next; UserError if it cannot be read."""
     buffer = memoryview(bytearray(BLOCK))
     try:
         with source.open("rb", buffering=0) as file:

@@ -1,6 +1,6 @@
-"""A compact multi-branch network of the kind students write for faces of 128x128 pixels.
+"""A compact multi-branch network, such as students write for faces of 128x128 pixels.
 
-One trunk for all tasks, one branch for each: small as the network of Levi and Hassner (CVPRW 2015), with batch
+One trunk for all tasks and one branch per task; as small as the network of Levi and Hassner (CVPRW 2015), with batch
 normalisation, and with global average pooling instead of large linear layers, so that it takes images of any size.
 """
 
@@ -17,12 +17,12 @@ BRANCH = 128
 
 
 def convolution(inputs: int, width: int) -> list[nn.Module]:
-    """3x3 without a bias, normalised."""
+    """3x3 convolution without a bias, batch normalisation, ReLU."""
     return [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
 
 
 class Branch(nn.Module):
-    """A task's own convolution, the mean over all cells, dropout, and its head."""
+    """A task's convolution, global average pooling, dropout and head."""
 
     def __init__(self, head: Head, dropout: float) -> None:
         super().__init__()
@@ -34,12 +34,12 @@ class Branch(nn.Module):
         return self.classify(self.convolution(x))
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
-        """The head's outputs of the convolution's feature maps."""
+        """The head's outputs from the convolution's feature maps."""
         return self.head(self.dropout(features.mean((2, 3))))  # type: ignore[no-any-return]
 
 
 class Compact(Network):
-    """The trunk halves the size four times; images are at least 16x16 pixels."""
+    """The trunk halves the resolution four times; images have at least 16x16 pixels."""
 
     HEADS = ("gender", "age")
 
@@ -64,12 +64,12 @@ class Compact(Network):
         )
 
     def gender_features(self, x: torch.Tensor) -> torch.Tensor:
-        """The feature maps of gender's own branch."""
-        assert self.gender is not None, "the network was not made for gender"
+        """The feature maps of the gender branch."""
+        assert self.gender is not None, "the network has no gender head"
         return self.gender.convolution(self.features(x))  # type: ignore[no-any-return]
 
     def gender_logits(self, features: torch.Tensor) -> torch.Tensor:
-        assert self.gender is not None, "the network was not made for gender"
+        assert self.gender is not None, "the network has no gender head"
         logits = outputs(self.gender.classify(features), None).gender
         assert logits is not None
         return logits

@@ -1,4 +1,4 @@
-"""A model by its options."""
+"""Creates a model from its options."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hpcgender.models.vgg import VGG
 
 
 def create(config: ModelConfig, classes: int) -> Network:
-    """The model that `config` describes for `classes` genders, on the CPU, with fresh weights and nothing frozen.
+    """The model that `config` describes for `classes` genders, on the CPU, randomly initialised, nothing frozen.
 
-    Raises UserError if there is none of that name.
+    Raises UserError if there is no model of that name.
     """
     check_model(config.model)
     if family(config.model) == "vgg":

@@ -1,4 +1,4 @@
-"""The losses of the tasks, of the images whose label is known, and the weighted sum of their means."""
+"""The losses of the tasks, over images with a known label, and their weighted sum."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from hpcgender.models.network import YEARS, Outputs
 
 
 class Loss(NamedTuple):
-    """A task's loss over a batch: two floats of no dimensions, which add up over batches and ranks."""
+    """A task's loss over a batch: two scalar float tensors, which can be summed over batches and ranks."""
 
     total: torch.Tensor
-    """The sum over the images whose label is known, each times what it counts."""
+    """The weighted sum over the images with a known label."""
     weight: torch.Tensor
-    """The sum of what they count: 1 each, or the weight of their class."""
+    """The sum of their weights: 1 each, or the weight of their class."""
 
     @property
     def mean(self) -> torch.Tensor:
-        """The mean; 0 of a batch without any label."""
+        """The weighted mean; 0 for a batch without labels."""
         return self.total / torch.where(self.weight > 0, self.weight, 1)
 
 
 def task_losses(outputs: Outputs, gender: torch.Tensor, age: torch.Tensor, config: ModelConfig) -> dict[str, Loss]:
     """The loss of each task of the outputs, by the task's name.
 
-    `gender` is int64 (n,), -1 unknown; or after mixup float (n, classes), the part of each class, whose rows add up to
-    less than 1 where a part is unknown. `age` is float (n,) in years, -1 unknown. A batch without any label has loss 0
-    and gradients 0, so that all processes have the same ones to exchange.
+    `gender` is int64 (n,), -1 unknown; or after mixup float (n, classes), the probability of each class, whose rows sum
+    to less than 1 where a label is unknown. `age` is float (n,) in years, -1 unknown. A batch without labels has loss 0
+    and gradients 0, so that all ranks all-reduce the same gradients.
     """
     losses = {}
     if outputs.gender is not None:
@@ -42,40 +42,41 @@ def task_losses(outputs: Outputs, gender: torch.Tensor, age: torch.Tensor, confi
 
 
 def weighted(losses: Mapping[str, Loss], config: ModelConfig) -> torch.Tensor:
-    """What is minimised: the sum of the tasks' mean losses times their weights."""
+    """The total loss: the sum of the tasks' mean losses times their weights."""
     return torch.stack([config.task_weights[task] * loss.mean for task, loss in losses.items()]).sum()
 
 
 def gender_loss(logits: torch.Tensor, gender: torch.Tensor, config: ModelConfig) -> Loss:
-    """Cross-entropy in nats, with labels smoothed (Szegedy et al., arXiv 1512.00567) and classes weighted.
+    """Cross-entropy in nats, with label smoothing (Szegedy et al., arXiv 1512.00567) and class weights.
 
-    Equals torch's cross_entropy of the known labels: a weighted mean, in which the weights add up to 1.
+    Its mean equals torch's cross_entropy over the known labels.
     """
     classes = logits.shape[1]
     if gender.is_floating_point():
-        parts = gender.to(logits.dtype)
+        probabilities = gender.to(logits.dtype)
     else:
-        parts = (gender[:, None] == torch.arange(classes, device=gender.device)).to(logits.dtype)
-    smoothed = (1 - config.label_smoothing) * parts + config.label_smoothing / classes * parts.sum(1, keepdim=True)
-    return Loss(-(by_class(smoothed, config) * logits.log_softmax(1)).sum(), by_class(parts, config).sum())
+        probabilities = (gender[:, None] == torch.arange(classes, device=gender.device)).to(logits.dtype)
+    uniform = probabilities.sum(1, keepdim=True)
+    smoothed = (1 - config.label_smoothing) * probabilities + config.label_smoothing / classes * uniform
+    return Loss(-(by_class(smoothed, config) * logits.log_softmax(1)).sum(), by_class(probabilities, config).sum())
 
 
-def by_class(parts: torch.Tensor, config: ModelConfig) -> torch.Tensor:
-    """Parts of classes (n, classes) times the classes' weights, without a copy to the GPU that it would wait for."""
+def by_class(probabilities: torch.Tensor, config: ModelConfig) -> torch.Tensor:
+    """Probabilities (n, classes) times the classes' weights, without a synchronising copy to the GPU."""
     if not config.loss_weights:
-        return parts
-    return torch.stack([weight * parts[:, value] for value, weight in enumerate(config.loss_weights)], 1)
+        return probabilities
+    return torch.stack([weight * probabilities[:, value] for value, weight in enumerate(config.loss_weights)], 1)
 
 
 def age_loss(outputs: Outputs, age: torch.Tensor, config: ModelConfig) -> Loss:
-    """The mean over known ages of the absolute, squared or smooth difference in years, or of the cross-entropy in nats.
+    """The L1, squared or smooth L1 error in years, or the cross-entropy in nats, over the known ages.
 
-    For a distribution over the years 0 to 100 (DEX: Rothe et al., IJCV 2018) an age between two years is shared by
-    both, so that its expectation is the age; one beyond 100 counts as 100.
+    For a distribution over the years 0 to 100 (DEX: Rothe et al., IJCV 2018) the target of an age between two years is
+    on both, so that its expectation is the age; an age above 100 counts as 100.
     """
     assert outputs.age is not None
     known = age >= 0
-    # An unknown age is taken for what was said: difference and gradient are 0.
+    # The target of an unknown age is the prediction: error and gradient are 0.
     target = torch.where(known, age.to(outputs.age.dtype), outputs.age.detach())
     if config.age_loss == "l1":
         losses = F.l1_loss(outputs.age, target, reduction="none")
@@ -85,11 +86,11 @@ def age_loss(outputs: Outputs, age: torch.Tensor, config: ModelConfig) -> Loss:
         losses = F.smooth_l1_loss(outputs.age, target, reduction="none")
     else:
         assert outputs.age_logits is not None
-        losses = F.cross_entropy(outputs.age_logits, of_years(target), reduction="none")
+        losses = F.cross_entropy(outputs.age_logits, year_distribution(target), reduction="none")
     return Loss((losses * known).sum(), known.sum())
 
 
-def of_years(age: torch.Tensor) -> torch.Tensor:
-    """The distribution (n, 101) over the years 0 to 100 whose expectation is `age` (n,), on the two years around it."""
+def year_distribution(age: torch.Tensor) -> torch.Tensor:
+    """The distribution (n, 101) over the years 0 to 100 whose expectation is `age` (n,), on the two nearest years."""
     years = torch.arange(YEARS, dtype=age.dtype, device=age.device)
     return (1 - (age.clamp(0, YEARS - 1)[:, None] - years).abs()).clamp(min=0)

@@ -1,4 +1,4 @@
-"""What all networks share: the pixels they begin with, the heads they end with, and the way between."""
+"""The base class of all networks, and what they share: input normalisation and heads."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from torch import nn
 from hpcgender.models.config import ModelConfig
 
 YEARS = 101
-"""Outputs of an age distribution: the years 0 to 100."""
+"""Classes of an age distribution: the years 0 to 100."""
 FIRST_AGE = 30.0
-"""Years that a fresh network says of everybody, so that the first steps need not learn the mean age from 0."""
+"""The age in years that an untrained network predicts, so that training does not start far from the mean age."""
 
 
 class Outputs(NamedTuple):
-    """What a network says of n images: float32, also under autocast; None for a task that it was not made for."""
+    """A network's predictions for n images: float32, also under autocast; None for a task that it does not have."""
 
     gender: torch.Tensor | None = None
-    """Logits (n, classes). With binary cross-entropy they are [0, z] of the one output z: their softmax is sigmoid(z),
-    and their cross-entropy its binary cross-entropy."""
+    """Logits (n, classes). With binary cross-entropy they are [0, z] for the single output z: their softmax is
+    sigmoid(z), and their cross-entropy is its binary cross-entropy."""
     age: torch.Tensor | None = None
     """Years (n,)."""
     age_logits: torch.Tensor | None = None
-    """Logits (n, 101) of the years 0 to 100, where age is the expectation of a distribution."""
+    """Logits (n, 101) of the years 0 to 100, if age is the expectation of a distribution."""
 
 
 class Pixels(nn.Module):
-    """The input of a network: images float (n, 3, h, w) in [-1, 1], normalised as its pretrained weights expect it, and
-    averaged to (n, 1, h, w) if it is for grey images.
+    """The input layer: images float (n, 3, h, w) in [-1, 1], normalised as pretrained weights expect, and averaged to
+    grayscale (n, 1, h, w) if asked.
 
-    The state dict has the normalisation if there is any: without one, its keys are those of torchvision and timm.
+    The state dict holds the normalisation if there is one; without it, the keys are those of torchvision and timm.
     """
 
     scale: torch.Tensor
@@ -46,7 +46,7 @@ class Pixels(nn.Module):
         self.register_buffer("shift", torch.zeros(3, 1, 1), persistent=False)
 
     def normalise(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """From now on gives (p - mean) / std of pixels p in [0, 1], where images are 2 p - 1; three numbers each."""
+        """Sets the normalisation (p - mean) / std of pixels p in [0, 1]; three numbers each. Images are 2 p - 1."""
         means, stds = (self.scale.new_tensor(values)[:, None, None] for values in (mean, std))
         self.normalised = True
         self.register_buffer("scale", 0.5 / stds)
@@ -64,27 +64,26 @@ class Pixels(nn.Module):
 
 
 class Head(nn.Linear):
-    """The last layer of a task, in the format of its weights also under autocast: at 64 years, bfloat16 has steps of
-    half a year."""
+    """The last layer of a task, in float32 also under autocast: bfloat16 resolves an age of 64 to half a year."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.is_meta:  # counting what a model costs: there is no autocast to leave
+        if x.is_meta:  # when counting a model's cost; meta has no autocast
             return super().forward(x)
         with torch.autocast(x.device.type, enabled=False):
             return super().forward(x.to(self.weight.dtype))
 
 
 def gender_head(config: ModelConfig, classes: int, inputs: int) -> Head | None:
-    """The head for gender, if that is a task: logits of the classes, or one."""
+    """The gender head, if that is a task: a logit per class, or a single one."""
     if "gender" not in config.tasks:
         return None
     if config.gender_loss == "bce":
-        assert classes == 2, "binary cross-entropy tells two classes apart"
+        assert classes == 2, "binary cross-entropy is for two classes"
     return Head(inputs, 1 if config.gender_loss == "bce" else classes)
 
 
 def age_head(config: ModelConfig, inputs: int) -> Head | None:
-    """The head for age, if that is a task: years, or logits of the years 0 to 100."""
+    """The age head, if that is a task: years, or logits of the years 0 to 100."""
     if "age" not in config.tasks:
         return None
     head = Head(inputs, YEARS if config.age_loss == "expectation" else 1)
@@ -93,12 +92,12 @@ def age_head(config: ModelConfig, inputs: int) -> Head | None:
 
 
 def direction(head: nn.Linear) -> torch.Tensor:
-    """Weights (inputs,) of a gender head's inputs in logit 1 minus logit 0."""
+    """The weights (inputs,) of a gender head's inputs in the log-odds, logit 1 minus logit 0."""
     return head.weight[0] if len(head.weight) == 1 else head.weight[1] - head.weight[0]
 
 
 def outputs(gender: torch.Tensor | None, age: torch.Tensor | None) -> Outputs:
-    """What the heads' raw outputs mean: gender (n, classes) or (n, 1), age (n, 1) or (n, 101).
+    """Predictions from the heads' outputs: gender (n, classes) or (n, 1), age (n, 1) or (n, 101).
 
     The expectation of a distribution over years is DEX (Rothe et al., IJCV 2018).
     """
@@ -111,51 +110,50 @@ def outputs(gender: torch.Tensor | None, age: torch.Tensor | None) -> Outputs:
 
 
 class Network(nn.Module):
-    """A network of the registry. Images are float (n, 3, h, w) in [-1, 1]."""
+    """Base class of the networks. Images are float (n, 3, h, w) in [-1, 1]."""
 
     HEADS: ClassVar[tuple[str, ...]]
-    """Names of the modules that belong to a task; all others are the backbone."""
+    """Names of the heads' modules; all others are the backbone."""
 
     features: Callable[[torch.Tensor], torch.Tensor]
-    """Images to the last feature maps (n, channels, cells down, cells across) that all tasks share."""
+    """Images to the last feature maps (n, channels, height, width) that all tasks share."""
 
     def __init__(self) -> None:
         super().__init__()
         self.frozen_norms: list[str] = []
-        """Names of frozen normalisation layers: they stay in eval mode, and so their running statistics as they are."""
+        """Names of frozen normalisation layers, which stay in eval mode and so keep their running statistics."""
 
     def classify(self, features: torch.Tensor) -> Outputs:
-        """What the heads say of feature maps."""
+        """The heads' predictions from feature maps."""
         raise NotImplementedError
 
     def stages(self) -> list[list[nn.Module]]:
-        """The modules of each stage that can be frozen, from the input on."""
+        """The modules of each stage that can be frozen, starting at the input."""
         raise NotImplementedError
 
     def forward(self, x: torch.Tensor) -> Outputs:
         return self.classify(self.features(x))
 
     def gender_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Images to the last feature maps (n, channels, cells down, cells across) on the way to gender."""
+        """Images to the last feature maps (n, channels, height, width) before the gender head."""
         return self.features(x)
 
     def gender_logits(self, features: torch.Tensor) -> torch.Tensor:
-        """Logits (n, 2) of what `gender_features` gives, of a network that tells gender."""
+        """Gender logits (n, 2) from the result of `gender_features`."""
         logits = self.classify(features).gender
-        assert logits is not None, "the network was not made for gender"
+        assert logits is not None, "the network has no gender head"
         return logits
 
     def gender_direction(self) -> torch.Tensor | None:
-        """Weights (channels,) of the means of `gender_features` in logit 1 minus logit 0; None if that is not linear
-        in them."""
+        """The weights (channels,) of the spatial means of `gender_features` in the log-odds; None if not linear."""
         return None
 
     def in_head(self, name: str) -> bool:
-        """Whether a parameter, buffer or module of that name belongs to a task."""
+        """Whether a parameter, buffer or module of that name belongs to a head."""
         return any(name == head or name.startswith(f"{head}.") for head in self.HEADS)
 
     def normalise(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """From now on normalises images as weights from elsewhere expect it; three numbers each, see Pixels."""
+        """Sets the normalisation that pretrained weights expect; three numbers each, see Pixels."""
         for module in self.modules():
             if isinstance(module, Pixels):
                 module.normalise(mean, std)

@@ -1,4 +1,4 @@
-"""Weights to begin with: torchvision's, a file's or a URL's, and a strict account of what was taken from them."""
+"""Pretrained weights from torchvision, a file or a URL, checked key by key."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from shard_tools.base.errors import UserError, one_line, unknown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""How torchvision's and timm's (SE-)ResNets and VGGs were trained to see pixels in [0, 1]."""
+"""Normalisation of pixels in [0, 1] with which torchvision's and timm's (SE-)ResNets and VGGs were trained."""
 OURS = "hpcgender-checkpoint"
 WRAPPED = ("state_dict", "model")
-"""Where training programs keep the weights in their checkpoints: timm, torchvision and we."""
+"""Keys of the weights in the checkpoints of timm, torchvision and hpcgender."""
 WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")
-"""What DistributedDataParallel and torch.compile put before the names."""
+"""Prefixes that DistributedDataParallel and torch.compile add to the names."""
 COUNTER = "num_batches_tracked"
-"""Batches that a normalisation layer has seen: of no use to it, and not in weights from before PyTorch 0.4.1."""
+"""A counter of batch normalisation: not needed, and missing in weights from before PyTorch 0.4.1."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights as they came; `mean` and `std` are None if they say themselves how they see pixels."""
+    """Weights as loaded; `mean` and `std` are None if the weights hold their own normalisation."""
 
     state: Mapping[str, torch.Tensor]
     mean: Sequence[float] | None = IMAGENET_MEAN
@@ -38,12 +38,12 @@ class Weights:
 
 
 def load_pretrained(network: Network, config: ModelConfig) -> str:
-    """Loads the weights that `config.pretrained` names, and says in one line what was loaded and what was not.
+    """Loads the weights that `config.pretrained` names, and returns a line on what was loaded and what was not.
 
-    The backbone must match whole. A head that is not there, or is of another shape, keeps its fresh weights. The
-    network then normalises its images as the weights expect it: as ImageNet's if they come without a word on it.
+    The whole backbone must match. A head that is missing or has another shape stays randomly initialised. The network
+    then normalises images as the weights expect: by ImageNet's mean and std unless they hold their own.
 
-    Raises UserError if there are no such weights, they cannot be had or read, or do not match.
+    Raises UserError if the weights do not exist, cannot be downloaded or read, or do not match.
     """
     source = config.pretrained
     weights = find(config)
@@ -58,18 +58,18 @@ def load_pretrained(network: Network, config: ModelConfig) -> str:
     taken = {key: loaded[key] for key in loaded if key in normalisation or (key in own and key not in kept)}
     bad = next((key for key, value in taken.items() if not value.isfinite().all()), None)
     if bad:
-        raise UserError(f"{source} has values in {bad} that are no numbers: take other weights")
+        raise UserError(f"{source} has NaN or infinite values in {bad}: use other weights")
     network.load_state_dict(taken, strict=False)
-    said = [f"pretrained from {source}: {len(taken) - len(normalisation)} of {len(own)} tensors loaded"]
+    notes = [f"pretrained from {source}: {len(taken) - len(normalisation)} of {len(own)} tensors loaded"]
     for head in network.HEADS:
-        became = fate(head, own, loaded, kept)
-        if became:
-            said.append(f"{head} {became}")
+        note = head_note(head, own, loaded, kept)
+        if note:
+            notes.append(f"{head} {note}")
     if weights.mean is not None and weights.std is not None:
         network.normalise(weights.mean, weights.std)
         mean, std = (" ".join(f"{value:g}" for value in values) for values in (weights.mean, weights.std))
-        said.append(f"pixels normalised with mean {mean} and std {std}")
-    return ", ".join(said)
+        notes.append(f"pixels normalised with mean {mean} and std {std}")
+    return ", ".join(notes)
 
 
 def same_shape(key: str, own: Mapping[str, torch.Tensor], loaded: Mapping[str, torch.Tensor]) -> bool:
@@ -79,7 +79,7 @@ def same_shape(key: str, own: Mapping[str, torch.Tensor], loaded: Mapping[str, t
 def check_backbone(
     network: Network, config: ModelConfig, own: Mapping[str, torch.Tensor], loaded: Mapping[str, torch.Tensor]
 ) -> None:
-    """Raises UserError with the first difference unless the loaded backbone is the network's, name by name."""
+    """Raises UserError with the first difference unless the loaded backbone has the network's keys and shapes."""
     for key in (*own, *(key for key in loaded if key not in own)):
         if network.in_head(key) or same_shape(key, own, loaded):
             continue
@@ -90,14 +90,16 @@ def check_backbone(
         )
 
 
-def fate(head: str, own: Mapping[str, torch.Tensor], loaded: Mapping[str, torch.Tensor], kept: Sequence[str]) -> str:
-    """What became of a head; empty if neither side has it."""
+def head_note(
+    head: str, own: Mapping[str, torch.Tensor], loaded: Mapping[str, torch.Tensor], kept: Sequence[str]
+) -> str:
+    """Whether a head was loaded, in words; empty if neither the network nor the weights have it."""
     here, there = (
         next((len(state[key]) for key in state if re.fullmatch(rf"{re.escape(head)}\.(.*\.)?bias", key)), 0)
         for state in (own, loaded)
     )
     if not here:
-        return "left out, as it is no task" if there else ""
+        return "ignored, as it is not a task" if there else ""
     if not there:
         return "new"
     if any(key.startswith(f"{head}.") for key in kept):
@@ -106,7 +108,7 @@ def fate(head: str, own: Mapping[str, torch.Tensor], loaded: Mapping[str, torch.
 
 
 def find(config: ModelConfig) -> Weights:
-    """The weights that `config.pretrained` names, downloaded if they are not here yet."""
+    """The weights that `config.pretrained` names, downloaded if they are not cached."""
     source = config.pretrained
     if source.startswith(TORCHVISION):
         from torchvision.models import get_model_weights
@@ -125,7 +127,7 @@ def find(config: ModelConfig) -> Weights:
 
 
 def download(url: str, check_hash: bool) -> Path:
-    """The file of a URL in torch.hub's cache (TORCH_HOME), where torchvision and timm look too."""
+    """The file of a URL in torch.hub's cache (TORCH_HOME), which torchvision and timm also use."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     if path.exists():
         return path
@@ -137,7 +139,7 @@ def download(url: str, check_hash: bool) -> Path:
         if isinstance(error, HTTPError):
             error.close()
         raise UserError(
-            f"cannot download {url} ({one_line(error)}): where there is a network, download it to {path}"
+            f"cannot download {url} ({one_line(error)}): on a machine with network access, download it to {path}"
         ) from None
     return path
 
@@ -152,7 +154,7 @@ def read_weights(path: Path) -> Weights:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises zipfile, pickle, unicode and runtime errors
-        raise UserError(f"cannot read {path}: {one_line(error)[:200]}; remove it or take other weights") from None
+        raise UserError(f"cannot read {path}: {one_line(error)[:200]}; remove it or use other weights") from None
     ours = isinstance(content, dict) and str(content.get("format", "")).startswith(OURS)
     for key in WRAPPED:
         if isinstance(content, dict) and isinstance(content.get(key), Mapping):
@@ -162,5 +164,5 @@ def read_weights(path: Path) -> Weights:
     state = {WRAPPERS.sub("", key): value for key, value in content.items()}
     wrong = next((key for key, value in state.items() if not isinstance(value, torch.Tensor)), None)
     if wrong:
-        raise UserError(f"{path} holds no weights alone, but {wrong}: give a state dict or a checkpoint")
+        raise UserError(f"{path} holds more than weights, {wrong}: give a state dict or a checkpoint")
     return Weights(state, None, None) if ours else Weights(state)

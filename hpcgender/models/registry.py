@@ -1,4 +1,4 @@
-"""The names of the models that can be trained. Imports no torch, so that a wrong name is reported at once."""
+"""The names of the models. Imports no torch, so that a wrong name is reported immediately."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ WIDTHS = (64, 128, 256, 512)
 
 
 class SqueezeExcitation(nn.Module):
-    """Scales each channel by a gate computed from the means of all channels; reduces to 1/16 of them, at least 8."""
+    """Scales each channel by a gate from the means of all channels; the bottleneck has 1/16 of them, at least 8."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -94,9 +94,8 @@ def shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
 class ResNet(Network):
     """A (SE-)ResNet.
 
-    Cells of the last feature map are `output_stride` pixels apart: 32, or 16 or 8, where the last one or two stages are
-    dilated instead of strided: the same parameters, finer heat maps, more computation. With the small stem they are 8
-    pixels apart.
+    The last feature map has a stride of `output_stride` pixels: 32, or 16 or 8, where the last one or two stages are
+    dilated instead of strided: the same parameters, finer heat maps, more computation. With the small stem it is 8.
     """
 
     HEADS = ("fc", "fc_age")
@@ -121,7 +120,7 @@ class ResNet(Network):
             dilated = dilation * 2 if stage > 1 and stride == 1 else dilation
             layers = []
             for number in range(blocks):
-                # A dilated stage's first 3x3 convolution still sees the neighbours of the stage before.
+                # The first 3x3 convolution of a dilated stage has the dilation of the stage before.
                 first = dilation if number == 0 else dilated
                 layers.append(block(inputs, width, stride if number == 0 else 1, (first, dilated), kind == "se_"))
                 inputs = width * block.expansion
@@ -132,7 +131,7 @@ class ResNet(Network):
         self.fc_age = age_head(config, inputs)
 
     def initialise(self, zero_init: bool) -> None:
-        """He initialisation; with `zero_init` blocks start as their shortcuts (Goyal et al., arXiv 1706.02677, 5.1)."""
+        """He initialisation; with `zero_init` blocks start as identities (Goyal et al., arXiv 1706.02677, 5.1)."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -149,7 +148,7 @@ class ResNet(Network):
         return x
 
     def classify(self, features: torch.Tensor) -> Outputs:
-        """Global average pooling, and a linear layer for each task."""
+        """Global average pooling and a linear layer per task."""
         means = features.mean((2, 3))
         return outputs(None if self.fc is None else self.fc(means), None if self.fc_age is None else self.fc_age(means))
 

@@ -25,7 +25,7 @@ class Cost:
     name: str
     parameters: int
     macs: int
-    """Multiply-accumulates of the convolutions and linear layers, forward."""
+    """Multiply-accumulates of convolutions and linear layers in a forward pass."""
     weight_bytes: int
     """Parameters and buffers; training needs as much again for gradients, and once or twice that for the optimizer."""
     activation_bytes: int
@@ -44,7 +44,7 @@ def list_models(config: ModelsConfig) -> None:
 
 
 def table(costs: Sequence[Cost], image_size: int) -> Table:
-    """A row for each model."""
+    """A row per model."""
     rows = tuple(
         (
             of_model.name,
@@ -93,7 +93,7 @@ def cost(config: ModelConfig, image_size: int) -> Cost:
 
     with saved_tensors_hooks(save, lambda tensor: tensor):
         outputs = network(image)
-    assert any(output is not None for output in outputs)  # hold the graph, and so what it saved, until it is counted
+    assert any(output is not None for output in outputs)  # keeps the graph and its saved tensors until they are counted
     return Cost(
         name=config.model,
         parameters=sum(parameter.numel() for parameter in network.parameters()),

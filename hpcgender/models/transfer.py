@@ -1,4 +1,4 @@
-"""What of a network is trained and how fast: frozen parts, and groups of parameters for the optimiser."""
+"""Transfer learning: frozen layers, and parameter groups for the optimizer."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hpcgender.models.network import Network
 
 
 def freeze(network: Network, what: Literal["none", "backbone"] | int) -> None:
-    """Keeps all before the heads, or the first stages, as they are: their parameters get no gradient.
+    """Freezes the backbone or its first stages: their parameters get no gradients.
 
-    Their batch normalisation uses the running statistics it has, in training too, and leaves them as they are.
+    Their batch normalisation uses its running statistics, in training too, and does not update them.
     """
     if what == "none":
         return
@@ -33,10 +33,10 @@ def freeze(network: Network, what: Literal["none", "backbone"] | int) -> None:
 def parameter_groups(
     network: Network, lr: float, weight_decay: float, backbone_lr_factor: float = 1.0
 ) -> list[dict[str, Any]]:
-    """The parameters that are trained, as a torch optimiser takes them; at most four groups, none empty.
+    """The trainable parameters in groups for a torch optimizer; at most four, none empty.
 
-    The backbone learns at `lr * backbone_lr_factor`, the heads at `lr`; a group's "lr_factor" is what a schedule has to
-    multiply its rate with. Biases, normalisation weights and other vectors are not decayed (arXiv 1812.01187, 3.1).
+    The learning rate is `lr` for heads and `lr * backbone_lr_factor` for the backbone; a schedule multiplies its rate
+    by a group's "lr_factor". Biases, normalisation weights and other vectors are not decayed (arXiv 1812.01187, 3.1).
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():

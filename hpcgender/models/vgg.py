@@ -18,7 +18,7 @@ HIDDEN = 4096
 
 
 def pooled(x: torch.Tensor, dim: int) -> torch.Tensor:
-    """Adaptive average pooling of one dimension to 7 cells; torch's own has no deterministic gradient on a GPU."""
+    """Adaptive average pooling of one dimension to 7; torch's own has no deterministic gradient on a GPU."""
     size = x.shape[dim]
     if size == CELLS:
         return x
@@ -45,7 +45,9 @@ class VGG(Network):
                 inputs = width
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential()
-        self.features.add_module("pixels", Pixels(config.grayscale))  # beside it, layers keep torchvision's numbers
+        self.features.add_module(
+            "pixels", Pixels(config.grayscale)
+        )  # with a name, so that layers keep torchvision's numbers
         for number, layer in enumerate(layers):
             self.features.add_module(str(number), layer)
         self.classifier = nn.Sequential(
@@ -66,7 +68,7 @@ class VGG(Network):
                 nn.init.normal_(head.weight, 0, 0.01)
 
     def initialise(self) -> None:
-        """He initialisation of convolutions, small weights in linear layers, as torchvision's."""
+        """He initialisation of convolutions and small weights in linear layers, as in torchvision."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -84,7 +86,7 @@ class VGG(Network):
         return outputs(gender, None if self.fc_age is None else self.fc_age(x))
 
     def gender_features(self, x: torch.Tensor) -> torch.Tensor:
-        """The maps before the last pooling, with twice the cells down and across."""
+        """The feature maps before the last pooling, with twice the resolution."""
         for layer in list(self.features)[:-1]:  # type: ignore[call-overload]
             x = layer(x)
         return x

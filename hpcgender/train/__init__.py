@@ -1,1 +1,1 @@
-"""Training: the options, the loop, the schedule, and what it says."""
+"""Training: the loop, the training step, checkpoints and logs."""

@@ -1,10 +1,10 @@
-"""The model, and everything that changes its weights: what one step of training does."""
+"""The network, its optimizer and one training step."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -25,20 +25,20 @@ from hpcgender.models.pretrained import load_pretrained
 from hpcgender.models.registry import family
 from hpcgender.models.transfer import freeze, parameter_groups
 from hpcgender.precision import Precision
-from hpcgender.train.ema import WeightAverage
+from hpcgender.train.ema import EMA
 from hpcgender.train.mixup import draw_mixing, mix
 from hpcgender.train.optimizer import create_optimizer, set_learning_rate
 from hpcgender.train.schedule import learning_rate
 from shard_tools.base.errors import UserError
 
 SKIPPED_BY_FP16 = 100
-"""Steps in a row that fp16 may skip by itself, while its loss scale finds its place."""
+"""Consecutive steps that fp16 may skip while its loss scale adapts."""
 
 
 class Learner:
-    """A network, its optimiser and what goes with them; the same on every rank.
+    """A network, its optimizer, loss scale and EMA; equal on every rank.
 
-    A fresh one begins with the seed's weights, or the pretrained ones; `load_state` makes it go on.
+    A fresh one starts from random weights of the seed or from pretrained ones; `load_state` restores a saved state.
     """
 
     def __init__(self, config: TrainConfig, classes: int, ranks: Ranks, *, fresh: bool) -> None:
@@ -47,8 +47,8 @@ class Learner:
         set_up_device(config, ranks.device)
         torch.manual_seed(config.seed)
         self.network: Network = create(config, classes)
-        self.loaded = self.load_pretrained() if fresh and config.pretrained else ""
-        """What was loaded of the pretrained weights, in words."""
+        self.pretrained = self.load_pretrained() if fresh and config.pretrained else ""
+        """A line on what was loaded of the pretrained weights."""
         freeze(self.network, config.freeze)
         if config.sync_bn and ranks.world_size > 1:
             if ranks.device.type != "cuda":
@@ -59,47 +59,50 @@ class Learner:
         groups = parameter_groups(self.network, config.peak_lr, config.weight_decay, config.backbone_lr_factor)
         self.optimizer = create_optimizer(config, groups)
         self.precision = Precision(config.precision, ranks.device, may_skip=config.skip_nonfinite > 0)
-        self.average = WeightAverage(self.network, config.ema) if config.ema else None
+        self.ema = EMA(self.network, config.ema) if config.ema else None
         if config.compile:
             self.network.compile()
-        self.parallel: nn.Module = self.network
+        self.model: nn.Module = self.network
+        """What the training step calls: the network, in DDP if there are several ranks."""
         if ranks.world_size > 1:
-            self.parallel = DistributedDataParallel(self.network, gradient_as_bucket_view=True)
+            self.model = DistributedDataParallel(self.network, gradient_as_bucket_view=True)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.drops = any(isinstance(module, nn.Dropout) and module.p for module in self.network.modules())
-        self.most_skipped = max(config.skip_nonfinite, SKIPPED_BY_FP16 if self.precision.name == "fp16" else 0)
+        self.has_dropout = any(isinstance(module, nn.Dropout) and module.p for module in self.network.modules())
+        self.max_skipped = max(config.skip_nonfinite, SKIPPED_BY_FP16 if self.precision.name == "fp16" else 0)
         self.skipped = 0
-        """Steps in a row whose gradients were not finite."""
+        """Consecutive steps whose gradients were not finite."""
         self.steps = 0
-        """Steps that this process has done."""
+        """Steps since this process started."""
         self.unchecked: tuple[torch.Tensor, int, Batch] | None = None
+        """Gradient norm, step and batch of the last step, until `check_finite` has looked at them."""
 
     def load_pretrained(self) -> str:
-        """Loads the pretrained weights, and says so: each node's first process, which may have to download them, and
-        then its others."""
+        """Loads the pretrained weights and returns a line on it. Each node's first rank goes first, as it may have to
+        download them."""
         if self.ranks.local_rank == 0:
-            said = load_pretrained(self.network, self.config)
+            line = load_pretrained(self.network, self.config)
         self.ranks.barrier(timedelta(minutes=self.config.timeout))
         if self.ranks.local_rank:
-            said = load_pretrained(self.network, self.config)
-        return said
+            line = load_pretrained(self.network, self.config)
+        return line
 
     @property
-    def tested(self) -> Network:
-        """What is validated and kept: the average of the weights if there is one, else the weights."""
-        averaged: Network | None = self.average.module if self.average else None  # type: ignore[assignment]
+    def eval_network(self) -> Network:
+        """The network that is validated and saved: the EMA model if there is one."""
+        averaged: Network | None = self.ema.module if self.ema else None  # type: ignore[assignment]
         return averaged or self.network
 
     def step(
         self, batch: Batch, epoch: int, number: int, steps: int, tally: Tally, norms: GradientNorms
     ) -> torch.Tensor:
-        """Step `number` of an epoch of `steps`, on this rank's part of a global batch, counted in tally and norms.
+        """Step `number` of an epoch of `steps`, on this rank's part of a global batch.
 
-        Returns the loss, a float of no dimensions. Raises NonFiniteError if gradients were not finite too often.
+        Adds its predictions to `tally` and its gradient norm to `norms`. Returns the loss, a scalar float tensor.
+        Raises NonFiniteError after too many consecutive steps with non-finite gradients.
         """
         config = self.config
         step = epoch * steps + number
-        if self.drops:
+        if self.has_dropout:
             bits = random_bits(config.seed, step, "dropout", np.array([self.ranks.rank]))
             torch.manual_seed(int(bits[0] >> np.uint64(1)))
         set_learning_rate(self.optimizer, learning_rate(config, step, steps))
@@ -116,44 +119,43 @@ class Learner:
             )
             images, target, mixed_age = mix(mixing, images, target, age if "age" in config.tasks else None)
             age = age if mixed_age is None else mixed_age
-        # What a blend of two classes counts as in the accuracy: the one that it has more of.
+        # The label that accuracy counts for a mixed image: the class with the larger weight.
         label = target if target.ndim == 1 else torch.where(target.sum(1) > 0, target.argmax(1), -1)
         self.optimizer.zero_grad()
         total = torch.zeros((), device=images.device)
-        parts = list(zip(*(t.chunk(config.accumulate) for t in (images, target, age, label)), strict=True))
-        for place, (part, gender, years, said) in enumerate(parts, 1):
-            with self.exchange(place == len(parts)):
+        chunks = zip(*(t.chunk(config.accumulate) for t in (images, target, age, label)), strict=True)
+        micro_batches = list(chunks)
+        for micro_step, (inputs, gender, years, counted_label) in enumerate(micro_batches, 1):
+            with self.no_sync() if micro_step < len(micro_batches) else nullcontext():
                 with self.precision.autocast():
-                    outputs = self.parallel(part)
+                    outputs = self.model(inputs)
                 losses = task_losses(outputs, gender, years, config)
-                loss = weighted(losses, config) * (len(part) / len(images))
+                loss = weighted(losses, config) * (len(inputs) / len(images))
                 self.precision.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total = total + loss.detach()
-            tally.add(losses, gender=said, logits=outputs.gender, age=years, years=outputs.age)
+            tally.add(losses, gender=counted_label, logits=outputs.gender, age=years, years=outputs.age)
         self.precision.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, config.clip_norm or torch.inf, foreach=True)
         norms.add(norm)
         self.check_finite()
         self.unchecked = (norm, step, batch)
         if self.ranks.device.type == "cpu":
-            self.check_finite()  # nothing to wait for: before the weights are touched
+            self.check_finite()  # before the weights change, as there is no device to wait for
         self.precision.scaler.step(self.optimizer)
         self.precision.scaler.update()
-        if self.average:
-            self.average.update_parameters(self.network)
+        if self.ema:
+            self.ema.update_parameters(self.network)
         self.steps += 1
         return total
 
-    def exchange(self, now: bool) -> Any:
-        """The context of a backward pass after which the ranks exchange gradients, or do not yet."""
-        if now or not isinstance(self.parallel, DistributedDataParallel):
-            return nullcontext()
-        return self.parallel.no_sync()
+    def no_sync(self) -> AbstractContextManager[None]:
+        """The context of a backward pass that accumulates gradients without an all-reduce."""
+        return self.model.no_sync() if isinstance(self.model, DistributedDataParallel) else nullcontext()
 
     def check_finite(self) -> None:
-        """Looks at the last step's gradients, the same on all ranks; NonFiniteError if there is no going on.
+        """Checks the last step's gradient norm, which is equal on all ranks; NonFiniteError after too many bad steps.
 
-        On a GPU that is a step later, so that nobody waits for it; and before a checkpoint is written.
+        On a GPU it is called one step later, so as not to wait for the device, and before a checkpoint is written.
         """
         if self.unchecked is None:
             return
@@ -162,33 +164,33 @@ class Learner:
             self.skipped = 0
             return
         self.skipped += 1
-        if self.skipped > self.most_skipped:
+        if self.skipped > self.max_skipped:
             raise NonFiniteError(step, batch)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The weights of `tested`, and what else training needs to go on."""
+        """The weights of `eval_network`, and what else training needs to resume."""
         state: dict[str, Any] = {
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.precision.scaler.state_dict(),
             "skipped": self.skipped,
         }
-        if self.average:
-            state |= {"weights": self.network.state_dict(), "averaged": int(self.average.n_averaged)}
-        return self.tested.state_dict(), state
+        if self.ema:
+            state |= {"weights": self.network.state_dict(), "averaged": int(self.ema.n_averaged)}
+        return self.eval_network.state_dict(), state
 
     def load_state(self, weights: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-        """Goes on from what `state` returned."""
-        self.tested.load_state_dict(weights)
+        """Restores what `state` returned."""
+        self.eval_network.load_state_dict(weights)
         self.optimizer.load_state_dict(state["optimizer"])
         self.precision.scaler.load_state_dict(state["scaler"])
         self.skipped = state["skipped"]
-        if self.average:
+        if self.ema:
             self.network.load_state_dict(state["weights"])
-            self.average.n_averaged.fill_(state["averaged"])
+            self.ema.n_averaged.fill_(state["averaged"])
 
 
 class NonFiniteError(Exception):
-    """A step's loss or gradients are not finite, and none may be left out any more."""
+    """Gradients are not finite, after as many skipped steps as are allowed."""
 
     def __init__(self, step: int, batch: Batch) -> None:
         super().__init__(f"step {step}")
@@ -197,7 +199,7 @@ class NonFiniteError(Exception):
 
 
 def set_up_device(config: TrainConfig, device: torch.device) -> None:
-    """What torch is to use of the device, for the whole process."""
+    """Sets torch's global switches: deterministic algorithms, cuDNN autotuning, TF32."""
     torch.use_deterministic_algorithms(config.deterministic)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -207,8 +209,8 @@ def set_up_device(config: TrainConfig, device: torch.device) -> None:
 
 
 def memory_format(config: TrainConfig, device: torch.device) -> torch.memory_format:
-    """How images lie in memory. Measured: GPUs gain by channels_last, and on CPUs the networks of 3x3 blocks do."""
-    small_blocks = family(config.model) in ("resnet", "se_resnet") and config.model.endswith(("18", "34"))
-    auto = device.type == "cuda" or small_blocks
+    """The memory format of images and weights: channels_last where it is faster, on GPUs and for ResNets 18 and 34."""
+    basic_blocks = family(config.model) in ("resnet", "se_resnet") and config.model.endswith(("18", "34"))
+    auto = device.type == "cuda" or basic_blocks
     last = config.channels_last == "on" or (config.channels_last == "auto" and auto)
     return torch.channels_last if last else torch.contiguous_format

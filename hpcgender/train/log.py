@@ -1,4 +1,4 @@
-"""What a run says of each epoch: a line on stdout, a record in metrics.jsonl, TensorBoard's curves."""
+"""The log of each epoch: a line on stdout, a record in metrics.jsonl, and TensorBoard."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from shard_tools.base.errors import UserError, one_line
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """What is known at the end of an epoch; times in seconds."""
+    """The measurements of an epoch; times in seconds."""
 
     epoch: int
     epochs: int
     step: int
-    """Optimiser steps since training began."""
+    """Optimizer steps since the start of training."""
     train: Scores
     val: Scores
     lr: float
-    """The largest of the parameter groups, at the last step."""
+    """Learning rate at the last step, the largest of the parameter groups."""
     gradient_norm: float
-    """Euclidean, of all parameters together before clipping: the mean over the epoch's steps."""
+    """L2 norm over all parameters before clipping, mean over the epoch's steps."""
     gradient_norm_max: float
     images_per_s: float
     data_wait: float
-    """Part of the training time that ranks waited for images."""
+    """Fraction of the training time that ranks waited for images."""
     bad_images: int
-    """Times that an image did not decode, on all ranks; another took its place."""
+    """Number of images that did not decode, over all ranks; others replaced them."""
     peak_memory_mb: float
-    """The most that a rank ever held: of its GPU by PyTorch, or without one in memory."""
+    """Largest peak of any rank since it started: GPU memory allocated by PyTorch, or resident memory on a CPU."""
     seconds: float
     eta: float
 
@@ -71,7 +71,7 @@ def record_line(record: EpochRecord) -> str:
 
 
 def peak_memory_mb(ranks: Ranks) -> float:
-    """The most that a rank has held so far, MB: see `EpochRecord`. Every rank must ask."""
+    """The peak memory of `EpochRecord`, in MB. Collective: every rank must call it."""
     if ranks.device.type == "cuda":
         held = torch.cuda.max_memory_allocated(ranks.device) / 1e6
     else:
@@ -82,18 +82,18 @@ def peak_memory_mb(ranks: Ranks) -> float:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl, without one that a kill cut short at its end; none if there is no file."""
+    """The records of metrics.jsonl, without a last line that a kill has truncated; none if there is no file."""
     lines = path.read_text(errors="replace").split("\n")[:-1] if path.exists() else []
     records: list[dict[str, Any]] = []
     try:
         records.extend(json.loads(line) for line in lines)
     except ValueError:
-        raise UserError(f"{path}, line {len(records) + 1} is no JSON: remove that line") from None
+        raise UserError(f"{path}, line {len(records) + 1} is not JSON: remove that line") from None
     return records
 
 
 def curves(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers in a record with their places in it, such as `val/f1/female`; without those that are not known."""
+    """The numbers in a record with TensorBoard tags such as `val/f1/female`; without null."""
     for name, value in content.items():
         if isinstance(value, dict):
             yield from curves(value, f"{path}{name}/")
@@ -102,9 +102,9 @@ def curves(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, fl
 
 
 class RunLog:
-    """Rank 0's log of a run directory, for a run that goes on after `epoch` whole epochs and `step` steps.
+    """Rank 0's log in a run directory, for a run that starts or resumes after `epoch` epochs and `step` steps.
 
-    What an earlier attempt said of later epochs is dropped. UserError if the log cannot be read or written.
+    Records of later epochs, from an earlier attempt, are dropped. UserError if the log cannot be read or written.
     """
 
     def __init__(self, run_dir: Path, epoch: int, step: int) -> None:
@@ -114,7 +114,7 @@ class RunLog:
         try:
             partial.write_text("".join(f"{json.dumps(record)}\n" for record in kept))
             partial.replace(self.path)
-            # TensorBoard drops points at this step too, and the last epoch that is kept may have ended at `step`.
+            # TensorBoard drops points from purge_step on, and the last kept epoch may have ended at `step`.
             self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
             self.board.flush()
         except OSError as error:
@@ -134,8 +134,8 @@ class RunLog:
             raise self.refused(error) from None
 
     def refused(self, error: OSError) -> UserError:
-        return UserError(f"cannot write {self.path}: {one_line(error)}; free space and go on with --resume")
+        return UserError(f"cannot write {self.path}: {one_line(error)}; free space and resume with --resume")
 
     def close(self) -> None:
-        """Closes TensorBoard's file."""
+        """Closes the TensorBoard file."""
         self.board.close()

@@ -1,8 +1,8 @@
-"""Mixup (Zhang et al., arXiv 1710.09412): images and labels blended with those of a partner in the batch.
+"""Mixup (Zhang et al., arXiv 1710.09412): each image is mixed with a partner in its batch.
 
-Partners and weights are a pure function of (seed, epoch, step, place in the global batch). A rank has every
-world_size-th image of a global batch, and a partner must be on the same rank, so partners lie a multiple of a stride
-apart that world sizes divide: the global batch is blended the same on any number of ranks that divides the stride.
+Partners and weights are a pure function of (seed, epoch, step, position in the global batch). A rank has every
+world_size-th image of a global batch, and a partner must be on the same rank. So partners are a multiple of a stride
+apart that world sizes divide, and the global batch is mixed alike for every world size that divides the stride.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from hpcgender.data.order import LANES
 
 @dataclass(frozen=True)
 class Mixing:
-    """How one rank's n images of a batch are blended."""
+    """How one rank's n images of a batch are mixed."""
 
     partners: npt.NDArray[np.int64]
-    """(n,): which of the rank's images each one is blended with."""
+    """(n,): which of the rank's images each one is mixed with."""
     weights: npt.NDArray[np.float32]
-    """(n,): the part of each image itself, from 0 to 1; the partner has the rest."""
+    """(n,): the weight of each image itself, from 0 to 1; its partner has 1 minus that."""
 
 
 def partner_stride(batch_size: int, world_size: int) -> int:
-    """Places in a global batch that partners are a multiple of apart.
+    """The stride of partners in a global batch: their distances are multiples of it.
 
-    World sizes divide the number of lanes and the batch size, so a stride of their greatest common divisor fits all of
-    them; if it is the whole batch it is divided by its least factor, lest every image be its own partner. Where
-    `world_size` does not divide that (64 ranks for a batch of 192), the partners are other ones than for those it fits.
+    World sizes divide the number of lanes and the batch size, so all of them divide the greatest common divisor of
+    both. If that is the whole batch it is divided by its smallest factor, or every image would be its own partner.
+    If `world_size` does not divide it (64 ranks for a batch of 192), the stride is `world_size`, with other partners.
     """
     stride = math.gcd(batch_size, LANES)
     if stride == batch_size > 1:
@@ -51,7 +51,7 @@ def draw_mixing(
     stride = partner_stride(batch_size, world_size)
     places = np.arange(rank, batch_size, world_size)
     counter = step * batch_size + places
-    # Images that are a multiple of the stride apart form a ring, which is turned by a random amount.
+    # Images whose distance is a multiple of the stride form a ring, which is rotated by a random amount.
     ring = batch_size // stride
     turn = uniform(seed, epoch, "mixup partner", step * batch_size + places % stride)
     partners = (places + stride * (1 + (turn * (ring - 1)).astype(np.int64))) % batch_size
@@ -59,10 +59,10 @@ def draw_mixing(
 
 
 def symmetric_beta(alpha: float, seed: int, epoch: int, counter: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
-    """A number from Beta(alpha, alpha) with 0 < alpha <= 1 for each counter, float32 of the counter's shape.
+    """A random number from Beta(alpha, alpha), 0 < alpha <= 1, for each counter, float32 of the counter's shape.
 
     Jöhnk's method (Metrika 8, 1964), in logarithms: u ** (1 / alpha) and v ** (1 / alpha) are drawn again while their
-    sum is above 1, which is at most every second time; then the first's share of the sum is the number.
+    sum is above 1, which is at most every second time; the number is the first divided by the sum.
     """
     drawn = np.zeros(counter.shape, dtype=np.float32)
     left = np.arange(counter.size)
@@ -81,10 +81,10 @@ def symmetric_beta(alpha: float, seed: int, epoch: int, counter: npt.NDArray[np.
 def mix(
     mixing: Mixing, images: torch.Tensor, gender: torch.Tensor, age: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Blends images (n, c, h, w), gender int64 (n,) and, if they are learnt, ages float (n,), all on one device.
+    """Mixes images (n, c, h, w), gender int64 (n,) and, if age is a task, ages float (n,), all on one device.
 
     Returns the images; the classes' probabilities, float32 (n, 2), whose row is all 0 where the gender is unknown; and
-    the ages. An image stays as it is if a label of it or of its partner is unknown (negative).
+    the ages. An image is not mixed if one of its labels, or of its partner's, is unknown (negative).
     """
     device = images.device
     partners = torch.from_numpy(mixing.partners).to(device, non_blocking=True)

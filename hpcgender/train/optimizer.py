@@ -1,4 +1,4 @@
-"""The optimisers: SGD, Adam and AdamW over groups of parameters that may learn at different rates."""
+"""The optimizers SGD, Adam and AdamW, over parameter groups with learning rates of their own."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from shard_tools.base.errors import UserError
 
 
 def create_optimizer(config: TrainConfig, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
-    """The optimiser that `config` names, as fused kernels.
+    """The optimizer that `config` names, with fused kernels.
 
     `groups` are those of `hpcgender.models.transfer.parameter_groups`: dictionaries with `params`, `weight_decay` and
-    `lr_factor`. Raises UserError if there is none, because every parameter is frozen.
+    `lr_factor`. Raises UserError if there is no group because every parameter is frozen.
     """
     if not groups:
         raise UserError(f"--freeze {config.freeze} leaves nothing to train: freeze less")
@@ -27,6 +27,6 @@ def create_optimizer(config: TrainConfig, groups: Sequence[dict[str, Any]]) -> t
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Gives each group the learning rate times its factor."""
+    """Sets each group's learning rate to `lr` times its `lr_factor`."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_factor"]

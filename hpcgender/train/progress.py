@@ -1,4 +1,4 @@
-"""What a run says while an epoch goes on: a live bar on a terminal; in a job's log a line now and then."""
+"""Progress within an epoch: a live bar on a terminal, a line every ten minutes in a job's log."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LINE_EVERY_S = 600.0
 
 
 class EpochProgress:
-    """Tells how far an epoch is: on stderr if that is a terminal, otherwise on stdout; a context manager.
+    """Shows the progress of an epoch, on stderr if that is a terminal, otherwise on stdout; a context manager.
 
-    Most steps cost a look at the clock; only to speak is the device waited for, which knows the loss. For every rank:
-    those that speak into files have no terminal. `epoch` counts from 1, `batch_size` is of all ranks together, and
-    `first_step` is where an interrupted epoch goes on.
+    Most steps only read the clock; the device is synchronised for the loss only when progress is shown. Every rank has
+    one: other ranks than the first write to files. `epoch` counts from 1, `batch_size` is the global one, and
+    `first_step` is the first step of a resumed epoch.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class EpochProgress:
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[measured]}"),
                 console=Console(stderr=True),
-                auto_refresh=False,  # a thread that draws would take time from the steps
+                auto_refresh=False,  # a drawing thread would slow down the steps
                 transient=True,
                 redirect_stdout=sys.stdout.isatty(),
             )
@@ -66,7 +66,7 @@ class EpochProgress:
             self.bar.stop()
 
     def update(self, step: int, loss: torch.Tensor) -> None:
-        """Says so, if it is time, when `step` of the epoch's steps are done, the last with `loss` (no dimensions)."""
+        """Shows progress if it is time: `step` steps of the epoch are done, the last with `loss`, a scalar tensor."""
         now = time.monotonic()
         passed = now - self.last_at
         if passed <= self.every_s:

@@ -1,4 +1,4 @@
-"""Which checkpoints a run keeps, written while training goes on, and from which of them it goes on."""
+"""Writes a run's checkpoints in the background, keeps the newest, and finds the one to resume from."""
 
 from __future__ import annotations
 
@@ -17,51 +17,51 @@ from shard_tools.base.errors import UserError, one_line
 
 
 class Saver:
-    """Writes a run's checkpoints into its folder: `step-<n>.pt`, the last `keep` of them, and `best.pt`.
+    """Writes a run's checkpoints into `directory`: `step-<n>.pt`, the newest `keep` of them, and `best.pt`.
 
-    `last.pt` is a symbolic link to the newest. Only one process of a run may have a Saver. It holds one copy of what it
-    saves in memory, on a GPU's host in pinned memory, from the first save to the end.
+    `last.pt` is a symbolic link to the newest. Only one process of a run may have a Saver. From the first save on, it
+    holds one copy of the saved state in memory (pinned memory if the state is on a GPU).
     """
 
-    def __init__(self, folder: Path, keep: int = 3) -> None:
+    def __init__(self, directory: Path, keep: int = 3) -> None:
         assert keep >= 1
-        self.folder = folder
+        self.directory = directory
         self.keep = keep
         self._copy: Any = None
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[None] | None = None
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for partial in folder.glob(".*.partial"):  # of a process that was killed
+            directory.mkdir(parents=True, exist_ok=True)
+            for partial in directory.glob(".*.partial"):  # of a process that was killed
                 partial.unlink()
         except OSError as error:
-            raise UserError(f"cannot write in {folder}: {one_line(error)}") from None
+            raise UserError(f"cannot write in {directory}: {one_line(error)}") from None
 
     def save(self, step: int, weights: Mapping[str, Any], state: Mapping[str, Any], *, best: bool = False) -> None:
-        """Copies the content and returns; a thread writes it as the checkpoint of `step`, replacing any that is there.
+        """Copies the content and returns; a thread writes it as the checkpoint of `step`, replacing an existing one.
 
-        `weights` is what a trained model needs, and with `best` becomes `best.pt`; `state` is what else training needs
-        to go on. Both may hold tensors, numbers, strings, None, and mappings, lists and tuples of these; TypeError for
-        anything else, which could be written but not read. They may be changed as soon as this returns.
+        `weights` is what a trained model needs, and is also written to `best.pt` if `best`; `state` is what else is
+        needed to resume. Both may hold tensors, numbers, strings, None, and mappings, lists and tuples of these;
+        TypeError for anything else, which `weights_only=True` could not load. They may change as soon as this returns.
 
-        Waits for the write before to end, and raises its UserError if it failed: what was good until then is intact.
+        Waits for the previous write, and raises its UserError if it failed; older checkpoints are then still intact.
         """
         assert not weights.keys() & state.keys()
         self.wait()
         self._copy = _copied({"weights": dict(weights), "state": dict(state)}, self._copy, "")
-        # Copies from a GPU are on their way; whatever the stream does to their sources comes after them.
+        # Copies from a GPU are asynchronous; later kernels of the stream change the sources after them.
         on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         copied = torch.cuda.current_stream().record_event() if on_gpu else None
         self._writing = self._thread.submit(self._write, step, best, copied)
 
     def wait(self) -> None:
-        """Returns when nothing is being written; raises the UserError of the last write once if that failed."""
+        """Waits until nothing is being written; raises the last write's UserError, once, if that failed."""
         if self._writing:
             writing, self._writing = self._writing, None
             writing.result()
 
     def close(self) -> None:
-        """Waits as `wait` does; nothing can be saved afterwards."""
+        """Waits as `wait` does and ends the thread; nothing can be saved afterwards."""
         try:
             self.wait()
         finally:
@@ -82,48 +82,50 @@ class Saver:
         if copied:
             copied.synchronize()
         weights, state = self._copy["weights"], self._copy["state"]
-        if best:  # first: killed in between, the run goes on from before and finds this best again
-            save_checkpoint(self.folder / "best.pt", weights)
-        path = self.folder / f"step-{step:08d}.pt"
+        if best:  # first: if killed in between, the run resumes from before and finds this best again
+            save_checkpoint(self.directory / "best.pt", weights)
+        path = self.directory / f"step-{step:08d}.pt"
         save_checkpoint(path, {**weights, **state})
         try:
-            link = self.folder / ".last.pt.partial"
+            link = self.directory / ".last.pt.partial"
             link.symlink_to(path.name)
-            link.replace(self.folder / "last.pt")
-            # Those of later steps were damaged, or the run would have gone on from them.
-            kept = [other for other in newest_first(self.folder) if other <= path][: self.keep]
-            for other in newest_first(self.folder):
+            link.replace(self.directory / "last.pt")
+            # Checkpoints of later steps are damaged: otherwise the run would have resumed from them.
+            kept = [other for other in newest_first(self.directory) if other <= path][: self.keep]
+            for other in newest_first(self.directory):
                 if other not in kept:
                     other.unlink()
         except OSError as error:
-            raise UserError(f"cannot write in {self.folder}: {one_line(error)}; {path.name} is whole") from None
+            raise UserError(f"cannot write in {self.directory}: {one_line(error)}; {path.name} is whole") from None
 
 
-def newest_first(folder: Path) -> list[Path]:
-    """The checkpoints to go on from, that of the last step first."""
-    return sorted(folder.glob("step-????????.pt"), reverse=True)
+def newest_first(directory: Path) -> list[Path]:
+    """The checkpoints to resume from, that of the last step first."""
+    return sorted(directory.glob("step-????????.pt"), reverse=True)
 
 
-def latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest good checkpoint and its content, tensors on the CPU; None if there is none at all.
+def latest(directory: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest intact checkpoint and its content, tensors on the CPU; None if there is no checkpoint.
 
-    Says in a line on stderr what is wrong with one that is passed over. UserError if all are bad.
+    Prints a line on stderr for each damaged one that is skipped. UserError if all are damaged.
     """
-    paths = newest_first(folder)
+    paths = newest_first(directory)
     for path, before in pairwise((*paths, None)):
         assert path
         try:
             return path, read_verified(path)
         except UnreadableError as error:
-            instead = f": going back to {before.name}" if before else ""
+            instead = f": using {before.name} instead" if before else ""
             print(f"hpcgender: {path} {error}{instead}", file=sys.stderr, flush=True)
     if paths:
-        raise UserError(f"no checkpoint in {folder} can be read: restore one, or start anew with another --name")
+        raise UserError(
+            f"no checkpoint in {directory} can be read: restore one, or start a new run with another --name"
+        )
     return None
 
 
 def _copied(value: Any, before: Any, name: str) -> Any:
-    """A copy of nested content with tensors on the CPU, in the memory of the copy `before` where that fits."""
+    """A copy of nested content with tensors on the CPU, reusing the memory of the copy `before` where shapes fit."""
     if isinstance(value, torch.Tensor):
         fits = isinstance(before, torch.Tensor) and (before.shape, before.dtype) == (value.shape, value.dtype)
         copy = before if fits else torch.empty_like(value, device="cpu", pin_memory=value.is_cuda, requires_grad=False)

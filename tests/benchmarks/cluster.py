@@ -159,7 +159,7 @@ def steps_done_twice(project: Path, job: str) -> int:
     """How many steps lie between where the first attempt stopped and where the second went on, by their own words."""
     log = read_log(project, job)
     stopped = re.search(r"^stopped by \w+ after step (\d+) of (\d+) of epoch (\d+)", log, re.MULTILINE)
-    begun = re.search(r"^going on with .* from epoch (\d+)(?:, after step (\d+) of \d+)?$", log, re.MULTILINE)
+    begun = re.search(r"^resuming .* from epoch (\d+)(?:, after step (\d+) of \d+)?$", log, re.MULTILINE)
     assert stopped, log
     assert begun, log
     done, steps, epoch = map(int, stopped.groups())

@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.train [--quick] [--model NAME] [--image-size N] [--batch-size N]
 
-On a GPU, if there is one, the same with its precision. The steps are alike: forward pass, cross-entropy, backward pass,
-Nesterov SGD, on a batch that is in memory. Runs are commands of their own on drawn faces, as a user starts them, and
-their speeds those of the second epoch in their metrics.jsonl: the first has the steps in which the machine warms up.
-Besides, it prints what a step spends its time on, and the part that it reaches of the speed of a plain matrix product.
+Uses a GPU if there is one. All steps are alike: forward pass, cross-entropy, backward pass and Nesterov SGD, on a batch
+in memory. Runs are started as a user starts them, on drawn faces; their speed is that of the second epoch in
+metrics.jsonl, as the first includes warm-up. Also printed: the time of each part of a step, and its speed as a fraction
+of a matrix product's.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from shard_tools.sources.synthetic import Synthetic
 from tests.benchmarks.ratios import print_ratio, print_speeds
 
 STALL_EVERY_S = 600.0
-"""Seconds between checkpoints, of which a save's are a part."""
+"""Seconds between checkpoints, by which the time of a save is divided."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +50,9 @@ class TrainBenchmark:
     """How fast training is: a step beside timm's, a whole run beside bare steps, two processes beside two threads."""
 
     quick: bool = False
-    """A small model, few steps and one round: to see that it runs, not how fast."""
+    """A small model, few steps and one round: a check that it runs, no measurement."""
     model: str = "se_resnet50"
-    """A model that timm has too: resnet50, se_resnet50, ..."""
+    """A model that timm also has: resnet50, se_resnet50, ..."""
     image_size: int = 112
     """Height and width of the images, pixels."""
     batch_size: int = 16
@@ -106,7 +106,7 @@ def main(benchmark: TrainBenchmark) -> None:
 
 
 def measure_rates(contenders: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Images per second of each contender in each round, which they take in turn; they say it themselves."""
+    """Images per second, measured by each contender itself, in rounds in which they take turns."""
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, work in contenders.items():
@@ -115,7 +115,7 @@ def measure_rates(contenders: dict[str, Callable[[], float]], rounds: int) -> di
 
 
 def timed(step: Callable[[], Any], images: torch.Tensor, steps: int) -> float:
-    """Images per second of a step that is done so often."""
+    """Images per second of `steps` calls of a step."""
     begin = time.perf_counter()
     for _ in range(steps):
         step()
@@ -146,7 +146,7 @@ def timm_steps(
 
 
 def own_steps(learner: Learner, images: torch.Tensor, gender: torch.Tensor, steps: int) -> Callable[[], float]:
-    """The steps of training, everything that they count included."""
+    """The steps of training, including their metrics."""
     learner.network.train()
     tally = Tally(images.device, learner.config.task_weights, binned=True)
     norms = GradientNorms(images.device)
@@ -155,7 +155,7 @@ def own_steps(learner: Learner, images: torch.Tensor, gender: torch.Tensor, step
 
 
 def run_of(config: TrainConfig, root: Path, processes: int) -> Callable[[], float]:
-    """A run of one epoch, as a user starts it: one process with a thread for each core, or so many with one each."""
+    """A run of two epochs, as a user starts it: one process with a thread per core, or several with one thread each."""
     number = 0
 
     def run() -> float:
@@ -176,13 +176,13 @@ def run_of(config: TrainConfig, root: Path, processes: int) -> Callable[[], floa
 
 
 def second_epoch(run: Path) -> dict[str, Any]:
-    """What a run wrote of its second epoch."""
+    """A run's record of its second epoch."""
     record: dict[str, Any] = json.loads((run / "metrics.jsonl").read_text().splitlines()[1])
     return record
 
 
 def step_split(learner: Learner, images: torch.Tensor, gender: torch.Tensor, steps: int) -> dict[str, float]:
-    """Seconds that the parts of a step take: each is what a step with it takes more than one without it."""
+    """Seconds of the parts of a step: the time of a step with each part minus the time of one without it."""
     laid_out = images.contiguous(memory_format=learner.memory_format)
 
     def forward() -> torch.Tensor:
@@ -207,7 +207,7 @@ def step_split(learner: Learner, images: torch.Tensor, gender: torch.Tensor, ste
 
 
 def matmul_speed(precision: Precision) -> float:
-    """Floating-point operations a second of products of large square matrices in the format of the forward pass."""
+    """Floating-point operations per second of large matrix products in the number format of the forward pass."""
     on_gpu = precision.device.type == "cuda"
     side, times = (8192, 20) if on_gpu else (2048, 5)
     formats = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -216,9 +216,9 @@ def matmul_speed(precision: Precision) -> float:
     return 2 * side**3 / side * timed(lambda: torch.mm(factor, factor), factor, times)
 
 
-def stall(learner: Learner, folder: Path) -> float:
-    """Seconds that training stands still while a checkpoint is begun, as every time but the first."""
-    with Saver(folder, keep=1) as saver:
+def stall(learner: Learner, directory: Path) -> float:
+    """Seconds for which a save stops training, for every save but the first."""
+    with Saver(directory, keep=1) as saver:
         for step in (1, 2):
             weights, state = learner.state()
             saver.wait()

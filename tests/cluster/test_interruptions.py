@@ -97,7 +97,7 @@ def killed(
             (job,) = launch(cluster, project, "--nodes", 2, "--", *command)
             training = ended(cluster, job, project)
         assert training.end.code == 0, training.log
-        assert "going on with runs/small" in training.log
+        assert "resuming runs/small" in training.log
         expected = trained[cluster.name].result().weights
         assert all(training.weights[name].equal(value) for name, value in expected.items())
 
@@ -144,7 +144,7 @@ def check_second_attempt(training: Training, uninterrupted: Training) -> None:
     assert 0 < starts[1]["progress"] < training.events[-1]["progress"]
     assert training.events[-1]["code"] == 0
     # One log: the second attempt is appended, and goes on with the next epoch.
-    assert training.log.count("going on with runs/small") == 1
+    assert training.log.count("resuming runs/small") == 1
     epochs = [line.split()[1] for line in training.log.splitlines() if line.startswith("epoch ")]
     assert list(dict.fromkeys(epochs)) == [f"{number}/4" for number in range(1, 5)], training.log
 

@@ -1,4 +1,4 @@
-"""Saves checkpoints until it is killed: `FOLDER`, run as a program of its own."""
+"""Saves checkpoints until it is killed: `DIRECTORY`, run as a program of its own."""
 
 from __future__ import annotations
 

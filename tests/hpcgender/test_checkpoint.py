@@ -63,7 +63,7 @@ def test_a_model_comes_back_as_it_was(checkpoint: Path) -> None:
     assert not trained.model.training
 
 
-def test_any_torch_load_reads_one(checkpoint: Path) -> None:
+def test_any_torch_load_reads_it(checkpoint: Path) -> None:
     for mmap in (False, True):
         weights = torch.load(checkpoint, weights_only=True, mmap=mmap)["model"]
         assert torch.equal(weights["conv1.weight"], content()["model"]["conv1.weight"])
@@ -79,11 +79,11 @@ def test_one_cut_short_is_refused(small: Path) -> None:
     whole = small.read_bytes()
     for length in (0, 1, *random.Random(0).sample(range(len(whole)), 200), len(whole) - 1):
         small.write_bytes(whole[:length])
-        with pytest.raises(UserError, match=r"small\.pt is cut short, or no checkpoint of hpcgender; use another"):
+        with pytest.raises(UserError, match=r"small\.pt is cut short, or not a checkpoint of hpcgender; use another"):
             read_checkpoint(small)
 
 
-def test_one_with_a_bit_turned_is_refused(small: Path) -> None:
+def test_one_with_a_flipped_bit_is_refused(small: Path) -> None:
     whole = small.read_bytes()
     generator = random.Random(0)
     # Everywhere, and every bit of the checksum, of its line, and of what the zip file ends with.
@@ -99,7 +99,7 @@ def test_one_with_a_bit_turned_is_refused(small: Path) -> None:
 @pytest.mark.parametrize("other", [{"state_dict": {}}, [1, 2]])
 def test_another_programs_checkpoint_is_refused(tmp_path: Path, other: object) -> None:
     torch.save(other, tmp_path / "a.pt")
-    with pytest.raises(UserError, match="no checkpoint of hpcgender"):
+    with pytest.raises(UserError, match="not a checkpoint of hpcgender"):
         read_checkpoint(tmp_path / "a.pt")
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from hpcgender.train.ema import WeightAverage, decay_at
+from hpcgender.train.ema import EMA, decay_at
 from tests.conftest import REPOSITORY, Run
 
 
@@ -30,22 +30,22 @@ def state(module: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in module.state_dict().items()}
 
 
-def test_the_average_is_the_formulas() -> None:
+def test_the_ema_follows_its_formula() -> None:
     model = network()
-    average = WeightAverage(model, 0.6)
+    ema = EMA(model, 0.6)
     expected: dict[str, torch.Tensor] = {}
     for step in range(12):
         train(model, step)
-        average.update_parameters(model)
+        ema.update_parameters(model)
         decay = min(0.6, (1 + step) / (10 + step)) if step else 0.0
         for name, value in state(model).items():
             if value.is_floating_point():
                 expected[name] = decay * expected.get(name, value) + (1 - decay) * value
             else:
                 expected[name] = value
-        torch.testing.assert_close(state(average.module), expected)
-    assert not torch.equal(average.module.get_parameter("0.weight"), model.get_parameter("0.weight"))
-    assert not torch.equal(average.module.get_buffer("1.running_var"), model.get_buffer("1.running_var"))
+        torch.testing.assert_close(state(ema.module), expected)
+    assert not torch.equal(ema.module.get_parameter("0.weight"), model.get_parameter("0.weight"))
+    assert not torch.equal(ema.module.get_buffer("1.running_var"), model.get_buffer("1.running_var"))
 
 
 @pytest.mark.parametrize(("updates", "decay"), [(0, 0.1), (10, 0.55), (8990, 8991 / 9000), (10**6, 0.9995)])
@@ -53,55 +53,55 @@ def test_the_decay_warms_up(updates: int, decay: float) -> None:
     assert decay_at(0.9995, updates) == pytest.approx(decay)
 
 
-def test_an_average_goes_on_with_the_same_bits(tmp_path: Path) -> None:
+def test_a_restored_ema_continues_with_the_same_bits(tmp_path: Path) -> None:
     model = network()
-    average = WeightAverage(model, 0.9)
+    ema = EMA(model, 0.9)
     for step in range(3):
         train(model, step)
-        average.update_parameters(model)
-    torch.save({"model": model.state_dict(), "ema": average.state_dict()}, tmp_path / "x.pt")
+        ema.update_parameters(model)
+    torch.save({"model": model.state_dict(), "ema": ema.state_dict()}, tmp_path / "x.pt")
 
     loaded = torch.load(tmp_path / "x.pt", weights_only=True)
     again = network()
-    restored = WeightAverage(again, 0.9)
+    restored = EMA(again, 0.9)
     again.load_state_dict(loaded["model"])
     restored.load_state_dict(loaded["ema"])
     for step in range(3, 9):
-        for one, of_one in ((model, average), (again, restored)):
+        for one, its_ema in ((model, ema), (again, restored)):
             train(one, step)
-            of_one.update_parameters(one)
-    ours, theirs = average.state_dict(), restored.state_dict()
+            its_ema.update_parameters(one)
+    ours, theirs = ema.state_dict(), restored.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
-def test_the_average_leaves_the_model_alone() -> None:
+def test_the_ema_does_not_change_the_model() -> None:
     alone, averaged = network(), network()
-    average = WeightAverage(averaged, 0.5)
+    ema = EMA(averaged, 0.5)
     for step in range(3):
         train(alone, step)
         train(averaged, step)
-        average.update_parameters(averaged)
+        ema.update_parameters(averaged)
     left = averaged.state_dict()
     assert all(torch.equal(value, left[name]) for name, value in alone.state_dict().items())
-    assert not any(parameter.requires_grad for parameter in average.parameters())
+    assert not any(parameter.requires_grad for parameter in ema.parameters())
     assert all(parameter.requires_grad for parameter in averaged.parameters())
 
 
-def test_what_is_frozen_stays_as_it_is() -> None:
+def test_frozen_weights_do_not_change() -> None:
     model = network()
     model[0].requires_grad_(False)  # type: ignore[index]
     frozen = copy.deepcopy(model.get_parameter("0.weight"))
-    average = WeightAverage(model, 0.7)
+    ema = EMA(model, 0.7)
     for step in range(20):
         with torch.no_grad():
             model.get_parameter("3.weight").add_(step)
-        average.update_parameters(model)
-    assert torch.equal(average.module.get_parameter("0.weight"), frozen)
+        ema.update_parameters(model)
+    assert torch.equal(ema.module.get_parameter("0.weight"), frozen)
 
 
-def test_two_ranks_hold_equal_averages(run: Run, tmp_path: Path) -> None:
-    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "tests.hpcgender.two_averages")
+def test_two_ranks_hold_equal_ema_weights(run: Run, tmp_path: Path) -> None:
+    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "tests.hpcgender.two_ema_ranks")
     done = run(*torchrun, tmp_path / "held.json", cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
     (first, first_statistics), (second, second_statistics) = json.loads((tmp_path / "held.json").read_text())

@@ -127,7 +127,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(trained: tuple[Path, str], run
 
     done = run(*train, cwd=cwd)
     assert done.returncode == 0, done.stderr
-    assert f"going on with runs/{killed.name}" in done.stdout
+    assert f"resuming runs/{killed.name}" in done.stdout
     assert [record["epoch"] for record in metrics(killed)] == [1, 2, 3]
     expected = model_of(run_dir / "checkpoints" / "last.pt")
     weights = model_of(killed / "checkpoints" / "last.pt")

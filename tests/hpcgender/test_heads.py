@@ -33,18 +33,18 @@ def logits(count: int = 6) -> torch.Tensor:
     return torch.randn(count, 2, generator=torch.Generator().manual_seed(2)).requires_grad_()
 
 
-def gender_loss(said: torch.Tensor, gender: torch.Tensor, **options: object) -> torch.Tensor:
+def gender_loss(predicted: torch.Tensor, gender: torch.Tensor, **options: object) -> torch.Tensor:
     config = ModelConfig(**options)  # type: ignore[arg-type]
-    return task_losses(Outputs(said), gender, UNKNOWN_AGE, config)["gender"].mean
+    return task_losses(Outputs(predicted), gender, UNKNOWN_AGE, config)["gender"].mean
 
 
 def test_one_output_is_binary_cross_entropy() -> None:
     z = torch.tensor([[-3.0], [-0.5], [0.0], [0.7], [40.0]], requires_grad=True)
     gender = torch.tensor([0, 1, 1, 0, 1])
-    said = outputs(z, None).gender
-    assert said is not None
-    torch.testing.assert_close(said.softmax(1)[:, 1], z[:, 0].sigmoid())
-    loss = gender_loss(said, gender, gender_loss="bce")
+    predicted = outputs(z, None).gender
+    assert predicted is not None
+    torch.testing.assert_close(predicted.softmax(1)[:, 1], z[:, 0].sigmoid())
+    loss = gender_loss(predicted, gender, gender_loss="bce")
     expected = F.binary_cross_entropy_with_logits(z[:, 0], gender.float())
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(torch.autograd.grad(loss, z)[0], torch.autograd.grad(expected, z)[0])
@@ -53,62 +53,62 @@ def test_one_output_is_binary_cross_entropy() -> None:
 def test_a_network_with_one_output() -> None:
     network, _ = made("resnet18", gender_loss="bce")
     features = network.eval().features(images())
-    said = network.classify(features).gender
+    predicted = network.classify(features).gender
     direction = network.gender_direction()
-    assert said is not None
+    assert predicted is not None
     assert direction is not None
-    assert said.shape == (6, 2)
-    assert bool((said[:, 0] == 0).all())
+    assert predicted.shape == (6, 2)
+    assert bool((predicted[:, 0] == 0).all())
     bias = network.state_dict()["fc.bias"]
-    torch.testing.assert_close(features.mean((2, 3)) @ direction + bias, said[:, 1])
+    torch.testing.assert_close(features.mean((2, 3)) @ direction + bias, predicted[:, 1])
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weights", [(), (1.0, 3.0)])
 def test_the_gender_loss_is_torchs_over_known_labels(smoothing: float, weights: tuple[float, ...]) -> None:
     gender = torch.tensor([0, 1, -1, 1, 0, -1])
-    said = logits()
-    loss = gender_loss(said, gender, label_smoothing=smoothing, loss_weights=weights)
+    predicted = logits()
+    loss = gender_loss(predicted, gender, label_smoothing=smoothing, loss_weights=weights)
     weight = torch.tensor(weights) if weights else None
-    expected = F.cross_entropy(said, gender, weight, ignore_index=-1, label_smoothing=smoothing)
+    expected = F.cross_entropy(predicted, gender, weight, ignore_index=-1, label_smoothing=smoothing)
     torch.testing.assert_close(loss, expected)
-    gradient = torch.autograd.grad(loss, said)[0]
+    gradient = torch.autograd.grad(loss, predicted)[0]
     assert bool((gradient[gender < 0] == 0).all())
 
 
 def test_mixed_genders_cost_as_much_as_their_parts() -> None:
     a, b, share = torch.tensor([0, 1, 1, 0, 0, 1]), torch.tensor([0, 0, 1, 1, 0, 1]), 0.3
-    said = logits()
+    predicted = logits()
     mixed = share * F.one_hot(a, 2) + (1 - share) * F.one_hot(b, 2)
-    parts = share * F.cross_entropy(said, a) + (1 - share) * F.cross_entropy(said, b)
-    torch.testing.assert_close(gender_loss(said, mixed), parts)
+    parts = share * F.cross_entropy(predicted, a) + (1 - share) * F.cross_entropy(predicted, b)
+    torch.testing.assert_close(gender_loss(predicted, mixed), parts)
     half_known = mixed.clone()
     half_known[3:] = 0.0
-    torch.testing.assert_close(gender_loss(said, half_known), gender_loss(said[:3], mixed[:3]))
+    torch.testing.assert_close(gender_loss(predicted, half_known), gender_loss(predicted[:3], mixed[:3]))
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("l1", 7.0), ("mse", 55.25), ("smooth_l1", 6.5)])
 def test_age_losses_are_means_over_known_ages(kind: str, expected: float) -> None:
-    said = torch.tensor([[30.5], [10.0], [50.0]], requires_grad=True)
+    predicted = torch.tensor([[30.5], [10.0], [50.0]], requires_grad=True)
     age = torch.tensor([35.0, -1.0, 59.5])
     config = ModelConfig(tasks=("age",), age_loss=kind)  # type: ignore[arg-type]
-    loss = task_losses(outputs(None, said), torch.tensor([-1, 0, 1]), age, config)
+    loss = task_losses(outputs(None, predicted), torch.tensor([-1, 0, 1]), age, config)
     assert set(loss) == {"age"}
     assert loss["age"].mean.item() == pytest.approx(expected)
-    assert float(torch.autograd.grad(loss["age"].mean, said)[0][1]) == 0
+    assert float(torch.autograd.grad(loss["age"].mean, predicted)[0][1]) == 0
 
 
 def test_an_age_distribution() -> None:
-    said = torch.randn(4, 101, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    result = outputs(None, said)
+    predicted = torch.randn(4, 101, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    result = outputs(None, predicted)
     assert result.age is not None
-    torch.testing.assert_close(result.age, said.softmax(1) @ torch.arange(101.0))
+    torch.testing.assert_close(result.age, predicted.softmax(1) @ torch.arange(101.0))
     config = ModelConfig(tasks=("age",), age_loss="expectation")
     age = torch.tensor([0.0, 42.0, 116.0, -1.0])
     loss = task_losses(result, torch.zeros(4, dtype=torch.int64), age, config)["age"].mean
-    torch.testing.assert_close(loss, F.cross_entropy(said[:3], torch.tensor([0, 42, 100])))
-    between = task_losses(outputs(None, said[:1]), torch.zeros(1), torch.tensor([30.25]), config)["age"].mean
-    parts = [F.cross_entropy(said[:1], torch.tensor([year])) for year in (30, 31)]
+    torch.testing.assert_close(loss, F.cross_entropy(predicted[:3], torch.tensor([0, 42, 100])))
+    between = task_losses(outputs(None, predicted[:1]), torch.zeros(1), torch.tensor([30.25]), config)["age"].mean
+    parts = [F.cross_entropy(predicted[:1], torch.tensor([year])) for year in (30, 31)]
     torch.testing.assert_close(between, 0.75 * parts[0] + 0.25 * parts[1])
 
 
@@ -134,9 +134,9 @@ def test_networks_train_in_ddp_whatever_is_labelled(tmp_path: Path, static_graph
     try:
         parallel = DistributedDataParallel(network, static_graph=static_graph)
         for gender, age in ((0, 30.0), (-1, 30.0), (0, -1.0), (-1, -1.0)):
-            said = parallel(images())
-            assert isinstance(said, Outputs)
-            losses = task_losses(said, torch.full((6,), gender), torch.full((6,), age), config)
+            predicted = parallel(images())
+            assert isinstance(predicted, Outputs)
+            losses = task_losses(predicted, torch.full((6,), gender), torch.full((6,), age), config)
             weighted(losses, config).backward()  # type: ignore[no-untyped-call]
     finally:
         dist.destroy_process_group()
@@ -157,12 +157,12 @@ def state(network: nn.Module) -> dict[str, torch.Tensor]:
 def train_a_step(network: Network, config: ModelConfig, factor: float = 1.0) -> set[str]:
     """Trains a step and returns the names of what it moved."""
     before = state(network)
-    optimiser = torch.optim.SGD(parameter_groups(network, 0.1, 1e-2, factor), lr=0.1)
+    optimizer = torch.optim.SGD(parameter_groups(network, 0.1, 1e-2, factor), lr=0.1)
     network.eval()
     network.train()
     losses = task_losses(network(images(size=64)), torch.tensor([0, 1, 0, 1, 0, 1]), torch.arange(6) + 40.0, config)
     weighted(losses, config).backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
+    optimizer.step()
     return {key for key, value in network.state_dict().items() if not torch.equal(value, before[key])}
 
 

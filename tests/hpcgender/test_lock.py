@@ -25,17 +25,17 @@ def test_a_run_directory_has_one_training_at_a_time(tmp_path: Path, capsys: pyte
     with subprocess.Popen([sys.executable, "-c", HOLDER, run_dir], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "trains\n"
-        said = f"run is trained by process {other.pid} on .*: end that, or give another"
-        with pytest.raises(UserError, match=said), only_training(run_dir, patience=0):
+        message = f"run is locked by process {other.pid} on .*: cancel that, or give another"
+        with pytest.raises(UserError, match=message), only_training(run_dir, patience=0):
             pass
         other.send_signal(signal.SIGKILL)
-        with only_training(run_dir, patience=60):  # goes on as soon as it is gone, and needs no tidying up
+        with only_training(run_dir, patience=60):  # continues as soon as it has ended
             assert str(other.pid) not in (run_dir / "train.lock").read_text()
     with only_training(run_dir, patience=0):
         pass
 
 
-def test_a_job_says_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lock_names_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "337624")
     with only_training(tmp_path, patience=0):
         assert ", job 337624" in (tmp_path / "train.lock").read_text()

@@ -27,8 +27,8 @@ IMAGES = 1200
 BATCH = 60
 
 
-class Said:
-    """Labels of images, one in ten unknown, and what a model with some idea says of them; many scores tie."""
+class Predictions:
+    """Labels of images, one in ten unknown, and predictions that are better than chance; many scores tie."""
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -63,7 +63,7 @@ def parts(ranks: Ranks) -> Iterator[torch.Tensor]:
 def measure_in_ranks(rank: int, out: Path) -> None:
     """One of three processes, which form groups of 1, 2 and 3 in turn and write down what each rank gets."""
     torch.set_num_threads(1)
-    said = Said()
+    predictions = Predictions()
 
     def write(name: str, ranks: Ranks, tally: Tally) -> None:
         (out / f"{name}-{ranks.rank}.json").write_text(json.dumps(asdict(tally.scores(ranks))))
@@ -78,7 +78,7 @@ def measure_in_ranks(rank: int, out: Path) -> None:
         for binned in (False, True):
             tally = Tally(ranks.device, WEIGHTS, binned=binned)
             for number, part in enumerate(parts(ranks)):
-                said.add_to(tally, part)
+                predictions.add_to(tally, part)
                 if binned and world_size == 2 and number == 7:
                     state = tally.state_dict(ranks)
                     if ranks.is_first:
@@ -88,7 +88,7 @@ def measure_in_ranks(rank: int, out: Path) -> None:
         resumed.load_state_dict(torch.load(out / "state.pt", weights_only=True), ranks)
         for part in parts(ranks):
             if part[0] >= 8 * BATCH:
-                said.add_to(resumed, part)
+                predictions.add_to(resumed, part)
         write(f"resumed-{world_size}", ranks, resumed)
         dist.barrier()
         dist.destroy_process_group()
@@ -104,15 +104,15 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str,
 
 
 def test_scores_are_those_of_scikit_learn_on_all_images_together(scores: dict[str, list[dict[str, Any]]]) -> None:
-    said = Said()
-    known, has_age = (said.gender >= 0).numpy(), (said.age >= 0).numpy()
-    label, logits = said.gender.numpy()[known], said.logits.double().numpy()[known]
+    predictions = Predictions()
+    known, has_age = (predictions.gender >= 0).numpy(), (predictions.age >= 0).numpy()
+    label, logits = predictions.gender.numpy()[known], predictions.logits.double().numpy()[known]
     predicted = logits.argmax(1)
     precision, recall, f1, images = reference.precision_recall_fscore_support(label, predicted)
     probability = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     losses = {
         "gender": reference.log_loss(label, probability, sample_weight=LOSS_WEIGHTS.numpy()[label]),
-        "age": reference.mean_absolute_error(said.age[has_age], said.years[has_age]),
+        "age": reference.mean_absolute_error(predictions.age[has_age], predictions.years[has_age]),
     }
 
     def by_class(values: Any) -> Any:
@@ -154,14 +154,14 @@ def test_any_number_of_ranks_gets_the_same_scores(
         assert ranks[0][name] == (pytest.approx(value, rel=1e-6) if name in SUMS_OF_FLOATS else value), name
 
 
-def test_an_epoch_saved_in_its_middle_ends_bit_for_bit_as_one_that_was_not(
+def test_a_restored_epoch_ends_with_the_same_bits(
     scores: dict[str, list[dict[str, Any]]],
 ) -> None:
     assert scores["resumed-2"] == scores["binned-2"]
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
-def test_an_epoch_saved_on_two_ranks_goes_on_with_another_number(
+def test_an_epoch_saved_on_two_ranks_resumes_on_another_number(
     scores: dict[str, list[dict[str, Any]]], world_size: int
 ) -> None:
     for name, value in scores["binned-1"][0].items():
@@ -180,7 +180,7 @@ def roc_areas(log_odds: torch.Tensor, gender: torch.Tensor) -> tuple[float, floa
     return areas[0], areas[1]
 
 
-def test_the_binned_area_under_the_roc_curve_is_off_by_less_than_it_says() -> None:
+def test_the_binned_area_under_the_roc_curve_is_as_close_as_documented() -> None:
     generator = torch.Generator().manual_seed(1)
     gender = torch.randint(0, 2, (100_000,), generator=generator)
     log_odds = torch.randn(100_000, generator=generator) + 2 * gender
@@ -199,7 +199,7 @@ def test_log_odds_of_any_size_have_their_bin() -> None:
     assert math.isnan(tally.scores(ALONE).loss)
 
 
-def test_measures_of_a_class_without_images_are_left_out() -> None:
+def test_metrics_of_a_class_without_images_are_omitted() -> None:
     tally = Tally(ALONE.device, {"gender": 1.0})
     logits = torch.tensor([[2.0, 0.0], [0.0, 2.0], [9.0, 0.0]])
     losses = {"gender": (torch.tensor(4.0), torch.tensor(2.0))}
@@ -230,7 +230,7 @@ def test_no_images_have_scores_that_json_can_hold() -> None:
         assert (content["images"], content["loss"], content["roc_auc"], content["losses"]) == (0, None, None, {})
 
 
-def test_gradient_norms_go_on_where_they_were_saved_and_leave_skipped_steps_out() -> None:
+def test_gradient_norms_resume_and_ignore_skipped_steps() -> None:
     norms = GradientNorms(ALONE.device)
     assert all(map(math.isnan, norms.mean_and_max()))
     for norm in (3.0, 1.0, math.inf):

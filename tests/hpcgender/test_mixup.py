@@ -71,7 +71,7 @@ def hand_made() -> tuple[Mixing, torch.Tensor]:
     return mixing, torch.arange(4.0)[:, None, None, None].expand(4, 3, 2, 2).contiguous()
 
 
-def test_images_labels_and_ages_are_blended_alike() -> None:
+def test_images_labels_and_ages_are_mixed_alike() -> None:
     mixing, images = hand_made()
     mixed, gender, age = mix(mixing, images, torch.tensor([0, 1, 1, 0]), torch.tensor([20.0, 40.0, 60.0, 80.0]))
     assert mixed[:, 0, 0, 0].tolist() == [0.75, 1.0, 2.5, 2.25]
@@ -81,7 +81,7 @@ def test_images_labels_and_ages_are_blended_alike() -> None:
     assert images[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
 
 
-def test_what_is_unknown_is_mixed_into_nothing() -> None:
+def test_unknown_labels_are_not_mixed() -> None:
     mixing, images = hand_made()
     mixed, gender, age = mix(mixing, images, torch.tensor([0, -1, 1, 0]))
     assert mixed[:, 0, 0, 0].tolist() == [0, 1, 2.5, 2.25]

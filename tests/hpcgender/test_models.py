@@ -52,7 +52,7 @@ def randomise(model: nn.Module) -> None:
 
 
 def same_function(ours: Network, theirs: nn.Module, size: int) -> bool:
-    """Whether `ours` says the same of the same weights, under the same names."""
+    """Whether `ours` predicts the same with the same weights under the same names."""
     randomise(theirs)
     ours.load_state_dict(theirs.state_dict())
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
@@ -171,7 +171,7 @@ def test_a_fresh_model_learns_through_every_parameter(name: str, tasks: tuple[st
     randomise(network)
     outputs = network(torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
     assert [name for name in BOTH if getattr(outputs, name) is not None] == list(tasks)
-    loss: torch.Tensor = torch.stack([said.square().sum() for said in outputs if said is not None]).sum()
+    loss: torch.Tensor = torch.stack([predicted.square().sum() for predicted in outputs if predicted is not None]).sum()
     loss.backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
     assert all(
@@ -192,8 +192,8 @@ def test_networks_compile_whole(name: str) -> None:
     images = torch.randn(2, 3, 64, 64)
     compiled = torch.compile(network, backend="eager", fullgraph=True)
     with torch.autocast("cpu", torch.bfloat16):
-        expected, said = network(images), compiled(images)
-    for ours, theirs in zip(said, expected, strict=True):
+        expected, predicted = network(images), compiled(images)
+    for ours, theirs in zip(predicted, expected, strict=True):
         assert ours.dtype == torch.float32
         torch.testing.assert_close(ours, theirs)
 
@@ -228,13 +228,13 @@ def test_options_of_a_model_stand_beside_those_of_batches() -> None:
     assert read_model_config(json.loads(json.dumps({**asdict(config), "data": "x"}))) == ModelConfig(
         model="resnet18", loss_weights=(1.0, 2.0)
     )
-    for line, says in (("--batch-size 0", "--batch-size 0 must"), ("--model resnet19", "unknown model 'resnet19'")):
-        with pytest.raises(UserError, match=says):
+    for line, message in (("--batch-size 0", "--batch-size 0 must"), ("--model resnet19", "unknown model 'resnet19'")):
+        with pytest.raises(UserError, match=message):
             parse_options(BothConfig, "train", line.split()).check()
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"model": "vgg16", "output_stride": 16}, "vgg16 has no --output-stride 16"),
         ({"model": "compact", "stem": "small"}, "compact has no --stem small"),
@@ -248,6 +248,6 @@ def test_options_of_a_model_stand_beside_those_of_batches() -> None:
         ({"freeze": 5, "pretrained": "a.pt"}, "se_resnet50 has stages 1 to 4"),
     ],
 )
-def test_what_cannot_work_is_refused(options: dict[str, object], says: str) -> None:
-    with pytest.raises(UserError, match=says):
+def test_what_cannot_work_is_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         ModelConfig(**options).check()  # type: ignore[arg-type]

@@ -81,7 +81,7 @@ def test_the_learning_rate_is_scaled_to_the_batch_only_if_asked() -> None:
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
-def test_an_optimiser_steps_as_torchs_unfused_one(name: str) -> None:
+def test_an_optimizer_steps_as_torchs_unfused_one(name: str) -> None:
     config = TrainConfig(optimizer=name, lr=0.02, momentum=0.8, beta2=0.95, weight_decay=0.1)  # type: ignore[arg-type]
     ours, theirs = (torch.nn.Linear(6, 4) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
@@ -110,7 +110,7 @@ def test_an_optimiser_steps_as_torchs_unfused_one(name: str) -> None:
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
 
 
-def test_an_optimiser_goes_on_with_the_same_bits() -> None:
+def test_a_restored_optimizer_continues_with_the_same_bits() -> None:
     for name in ("sgd", "adam", "adamw"):
         config = TrainConfig(optimizer=name, lr=0.01)
         torch.manual_seed(0)
@@ -151,7 +151,7 @@ def test_a_models_groups_learn_at_their_rates_and_vectors_are_not_decayed() -> N
         assert math.isclose(group["lr"], 0.3 if model.in_head(name) else 0.03), name
 
 
-def test_nothing_to_train_is_said() -> None:
+def test_nothing_to_train_is_an_error() -> None:
     config = TrainConfig(model="resnet18", pretrained="x.pt", freeze="backbone")
     model = create(config, 2)
     freeze(model, "backbone")

@@ -31,14 +31,14 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def begin(source: object, model: str = "resnet18", **options: object) -> tuple[Network, str]:
-    """A fresh network that began with the weights, and what was said of them."""
+    """A new network with the pretrained weights loaded, and the line on what was loaded."""
     config = ModelConfig(model=model, pretrained=str(source), **options)  # type: ignore[arg-type]
     config.check()
     torch.manual_seed(1)
     network = create(config, 2)
-    said = load_pretrained(network, config)
-    assert "\n" not in said
-    return network.eval(), said
+    line = load_pretrained(network, config)
+    assert "\n" not in line
+    return network.eval(), line
 
 
 def theirs(model: str = "resnet18", classes: int = 1000) -> nn.Module:
@@ -79,15 +79,15 @@ def test_torchvisions_weights_see_what_they_were_trained_on(tmp_path: Path, mode
         torch.save(expected.state_dict(), path)
     else:
         safetensors.torch.save_file(expected.state_dict(), path)
-    network, said = begin(path, model)
+    network, line = begin(path, model)
     with torch.inference_mode():
         torch.testing.assert_close(
             gender(network, pixels() * 2 - 1), expected(imagenet(pixels())), rtol=1e-4, atol=1e-5
         )
     tensors = sum("num_batches" not in key for key in expected.state_dict())
-    assert f"{tensors} of {tensors} tensors loaded" in said
+    assert f"{tensors} of {tensors} tensors loaded" in line
     head = "fc" if model.startswith("resnet") else "classifier.6"
-    assert said.endswith(f"{head} loaded too, pixels normalised with mean 0.485 0.456 0.406 and std 0.229 0.224 0.225")
+    assert line.endswith(f"{head} loaded too, pixels normalised with mean 0.485 0.456 0.406 and std 0.229 0.224 0.225")
 
 
 def test_timms_weights_wrapped_as_a_trainer_leaves_them(tmp_path: Path) -> None:
@@ -95,21 +95,21 @@ def test_timms_weights_wrapped_as_a_trainer_leaves_them(tmp_path: Path) -> None:
     randomise(expected)
     wrapped = {"state_dict": {f"module.{key}": value for key, value in expected.state_dict().items()}, "epoch": 3}
     torch.save(wrapped, tmp_path / "last.pth.tar")
-    network, said = begin(tmp_path / "last.pth.tar", "se_resnet18", tasks=("gender", "age"))
+    network, line = begin(tmp_path / "last.pth.tar", "se_resnet18", tasks=("gender", "age"))
     with torch.inference_mode():
         features = network.features(pixels() * 2 - 1)
         torch.testing.assert_close(features, expected.eval().forward_features(imagenet(pixels())), rtol=1e-4, atol=1e-4)
-    assert "fc new, as it has 1000 outputs there and 2 here, fc_age new" in said
+    assert "fc new, as it has 1000 outputs there and 2 here, fc_age new" in line
 
 
 def test_our_checkpoint_goes_on_with_another_task(tmp_path: Path) -> None:
     before = ours(tmp_path / "best.pt", "compact")
-    network, said = begin(tmp_path / "best.pt", "compact", tasks=("gender", "age"))
+    network, line = begin(tmp_path / "best.pt", "compact", tasks=("gender", "age"))
     with torch.inference_mode():
         assert torch.equal(gender(network, pixels()), gender(before, pixels()))
-    assert "gender loaded too, age new" in said
-    _, said = begin(tmp_path / "best.pt", "compact", tasks=("age",))
-    assert "gender left out, as it is no task, age new" in said
+    assert "gender loaded too, age new" in line
+    _, line = begin(tmp_path / "best.pt", "compact", tasks=("age",))
+    assert "gender ignored, as it is not a task, age new" in line
 
 
 def test_the_normalisation_stays_with_the_weights(tmp_path: Path) -> None:
@@ -122,9 +122,9 @@ def test_the_normalisation_stays_with_the_weights(tmp_path: Path) -> None:
     torch.save({"format": "hpcgender-checkpoint-1", "model": network.state_dict()}, tmp_path / "best.pt")
     third, _ = begin(tmp_path / "best.pt")
     with torch.inference_mode():
-        said = [gender(other, pixels() * 2 - 1) for other in (network, again, third)]
-    assert torch.equal(said[0], said[1])
-    assert torch.equal(said[0], said[2])
+        predicted = [gender(other, pixels() * 2 - 1) for other in (network, again, third)]
+    assert torch.equal(predicted[0], predicted[1])
+    assert torch.equal(predicted[0], predicted[2])
 
 
 def test_grey_networks_sum_the_first_layer_over_the_colours(tmp_path: Path) -> None:
@@ -138,13 +138,13 @@ def test_grey_networks_sum_the_first_layer_over_the_colours(tmp_path: Path) -> N
 
 def test_another_backbone_is_refused(tmp_path: Path) -> None:
     torch.save(theirs().state_dict(), tmp_path / "a.pth")
-    for model, options, says in (
+    for model, options, message in (
         ("se_resnet18", {}, r"layer1.0.se.fc1.weight is missing there and \(8, 64, 1, 1\) here"),
         ("resnet34", {}, r"layer1.2.conv1.weight is missing there"),
         ("resnet50", {}, r"layer1.0.conv1.weight is \(64, 64, 3, 3\) there and \(64, 64, 1, 1\) here"),
         ("resnet18", {"stem": "small"}, r"conv1.weight is \(64, 3, 7, 7\) there and \(64, 3, 3, 3\) here"),
     ):
-        with pytest.raises(UserError, match=f"does not fit {model}: {says}"):
+        with pytest.raises(UserError, match=f"does not fit {model}: {message}"):
             begin(tmp_path / "a.pth", model, **options)
     ours(tmp_path / "best.pt", "se_resnet18")
     with pytest.raises(UserError, match=r"layer1.0.se.fc1.weight is \(8, 64, 1, 1\) there and missing here"):
@@ -152,21 +152,21 @@ def test_another_backbone_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"\x80\x02 no weights", "cannot read .*a.pt"),
         ({}, "holds no weights"),
         ([1, 2], "holds no weights"),
-        ({"epoch": 3, "lr": 0.1}, "but epoch"),
+        ({"epoch": 3, "lr": 0.1}, "more than weights, epoch"),
         ({"a": Path("x")}, "cannot read .*a.pt"),
     ],
 )
-def test_a_file_without_weights_is_refused(tmp_path: Path, content: Any, says: str) -> None:
+def test_a_file_without_weights_is_refused(tmp_path: Path, content: Any, message: str) -> None:
     if isinstance(content, bytes):
         (tmp_path / "a.pt").write_bytes(content)
     else:
         torch.save(content, tmp_path / "a.pt")
-    with pytest.raises(UserError, match=says) as raised:
+    with pytest.raises(UserError, match=message) as raised:
         begin(tmp_path / "a.pt")
     assert "\n" not in str(raised.value)
 
@@ -175,7 +175,7 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     state = theirs().state_dict()
     state["layer2.0.conv1.weight"][0, 0] = float("nan")
     torch.save(state, tmp_path / "a.pth")
-    with pytest.raises(UserError, match=r"values in layer2.0.conv1.weight that are no numbers"):
+    with pytest.raises(UserError, match=r"NaN or infinite values in layer2.0.conv1.weight"):
         begin(tmp_path / "a.pth")
 
 
@@ -187,27 +187,27 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """A web server, and the directory that it serves."""
-    folder = tmp_path / "served"
-    folder.mkdir()
+    served = tmp_path / "served"
+    served.mkdir()
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as serving:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(served))) as serving:
         thread = threading.Thread(target=serving.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{serving.server_port}", folder
+        yield f"http://127.0.0.1:{serving.server_port}", served
         serving.shutdown()
         thread.join()
 
 
 def test_weights_are_downloaded_once(server: tuple[str, Path], hub: Path) -> None:
-    url, folder = server
-    torch.save(theirs().state_dict(), folder / "a.pth")
-    first, said = begin(f"{url}/a.pth")
-    assert "fc new, as it has 1000 outputs there and 2 here" in said
-    (folder / "a.pth").unlink()
+    url, served = server
+    torch.save(theirs().state_dict(), served / "a.pth")
+    first, line = begin(f"{url}/a.pth")
+    assert "fc new, as it has 1000 outputs there and 2 here" in line
+    (served / "a.pth").unlink()
     assert (hub / "a.pth").is_file()
     second, _ = begin(f"{url}/a.pth")
     assert all(torch.equal(value, second.state_dict()[key]) for key, value in first.state_dict().items())
@@ -234,5 +234,5 @@ def test_without_a_network_it_says_what_to_download_where(hub: Path, monkeypatch
         monkeypatch.setenv(scheme, "http://127.0.0.1:9")  # nobody listens there
     with pytest.raises(UserError, match=r"cannot download https://\S+/resnet50-11ad3fa6.pth") as raised:
         begin("torchvision:IMAGENET1K_V2", "resnet50")
-    assert f"where there is a network, download it to {hub / 'resnet50-11ad3fa6.pth'}" in str(raised.value)
+    assert f"on a machine with network access, download it to {hub / 'resnet50-11ad3fa6.pth'}" in str(raised.value)
     assert "\n" not in str(raised.value)

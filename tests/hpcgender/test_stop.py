@@ -45,7 +45,7 @@ def test_a_second_interrupt_interrupts(capfd: pytest.CaptureFixture[str]) -> Non
         assert stop.requested(ALONE) == "SIGINT"
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert capfd.readouterr().err == "hpcgender: stopping after this step; interrupt again to stop at once\n"
+    assert capfd.readouterr().err == "hpcgender: stopping after this step; interrupt again to stop immediately\n"
 
 
 def test_the_time_limit_counts_from_the_jobs_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,8 +59,8 @@ def test_without_a_launcher_it_counts_from_the_process(monkeypatch: pytest.Monke
     monkeypatch.delenv(STARTED, raising=False)
     program = "import time; begin = time.time(); from hpcgender.stop import job_age; print(begin, job_age())"
     before = time.time()
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    begin, age = map(float, said.split())
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    begin, age = map(float, output.split())
     assert begin - before - 0.02 < age < time.time() - before + 0.02  # ticks are of 0.01 s
     assert job_age() > age
 
@@ -112,7 +112,7 @@ def test_a_signal_to_one_rank_stops_both_at_one_step(tmp_path: Path) -> None:
             os.kill(int(pid.read_text()), signal.Signals[name])
         out, err = agent.communicate()
     assert (agent.returncode, out) == (99, ""), err
-    assert err == "hpcgender: stopping after this step; interrupt again to stop at once\n"
+    assert err == "hpcgender: stopping after this step; interrupt again to stop immediately\n"
     for number, (_, name) in enumerate(rounds):
         first, second = ends(tmp_path, number)
         assert first["reason"] == second["reason"] == name

@@ -35,7 +35,7 @@ def rows(draws: Draws) -> np.ndarray:
     return np.column_stack(astuple(draws))
 
 
-def test_a_sample_is_varied_alike_whatever_batch_it_is_in() -> None:
+def test_a_sample_is_augmented_alike_in_every_batch() -> None:
     for augmentation in (*PRESETS.values(), ALL):
         whole = draw(augmentation, 3, 5, SAMPLES)
         chosen = [17, 4, 11_111]
@@ -44,7 +44,7 @@ def test_a_sample_is_varied_alike_whatever_batch_it_is_in() -> None:
 
 
 @pytest.mark.parametrize("other", [(4, 5), (3, 6)])
-def test_seeds_and_epochs_vary_it_differently(other: tuple[int, int]) -> None:
+def test_seeds_and_epochs_augment_it_differently(other: tuple[int, int]) -> None:
     first, second = (draw(PRESETS["light"], seed, epoch, SAMPLES) for seed, epoch in ((3, 5), other))
     assert not np.isin(first.corner[:, 0], second.corner[:, 0]).mean() > 0.01
     assert abs(np.mean(first.mirror == second.mirror) - 0.5) < 0.02
@@ -62,7 +62,7 @@ def test_draws_are_uniform_and_independent() -> None:
     assert abs(correlations).max() < 5 / len(SAMPLES) ** 0.5
 
 
-def test_variations_hit_independently_of_each_other() -> None:
+def test_augmentations_are_drawn_independently() -> None:
     draws = draw(ALL, 0, 0, SAMPLES)
     hit = [draws.size[:, 0] < 1, draws.mirror, draws.angle != 0, draws.colour[:, 0] != 1, draws.colour[:, 2] == 0]
     hit += [draws.sigma > 0, draws.erase[:, 2] > 0]
@@ -111,7 +111,7 @@ def test_ranges_and_probabilities_are_kept() -> None:
     assert 1.9 < ratio.max() < 2.01
 
 
-def test_what_is_erased_lies_within_the_image() -> None:
+def test_erased_rectangles_lie_within_the_image() -> None:
     draws = draw(Augmentation(erase=1, erase_area=(0.001, 1), erase_ratio=10), 0, 0, SAMPLES)
     for size in (1, 7, 112):
         top, left, height, width = draws.erased(size).T
@@ -121,7 +121,7 @@ def test_what_is_erased_lies_within_the_image() -> None:
     assert not draw(PRESETS["none"], 0, 0, SAMPLES).erased(112).any()
 
 
-def test_one_variation_does_not_change_the_draws_of_another() -> None:
+def test_one_augmentation_does_not_change_the_draws_of_another() -> None:
     light = draw(PRESETS["light"], 1, 2, SAMPLES)
     more = draw(replace(PRESETS["light"], blur=0.5, erase=0.5, rotation=0.5, grayscale=0.1), 1, 2, SAMPLES)
     for field in ("size", "corner", "mirror"):
@@ -151,7 +151,7 @@ def test_a_file_changes_some_of_a_preset(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("blur = 1.5", "blur is 1.5: give a probability from 0 to 1"),
         ("flip = -0.1", "flip is -0.1: give a probability from 0 to 1"),
@@ -169,10 +169,10 @@ def test_a_file_changes_some_of_a_preset(tmp_path: Path) -> None:
         ("flip = ", "mine.toml: Invalid value"),
     ],
 )
-def test_what_a_file_gets_wrong_is_named(text: str, says: str, tmp_path: Path) -> None:
+def test_what_a_file_gets_wrong_is_named(text: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(text)
-    with pytest.raises(UserError, match=says) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         read_augmentation(str(file))
     assert "mine.toml" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -23,45 +23,45 @@ SPAWN = get_context("spawn")
 MINUTE = 60.0
 
 
-def read_until_told(root: Path, stage_to: Path, rank: int, size: int, limit: int, told: Connection) -> None:
+def read_until_released(root: Path, stage_to: Path, rank: int, size: int, limit: int, pipe: Connection) -> None:
     """A rank that holds its shards until it hears otherwise, and may write no file longer than `limit`, if any."""
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     with staged(read_manifest(root), "train", stage_to, rank, size) as paths:
-        told.send([(path, path.stat().st_ino) for path in paths])
-        told.recv()
+        pipe.send([(path, path.stat().st_ino) for path in paths])
+        pipe.recv()
 
 
 class Rank:
     """Such a process, seen from outside."""
 
     def __init__(self, root: Path, stage_to: Path, rank: int = 0, size: int = 1, limit: int = 0) -> None:
-        self.told, other = SPAWN.Pipe()
+        self.pipe, other = SPAWN.Pipe()
         self.process = SPAWN.Process(
-            target=read_until_told, args=(root, stage_to, rank, size, limit, other), daemon=True
+            target=read_until_released, args=(root, stage_to, rank, size, limit, other), daemon=True
         )
         self.process.start()
         other.close()
 
     def files(self) -> list[tuple[Path, int]]:
         """Its shards and their inodes, once it has them."""
-        assert self.told.poll(MINUTE)
-        held: list[tuple[Path, int]] = self.told.recv()
+        assert self.pipe.poll(MINUTE)
+        held: list[tuple[Path, int]] = self.pipe.recv()
         return held
 
     def paths(self) -> list[Path]:
         return [path for path, _ in self.files()]
 
     def leave(self) -> None:
-        self.told.send("leave")
+        self.pipe.send("leave")
         self.process.join(MINUTE)
         assert self.process.exitcode == 0
-        self.told.close()
+        self.pipe.close()
 
     def kill(self) -> None:
         self.process.kill()
         self.process.join()
-        self.told.close()
+        self.pipe.close()
 
 
 @pytest.fixture
@@ -252,7 +252,7 @@ def test_a_disk_that_is_too_small_is_not_used(
     size = sum(path.stat().st_size for path in sources(shards)) / 1e6
     assert err.splitlines() == [
         f"hpcgender: --stage-to {small_disk} cannot hold the {size:.1f} MB of train (No space left on device):"
-        f" they are read from {shards} instead"
+        f" reading from {shards} instead"
     ]
     assert not out
 
@@ -362,7 +362,7 @@ def test_a_damaged_shard_is_named_and_nothing_kept(copy: Path, scratch: Path) ->
         file.seek(5000)
         file.write(bytes([byte ^ 1]))
     with (
-        pytest.raises(UserError, match=rf"{shard} is not what was packed"),
+        pytest.raises(UserError, match=rf"{shard} was changed since it was packed"),
         staged(read_manifest(copy), "train", scratch, 0, 1),
     ):
         pass

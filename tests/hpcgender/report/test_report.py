@@ -256,7 +256,7 @@ def test_a_wrong_option_is_one_line(
     ("file", "content", "message"),
     [
         ("config.json", "{", r"config\.json is damaged"),
-        ("metrics.jsonl", "{\n", r"metrics\.jsonl, line 1 is no JSON"),
+        ("metrics.jsonl", "{\n", r"metrics\.jsonl, line 1 is not JSON"),
         ("evaluations/shards-val/evaluation.json", "[]", "is not of format"),
         ("submissions/x/submission.json", "{", r"cannot read .*submission\.json"),
     ],
