@@ -1,1 +1,1 @@
-"""A command to ranks on machines: Slurm, Grid Engine or this machine. Knows nothing about training."""
+"""Runs a command as ranks on hosts: through Slurm, Grid Engine or on this machine. Independent of training."""

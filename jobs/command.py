@@ -6,10 +6,10 @@ import os
 import subprocess
 
 LIMIT_SECONDS = 60.0
-"""How long a command may take before it is given up: qacct reads a whole file, and a busy controller lets wait."""
+"""How long a command may take before it is given up: qacct reads a whole file, and a busy controller is slow."""
 
 SUBMIT_SECONDS = 2 * LIMIT_SECONDS
-"""The same where a job is submitted, or is checked as if it were: a site's own checks run meanwhile."""
+"""The limit for submissions and their checks, as a site's own checks run meanwhile."""
 
 
 class SchedulerError(RuntimeError):

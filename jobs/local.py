@@ -75,8 +75,8 @@ def launcher_runs(submission: Submission) -> bool:
     """Whether the launcher of a local run is still this machine's process of that number, and not another one."""
     process = Path("/proc", submission.job_id)
     try:
-        words = (process / "cmdline").read_text(errors="replace").split("\0")
-        ours = any(word.startswith("hpcgender.") or Path(word).name == "hpcgender" for word in words)
+        arguments = (process / "cmdline").read_text(errors="replace").split("\0")
+        ours = any(name.startswith("hpcgender.") or Path(name).name == "hpcgender" for name in arguments)
         if not ours or process.stat().st_uid != os.getuid():
             return False
         ticks = int((process / "stat").read_text().rpartition(")")[2].split()[19])

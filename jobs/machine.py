@@ -1,4 +1,4 @@
-"""What this machine has: GPUs that a job may use, and ports to meet at."""
+"""What this machine has: GPUs that a job may use, and ports for the rendezvous."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FIRST_PORT = 10_000
 
 
 def visible_gpus(environ: Mapping[str, str], dev: Path = Path("/dev")) -> tuple[str, ...]:
-    """The names of the GPUs that a process may use, as CUDA_VISIBLE_DEVICES would say them; empty if there is none.
+    """The names of the GPUs that a process may use, as in CUDA_VISIBLE_DEVICES; empty if there are none.
 
     Without that mask, GPU_VARIABLE may name the variable that lists which were granted, as Univa's SGE_HGR_gpu.
     """
@@ -72,7 +72,7 @@ def _count_by_nvidia_smi() -> int:
 def candidate_ports(job_id: str, ephemeral_range: str) -> Iterator[int]:
     """PORT_TRIES different ports derived from the job id, all below the ephemeral range.
 
-    `ephemeral_range` is the text of /proc/sys/net/ipv4/ip_local_port_range. Below it no connection of anybody takes a
+    `ephemeral_range` is the text of /proc/sys/net/ipv4/ip_local_port_range. Below it no outgoing connection takes a
     port by chance, and jobs on a shared node begin at different ones. Where the range leaves no room below, the
     usual room is taken.
     """

@@ -21,7 +21,7 @@ class Hint:
     kind: str
     command: tuple[str, ...]
     listed: Callable[[list[str]], bool] = bool
-    """Whether a line, as its words, counts."""
+    """Whether a line, split at blanks, counts."""
 
 
 def try_script(
@@ -29,7 +29,7 @@ def try_script(
 ) -> str:
     """What the scheduler called `title` answers to `command(file)` of a job's script, if it could run.
 
-    UserError, in the scheduler's own words on one line and with the names that it knows, if it never could.
+    UserError, with the scheduler's message on one line and with the names that it knows, if it never could.
     """
     try:
         with tempfile.NamedTemporaryFile("w", prefix="hpcgender-", suffix=".sh") as file:
@@ -46,14 +46,14 @@ def try_script(
 
 
 def refusal(answer: str) -> str:
-    """A scheduler's answer of several lines, without its phrases, on one."""
+    """A scheduler's message of several lines on one line, without its standard phrases."""
     lines = []
     for line in map(str.strip, answer.splitlines()):
         for phrase in _PHRASES:
             line = line.removeprefix(phrase)  # noqa: PLW2901
         if line and line not in _EMPTY:
             lines.append(line)
-    return "; ".join(dict.fromkeys(lines)) or "it does not say why"
+    return "; ".join(dict.fromkeys(lines)) or "no reason given"
 
 
 def _known(answer: str, hints: Iterable[Hint]) -> str:

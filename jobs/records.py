@@ -9,8 +9,8 @@
         attempts.jsonl    a line for each event of the job, written by the launcher inside it: start and end of an
                           attempt, or skipped if a job before it failed
 
-A job that is requeued keeps its id, and so its record. Whoever comes first makes the directory; a record is there when
-its submission.json is.
+A job that is requeued keeps its id, and so its record. The launcher or the submission, whichever is first,
+makes the directory; the record exists once its submission.json does.
 """
 
 from __future__ import annotations
@@ -122,17 +122,17 @@ def find_anywhere(roots: Iterable[Path], job_id: str) -> Path | None:
 
 def write_submission(submission: Submission, script: str, environ: Mapping[str, str], code: Path) -> None:
     """Writes a record; `code` is a directory of the checkout, `script` the text of what was submitted."""
-    folder = submission.directory
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "job.sh").write_text(script)
-    (folder / "changes.diff").write_text(changes(code))
-    (folder / "packages.txt").write_text("".join(f"{line}\n" for line in packages()))
+    directory = submission.directory
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "job.sh").write_text(script)
+    (directory / "changes.diff").write_text(changes(code))
+    (directory / "packages.txt").write_text("".join(f"{line}\n" for line in packages()))
     modules = [name for name in environ.get("LOADEDMODULES", "").split(":") if name]
-    (folder / "modules.txt").write_text("".join(f"{name}\n" for name in modules))
+    (directory / "modules.txt").write_text("".join(f"{name}\n" for name in modules))
     content = {name: value for name, value in asdict(submission).items() if name != "directory"}
-    partial = folder / f".{_SUBMISSION}"
+    partial = directory / f".{_SUBMISSION}"
     partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(folder / _SUBMISSION)  # last: with it the record is there
+    partial.replace(directory / _SUBMISSION)  # last: with it the record exists
 
 
 def append_event(record: Path, **event: Any) -> None:
@@ -191,9 +191,9 @@ def read_submission(record: Path) -> Submission | None:
     return Submission(**{**known, **lists}, directory=record)
 
 
-def _records(folder: Path, depth: int) -> Iterator[Path]:
+def _records(directory: Path, depth: int) -> Iterator[Path]:
     try:
-        entries = [entry for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+        entries = [entry for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
     except (FileNotFoundError, NotADirectoryError):
         return
     for entry in entries:

@@ -20,14 +20,14 @@ _ACCOUNTING_SECONDS = 60.0  # it lags behind, by 15 s as a rule
 
 
 def wants_requeue(outcome: Outcome) -> bool:
-    """Whether the job should be started again: its ranks saved their work and say so, or a node was lost."""
+    """Whether the job should be started again: its ranks saved their work and ended with 99, or a node was lost."""
     if outcome.code == REQUEUE:
         return True
     return outcome.code == FAILED and outcome.lost is not None and outcome.stopped_by != "SIGINT"
 
 
 def refusal(allocation: Allocation, outcome: Outcome, idle: int, attempts: int) -> str:
-    """Why a job that wants to be started again is not put back, in a few words; empty if it is.
+    """Why a job that should be started again is not requeued, in a few words; empty if it is requeued.
 
     `idle` is how many attempts in a row, this one included, achieved nothing.
     """
@@ -47,7 +47,7 @@ def refusal(allocation: Allocation, outcome: Outcome, idle: int, attempts: int) 
 def idle_attempts(events: Sequence[Mapping[str, Any]], progress: int | None) -> int:
     """How many of the last attempts began where the work stands now, and so achieved nothing.
 
-    An attempt of work whose progress cannot be told (None) has achieved nothing as long as it is not finished.
+    With unknown progress (None) every unfinished attempt counts.
     """
     count = 0
     for event in reversed([event for event in events if event["event"] == "start"]):
@@ -60,7 +60,7 @@ def idle_attempts(events: Sequence[Mapping[str, Any]], progress: int | None) -> 
 def unmet(scheduler: Scheduler, after: Sequence[str], roots: Iterable[Path]) -> str:
     """Which of the jobs that had to succeed before did not, and what became of it; empty if all did.
 
-    Their records tell, which are below `roots`; where a job has none, the scheduler's accounting does.
+    Known from their records below `roots`; for a job without one, from the scheduler's accounting.
     """
     roots = list(roots)
     for job_id in after:

@@ -1,4 +1,4 @@
-"""What a scheduler has to know and to do here: the one interface, and the plain data that it deals in."""
+"""The interface of all schedulers, and the plain data that it exchanges."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LIVE = frozenset({"pending", "held", "running", "suspended", "stopping", "error"
 """States of jobs that have not ended. Grid Engine keeps one in error until a person helps."""
 
 UNKNOWN = "unknown"
-"""The state of a job of which nobody knows anything."""
+"""The state of a job that neither the queue nor accounting has."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Job:
     """As the scheduler's commands take it: `12`, of an array `12_3` (Slurm) or `12.3` (Grid Engine)."""
     state: State
     reason: str = ""
-    """Why it waits or failed, in the scheduler's words; empty if there is nothing to say."""
+    """Why it waits or failed, in the scheduler's words; empty if there is no reason."""
     external: bool = False
     """Whether the reason is one that the job cannot have written into its record: out of memory, a lost node."""
     name: str = ""
@@ -80,7 +80,7 @@ class Job:
 
 
 class Scheduler(ABC):
-    """One scheduler. It has no state: what is known of a job is asked each time.
+    """One scheduler. Without state: each question goes to the scheduler's own commands.
 
     The methods that ask about or change jobs raise `jobs.command.SchedulerError` if the scheduler does not answer or
     refuses; those that are given a request raise UserError if it can never be met.
@@ -120,7 +120,7 @@ class Scheduler(ABC):
         return "", ""
 
     def end_time(self, allocation: Allocation, environ: Mapping[str, str]) -> float | None:
-        """When this job will be ended, in Unix time, as it is known now; None if never, or if nobody answers."""
+        """When this job will be ended, in Unix time, as far as is known now; None if never or unknown."""
         return None
 
     def gpu_variable(self, site: Site) -> str:
@@ -142,7 +142,7 @@ class Scheduler(ABC):
         """Puts this job back into the queue; returns why that failed, or nothing. It is to end with 99, soon."""
 
     def await_loss(self, host: str) -> None:
-        """Waits until the scheduler knows that a host is lost, where it would use it again before."""
+        """Waits until the scheduler knows that a host is lost, where it would otherwise use it again."""
         return
 
     # The job's other hosts
@@ -164,7 +164,7 @@ class Scheduler(ABC):
 
     @abstractmethod
     def check(self, request: Request, record: Path) -> str:
-        """Asks whether such a job could ever run, and returns the answer. UserError, in its own words, if not.
+        """Asks whether such a job could ever run, and returns the answer. UserError, with its message, if not.
 
         `record` is the directory of the job's record, with %j for its id.
         """
@@ -183,20 +183,20 @@ class Scheduler(ABC):
 
     @abstractmethod
     def query(self) -> dict[str, Job]:
-        """This user's jobs by id, asked about at once: all that wait or run, and those that ended if it still knows.
+        """This user's jobs by id, in one call: all that wait or run, and those that ended lately if it still has them.
 
         A task of an array may come under its own number as well.
         """
 
     @abstractmethod
     def ended(self, job_ids: Collection[str], since: float) -> dict[str, Job]:
-        """What accounting has of jobs that `query` did not have, by id, asked about at once.
+        """What accounting has of jobs that `query` did not have, by id, in one call.
 
-        All were submitted after `since`, Unix time. Those it does not know are left out.
+        All were submitted after `since`, Unix time. Unknown ones are left out.
         """
 
     def details(self, job_id: str) -> tuple[str, ...]:
-        """What more there is to say of one job that waits, is in error or has ended: lines."""
+        """More lines about one job that waits, is in error or has ended."""
         return ()
 
     def meaning(self, job: str, reason: str) -> str:

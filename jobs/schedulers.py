@@ -42,5 +42,5 @@ def find_scheduler(environ: Mapping[str, str]) -> Scheduler:
     if len(found) > 1:
         titles = " and ".join(scheduler.title for scheduler in found)
         options = " or ".join(f"--scheduler {scheduler.name}" for scheduler in found)
-        raise UserError(f"this machine has {titles}: say {options}")
+        raise UserError(f"this machine has {titles}: give {options}")
     return found[0] if found else LOCAL

@@ -59,7 +59,7 @@ class Site:
     memory_per: str = "slot"
     """Whether the amount of memory is meant for each host or each slot."""
     resource_types: Mapping[str, ResourceType] = field(default_factory=dict)
-    """What is asked for as -l NAME=NODES instead of slots, GPUs and memory, by name; the smallest that fits."""
+    """Resource types by name: the smallest that fits is requested (-l NAME=NODES), instead of slots, GPUs and memory."""
     options: tuple[str, ...] = ()
     """More options, as ["--constraint=a100"] or ["-l", "os=rocky9"]."""
     scratch: str = ""
@@ -71,7 +71,7 @@ class Site:
     venv: str = ""
     """Virtual environment to activate, from the project's directory."""
     container: str = ""
-    """What starts the container that the ranks run in, as: apptainer exec --nv hpcgender.sif."""
+    """Command that starts the container of the ranks, such as apptainer exec --nv hpcgender.sif."""
     container_python: str = "python3"
     """The container's Python."""
     log_sync: str = ""
@@ -84,7 +84,7 @@ class Site:
 
     @property
     def launcher_python(self) -> str:
-        """The shell's word for the Python of the launcher in a job: the one that submits, or what `setup` activates."""
+        """The launcher's Python in a job, quoted for the shell: the submitting one, or that which `setup` activates."""
         return "python" if self.conda or self.venv else shlex.quote(sys.executable)
 
     def setup(self) -> list[str]:

@@ -139,10 +139,7 @@ def run_of(directory: Path, evaluation: Evaluation) -> TrainingRun | None:
 
 def read_jobs(directory: Path) -> list[Submission]:
     """The jobs whose records are in a directory of results, by the time of submission."""
-    try:
-        found = [read_submission(record) for record in sorted((directory / SUBMISSIONS).glob("*"))]
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    found = [read_submission(record) for record in sorted((directory / SUBMISSIONS).glob("*"))]
     return [submission for submission in found if submission]
 
 

@@ -1,10 +1,12 @@
 """Grid Engine for submitit: `submitit.AutoExecutor(folder, cluster="sge")` runs any Python function there.
 
-Imports nothing but submitit and the standard library. What the executor can be told, each as `sge_<name>`, and
-submitit's generic parameters without the prefix: `script.Parameters`. For whoever launches processes by itself,
-`sge_use_qrsh=False` starts one task, on the first host only (the counterpart of `slurm_use_srun=False`);
-`sge_signal_delay_s=0` then turns off the watchdog, and `requeue.put_back` puts a job of several hosts back as exit code
-99 alone does not. That, `qstat` and `hostfile` are for any program, and do not import submitit.
+The plugin is this package without `scheduler` and `request`, with `jobs.hosts` and `jobs.command`; it imports nothing
+else but submitit and the standard library. `script.Parameters` lists the executor's parameters: submitit's generic
+ones, and the others as `sge_<name>`.
+
+For programs that start processes on other hosts themselves, `sge_use_qrsh=False` starts one task, on the first host
+only (the counterpart of `slurm_use_srun=False`), `sge_signal_delay_s=0` turns off the watchdog, and `requeue.put_back`
+requeues a job of several hosts, which exit code 99 alone does badly. It, `qstat` and `hostfile` do not import submitit.
 """
 
 from __future__ import annotations

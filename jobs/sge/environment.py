@@ -18,7 +18,7 @@ from .qstat import REQUEUE
 
 
 class SgeJobEnvironment(JobEnvironment):
-    """A task of a Grid Engine job; what Grid Engine does not say itself, `tasks` and `node` put into variables."""
+    """A task of a Grid Engine job; what Grid Engine does not provide itself, `tasks` and `node` put into variables."""
 
     _env: ClassVar[dict[str, str]] = {
         "job_id": "JOB_ID",
@@ -66,7 +66,7 @@ class SgeJobEnvironment(JobEnvironment):
 
 
 class SgeSignalHandler(SignalHandler):
-    """submitit's, which knows for sure whether the time is over: it otherwise says so in all of a job's last 10 min."""
+    """submitit's, with the exact time limit: its own check reports a time-out in all of a job's last 10 minutes."""
 
     def __init__(
         self, env: JobEnvironment, job_paths: JobPaths, delayed: DelayedSubmission, *, stop_at: float | None

@@ -150,7 +150,7 @@ class SgeExecutor(core.PicklingExecutor):
         # Other lines may go before it, a site's own.
         found = re.findall(r"^(\d+)(?:\.\d+-\d+:\d+)?\s*$", text, flags=re.MULTILINE)
         if not found:
-            raise utils.FailedSubmissionError(f"qsub did not say which id the job has: {text.strip()!r}")
+            raise utils.FailedSubmissionError(f"qsub printed no job id: {text.strip()!r}")
         return str(found[-1])
 
 

@@ -19,7 +19,7 @@ _BY_NUMBER = 3
 
 
 class SgeInfoWatcher(core.InfoWatcher):
-    """Asks qstat for all jobs at once, and qacct only for those that qstat does not know any more."""
+    """Asks qstat for all jobs at once, and qacct only for those that qstat no longer lists."""
 
     def __init__(self, delay_s: int = 60) -> None:
         super().__init__(delay_s)
@@ -38,7 +38,7 @@ class SgeInfoWatcher(core.InfoWatcher):
         self._gone.clear()
 
     def cancelled(self, job_id: str) -> None:
-        """Notes that the job was told to end, so that its end is not taken for a failure."""
+        """Notes that the job was cancelled, so that its end is not taken for a failure."""
         self._cancelled.add(job_id)
 
     def update(self) -> None:
@@ -86,7 +86,7 @@ class SgeInfoWatcher(core.InfoWatcher):
                 reason = "deleted while it waited: it is gone from the queue, and qacct has no record of it"
                 self._info_dict[job_id] = {**before, "State": "CANCELLED", "Reason": reason}
             else:
-                reason = "it is gone from the queue, and qacct cannot tell how it ended"
+                reason = "it is gone from the queue, and how it ended is unknown, as qacct fails"
                 self._info_dict[job_id] = {**before, "State": "FAILED", "Reason": reason}
 
     def _ask_qacct(self, job_ids: list[str]) -> dict[str, qstat.Record]:
@@ -97,7 +97,7 @@ class SgeInfoWatcher(core.InfoWatcher):
         if len(numbers) > _BY_NUMBER:
             since = min(float(self._info_dict.get(job_id, {}).get("Time", self._gone[job_id])) for job_id in job_ids)
             found = qstat.ended(since=since - 1)
-            # The rest may have ended before anybody looked; each is asked for once before it is given up.
+            # The rest may have ended before the first poll; each is asked for once before it is given up.
             late = [job_id for job_id in job_ids if time.time() >= self._gone[job_id] + GONE_SECONDS]
             numbers = {job_id.partition("_")[0] for job_id in late if _grid_engine_id(job_id) not in found}
         for number in sorted(numbers):

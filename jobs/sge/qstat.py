@@ -1,4 +1,4 @@
-"""What Grid Engine knows of one user's jobs: qstat of those that wait or run, qacct of those that ended."""
+"""One user's jobs: from qstat those that wait or run, from qacct those that ended."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Record:
     """How a job, or one task of an array, ended: the last of its records in the accounting file.
 
     `failed` is Grid Engine's own code (0 none, 25 rescheduled, 26 log file, 37 limit, 100 killed ...), `failed_text`
-    what it says of it. Times are seconds since 1970, None if it never ran; `maxvmem` is in bytes.
+    its description. Times are seconds since 1970, None if it never ran; `maxvmem` is in bytes.
     """
 
     job_id: str
@@ -71,7 +71,7 @@ class Record:
     def state(self) -> EndState:
         if self.failed == 37:
             return "TIMEOUT"
-        # It was to run again, and is gone: somebody deleted it meanwhile.
+        # It was to run again, and is gone: it was deleted meanwhile.
         if self.deleted_by or self.failed == 25 or self.exit_code == REQUEUE:
             return "CANCELLED"
         return "FAILED" if self.failed or self.exit_code else "COMPLETED"
@@ -110,23 +110,23 @@ def query(owner: str = "") -> dict[str, Job]:
     jobs = parse_qstat(call("qstat", "-xml", "-u", owner or user_name()))
     errors = [job.job_id for job in jobs.values() if job.state == "FAILED"]
     if errors:
-        said = why(errors)
+        reasons = why(errors)
         for job_id in errors:
-            jobs[job_id] = replace(jobs[job_id], reason="; ".join(said.get(job_id, ())))
+            jobs[job_id] = replace(jobs[job_id], reason="; ".join(reasons.get(job_id, ())))
     return jobs
 
 
 def why(job_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """What Grid Engine says of jobs in error state, or of why they still wait; one `qstat -j` call for all.
+    """Why jobs are in error state or still wait, in Grid Engine's words; one `qstat -j` call for all.
 
-    Ids without anything to say, or that are gone, are left out. Raises SchedulerError.
+    Ids without a reason, or that are gone, are left out. Raises SchedulerError.
     """
     wanted = list(job_ids)
     numbers = sorted({job_id.partition(".")[0] for job_id in wanted}, key=int)
     if not numbers:
         return {}
-    said = parse_why(call("qstat", "-j", ",".join(numbers), "-xml"))
-    found = {job_id: said.get(job_id) or said.get(job_id.partition(".")[0], ()) for job_id in wanted}
+    reasons = parse_why(call("qstat", "-j", ",".join(numbers), "-xml"))
+    found = {job_id: reasons.get(job_id) or reasons.get(job_id.partition(".")[0], ()) for job_id in wanted}
     return {job_id: lines for job_id, lines in found.items() if lines}
 
 
@@ -207,7 +207,7 @@ def parse_why(xml: str) -> dict[str, tuple[str, ...]]:
     for job in root.iterfind("djob_info/element"):
         number = job.findtext("JB_job_number", "")
         for task in job.iterfind("JB_ja_tasks/*"):
-            # "11/22/2026 22:47:50 [5000:318]: " goes before what the host said
+            # "11/22/2026 22:47:50 [5000:318]: " goes before the host's message
             lines = [
                 re.sub(r"^\d\S+ \S+ \[[\d:]+\]: ", "", line.text or "")
                 for line in task.iter("QIM_message")
@@ -218,7 +218,7 @@ def parse_why(xml: str) -> dict[str, tuple[str, ...]]:
                 reasons.setdefault(f"{number}.{task.findtext('JAT_task_number', '')}", []).extend(lines)
     for message in root.iterfind("messages/element/SME_message_list/element"):
         if message.findtext("MES_message") == "Job is in error state":
-            continue  # as the errors say
+            continue  # the errors are listed above
         for listed in message.iterfind("MES_job_number_list/*/ULNG_value"):
             if listed.text:
                 reasons.setdefault(listed.text, []).append(message.findtext("MES_message", ""))

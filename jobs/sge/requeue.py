@@ -3,7 +3,7 @@
 After exit code 99 Grid Engine (6.2 to 8.1.9, seen; its successors have the same lines) waits for its other hosts to
 report the job's end, forgets that they did, and from then on waits for that again: `cannot run on host "node2" until
 clean up of a previous run has finished`, for ever. `qmod -rj` notes it in the right order, but may start the job again
-while its old processes end, and mix the two up. So the job is first told not to start before that is over.
+while its old processes end, and mix the two up. So the job's start time is first set to after that.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _REPORT_SECONDS = 40.0  # Grid Engine's default
 
 
 def put_back(environ: Mapping[str, str] = os.environ) -> str:
-    """Puts this job back; it is to end at once then, with 99, which does the rest where this fails.
+    """Puts this job back; it must end immediately then, with 99, which requeues it where this fails.
 
     The job starts again no sooner than about a minute later. Needs `-r y`, and the rights of a submit host for the one
     that the job script runs on. Returns why it failed, in one line; empty if it did not.

@@ -1,6 +1,6 @@
-"""Grid Engine behind the interface of all schedulers. Not part of the plugin, of which it uses all.
+"""Grid Engine behind the interface of all schedulers. Not part of the plugin, which it uses.
 
-Grid Engine's qstat forgets an ended job at once; qacct lags behind, by 15 s as a rule.
+qstat no longer lists a job as soon as it has ended; qacct lags behind, by 15 s as a rule.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class GridEngine(Scheduler):
         if reason.startswith("E"):
             return f"when that is mended: qmod -cj {job_id} lets it try again"
         if not details:
-            return "Grid Engine does not say why: qstat -g c shows what is free, hpcgender sites check what there is"
+            return "no reason from Grid Engine: qstat -g c shows what is free, hpcgender sites check what there is"
         return ""
 
     def cancel(self, job_id: str) -> str:

@@ -113,11 +113,11 @@ class Parameters:
 def qsub_command(parameters: Parameters, folder: Path, script: Path, *, array: int | None = None) -> list[str]:
     """The command that submits `script`, as an array of `array` tasks if that is given.
 
-    Everything is said on the command line, which takes any character; `#$` lines have quoting of their own. Raises
+    All options are on the command line, which takes any character; `#$` lines have quoting of their own. Raises
     ValueError, with one line for a person, if the parameters do not go together.
     """
     p = parameters
-    # An empty prefix: qsub looks for no options in the script, which may hold anybody's lines.
+    # An empty prefix: qsub looks for no options in the script, which may contain other people's lines.
     command = ["qsub", "-terse", "-C", "", "-cwd", "-S", "/bin/bash", "-N", job_name(p.name)]
     command += ["-V"] if p.export_env else []
     command += ["-r", "y" if p.rerun else "n"]

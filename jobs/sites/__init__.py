@@ -1,4 +1,4 @@
-"""Site profiles: what a cluster calls its queues, parallel environments, GPUs and memory, as TOML files say it."""
+"""Site profiles: what a cluster calls its queues, parallel environments, GPUs and memory, read from TOML files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read_site(name: str) -> Site:
 
 
 def parse_site(name: str, where: str, text: str) -> Site:
-    """A profile from its TOML text; UserError says what is wrong in `where`."""
+    """A profile from its TOML text; UserError, which begins with `where`, if something is wrong."""
     try:
         stated = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -90,14 +90,14 @@ def find_site(name: str, scheduler: str, environ: Mapping[str, str]) -> Site:
     """The site to use: `name`, or HPCGENDER_SITE, or site.toml here, or the generic profile of the scheduler.
 
     `scheduler` is a scheduler's name, or auto: the site's, or else the one that this machine can submit to. UserError
-    if that cannot be told or contradicts the site.
+    if that is ambiguous or contradicts the site.
     """
     name = name or environ.get("HPCGENDER_SITE", "") or ("site.toml" if Path("site.toml").is_file() else "")
     if not name:  # the generic profile of a scheduler has its name
         return read_site(find_scheduler(environ).name if scheduler == "auto" else scheduler)
     site = read_site(name)
     if scheduler not in ("auto", site.scheduler):
-        if not named(scheduler).has_queue:  # by hand on a machine of that site
+        if not named(scheduler).has_queue:  # run on this machine although it belongs to a site
             return read_site(scheduler)
         raise UserError(f"site {site.name} has {site.scheduler}, not --scheduler {scheduler}: leave one of them out")
     return site

@@ -1,1 +1,1 @@
-"""Slurm: everything here that knows its commands, variables and words."""
+"""Slurm: its commands, variables, states and reasons."""

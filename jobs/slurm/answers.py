@@ -1,4 +1,4 @@
-"""What squeue, sacct and scontrol answer, as jobs, and what Slurm's words mean."""
+"""The output of squeue, sacct and scontrol as jobs, and the meaning of Slurm's states and reasons."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ REASONS = {
     "JobHeldUser": "you hold it: scontrol release {job} lets it go",
     "JobHeldAdmin": "an administrator holds it: ask them",
     "BeginTime": "it may not begin yet; after a requeue that is two minutes",
-    "BadConstraints": "no node is as it asks for: cancel it, and ask for something else",
+    "BadConstraints": "no node fits its constraints: cancel it, and request others",
     "PartitionNodeLimit": "it asks for more nodes than the partition gives a job, and will not start: ask for fewer",
     "PartitionTimeLimit": "it asks for more time than the partition gives a job, and will not start: ask for less",
     "PartitionDown": "the partition is closed at present",
@@ -110,22 +110,22 @@ def parse_sacct(text: str) -> dict[str, Job]:
 
 
 def parse_scontrol(text: str) -> tuple[str, ...]:
-    """What `scontrol -o show job` says beyond squeue: what it depends on, its exit code, where and when."""
-    said = dict(re.findall(r"(?:^|\s)([A-Z][\w:/]*)=(\S*)", text.partition("\n")[0]))
+    """What `scontrol -o show job` has beyond squeue: what it depends on, its exit code, where and when."""
+    fields = dict(re.findall(r"(?:^|\s)([A-Z][\w:/]*)=(\S*)", text.partition("\n")[0]))
     lines = []
-    if said.get("Dependency", "(null)") != "(null)":
-        lines.append(f"depends on {said['Dependency']}")
-    if said.get("JobState") == "PENDING" and said.get("StartTime", "Unknown") not in ("Unknown", "N/A"):
-        lines.append(f"expected to start at {said['StartTime']}")
-    if said.get("JobState") == "TIMEOUT":
-        lines.append(f"its time limit was {said.get('TimeLimit')}")
-    elif said.get("ExitCode", "0:0") != "0:0":
-        lines.append(exit_words(said["ExitCode"]))
+    if fields.get("Dependency", "(null)") != "(null)":
+        lines.append(f"depends on {fields['Dependency']}")
+    if fields.get("JobState") == "PENDING" and fields.get("StartTime", "Unknown") not in ("Unknown", "N/A"):
+        lines.append(f"expected to start at {fields['StartTime']}")
+    if fields.get("JobState") == "TIMEOUT":
+        lines.append(f"its time limit was {fields.get('TimeLimit')}")
+    elif fields.get("ExitCode", "0:0") != "0:0":
+        lines.append(exit_words(fields["ExitCode"]))
     return tuple(lines)
 
 
 def read_state(word: str, reason: str) -> tuple[State, str]:
-    """The state that Slurm's word for it means, and the reason if it tells anything."""
+    """The state that Slurm's name of it means, and the reason if there is one."""
     word = _bare(word)
     state = _STATES.get(word, "failed")
     if state == "pending" and reason.startswith("JobHeld"):

@@ -1,7 +1,7 @@
 """Slurm behind the interface of all schedulers.
 
-Slurm forgets an ended job after MinJobAge, 5 minutes by default; until then squeue has it, as scontrol does. After
-that only sacct knows, where there is an accounting database.
+squeue and scontrol list an ended job for MinJobAge, 5 minutes by default. After that only sacct has it, where there is
+an accounting database.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Slurm(Scheduler):
             return False
         if any(Path(path).exists() for path in (environ.get("SLURM_CONF", ""), *_CONFIGURATIONS) if path):
             return True
-        return "Slurmctld" in _answer("scontrol", "ping")  # no file, but slurmd or DNS may know one
+        return "Slurmctld" in _answer("scontrol", "ping")  # no file, but slurmd or DNS may provide it
 
     def allocation(self, environ: Mapping[str, str]) -> Allocation | None:
         job_id = environ.get("SLURM_JOB_ID")
@@ -75,7 +75,7 @@ class Slurm(Scheduler):
         return not state or state[1] != "RUNNING"
 
     def is_requeued(self, allocation: Allocation, environ: Mapping[str, str]) -> bool:
-        """Whether the job was preempted, or somebody called `scontrol requeue`.
+        """Whether the job was preempted, or requeued with `scontrol requeue`.
 
         Its state is COMPLETING then, as after scancel, but it counts one restart more than when this attempt began.
         """

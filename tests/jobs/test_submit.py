@@ -139,7 +139,7 @@ def test_the_log_is_for_the_command(tmp_path: Path) -> None:
             "verification: no suitable queues\nExiting.\n",
             'Job 7 cannot run in PE "mpi" because it only offers 4 slots',
         ),
-        ("", "it does not say why"),
+        ("", "no reason given"),
     ],
 )
 def test_refusals_are_one_line_in_the_schedulers_words(said: str, kept: str) -> None:

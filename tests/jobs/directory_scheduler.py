@@ -1,0 +1,193 @@
+"""A complete scheduler in one file: its queue is a directory, and its jobs are processes of this machine.
+
+`python -m tests.jobs.directory_scheduler hpcgender ARGUMENTS` is hpcgender on a machine that has this scheduler. A file
+`closed` in the directory lets nothing start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hpcgender.commands import HPCGENDER
+from jobs.command import SchedulerError
+from jobs.scheduler import LIVE, Allocation, Host, Job, Request, Scheduler
+from jobs.schedulers import SCHEDULERS
+from shard_tools.base.errors import UserError
+
+QUEUE, JOB, RESTARTS = "DIRECTORY_QUEUE", "DIRECTORY_JOB", "DIRECTORY_RESTARTS"
+"""Environment variables: the directory, where there is one; in a job its id, and how often it was started before."""
+
+MOST_NODES = 2
+_SECONDS = 0.05  # between two looks
+
+
+class DirectoryScheduler(Scheduler):
+    """Jobs that are directories `<queue>/<id>`."""
+
+    name = "directory"
+    title = "the directory queue"
+    orders_by_success = False
+
+    def is_here(self, environ: Mapping[str, str]) -> bool:
+        return QUEUE in environ
+
+    def allocation(self, environ: Mapping[str, str]) -> Allocation | None:
+        if not environ.get(JOB):
+            return None
+        hosts = (Host(socket.gethostname(), 1),) * read(environ[JOB])["nodes"]
+        return Allocation(scheduler=self, job_id=environ[JOB], hosts=hosts)
+
+    def restarts(self, environ: Mapping[str, str]) -> int:
+        return int(environ[RESTARTS])
+
+    def is_cancelled(self, allocation: Allocation, stopped_by: str | None) -> bool:
+        return (directory(allocation.job_id) / "cancelled").exists()
+
+    def requeue(self, allocation: Allocation) -> str:
+        (directory(allocation.job_id) / "requeue").touch()
+        return ""
+
+    def try_on_host(self, host: str) -> str:
+        return f"ls {queue()}"
+
+    def check(self, request: Request, record: Path) -> str:
+        if request.resources.nodes > MOST_NODES:
+            raise UserError(f"{self.title} refuses {request.name}: it has {MOST_NODES} nodes")
+        return "at any time"
+
+    def preview(self, request: Request, record: Path) -> str:
+        return f"# {request.resources.nodes} nodes\n"
+
+    def submit(
+        self, request: Request, record: Path, task: Callable[..., object], arguments: Sequence[Any]
+    ) -> tuple[str, Path]:
+        job_id = str(1 + max((int(path.name) for path in queue().glob("[0-9]*")), default=0))
+        work = directory(job_id)
+        work.mkdir()
+        called = json.dumps([task.__module__, task.__name__, *arguments])
+        script = work / "script.sh"
+        script.write_text(f"exec {shlex.join([sys.executable, '-m', __spec__.name, 'task', called])}\n")
+        Path(request.logs).mkdir(exist_ok=True)
+        log = str(Path(request.log.replace("%j", job_id)).absolute())
+        asked = {"name": request.name, "nodes": request.resources.nodes, "after": request.after, "log": log}
+        write(job_id, **asked, state="pending", reason="Waiting")
+        none = subprocess.DEVNULL
+        command = [sys.executable, "-m", __spec__.name, "run", job_id]
+        subprocess.Popen(command, stdin=none, stdout=none, stderr=none, start_new_session=True)
+        copy = work / "submitted.sh"
+        copy.write_text(script.read_text())
+        return job_id, copy
+
+    def query(self) -> dict[str, Job]:
+        return {job_id: job for job_id, job in all_jobs().items() if job.state in LIVE}
+
+    def ended(self, job_ids: Collection[str], since: float) -> dict[str, Job]:
+        return {job_id: job for job_id, job in all_jobs().items() if job_id in job_ids and job.state not in LIVE}
+
+    def meaning(self, job_id: str, reason: str) -> str:
+        return f"nothing starts while there is {queue()}/closed" if reason == "Closed" else ""
+
+    def cancel(self, job_id: str) -> str:
+        if not directory(job_id).exists():
+            raise SchedulerError(f"there is no job {job_id}")
+        (directory(job_id) / "cancelled").touch()
+        if process := read(job_id).get("process"):
+            os.killpg(process, signal.SIGTERM)
+        return f"cancelled job {job_id}"
+
+
+def queue() -> Path:
+    """The directory of all jobs."""
+    return Path(os.environ[QUEUE])
+
+
+def directory(job_id: str) -> Path:
+    """The directory of one."""
+    return queue() / job_id
+
+
+def read(job_id: str) -> dict[str, Any]:
+    """What is known of a job."""
+    found: dict[str, Any] = json.loads((directory(job_id) / "job.json").read_text())
+    return found
+
+
+def write(job_id: str, **content: Any) -> None:
+    """Adds to what is known of a job."""
+    path = directory(job_id) / "job.json"
+    known = read(job_id) if path.exists() else {}
+    path.with_suffix(".new").write_text(json.dumps({**known, **content}))
+    path.with_suffix(".new").replace(path)
+
+
+def all_jobs() -> dict[str, Job]:
+    """All jobs by id."""
+    found = {}
+    for path in queue().glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError):  # it is being submitted
+            known = read(path.name)
+            found[path.name] = Job(job_id=path.name, **{name: known[name] for name in ("name", "state", "reason")})
+    return found
+
+
+def run_job(job_id: str) -> None:
+    """Waits until a job may start, and runs it until it has ended for good."""
+    work = directory(job_id)
+    restarts = 0
+    while True:
+        while not (work / "cancelled").exists() and (reason := waiting(job_id)):
+            write(job_id, state="pending", reason=reason)
+            time.sleep(_SECONDS)
+        if (work / "cancelled").exists():
+            return write(job_id, state="cancelled", reason="")
+        with Path(read(job_id)["log"]).open("ab") as log:
+            process = subprocess.Popen(
+                ["bash", work / "script.sh"],
+                env={**os.environ, JOB: job_id, RESTARTS: str(restarts)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        write(job_id, state="running", reason="", process=process.pid)
+        code = process.wait()
+        if not (work / "requeue").exists():
+            break
+        (work / "requeue").unlink()
+        restarts += 1
+    state = "cancelled" if (work / "cancelled").exists() else "failed" if code else "done"
+    return write(job_id, state=state, reason=f"exit code {code}" if code > 0 else f"killed by {-code}" if code else "")
+
+
+def waiting(job_id: str) -> str:
+    """Why a job may not start yet; empty if it may."""
+    if (queue() / "closed").exists():
+        return "Closed"
+    return "Waiting" if any(read(before)["state"] in LIVE for before in read(job_id)["after"]) else ""
+
+
+def main(word: str, *arguments: str) -> None:
+    scheduler = DirectoryScheduler()
+    SCHEDULERS[scheduler.name] = scheduler
+    if word == "run":
+        run_job(*arguments)
+    elif word == "task":
+        module, function, *parameters = json.loads(arguments[0])
+        getattr(importlib.import_module(module), function)(*parameters)
+    else:
+        sys.exit(HPCGENDER.run(arguments))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

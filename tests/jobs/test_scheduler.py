@@ -1,0 +1,120 @@
+"""What the interface of schedulers promises: one more scheduler, in one file, and everything works with it."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import REPOSITORY, Run
+
+Hpcgender = Callable[..., "subprocess.CompletedProcess[str]"]
+LONG = ("--", "synthetic", "--out", "data/faces", "--count", "1000000")
+"""A command that is not done before the test is."""
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Path:
+    (tmp_path / "site.toml").write_text('scheduler = "directory"\n')
+    (tmp_path / "queue").mkdir()
+    return tmp_path / "queue"
+
+
+@pytest.fixture
+def hpcgender(tmp_path: Path, queue: Path, run: Run) -> Hpcgender:
+    """Runs hpcgender on a machine with the scheduler, in the directory of the queue."""
+
+    def hpcgender(*arguments: object) -> "subprocess.CompletedProcess[str]":
+        environment = {"DIRECTORY_QUEUE": str(queue), "PYTHONPATH": str(REPOSITORY)}
+        program = "tests.jobs.directory_scheduler"
+        return run(program, "hpcgender", *arguments, cwd=tmp_path, **environment)
+
+    return hpcgender
+
+
+def listed(hpcgender: Hpcgender, job_id: str) -> dict[str, Any]:
+    """What the list of jobs has of one."""
+    done = hpcgender("jobs", "--all", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    found: dict[str, Any] = next(run for run in json.loads(done.stdout)["runs"] if run["job"] == job_id)
+    return found
+
+
+def comes_to(hpcgender: Hpcgender, job_id: str, **expected: object) -> dict[str, Any]:
+    """What the list has of a job once it has what is expected."""
+    deadline = time.monotonic() + 60
+    while True:
+        found = listed(hpcgender, job_id)
+        if {name: found[name] for name in expected} == expected:
+            return found
+        assert time.monotonic() < deadline, found
+        time.sleep(0.3)
+
+
+def test_a_job_waits_runs_is_requeued_and_is_cancelled(tmp_path: Path, queue: Path, hpcgender: Hpcgender) -> None:
+    (queue / "closed").touch()
+    submitted = hpcgender("launch", *LONG)
+    assert (submitted.returncode, submitted.stderr) == (0, "")
+    assert submitted.stdout == "job 1 synthetic: tail -F logs/synthetic.o1\n"
+    comes_to(hpcgender, "1", state="pending", reason="Closed")
+    why = hpcgender("jobs", "why", "1").stdout
+    assert " on the directory queue: pending" in why
+    assert f"Closed: nothing starts while there is {queue}/closed" in why
+
+    (queue / "closed").unlink()
+    comes_to(hpcgender, "1", state="running", attempt=1)
+    log = tmp_path / "logs" / "synthetic.o1"
+    wait_for(lambda: "launch: synthetic on 1 node" in log.read_text())
+    time.sleep(1.0)  # the agent starts the command
+    os.killpg(json.loads((queue / "1" / "job.json").read_text())["process"], signal.SIGTERM)  # it is preempted
+    again = comes_to(hpcgender, "1", state="running", attempt=2)
+    assert again["requeues"] == 1
+    assert "launch: asked to stop by SIGTERM\nlaunch: requeued\n" in log.read_text()
+
+    cancelled = hpcgender("jobs", "cancel", "1")
+    assert (cancelled.returncode, cancelled.stderr) == (0, "")
+    assert cancelled.stdout.startswith("cancelled job 1")
+    comes_to(hpcgender, "1", state="cancelled")
+    wait_for(lambda: json.loads((queue / "1" / "job.json").read_text())["state"] == "cancelled")
+    assert "launch: not requeued: cancelled\n" in log.read_text()
+
+
+def test_a_job_starts_only_after_the_success_of_another(queue: Path, hpcgender: Hpcgender) -> None:
+    hpcgender("launch", "--", "models")
+    hpcgender("launch", "--after", "1", "--", "verify", "nowhere")
+    hpcgender("launch", "--after", "2", "--", "models")
+    comes_to(hpcgender, "1", state="done")
+    comes_to(hpcgender, "2", state="failed")
+    found = comes_to(hpcgender, "3", state="skipped")
+    assert found["reason"] == "job 2 ended with exit code 2"
+
+
+def test_accounting_knows_of_a_job_that_was_killed(queue: Path, hpcgender: Hpcgender) -> None:
+    hpcgender("launch", *LONG)
+    comes_to(hpcgender, "1", state="running", attempt=1)
+    os.killpg(json.loads((queue / "1" / "job.json").read_text())["process"], signal.SIGKILL)
+    assert comes_to(hpcgender, "1", state="failed")["reason"] == "killed by 9"
+
+
+def test_what_can_never_run_is_refused(queue: Path, hpcgender: Hpcgender) -> None:
+    refused = hpcgender("launch", "--nodes", "3", "--after", "7", "--", "train")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("hpcgender: the directory queue refuses train")
+    assert refused.stderr.endswith(": it has 2 nodes\n")
+    checked = hpcgender("sites", "check", "--nodes", "2")
+    assert checked.stdout == "site site: the directory queue could run 2 x 1 cores, 1 GPUs: at any time\n"
+    missing = hpcgender("jobs", "cancel", "7")
+    assert (missing.returncode, missing.stdout) == (2, "")
+    assert list(queue.iterdir()) == []
+
+
+def wait_for(found: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
