@@ -59,7 +59,7 @@ class Site:
     memory_per: str = "slot"
     """Whether the amount of memory is meant for each host or each slot."""
     resource_types: Mapping[str, ResourceType] = field(default_factory=dict)
-    """Resource types by name: the smallest that fits is requested (-l NAME=NODES), instead of slots, GPUs and memory."""
+    """Resource types by name; the smallest that fits is requested (-l NAME=NODES) instead of slots, GPUs and memory."""
     options: tuple[str, ...] = ()
     """More options, as ["--constraint=a100"] or ["-l", "os=rocky9"]."""
     scratch: str = ""
