@@ -25,7 +25,7 @@ def test_a_job_trains_on_both_nodes_to_the_end(cluster: Cluster, trained: Mappin
     assert training.end.code == 0, training.log
     patterns = [
         r"launch: train on 2 nodes \(node[12], node[12]\), 1 process each, 1 thread each, rendezvous node[12]:\d+",
-        r"training runs/resnet152: se_resnet18 at 32 px, .* from epoch 1",
+        r"training runs/se_resnet152: se_resnet18 at 32 px, .* from epoch 1",
         *(LINE.format(epoch) for epoch in range(1, 5)),
         r"best validation accuracy .*/best\.pt",
     ]
