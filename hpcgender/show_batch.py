@@ -15,9 +15,11 @@ from PIL import Image
 
 from hpcgender.commands.show_batch import ShowBatchConfig
 from hpcgender.data.augment_params import Draws, centred
-from hpcgender.data.decoders import to_pixels
-from hpcgender.data.loader import Loader, evaluation_loader, training_loader
+from hpcgender.data.decoders.decoder import to_pixels
+from hpcgender.data.evaluation import EvaluationLoader
+from hpcgender.data.loader import Loader
 from hpcgender.data.order import Samples
+from hpcgender.data.training import TrainingLoader
 from hpcgender.distributed import Ranks, process_group
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import write_file
@@ -109,8 +111,8 @@ def check_trained_on(config: ShowBatchConfig, manifest: Manifest) -> None:
 def open_loader(config: ShowBatchConfig, manifest: Manifest, ranks: Ranks) -> Loader:
     """The loader of training for its split, that of evaluation for another one."""
     if config.split == "train":
-        return training_loader(config, manifest, ranks)
-    return evaluation_loader(
+        return TrainingLoader(config, manifest, ranks)
+    return EvaluationLoader(
         config, manifest, config.split, batch_size=config.batch_size, image_size=config.image_size, ranks=ranks
     )
 

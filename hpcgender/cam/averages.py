@@ -9,36 +9,36 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hpcgender.cam.cells import Cells, Chosen, Subset
 from hpcgender.cam.results import FALSE_DISCOVERIES, SMALL, Array, Average, Difference
-from hpcgender.cam.shards import Plan, read_shard
+from hpcgender.cam.subgroups import Chosen, Subgroups, Subset
 from hpcgender.distributed import Ranks
+from hpcgender.inference.blocks import Blocks, read_shard
 
 Map = npt.NDArray[np.float64]
 
-BLOCKS = 64
+PARTS = 64
 """Parts of the shards whose sums are added at the end; a fixed number, so that ranks do not matter."""
 
 
 @dataclass
 class MapSums:
-    """Over the images of each of the finest cells: their number, the sums of their maps and of the maps' squares."""
+    """Of each subgroup: the number of its images, the sums of their maps and of the maps' squares."""
 
     images: npt.NDArray[np.int64]
     maps: Map
     squares: Map
 
     @classmethod
-    def zeros(cls, cells: int, shape: tuple[int, int]) -> MapSums:
-        return cls(np.zeros(cells, dtype=np.int64), np.zeros((cells, *shape)), np.zeros((cells, *shape)))
+    def zeros(cls, subgroups: int, shape: tuple[int, int]) -> MapSums:
+        return cls(np.zeros(subgroups, dtype=np.int64), np.zeros((subgroups, *shape)), np.zeros((subgroups, *shape)))
 
     def add_maps(self, maps: npt.NDArray[np.float32], codes: npt.NDArray[np.int64]) -> None:
-        """Counts maps (n, h, w) of the cells `codes` (n,), -1 for none."""
+        """Counts maps (n, h, w) of the subgroups `codes` (n,), -1 for none."""
         for code in np.unique(codes[codes >= 0]).tolist():
-            of_cell = maps[codes == code].astype(np.float64)
-            self.images[code] += len(of_cell)
-            self.maps[code] += of_cell.sum(0)
-            self.squares[code] += np.square(of_cell).sum(0)
+            of_subgroup = maps[codes == code].astype(np.float64)
+            self.images[code] += len(of_subgroup)
+            self.maps[code] += of_subgroup.sum(0)
+            self.squares[code] += np.square(of_subgroup).sum(0)
 
     def add(self, other: MapSums) -> None:
         self.images += other.images
@@ -46,7 +46,7 @@ class MapSums:
         self.squares += other.squares
 
     def over(self, chosen: Chosen) -> Mean:
-        """The mean over the images of some of the cells."""
+        """The mean over the images of some subgroups."""
         return Mean.of_sums(int(self.images[chosen].sum()), self.maps[chosen].sum(0), self.squares[chosen].sum(0))
 
 
@@ -67,17 +67,18 @@ class Mean:
         return cls(images, mean, np.sqrt(variance / images))
 
 
-def sum_maps(folder: Path, plan: Plan, cells: Cells, ranks: Ranks, shape: tuple[int, int]) -> MapSums:
-    """The sums over all images, on rank 0; on the others over a part of them. Every rank must ask."""
+def sum_maps(directory: Path, blocks: Blocks, subgroups: Subgroups, ranks: Ranks, shape: tuple[int, int]) -> MapSums:
+    """The sums over all images, on rank 0; on the others over a part of them. Every rank must call it."""
     own: dict[int, MapSums] = {}
-    blocks = np.array_split(np.arange(plan.shards), min(BLOCKS, plan.shards))
-    for number in range(ranks.rank, len(blocks), ranks.world_size):
-        own[number] = MapSums.zeros(cells.count, shape)
-        for shard in blocks[number].tolist():
-            codes = cells.codes(plan.samples[plan.images_of(shard)], read_shard(folder, "log_odds", shard))
-            own[number].add_maps(read_shard(folder, "maps", shard), codes)
-    sums = {number: block for part in ranks.gather(own) for number, block in part.items()}
-    total = MapSums.zeros(cells.count, shape)
+    parts = np.array_split(np.arange(blocks.shards), min(PARTS, blocks.shards))
+    for number in range(ranks.rank, len(parts), ranks.world_size):
+        own[number] = MapSums.zeros(subgroups.count, shape)
+        for shard in parts[number].tolist():
+            log_odds = read_shard(directory, "log_odds", shard)
+            codes = subgroups.codes(blocks.samples[blocks.images_of(shard)], log_odds)
+            own[number].add_maps(read_shard(directory, "maps", shard), codes)
+    sums = {number: part for of_rank in ranks.gather(own) for number, part in of_rank.items()}
+    total = MapSums.zeros(subgroups.count, shape)
     for number in sorted(sums):
         total.add(sums[number])
     return total
@@ -98,30 +99,30 @@ def significant(difference: Map, standard_error: Map) -> npt.NDArray[np.bool_]:
 
 
 class Averages:
-    """All averages and differences of sums over the finest cells: what results.py says of them."""
+    """All averages and differences, as results.py describes them, from sums over subgroups."""
 
-    def __init__(self, cells: Cells, sums: MapSums, faces: npt.NDArray[np.int64]) -> None:
-        """`faces` are sums of pixels, int64 (cells, 3, size, size)."""
-        self.cells, self.sums, self.faces = cells, sums, faces
+    def __init__(self, subgroups: Subgroups, sums: MapSums, faces: npt.NDArray[np.int64]) -> None:
+        """`faces` are sums of pixels, int64 (subgroups, 3, size, size)."""
+        self.subgroups, self.sums, self.faces = subgroups, sums, faces
         self.averages: list[Average] = []
         self.differences: list[Difference] = []
         self.arrays: dict[str, Array] = {}
-        for subset in cells.subsets():
+        for subset in subgroups.subsets():
             self.add_average(subset)
-        female, male = cells.classes
+        female, male = subgroups.classes
         self.add_difference(f"{male} minus {female}", "gender", Subset(male), Subset(female))
-        for group in cells.groups:
+        for group in subgroups.groups:
             first, second = Subset(male, group=group), Subset(female, group=group)
             self.add_difference(f"{male} minus {female}, {group}", "gender in group", first, second)
-        for gender in cells.classes:
-            for group in cells.groups:
+        for gender in subgroups.classes:
+            for group in subgroups.groups:
                 self.add_difference(f"{gender}: {group} minus the rest", "group", Subset(gender, group=group), None)
-            wrong, correct = Subset(gender, told="wrong"), Subset(gender, told="correct")
+            wrong, correct = Subset(gender, outcome="wrong"), Subset(gender, outcome="correct")
             self.add_difference(f"{gender}: wrong minus correct", "told", wrong, correct)
 
     def add_average(self, subset: Subset) -> None:
         """Unless it is of no image."""
-        chosen = self.cells.chosen(subset)
+        chosen = self.subgroups.chosen(subset)
         mean = self.sums.over(chosen)
         if not mean.images:
             return
@@ -131,7 +132,7 @@ class Averages:
                 name=name,
                 gender=subset.gender,
                 group=subset.group,
-                told=subset.told,
+                told=subset.outcome,
                 images=mean.images,
                 small=mean.images < SMALL,
                 evidence=float(mean.mean.mean()),
@@ -142,7 +143,7 @@ class Averages:
 
     def add_difference(self, name: str, kind: str, first: Subset, second: Subset | None) -> None:
         """Unless one of both is of no image; without `second`, it is the first's gender with the other groups."""
-        both = self.cells.chosen(first), self.cells.chosen(second or first, rest=second is None)
+        both = self.subgroups.chosen(first), self.subgroups.chosen(second or first, rest=second is None)
         one, other = (self.sums.over(chosen) for chosen in both)
         if not one.images or not other.images:
             return
@@ -166,7 +167,7 @@ class Averages:
         self.arrays |= {f"{name}/significant": mask, f"{name}/face": face.astype(np.float32)}
 
     def mean_face(self, chosen: Chosen) -> Map:
-        """The mean face of some of the cells, (size, size, 3) in [0, 255]."""
+        """The mean face of some subgroups, (size, size, 3) in [0, 255]."""
         mean: Map = self.faces[chosen].sum(0) / self.sums.images[chosen].sum()
         return mean.transpose(1, 2, 0)
 

@@ -1,5 +1,5 @@
-"""The deletion check: do the maps tell the truth? What is said of images when their hottest cells are masked, and when
-as many random ones are (after RISE, Petsiuk et al., arXiv 1806.07421)."""
+"""The deletion check: are the maps faithful? Predictions with an image's hottest cells masked, and with as many random
+ones masked (after RISE, Petsiuk et al., arXiv 1806.07421)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hpcgender.data.counter_rng import random_bits
 from hpcgender.data.order import Samples
 
 Floats = npt.NDArray[np.float32]
-Cells = npt.NDArray[np.int64]
-"""Of each image (n, cells) the numbers of its cells, row after row, in some order."""
+CellOrder = npt.NDArray[np.int64]
+"""For each image (n, cells) the numbers of its map's cells, counted row by row, in some order."""
 
 
 def draw_images(candidates: Samples, count: int, seed: int, purpose: str) -> Samples:
@@ -29,14 +29,16 @@ def cells_masked(fractions: Sequence[float], cells: int) -> list[int]:
     return [max(1, round(fraction * cells)) for fraction in fractions]
 
 
-def random_order(samples: Samples, cells: int, seed: int) -> Cells:
+def random_order(samples: Samples, cells: int, seed: int) -> CellOrder:
     """For each image its cells in random order, drawn by its number: int64 (n, cells)."""
     counters = samples[:, None].astype(np.int64) * cells + np.arange(cells)
     return np.argsort(random_bits(seed, 0, "deletion cells", counters), axis=1, kind="stable")
 
 
-def cell_orders(maps: Floats, gender: npt.NDArray[np.integer], samples: Samples, seed: int) -> tuple[Cells, Cells]:
-    """The cells of maps (n, h, w) in the orders to mask them: from most to least evidence for the label, and random.
+def cell_orders(
+    maps: Floats, gender: npt.NDArray[np.integer], samples: Samples, seed: int
+) -> tuple[CellOrder, CellOrder]:
+    """The cells of maps (n, h, w) in the order of masking: from most to least evidence for the label, and random.
 
     Both are int64 (n, h * w). The random one is drawn by the image's number.
     """
@@ -44,7 +46,7 @@ def cell_orders(maps: Floats, gender: npt.NDArray[np.integer], samples: Samples,
     return np.argsort(-towards, axis=1, kind="stable"), random_order(samples, towards.shape[1], seed)
 
 
-def masked(images: torch.Tensor, order: Cells, count: int, cells: tuple[int, int]) -> torch.Tensor:
+def masked(images: torch.Tensor, order: CellOrder, count: int, cells: tuple[int, int]) -> torch.Tensor:
     """Images (n, 3, size, size) whose first `count` cells in `order` (n, cells) have the image's mean colour.
 
     A pixel is of the cell that it lies in where the map is stretched over the image.
@@ -54,14 +56,16 @@ def masked(images: torch.Tensor, order: Cells, count: int, cells: tuple[int, int
     size = images.shape[-1]
     rows, columns = (np.arange(size) * side // size for side in cells)
     mask = torch.from_numpy(hidden.reshape(-1, *cells)[:, rows][:, :, columns]).to(images.device)
-    colour = images.double().mean((2, 3), keepdim=True).float()  # in double, the number of threads does not show
+    colour = (
+        images.double().mean((2, 3), keepdim=True).float()
+    )  # in double precision, so that the number of threads does not show
     return torch.where(mask[:, None], colour, images)
 
 
 def seen_images(
-    images: torch.Tensor, orders: Sequence[Cells], counts: Sequence[int], cells: tuple[int, int]
+    images: torch.Tensor, orders: Sequence[CellOrder], counts: Sequence[int], cells: tuple[int, int]
 ) -> Iterator[torch.Tensor]:
-    """Images as they are, then for each count with so many cells masked, in one order after the other."""
+    """Yields the images, then for each count the images with so many cells masked, in each order."""
     yield images
     for count in counts:
         for order in orders:
@@ -71,7 +75,7 @@ def seen_images(
 def deletion(
     log_odds: Floats, gender: npt.NDArray[np.integer], fractions: Sequence[float], cells: int, seed: int
 ) -> Deletion | None:
-    """The check of the log-odds of the label of `seen_images`, float32 (n, 1 + 2 * fractions), and the labels (n,).
+    """The check, from log-odds of the label for `seen_images`, float32 (n, 1 + 2 * fractions), and labels (n,).
 
     nan: the image does not decode. None if none does.
     """
@@ -97,13 +101,13 @@ def deletion(
 
 
 def masked_scores(log_odds: npt.NDArray[np.float64], male: npt.NDArray[np.bool_]) -> Masked:
-    """Of log-odds of the labelled class; 0 is called female."""
-    right = (log_odds > 0) | ((log_odds == 0) & ~male)
+    """Scores of log-odds of the labelled class; 0 is predicted female."""
+    correct = (log_odds > 0) | ((log_odds == 0) & ~male)
     return Masked(
-        accuracy=float(right.mean()), log_odds=float(log_odds.mean()), standard_error=standard_error(log_odds)
+        accuracy=float(correct.mean()), log_odds=float(log_odds.mean()), standard_error=standard_error(log_odds)
     )
 
 
 def standard_error(values: npt.NDArray[np.float64]) -> float:
-    """Of their mean; nan for one alone."""
+    """Standard error of the mean; nan for one value."""
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")

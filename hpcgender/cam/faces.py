@@ -6,17 +6,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hpcgender.data.decoders import to_pixels
+from hpcgender.data.decoders.decoder import to_pixels
 
 
 class FaceSums:
-    """Sums the pixels of the images of each cell, as integers, so that any order gives the same mean face."""
+    """Sums the pixels of the images of each subgroup as integers, so that any order gives the same mean face."""
 
-    def __init__(self, cells: int, image_size: int, device: torch.device) -> None:
-        self.sums = torch.zeros(cells, 3, image_size, image_size, dtype=torch.int64, device=device)
+    def __init__(self, subgroups: int, image_size: int, device: torch.device) -> None:
+        self.sums = torch.zeros(subgroups, 3, image_size, image_size, dtype=torch.int64, device=device)
 
     def add(self, images: torch.Tensor, codes: npt.NDArray[np.int64]) -> None:
-        """Counts a batch: images as the network sees them, float32 (n, 3, size, size); cells (n,), -1 for none."""
+        """Counts a batch: the network's input, float32 (n, 3, size, size); the images' subgroups (n,), -1 for none."""
         known = np.flatnonzero(codes >= 0)
         places = torch.from_numpy(codes[known]).to(self.sums.device)
         if len(known) < len(codes):
@@ -24,5 +24,5 @@ class FaceSums:
         self.sums.index_add_(0, places, to_pixels(images).long())
 
     def numpy(self) -> npt.NDArray[np.int64]:
-        """The sums, int64 (cells, 3, size, size)."""
+        """The sums, int64 (subgroups, 3, size, size)."""
         return self.sums.cpu().numpy().copy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from hpcgender.inference.outputs import log_odds
 from hpcgender.models.network import Network
 
 
@@ -16,34 +17,20 @@ def evidence_maps(model: Network, images: torch.Tensor) -> tuple[torch.Tensor, t
     al., arXiv 1610.02391) of the log-odds, without ReLU or scaling; it needs the gradient of the layers after the maps
     only. Its weights are summed over the cells, so that it gives the former what they are.
     """
-    features = model.gender_features(images)
+    features = model.gender_features(images.to(memory_format=torch.channels_last))
     direction = model.gender_direction()
     if direction is None:
         with torch.enable_grad():
             features = features.detach().requires_grad_()
-            log_odds = difference(model.gender_logits(features))
-            (gradient,) = torch.autograd.grad(log_odds.sum(), features)
+            values = log_odds(model.gender_logits(features))
+            (gradient,) = torch.autograd.grad(values.sum(), features)
         direction = gradient.float().sum((2, 3))
-        return torch.einsum("nchw,nc->nhw", features.detach().float(), direction), log_odds.detach()
-    log_odds = difference(model.gender_logits(features))
-    return torch.einsum("nchw,c->nhw", features.float(), direction.float()), log_odds
-
-
-def filled(images: torch.Tensor, count: int) -> torch.Tensor:
-    """Images (n, 3, size, size) and gray ones after them, `count` together, channels last.
-
-    Networks round otherwise in batches of another size, and then also with another number of threads.
-    """
-    more = images.new_zeros(count - len(images), *images.shape[1:])
-    return torch.cat([images, more]).contiguous(memory_format=torch.channels_last)
-
-
-def difference(logits: torch.Tensor) -> torch.Tensor:
-    """Log-odds (n,) of male, of logits (n, 2)."""
-    return (logits[:, 1] - logits[:, 0]).float()
+        return torch.einsum("nchw,nc->nhw", features.detach().float(), direction), values.detach()
+    values = log_odds(model.gender_logits(features))
+    return torch.einsum("nchw,c->nhw", features.float(), direction.float()), values
 
 
 def map_cells(model: Network, image_size: int, device: torch.device) -> tuple[int, int]:
-    """The cells of a map, down and across."""
+    """Cells of a map, down and across."""
     maps, _ = evidence_maps(model, torch.zeros(1, 3, image_size, image_size, device=device))
     return maps.shape[1], maps.shape[2]

@@ -19,7 +19,7 @@ SIDE = 224
 
 
 def smooth(values: npt.NDArray[np.floating], height: int, width: int) -> npt.NDArray[np.float32]:
-    """A map (h, w) stretched over a picture: float32 (height, width)."""
+    """A map (h, w) resized to an image: float32 (height, width)."""
     stretched = Image.fromarray(values.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(stretched)
 

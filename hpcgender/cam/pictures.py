@@ -11,9 +11,7 @@ import numpy.typing as npt
 
 from hpcgender.cam.deletion import draw_images
 from hpcgender.cam.overlays import write_overlay
-from hpcgender.cam.passes import Inputs, loaded
 from hpcgender.cam.results import Cam
-from hpcgender.cam.shards import Plan, read_rows
 from hpcgender.cam.sheet import (
     Panel,
     draw_averages,
@@ -23,8 +21,12 @@ from hpcgender.cam.sheet import (
     single_limit,
     summary_panels,
 )
-from hpcgender.data.decoders import to_pixels
+from hpcgender.commands.cam import CamConfig
+from hpcgender.data.decoders.decoder import to_pixels
 from hpcgender.data.order import Samples
+from hpcgender.inference.blocks import Blocks, read_rows
+from hpcgender.inference.engine import loaded
+from hpcgender.inference.session import Session
 
 Floats = npt.NDArray[np.float32]
 Pixels = dict[int, npt.NDArray[np.uint8]]
@@ -40,62 +42,65 @@ def examples(gender: npt.NDArray[np.int64], codes: npt.NDArray[np.int64], count:
     return np.sort(np.concatenate(chosen))
 
 
-def faces_of(inputs: Inputs, samples: Samples) -> Pixels:
-    """The pixels of images, on rank 0; the ranks share the decoding, so every one must ask."""
-    own = own_faces(inputs, samples)
-    return dict(chain.from_iterable(part.items() for part in inputs.ranks.gather(own)))
+def faces_of(session: Session[CamConfig], samples: Samples) -> Pixels:
+    """The pixels of images, on rank 0; the ranks share the decoding, so every rank must call it."""
+    own = own_faces(session, samples)
+    return dict(chain.from_iterable(part.items() for part in session.ranks.gather(own)))
 
 
-def own_faces(inputs: Inputs, samples: Samples) -> Pixels:
+def own_faces(session: Session[CamConfig], samples: Samples) -> Pixels:
     """The pixels of this rank's part of images."""
     pixels: Pixels = {}
-    with loaded(inputs, samples[inputs.ranks.rank :: inputs.ranks.world_size]) as batches:
+    with loaded(session, session.config.split, samples[session.ranks.rank :: session.ranks.world_size]) as batches:
         for batch in batches:
             faces = to_pixels(batch.images).permute(0, 2, 3, 1).cpu().numpy()
             pixels |= dict(zip(batch.samples.tolist(), faces, strict=True))
     return pixels
 
 
-def draw_overlays(inputs: Inputs, plan: Plan, log_odds: Floats) -> None:
-    """Writes the random and the chosen images with their maps, and overlays.csv. Every rank must ask.
+def draw_overlays(session: Session[CamConfig], blocks: Blocks, log_odds: Floats) -> None:
+    """Writes the random and the chosen images with their maps, and overlays.csv. Every rank must call it.
 
     One colour scale for all of them. Images that do not decode are left out.
     """
-    config, out = inputs.config, inputs.config.out_dir / "overlays"
+    config, out = session.config, session.config.out_dir / "overlays"
     random = draw_images(np.flatnonzero(~np.isnan(log_odds)), config.overlays, config.seed, "overlays")
-    keys = np.array([key.encode() for key in config.keys], dtype=plan.keys.dtype)
-    chosen = np.union1d(random, np.flatnonzero(np.isin(plan.keys, keys) & ~np.isnan(log_odds)))
-    if inputs.ranks.is_first:
+    keys = np.array([key.encode() for key in config.keys], dtype=blocks.keys.dtype)
+    chosen = np.union1d(random, np.flatnonzero(np.isin(blocks.keys, keys) & ~np.isnan(log_odds)))
+    if session.ranks.is_first:
         shutil.rmtree(out, ignore_errors=True)
         if len(chosen):
             out.mkdir()
-    inputs.ranks.broadcast(None)
+    session.ranks.broadcast(None)
     if not len(chosen):
         return
-    maps = read_rows(out.parent / "maps", plan, "maps", chosen)
+    maps = read_rows(out.parent / "maps", blocks, "maps", chosen)
     limit = single_limit(maps)
-    for sample, face in own_faces(inputs, chosen).items():
+    for sample, face in own_faces(session, chosen).items():
         (place,) = np.flatnonzero(chosen == sample)
-        write_overlay(out / f"{plan.keys[sample].decode()}.jpg", face, maps[place], limit)
-    if inputs.ranks.is_first:
-        classes = inputs.trained.classes
+        write_overlay(out / f"{blocks.keys[sample].decode()}.jpg", face, maps[place], limit)
+    if session.ranks.is_first:
+        classes, index = session.trained.classes, session.manifest.index(config.split)
         with (out / "overlays.csv").open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(("key", "gender", "prediction", "log_odds", "colours_end_at"))
-            for sample, said in zip(chosen.tolist(), log_odds[chosen].tolist(), strict=True):
-                gender = int(inputs.index["gender"][sample])
-                label, prediction = classes[gender] if gender >= 0 else "", classes[int(said > 0)]
-                writer.writerow((plan.keys[sample].decode(), label, prediction, f"{said:.6f}", f"{limit:.6f}"))
-    inputs.ranks.gather(None)  # the last is written
+            for sample, value in zip(chosen.tolist(), log_odds[chosen].tolist(), strict=True):
+                gender = int(index["gender"][sample])
+                label, prediction = classes[gender] if gender >= 0 else "", classes[int(value > 0)]
+                writer.writerow((blocks.keys[sample].decode(), label, prediction, f"{value:.6f}", f"{limit:.6f}"))
+    session.ranks.gather(None)  # the last is written
 
 
-def draw_pictures(inputs: Inputs, found: Cam, plan: Plan, shown: Samples, pixels: Pixels, log_odds: Floats) -> None:
+def draw_pictures(
+    session: Session[CamConfig], found: Cam, blocks: Blocks, shown: Samples, pixels: Pixels, log_odds: Floats
+) -> None:
     """Writes the PNG pictures; `shown` are the examples of the sheet, `log_odds` all images'."""
-    out, index, classes = inputs.config.out_dir, inputs.index, inputs.trained.classes
-    maps = dict(zip(shown.tolist(), read_rows(out / "maps", plan, "maps", shown), strict=True))
+    config, classes = session.config, session.trained.classes
+    out, index = config.out_dir, session.manifest.index(config.split)
+    maps = dict(zip(shown.tolist(), read_rows(out / "maps", blocks, "maps", shown), strict=True))
     rows = [
         [
-            Panel(f"{name}: {said(float(log_odds[sample]), classes)}", pixels[sample], maps[sample])
+            Panel(f"{name}: {prediction(float(log_odds[sample]), classes)}", pixels[sample], maps[sample])
             for sample in shown.tolist()
             if index["gender"][sample] == value and sample in pixels
         ]
@@ -104,7 +109,7 @@ def draw_pictures(inputs: Inputs, found: Cam, plan: Plan, shown: Samples, pixels
     draw_sheet(
         out / "sheet.png",
         f"Where {found.checkpoint.model} (epoch {found.checkpoint.epoch}) sees {' and '.join(classes)} in "
-        f"{found.data.split} of {inputs.config.data.resolve().name}. Single images have their label, and what it says",
+        f"{found.data.split} of {session.config.data.resolve().name}. Single images: label, and prediction",
         summary_panels(found),
         [row for row in rows if row],
         classes,
@@ -119,7 +124,7 @@ def draw_pictures(inputs: Inputs, found: Cam, plan: Plan, shown: Samples, pixels
         (out / "deletion.png").unlink(missing_ok=True)
 
 
-def said(log_odds: float, classes: tuple[str, ...]) -> str:
-    """The class that log-odds stand for, and how sure that is."""
+def prediction(log_odds: float, classes: tuple[str, ...]) -> str:
+    """The predicted class, and its probability."""
     male = 1 / (1 + np.exp(-np.float64(log_odds)))
     return f"{classes[int(log_odds > 0)]} {max(male, 1 - male):.0%}"

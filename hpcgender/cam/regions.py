@@ -1,4 +1,4 @@
-"""Evidence by parts of the face: heat maps against masks that the user gives, as of a face parser."""
+"""Evidence by face region: heat maps against the user's masks, e.g. from a face parser."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ NAMES = "names.txt"
 Floats = npt.NDArray[np.float64]
 
 
-def read_names(folder: Path) -> dict[int, str]:
+def read_names(directory: Path) -> dict[int, str]:
     """The parts by their numbers in the masks; UserError if names.txt is not there or is not as it should be."""
-    path = folder / NAMES
+    path = directory / NAMES
     example = "a line for each part, such as `1 skin`"
     try:
         lines = path.read_text().splitlines()
@@ -60,7 +60,7 @@ def read_mask(path: Path) -> npt.NDArray[np.uint8] | None:
 
 
 def cell_areas(mask: npt.NDArray[np.uint8], numbers: Sequence[int], cells: tuple[int, int]) -> Floats:
-    """How much of each cell every part has, as parts of the picture: float64 (parts, *cells)."""
+    """The area of every region in each cell, as fractions of the image: float64 (regions, *cells)."""
     side = len(mask)
     rows, columns = (np.arange(side) * count // side for count in cells)
     place = rows[:, None] * cells[1] + columns[None, :]
@@ -70,13 +70,13 @@ def cell_areas(mask: npt.NDArray[np.uint8], numbers: Sequence[int], cells: tuple
 
 
 def region_rows(
-    folder: Path, keys: Sequence[bytes], maps: npt.NDArray[np.float32], names: Mapping[int, str]
+    directory: Path, keys: Sequence[bytes], maps: npt.NDArray[np.float32], names: Mapping[int, str]
 ) -> tuple[Floats, Floats]:
     """Of each image and part its area, and the sums of the evidence and of the absolute evidence over it, float64
-    (n, parts, 3); and the latter over the whole picture (n,). nan for images without a mask or a map."""
+    (n, regions, 3); and the latter over the whole image (n,). nan for images without a mask or a map."""
     parts, whole = np.full((len(keys), len(names), 3), np.nan), np.full(len(keys), np.nan)
     for place, (key, of_image) in enumerate(zip(keys, maps.astype(np.float64), strict=True)):
-        mask = None if np.isnan(of_image).any() else read_mask(folder / f"{key.decode()}.png")
+        mask = None if np.isnan(of_image).any() else read_mask(directory / f"{key.decode()}.png")
         if mask is None:
             continue
         every = cell_areas(mask, range(256), (maps.shape[1], maps.shape[2]))

@@ -4,12 +4,13 @@ Heat maps are a directory:
 
     cam.json              all numbers; written last, so its presence means that everything else is there
     averages.npz          mean maps, standard errors, mean faces and significance masks: see Cam.arrays
-    maps/                 every image's raw map, in shards (shards.py) with the keys, and
-    maps.csv              a row for each image: which shard and row its map is, and what the model said
-    sheet.png             what to look at first; averages.png, differences.png and deletion.png have the rest
+    maps/                 every image's raw map, in shards (inference/blocks.py) with the keys, and
+    maps.csv              a row for each image: shard and row of its map, log-odds and prediction
+    sheet.png             look at it first; averages.png, differences.png and deletion.png have the rest
     overlays/             with --overlays or --keys: the maps of single images over them, and overlays.csv
-    regions.csv           with --regions: the evidence by parts of the face
-    deletion/, work/      what each image said with cells masked, and how far the work is: a restart goes on from them
+    regions.csv           with --regions: the evidence by face region
+    deletion/, work/      each image's log-odds with cells masked, and the state of the work: both are kept, so the
+                          same command resumes, and computes only what it is asked for anew
 
 Maps are evidence, in units of log-odds: negative for female, positive for male. Those of a network whose gender logits
 are linear in the means of its feature maps are class activation maps (Zhou et al., arXiv 1512.04150), whose mean plus a
@@ -17,8 +18,8 @@ constant is the log-odds; others are Grad-CAM's (Selvaraju et al., arXiv 1610.02
 and its scaling of each image, its weights summed over the cells instead of averaged, so that both are the same where
 both are defined.
 
-Everything but the part `run` is the same to the last bit whatever the number of processes, and however often they were
-killed. What no image tells is nan here and null in the file. Parts are of 1.
+Everything but the part `run` is the same to the last bit for any number of processes, and however often they were
+killed. What is not defined is nan here and null in the file. Proportions are fractions.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from hpcgender.evaluate.results import Checkpoint, Run
+from hpcgender.inference.facts import CheckpointFacts, ComputeFacts, SplitFacts
 from shard_tools.base.documents import document, read_document, write_document
 from shard_tools.base.errors import UserError, one_line
 from shard_tools.base.files import write_whole
@@ -42,27 +43,17 @@ FILE = "cam.json"
 ARRAYS = "averages.npz"
 
 SMALL = 30
-"""Images, below which a cell is marked as small and nothing of it is called significant."""
+"""Images, below which a subgroup is marked as small and nothing in it is called significant."""
 FALSE_DISCOVERIES = 0.05
-"""The part of the places called significant of a difference that may be so by chance, on average."""
+"""False discovery rate of the places called significant in a difference."""
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
-    """The images that maps are of."""
+class Data(SplitFacts):
+    """The images that maps are of; maps of those that do not decode are nan and count nowhere."""
 
-    path: str
-    """Absolute."""
-    source: str
-    manifest: str
-    """SHA-256 of its manifest.json."""
-    split: str
-    images: int
-    left_out: int
-    """Of these, those that do not decode: their maps are nan and count nowhere."""
-    classes: tuple[str, ...]
     groups: tuple[str, ...]
     """Known groups, sorted."""
 
@@ -77,7 +68,7 @@ class Average:
     group: str
     """Empty for all."""
     told: Literal["", "correct", "wrong"]
-    """How their gender was told; empty for both."""
+    """Whether their gender was classified correctly; empty for both."""
     images: int
     """At least 1."""
     small: bool
@@ -103,16 +94,16 @@ class Difference:
     group: str
     """That it is of; empty for all."""
     images: tuple[int, ...]
-    """Of the first average and of the second."""
+    """Of both averages."""
     small: bool
-    """Whether one of them is."""
+    """Whether one of both is."""
     significant: int
-    """Places that are."""
+    """Significant places."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Masked:
-    """What is said of images some of whose cells are masked."""
+    """Predictions for images some of whose cells are masked."""
 
     accuracy: float
     log_odds: float
@@ -123,7 +114,7 @@ class Masked:
 
 @dataclass(frozen=True, kw_only=True)
 class DeletionStep:
-    """So many cells of each image masked: those with most evidence for its label, or as many random ones."""
+    """A number of cells masked in each image: those with most evidence for its label, or as many random ones."""
 
     fraction: float
     """That was asked for."""
@@ -132,7 +123,7 @@ class DeletionStep:
     hottest: Masked
     random: Masked
     gap: float
-    """Mean over the images of the log-odds with random cells masked minus with the hottest: above 0, the maps tell
+    """Mean over the images of the log-odds with random cells masked minus with the hottest: above 0 if the maps show
     where the evidence is."""
     gap_standard_error: float
 
@@ -150,27 +141,27 @@ class Deletion:
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """A part of the face, over the images of one average."""
+    """A face region, over the images of one average."""
 
     average: str
     region: str
     images: int
     """Of the average, those that have a mask with this region."""
     area: float
-    """Mean part of the picture."""
+    """Mean fraction of the image."""
     evidence: float
     """Mean over the images of the mean evidence within the region."""
     standard_error: float
     """Of evidence; nan for one image."""
     share: float
-    """Part of the absolute evidence of these images that lies in it."""
+    """Fraction of the absolute evidence of these images that lies in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cam:
     """All numbers of heat maps."""
 
-    checkpoint: Checkpoint
+    checkpoint: CheckpointFacts
     data: Data
     method: Literal["cam", "grad-cam"]
     batch_size: int
@@ -186,8 +177,8 @@ class Cam:
     regions: tuple[Region, ...]
     masks: int
     """Images with a mask, if --regions was given."""
-    run: Run
-    """Of the last of the runs that made it, if it was stopped in between."""
+    run: ComputeFacts
+    """Of the last start, if it was stopped in between."""
     arrays: dict[str, Array]
     """By NAME/what: mean, standard_error and difference are float64 maps (cells down, across), significant a bool one,
     face the mean face of the same images (of a difference, the mean of both), float32 (size, size, 3) in [0, 255]."""

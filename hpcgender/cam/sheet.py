@@ -1,4 +1,4 @@
-"""Pictures of heat maps: averages over mean faces, differences, and single images, each picture on one colour scale."""
+"""Pictures of heat maps: averages over mean faces, differences and single images, each picture on one colour scale."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_GROUPS = 10
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture with the map drawn over it: face (size, size, 3) in [0, 255], map (h, w), and where it counts."""
+    """A face (size, size, 3) in [0, 255] with the map (h, w) drawn over it, and where the map is significant."""
 
     title: str
     face: npt.NDArray[np.generic]
@@ -137,7 +137,7 @@ def drawn_groups(cam: Cam) -> tuple[str, ...]:
 
 
 def draw_averages(path: Path, cam: Cam) -> None:
-    """Writes averages.png: a row for each gender, of all, by group, and told right and wrong."""
+    """Writes averages.png: a row for each gender: all, by group, classified correctly and wrongly."""
     by_name = {average.name: average_panel(average, cam.arrays) for average in cam.averages}
     endings = ("", *(f" x {group}" for group in drawn_groups(cam)), " correct", " wrong")
     rows = [[by_name.get(gender + ending) for ending in endings] for gender in cam.data.classes]
@@ -147,7 +147,7 @@ def draw_averages(path: Path, cam: Cam) -> None:
 
 def draw_differences(path: Path, cam: Cam) -> bool:
     """Writes differences.png if there is any: male minus female, of all and in each group; then for each gender its
-    groups and what is told wrong."""
+    groups, and its misclassified images."""
     rows = [difference_panels(cam, "gender", "gender in group")]
     rows += [difference_panels(cam, "group", "told", gender=gender) for gender in cam.data.classes]
     if max(map(len, rows)) < 2:
@@ -160,23 +160,23 @@ def draw_differences(path: Path, cam: Cam) -> bool:
 
 
 def draw_deletion(path: Path, deletion: Deletion) -> None:
-    """Writes deletion.png: accuracy and log-odds against the part of the cells that is masked."""
+    """Writes deletion.png: accuracy and log-odds against the fraction of masked cells."""
     figure = Figure(figsize=(7.6, 3.1), dpi=120, layout="constrained")
     figure.suptitle(
         f"Deletion check: {deletion.images:,} images, masked cells get their image's mean colour; bars: 95 %",
         fontsize=10,
     )
     left, right = figure.subplots(1, 2)
-    parts = [0.0, *(step.fraction for step in deletion.steps)]
+    fractions = [0.0, *(step.fraction for step in deletion.steps)]
     for label, style in (("hottest", "o-"), ("random", "s--")):
         points = [deletion.unmasked, *(getattr(step, label) for step in deletion.steps)]
         errors = [1.96 * point.standard_error for point in points]
-        left.plot(parts, [point.accuracy for point in points], style, label=f"{label} cells masked")
-        right.errorbar(parts, [point.log_odds for point in points], errors, fmt=style, capsize=2)
+        left.plot(fractions, [point.accuracy for point in points], style, label=f"{label} cells masked")
+        right.errorbar(fractions, [point.log_odds for point in points], errors, fmt=style, capsize=2)
     left.set_ylabel("accuracy")
     left.legend(fontsize=8)
     right.set_ylabel("mean log-odds of the label")
     for axes in (left, right):
-        axes.set_xlabel("part of the cells that is masked")
+        axes.set_xlabel("fraction of cells masked")
         axes.grid(alpha=0.3)
     figure.savefig(path)

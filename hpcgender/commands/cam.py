@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from hpcgender.commands.evaluate import MeasureCommand, SplitConfig
+from hpcgender.commands.evaluate import MeasureCommand
+from hpcgender.inference.config import SplitConfig
 from shard_tools.base.commands import default_is
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
@@ -37,14 +38,12 @@ class CamConfig(SplitConfig):
     regions: Annotated[Path | None, default_is("none", "DIR")] = None
     """directory of masks of face regions, for a table by region: per image KEY.png, a gray or palette image of the same
     view whose values are region numbers, and names.txt with a line NUMBER NAME per region"""
-    stop_after: float = 0.0
-    """minutes after which to save what is done and exit with code 99, to be resumed; 0: never"""
 
     def check(self) -> None:
         super().check()
         if self.examples < 1:
             raise UserError(f"--examples {self.examples} must be positive")
-        for name in ("overlays", "deletion", "stop_after"):
+        for name in ("overlays", "deletion"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 0")
         if not self.fractions or list(self.fractions) != sorted(set(self.fractions)):

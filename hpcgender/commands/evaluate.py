@@ -6,54 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, TypeVar
 
-from hpcgender.data.config import ReadConfig
 from hpcgender.evaluate.results import FILE, read_evaluation
+from hpcgender.inference.config import SplitConfig
 from shard_tools.base.commands import Command, Made, Shown, default_is
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitConfig(ReadConfig):
-    """A checkpoint, a split, and the directory of the results."""
-
-    results: ClassVar[str]
-    """Directory of such results within a run directory."""
-
-    checkpoint: Path
-    """checkpoint, e.g. runs/train/checkpoints/best.pt"""
-    split: str = "test"
-    """split: train, val or test"""
-    out: Annotated[
-        Path | None,
-        default_is("DATA-SPLIT in evaluations or cams of the checkpoint's run", "DIR"),
-    ] = None
-    """directory to write"""
-    batch_size: int = 64
-    """images per batch and process"""
-
-    @property
-    def out_dir(self) -> Path:
-        """Where the results go."""
-        run_dir = self.checkpoint.parent.parent
-        return self.out or run_dir / self.results / f"{self.data.resolve().name}-{self.split}"
-
-    def check(self) -> None:
-        super().check()
-        if not self.checkpoint.is_file():
-            raise UserError(
-                f"no checkpoint {self.checkpoint}: give one as --checkpoint, such as runs/<name>/checkpoints/best.pt"
-            )
-        read_manifest(self.data).split(self.split)
-        if self.batch_size < 1:
-            raise UserError(f"--batch-size {self.batch_size} must be positive")
-
-
-@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(SplitConfig):
     """Measures a checkpoint on a split, every image exactly once.
 
-    Under the launcher the processes share the images; the results are the same bits for any number of processes.
+    Under the launcher the processes share the images; the results are the same bits for any number of processes. Killed
+    or stopped, the same command resumes.
     """
 
     results: ClassVar[str] = "evaluations"
@@ -136,7 +101,7 @@ class MeasureCommand(Command[Measured]):
 
 
 class Evaluate(MeasureCommand[EvaluateConfig]):
-    """Measuring a checkpoint's predictions."""
+    """Measuring a checkpoint's predictions. Stopped or killed, the same command resumes."""
 
     def shown(self, results: Path, log: str, running: bool, now: float) -> Shown:
         """Accuracy and age MAE of the evaluation, once it is complete."""

@@ -1,35 +1,30 @@
-"""Global batches as f(manifest, config, seed, epoch, step): the loader holds no state of the data."""
+"""A split's images as batches: read ahead, decoded ahead, bad images noted. What training and evaluation share.
+
+Which samples come when, how they are augmented and what replaces a bad image is decided in training.py and
+evaluation.py. A batch depends on data set, options, epoch and step alone: a loader keeps no state between batches.
+"""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
+from typing import ClassVar
 
 import numpy as np
 import torch
 
-from hpcgender.data.augment_params import Draws, centred, draw
-from hpcgender.data.augmentation import read_augmentation
-from hpcgender.data.config import BatchConfig, ReadConfig
-from hpcgender.data.decoders import PREFETCH, BadImages, create_decoder
-from hpcgender.data.order import (
-    Order,
-    Places,
-    Samples,
-    block_positions,
-    check_world_size,
-    chunk_length,
-    rank_positions,
-    steps_per_epoch,
-)
-from hpcgender.data.sampling import class_targets, draw_samples
+from hpcgender.data.augment_params import Draws
+from hpcgender.data.config import ReadConfig
+from hpcgender.data.decoders.decoder import PREFETCH, BadImages, Decoder
+from hpcgender.data.order import Order, Places, Samples
 from hpcgender.data.shards import Encoded, ShardReader, Window
 from hpcgender.data.stage import staged
 from hpcgender.distributed import Ranks
@@ -41,7 +36,7 @@ STAGING_TIMEOUT = timedelta(hours=6)
 AHEAD = 2 * PREFETCH
 """Steps whose shards are read ahead of decoding."""
 BLOCK = 64
-"""Steps whose samples are worked out at once: pieces are shuffled whole, so one step alone would cost more."""
+"""Steps whose samples are computed together: a piece is shuffled whole, so one step alone would cost more."""
 
 
 @dataclass(frozen=True)
@@ -60,137 +55,78 @@ class Batch:
 
 @dataclass
 class Decoding:
-    """A batch on its way through the decoder."""
+    """A batch in the decoder's queue."""
 
     positions: Samples
+    """int64 (n,): places in the epoch's order."""
     samples: Samples
     encoded: list[Encoded]
 
 
-def training_loader(config: BatchConfig, manifest: Manifest, ranks: Ranks) -> Loader:
-    """The batches of a training run, by its options."""
-    return Loader(config, manifest, "train", config.batch_size, config.image_size, ranks, config)
+class Loader(ABC):
+    """Loads one split for one rank. `decoder` takes as many images as a rank's part of a batch has."""
 
+    BAD_IMAGE: ClassVar[str]
+    """What the log says is done about an image that does not decode."""
+    steps: int
+    """Global batches in an epoch."""
 
-def evaluation_loader(
-    config: ReadConfig,
-    manifest: Manifest,
-    split: str,
-    *,
-    batch_size: int,
-    image_size: int,
-    ranks: Ranks,
-    samples: Samples | None = None,
-) -> Loader:
-    """Every image of a split once, none of them varied, each rank's part a block of neighbours.
-
-    The last batch may be smaller, and empty on some ranks. With `samples`, ascending, only those are loaded.
-    """
-    return Loader(config, manifest, split, batch_size, image_size, ranks, None, samples)
-
-
-class Loader:
-    """Loads one split for one rank: for training if there are options for that, else for evaluation."""
-
-    def __init__(
-        self,
-        config: ReadConfig,
-        manifest: Manifest,
-        split: str,
-        batch_size: int,
-        image_size: int,
-        ranks: Ranks,
-        training: BatchConfig | None,
-        only: Samples | None = None,
-    ) -> None:
-        check_world_size(ranks.world_size, batch_size)
+    def __init__(self, config: ReadConfig, manifest: Manifest, split: str, ranks: Ranks, decoder: Decoder) -> None:
         self.split = manifest.split(split)
         self.index = manifest.index(split)
         self.gender, self.age = self.index["gender"].copy(), self.index["age"].copy()
-        self.batch_size = batch_size
         self.ranks = ranks
-        self.training = training
-        self.augmentation = read_augmentation(training.augment) if training else None
-        self.last_batch = training.last_batch if training else "keep"
-        counts = list(self.split.counts.values())
-        self.sampled = training is not None and training.sampling != "none"
-        self.targets = class_targets(counts, training.sampling, training.class_weights) if training else counts
-        """Images of each class in an epoch."""
-        self.only = only
-        """The samples to load, if not all, in evaluation."""
-        self.samples = sum(self.targets) if self.sampled else len(self.index if only is None else only)
-        self.steps = steps_per_epoch(self.samples, batch_size, self.last_batch)
-        if not self.steps:
-            raise UserError(
-                f"{split} in {manifest.root} has {self.samples} images, fewer than --batch-size {batch_size}"
-            )
-        shard_bytes = sum(shard.bytes for shard in self.split.shards)
-        window_mb = training.window_mb if training else BatchConfig.window_mb
-        self.chunk = chunk_length(len(self.index), shard_bytes / len(self.index), window_mb * 1e6)
+        self.decoder = decoder
         self.bad: set[int] = set()
-        """Images of this rank that do not decode."""
+        """Samples of this rank that do not decode."""
         self.most_bad = math.ceil(config.max_bad * len(self.index) / ranks.world_size)
         self.left_out = 0
-        """Times that an image did not decode so far: another took its place, or in evaluation none."""
+        """Times that an image did not decode so far."""
         self.waited = 0.0
         """Seconds that callers waited for pixels so far."""
-        self.decoder = create_decoder(
-            config.backend,
-            batch_size // ranks.world_size,
-            image_size,
-            ranks.device,
-            self.augmentation,
-            config.workers,
-        )
         self.opened = ExitStack()
         paths = manifest.shard_paths(split)
+        remedy = "restore or pack it again"
         if config.stage_to:
             local = (ranks.local_rank, ranks.local_world_size)
             paths = self.opened.enter_context(staged(manifest, split, config.stage_to, *local))
             ranks.barrier(STAGING_TIMEOUT)
-        remedy = "restore or pack it again"
-        if paths != manifest.shard_paths(split):
-            remedy = f"something clears {config.stage_to}: start again, with --resume, or without --stage-to"
+            if paths != manifest.shard_paths(split):
+                remedy = f"something clears {config.stage_to}: start again, with --resume, or without --stage-to"
         self.reader = ShardReader(self.index, paths, remedy)
         self.opened.callback(self.reader.close)
 
-    def __len__(self) -> int:
-        """Global batches in an epoch."""
-        return self.steps
-
+    @abstractmethod
     def order(self, epoch: int) -> Order:
         """The order of all ranks' samples in an epoch."""
-        if self.training is None:
-            block = self.batch_size // self.ranks.world_size
-            return Order(len(self.index), block, 0, 0, shuffled=False, lanes=1, drawn=self.only)
-        seed = self.training.seed
-        drawn = draw_samples(self.gender, self.targets, seed, epoch) if self.sampled else None
-        return Order(len(self.index), self.chunk, seed, epoch, drawn=drawn)
 
+    @abstractmethod
+    def positions(self, step: int, samples: int) -> Samples:
+        """The positions of the rank's part of a global batch, in an order of so many samples."""
+
+    @abstractmethod
     def draws(self, epoch: int, samples: Samples) -> Draws:
-        """How the samples are varied in an epoch."""
-        if self.training is None or self.augmentation is None:
-            return centred(len(samples))
-        return draw(self.augmentation, self.training.seed, epoch, samples)
+        """The samples' augmentation in an epoch."""
+
+    @abstractmethod
+    def replace(self, order: Order, batch: Decoding, places: list[int]) -> None:
+        """Takes the bad images at `places` out of a batch, and puts others there if there are to be any."""
+
+    def __len__(self) -> int:
+        return self.steps
 
     def plan(self, order: Order, first_step: int) -> Iterator[tuple[Samples, Places]]:
         """The positions and places of the rank's part of each global batch from `first_step` on."""
         for begin in range(first_step, self.steps, BLOCK):
-            steps = range(begin, min(begin + BLOCK, self.steps))
-            parts = [self.positions(k, len(order)) for k in steps]
+            parts = [self.positions(step, len(order)) for step in range(begin, min(begin + BLOCK, self.steps))]
             places = order.at(np.concatenate(parts))
             cuts = np.cumsum([len(part) for part in parts])
             fields = (np.split(field, cuts) for field in (places.samples, places.pieces, places.last))
             for positions, *of_step in zip(parts, *fields, strict=False):
                 yield positions, Places(*of_step)
 
-    def positions(self, step: int, samples: int) -> Samples:
-        """The positions of the rank's part of a global batch."""
-        where = (step, samples, self.batch_size, self.ranks.rank, self.ranks.world_size)
-        return block_positions(*where) if self.training is None else rank_positions(*where, self.last_batch)
-
     def epoch(self, epoch: int, first_step: int = 0) -> Generator[Batch]:
-        """The rank's batches of an epoch from `first_step` on; a batch that would be empty is left out.
+        """The rank's batches of an epoch from `first_step` on; a batch without images is left out.
 
         Reads in threads and decodes in the decoder's, both ahead of the caller.
         """
@@ -211,7 +147,7 @@ class Loader:
                     positions, places = reading.popleft()
                     batch = Decoding(positions, places.samples, window.take(places))
                     if self.bad:
-                        self.leave_out(order, batch)
+                        self.replace_bad(order, batch)
                     if len(batch.samples):
                         self.decoder.submit(batch.encoded, self.draws(epoch, batch.samples))
                         decoding.append(batch)
@@ -232,55 +168,37 @@ class Loader:
             window.close()
 
     def decoded(self, order: Order, batch: Decoding) -> torch.Tensor:
-        """The pixels of `batch`, which was submitted first; images that do not decode are taken out of it."""
+        """The pixels of `batch`, the earliest in the decoder's queue; images that do not decode are replaced in it."""
         try:
             return self.decoder.result()
         except BadImages as error:
-            self.note(batch.samples[error.positions].tolist(), error)
-        self.leave_out(order, batch)
+            self.note_bad(batch.samples[error.positions].tolist(), error)
+        self.replace_bad(order, batch)
         self.decoder.resubmit(batch.encoded, self.draws(order.epoch, batch.samples))
         return self.decoded(order, batch) if len(batch.samples) else torch.empty(0)
 
-    def note(self, bad: list[int], error: BadImages) -> None:
-        """Counts images that did not decode, and says which; UserError if they are too many."""
-        instead = "is left out" if self.training is None else "the next of its lane takes its place"
+    def note_bad(self, bad: list[int], error: BadImages) -> None:
+        """Remembers and prints images that did not decode; UserError if they are too many."""
         for sample in sorted(set(bad) - self.bad):
             self.bad.add(sample)
-            print(f"hpcgender: {self.name(sample)} does not decode ({error}) and {instead}", file=sys.stderr)
+            print(f"hpcgender: {self.name(sample)} does not decode ({error}) and {self.BAD_IMAGE}", file=sys.stderr)
         if len(self.bad) > self.most_bad:
             raise UserError(
                 f"{len(self.bad)} images of rank {self.ranks.rank} do not decode, more than --max-bad allows, the last "
                 f"{self.name(bad[-1])}: pack the data set again, or raise --max-bad"
             )
 
+    def replace_bad(self, order: Order, batch: Decoding) -> None:
+        """Takes the images that are known to be bad out of a batch."""
+        places = np.flatnonzero(np.isin(batch.samples, list(self.bad))).tolist()
+        self.left_out += len(places)
+        self.replace(order, batch, places)
+
     def name(self, sample: int) -> str:
         """A sample's key and shard."""
         row = self.index[sample]
         return f"{row['key'].decode()} in {self.reader.paths[row['shard']]}"
 
-    def leave_out(self, order: Order, batch: Decoding) -> None:
-        """Puts the next good image of its lane in the place of each bad one; in evaluation nothing."""
-        places = np.flatnonzero(np.isin(batch.samples, list(self.bad))).tolist()
-        self.left_out += len(places)
-        if self.training is None:
-            batch.positions = np.delete(batch.positions, places)
-            batch.samples = np.delete(batch.samples, places)
-            batch.encoded = [image for place, image in enumerate(batch.encoded) if place not in places]
-            return
-        batch.samples = batch.samples.copy()
-        for place in places:
-            sample = int(batch.samples[place])
-            position = batch.positions[place : place + 1] % len(order)
-            for _ in range(len(order)):
-                if sample not in self.bad:
-                    break
-                position = order.after(position)
-                sample = int(order.at(position).samples[0])
-            else:
-                raise UserError(f"no image of the {self.split.name} split decodes: pack the data set again")
-            batch.samples[place] = sample
-            batch.encoded[place] = self.reader.read_image(sample)
-
     def close(self) -> None:
-        """Closes the shards."""
+        """Closes the shards, and removes staged ones."""
         self.opened.close()

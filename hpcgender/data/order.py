@@ -157,8 +157,8 @@ def rank_positions(step: int, samples: int, batch_size: int, rank: int, world_si
 def block_positions(step: int, samples: int, batch_size: int, rank: int, world_size: int) -> Samples:
     """The positions of a rank's part of global batch `step` in evaluation: neighbours, one whole block of them.
 
-    Where parts have a fixed size, blocks are the same for any number of ranks. So an image has the same others beside
-    it in the network, at the same places, and what is said of it is the same to the last bit.
+    Where parts have a fixed size, blocks are the same for any number of ranks. So an image is computed
+    together with the same others, at the same places, and its prediction is the same to the last bit.
     """
     size = batch_size // world_size
     begin = step * batch_size + rank * size

@@ -1,4 +1,4 @@
-"""The encoded bytes of samples, read from their shards in long runs, of which a bounded window is held in memory."""
+"""The encoded bytes of samples: read from their shards in long spans, of which a bounded window is held in memory."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from shard_tools.index import Index
 Encoded = npt.NDArray[np.uint8]
 
 READERS = 4
-"""Reads under way at once, so that one is answered while storage looks for the next."""
+"""Reads at the same time, so that storage looks for one while it answers another."""
 
 
-class Run(NamedTuple):
+class Span(NamedTuple):
     """Neighbouring samples of one shard, and the bytes of it from the first image to the last."""
 
     first: int
@@ -50,28 +50,28 @@ class ShardReader:
         self.lock = threading.Lock()
         self.bytes_read = 0
 
-    def read(self, first: Samples, last: Samples) -> list[list[Run]]:
-        """The encoded images from each `first` to its `last`, both int64 (n,), a run for each shard they lie in.
+    def read(self, first: Samples, last: Samples) -> list[list[Span]]:
+        """The encoded images from each `first` to its `last`, both int64 (n,), a span for each shard they lie in.
 
         Raises UserError if a shard is missing or cut short.
         """
         shard = np.searchsorted(self.first, first, side="right") - 1
         until = np.minimum(last, self.first[shard + 1] - 1)
         begin, end = self.offset[first], self.offset[until] + self.length[until]
-        runs = [
-            [Run(f, u, b, self.read_bytes(s, b, e, u))]
+        spans = [
+            [Span(f, u, b, self.read_bytes(s, b, e, u))]
             for f, u, s, b, e in zip(*(array.tolist() for array in (first, until, shard, begin, end)), strict=True)
         ]
         across = np.flatnonzero(until < last)
         if len(across):
             for place, rest in zip(across.tolist(), self.read(until[across] + 1, last[across]), strict=True):
-                runs[place] += rest
-        return runs
+                spans[place] += rest
+        return spans
 
     def read_image(self, sample: int) -> Encoded:
         """One encoded image, uint8 (length,)."""
-        ((run,),) = self.read(np.array([sample]), np.array([sample]))
-        return run.bytes
+        ((span,),) = self.read(np.array([sample]), np.array([sample]))
+        return span.bytes
 
     def read_bytes(self, shard: int, begin: int, end: int, sample: int) -> Encoded:
         try:
@@ -108,8 +108,8 @@ class Window:
         self.reader = reader
         self.order = order
         self.asked: set[int] = set()
-        self.reading: deque[Future[dict[int, list[Run]]]] = deque()
-        self.pieces: dict[int, list[Run]] = {}
+        self.reading: deque[Future[dict[int, list[Span]]]] = deque()
+        self.pieces: dict[int, list[Span]] = {}
         self.pool = ThreadPoolExecutor(READERS, thread_name_prefix="read")
 
     def read_ahead(self, places: Places) -> None:
@@ -118,7 +118,7 @@ class Window:
         self.asked |= new
         self.reading.append(self.pool.submit(self.read, sorted(new)))
 
-    def read(self, pieces: list[int]) -> dict[int, list[Run]]:
+    def read(self, pieces: list[int]) -> dict[int, list[Span]]:
         return dict(zip(pieces, self.reader.read(*self.order.spans(np.array(pieces, dtype=np.int64))), strict=True))
 
     def take(self, places: Places) -> list[Encoded]:
@@ -132,20 +132,14 @@ class Window:
             if piece < 0:
                 images.append(self.reader.read_image(sample))
                 continue
-            run, *others = self.pieces[piece]
-            while sample > run.last:
-                run, *others = others
-            images.append(run.bytes[begin - run.begin : begin - run.begin + size])
+            span, *others = self.pieces[piece]
+            while sample > span.last:
+                span, *others = others
+            images.append(span.bytes[begin - span.begin : begin - span.begin + size])
         for piece in places.pieces[places.last].tolist():
             del self.pieces[piece]
             self.asked.remove(piece)
         return images
-
-    @property
-    def bytes_held(self) -> int:
-        """Bytes of the pieces that are in memory."""
-        read_ahead = (reading.result() for reading in list(self.reading) if reading.done())
-        return sum(len(run.bytes) for held in (self.pieces, *read_ahead) for runs in held.values() for run in runs)
 
     def close(self) -> None:
         """Stops reading ahead."""

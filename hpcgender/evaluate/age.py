@@ -1,4 +1,4 @@
-"""How age is told: the mean absolute error, the mean error, and the cumulative score."""
+"""Scores of age: the mean absolute error, the mean error, and the cumulative score."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from hpcgender.evaluate.resample import clusters_of, drawn_score, parts, resampl
 from hpcgender.evaluate.results import Age
 
 YEARS = 20
-"""The cumulative score goes up to so many."""
+"""Largest error of the cumulative score."""
 
 
 def age_errors(predictions: Predictions) -> Floats:
-    """Prediction minus age, years, of images whose age is known and told."""
+    """Prediction minus age, years, of images of known and predicted age."""
     return predictions.age_prediction.astype(np.float64) - predictions.age
 
 
 def age_scores(predictions: Predictions) -> Age:
-    """The scores of images whose age is known and told, of which there must be one."""
+    """The scores of images of known and predicted age, of which there must be one."""
     errors = age_errors(predictions)
     features = np.column_stack([np.ones_like(errors), np.abs(errors), errors])
     count, absolute, signed = resampled_sums(features, clusters_of(predictions.subject)).T

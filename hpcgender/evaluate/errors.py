@@ -1,4 +1,4 @@
-"""The mistakes: a list of all of them, the surest first, and a sheet of the first to look at."""
+"""Misclassified images: a list of all, the most confident mistakes first, and a sheet of the first of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHOWN = 48
 
 
 def mistakes(predictions: Predictions) -> Predictions:
-    """The images whose gender is told wrong, those first that the model is surest of."""
+    """The images of which the wrong gender is predicted, in the order of confidence."""
     wrong = predictions.rows(predictions.gender_known & (predictions.prediction != predictions.label))
     return wrong.rows(np.argsort(-np.abs(wrong.logit), kind="stable"))
 
@@ -25,7 +25,7 @@ def mistakes(predictions: Predictions) -> Predictions:
 def write_errors(directory: Path, predictions: Predictions, manifest: Manifest, split: str, title: str) -> int:
     """Writes the list, and the sheet if there is any mistake; returns how many there are.
 
-    On the sheet are the surest 48, by what they are. UserError if a shard cannot be read.
+    The sheet has the 48 most confident mistakes, sorted by label. UserError if a shard cannot be read.
     """
     wrong = mistakes(predictions)
     write_csv(directory / LIST, wrong)
@@ -34,39 +34,39 @@ def write_errors(directory: Path, predictions: Predictions, manifest: Manifest, 
         return 0
     shown = wrong.rows(np.arange(min(SHOWN, len(wrong))))
     by_label = shown.rows(np.argsort(shown.label, kind="stable"))
-    told = int(np.count_nonzero(predictions.gender_known))
+    labelled = int(np.count_nonzero(predictions.gender_known))
     women = int(np.count_nonzero(wrong.label == 0))
-    counted = f"{len(wrong)} of {told} images told wrong: {women} women, {len(wrong) - women} men"
+    counted = f"{len(wrong)} of {labelled} images classified wrongly: {women} women, {len(wrong) - women} men"
     if len(shown) < len(wrong):
-        counted += f". The surest {len(shown)} are shown"
+        counted += f". The {len(shown)} most confident mistakes are shown"
     face_sheet(faces_of(by_label, manifest, split), title, counted).save(directory / SHEET)
     return len(wrong)
 
 
 def faces_of(wrong: Predictions, manifest: Manifest, split: str) -> list[Face]:
-    """The mistakes as faces of the sheet: what each is, what it was taken for, and how sure the model was."""
+    """The mistakes as faces of the sheet: label, prediction, and its probability."""
     grouped, aged = wrong.group.any(), not np.isnan(wrong.age).all()
     index = manifest.index(split)
     rows = {key: number for number, key in enumerate(index["key"].tolist())}
     faces = []
     for place, key in enumerate(wrong.key.tolist()):
-        said, probability = int(wrong.prediction[place]), float(wrong.probability[place])
-        sure = max(probability, 1 - probability)
+        predicted, probability = int(wrong.prediction[place]), float(wrong.probability[place])
+        confidence = max(probability, 1 - probability)
         try:
             jpeg = reencode(read_image(manifest, split, index[rows[key.encode()]]), SIDE, 92)
         except ImageError:
             jpeg = None
         label = int(wrong.label[place])
-        details = [f"taken for {CLASSES[said]}, {percent(sure)}"]
+        details = [f"taken for {CLASSES[predicted]}, {percent(confidence)}"]
         details += [wrong.group[place] or "group unknown"] if grouped else []
         age = float(wrong.age[place])
         faces.append(Face(label, CLASSES[label], years(age) if aged else "", (*details, key), jpeg))
     return faces
 
 
-def percent(part: float) -> str:
-    """A part of 1 in per cent, with as many digits as it takes to differ from 100 %, three at most."""
+def percent(fraction: float) -> str:
+    """A fraction in per cent, with enough digits to differ from 100 %, at most two."""
     for digits in (0, 1, 2):
-        if round(100 * part, digits) < 100:
-            return f"{100 * part:.{digits}f} %"
+        if round(100 * fraction, digits) < 100:
+            return f"{100 * fraction:.{digits}f} %"
     return "over 99.99 %"

@@ -1,9 +1,9 @@
-"""Evaluation of a checkpoint: what it says of each image, all scores with their intervals, and the mistakes."""
+"""Evaluation of a checkpoint: each image's prediction, all scores with their intervals, and the mistakes."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,43 +14,54 @@ from hpcgender.evaluate import results
 from hpcgender.evaluate.age import age_errors, age_scores
 from hpcgender.evaluate.calibration import calibration, fit_temperature
 from hpcgender.evaluate.errors import LIST, SHEET, write_errors
-from hpcgender.evaluate.facts import checkpoint_facts, run_facts
 from hpcgender.evaluate.gender import gender_scores
 from hpcgender.evaluate.groups import columns_of, group_tables
-from hpcgender.evaluate.inputs import Inputs, open_inputs, other_split
+from hpcgender.evaluate.predict_split import SplitPass
 from hpcgender.evaluate.predictions import Predictions, keys_of, read_predictions, write_predictions
 from hpcgender.evaluate.resample import count_subjects
 from hpcgender.evaluate.results import Evaluation, Temperature, read_evaluation
-from hpcgender.evaluate.said import predictions_of
 from hpcgender.evaluate.summary import summary
 from hpcgender.evaluate.table import read_columns
+from hpcgender.inference.facts import ComputeFacts
+from hpcgender.inference.session import Session, open_session
 from shard_tools.base.errors import UserError
 
 
-def evaluate(config: EvaluateConfig) -> None:
-    """Evaluates as `config` says; rank 0 writes the files of results.py and prints the most important numbers."""
-    with open_inputs(config) as inputs:
-        check_tasks(config, inputs)
-        keys = keys_of(inputs.loader.index)
+def evaluate(config: EvaluateConfig) -> int:
+    """Evaluates as `config` says; rank 0 writes the files of results.py and prints the most important numbers.
+
+    Returns 0, or REQUEUE if a stop was requested before the end: the same command then resumes.
+    """
+    with open_session(config) as session:
+        check_tasks(session)
+        keys = keys_of(session.manifest.index(config.split))
         more = read_columns(config.table, config.by, keys) if config.table else {}
-        began, images = time.time(), len(inputs.loader.index)
-        predictions = predictions_of(inputs, config.flip)
-        fitted_on = fitting_predictions(config, inputs)
-        seconds = time.time() - began
-        if predictions is None:
-            return
-        if config.temperature_split and fitted_on is not None:
-            images += len(fitted_on)
-        run = run_facts(inputs.ranks, began, seconds, images / seconds)
-        write_results(config, inputs, replace(predictions, more=more), fitted_on, run)
+        began = time.time()
+        passes = []
+        for split in (config.split, config.temperature_split):
+            if split and not session.stop.reason:
+                passes.append(SplitPass(session, split))
+                passes[-1].run()
+        if session.ranks.is_first and not session.stop.reason:
+            seconds = time.time() - began
+            run = session.compute_facts(began, seconds, sum(split_pass.computed for split_pass in passes))
+            predictions, *others = [split_pass.predictions() for split_pass in passes]
+            fitted_on = others[0] if others else None
+            if config.temperature_from and not config.temperature_split:
+                fitted_on = read_predictions(Path(config.temperature_from))
+            write_results(session, replace(predictions, more=more), fitted_on, run)
+            for split_pass in passes:
+                split_pass.progress.remove()
+    return session.exit_code
 
 
-def check_tasks(config: EvaluateConfig, inputs: Inputs) -> None:
-    """Raises UserError for what is asked of gender if the model tells age alone, or a temperature of another model."""
-    if "gender" not in inputs.trained.config.tasks:
+def check_tasks(session: Session[EvaluateConfig]) -> None:
+    """Raises UserError for options about gender if the model predicts age alone, or a temperature of another model."""
+    config = session.config
+    if "gender" not in session.trained.config.tasks:
         for option, given in (("--errors", config.errors), ("--temperature-from", config.temperature_from)):
             if given:
-                raise UserError(f"{option} is about gender, and {config.checkpoint} tells age alone: leave it out")
+                raise UserError(f"{option} is about gender, and {config.checkpoint} predicts age alone: leave it out")
     if config.temperature_from and not config.temperature_split:
         other = read_evaluation(Path(config.temperature_from)).checkpoint
         if other.digest != digest(config.checkpoint):
@@ -59,29 +70,19 @@ def check_tasks(config: EvaluateConfig, inputs: Inputs) -> None:
             )
 
 
-def fitting_predictions(config: EvaluateConfig, inputs: Inputs) -> Predictions | None:
-    """What a temperature is to be fitted on, on rank 0; None if there is to be none, and on the others."""
-    if config.temperature_split:
-        with other_split(inputs, config, config.temperature_split) as others:
-            return predictions_of(others, config.flip)
-    if config.temperature_from and inputs.ranks.is_first:
-        return read_predictions(Path(config.temperature_from))
-    return None
-
-
 def write_results(
-    config: EvaluateConfig, inputs: Inputs, predictions: Predictions, fitted_on: Predictions | None, run: results.Run
+    session: Session[EvaluateConfig], predictions: Predictions, fitted_on: Predictions | None, run: ComputeFacts
 ) -> None:
-    """Works out all numbers, writes the files, evaluation.json last, and prints what they say."""
-    out = config.out_dir
+    """Computes all numbers, writes the files, evaluation.json last, and prints a summary."""
+    config, out = session.config, session.config.out_dir
     out.mkdir(parents=True, exist_ok=True)
     (out / results.FILE).unlink(missing_ok=True)
     write_predictions(out, predictions)
     wrong = None
     if config.errors:
-        title = f"Mistakes of {inputs.trained.name} in {config.split} of {config.data.resolve().name}"
-        wrong = write_errors(out, predictions, inputs.manifest, config.split, title)
-    evaluation = evaluation_of(config, inputs, predictions, fitted_on, run)
+        title = f"Mistakes of {session.trained.name} in {config.split} of {config.data.resolve().name}"
+        wrong = write_errors(out, predictions, session.manifest, config.split, title)
+    evaluation = evaluation_of(session, predictions, fitted_on, run)
     evaluation.write(out)
     print("\n".join(summary(evaluation)))
     print(f"per image: {out / 'predictions.csv'} and .parquet, all numbers: {out / results.FILE}")
@@ -90,23 +91,24 @@ def write_results(
 
 
 def evaluation_of(
-    config: EvaluateConfig, inputs: Inputs, predictions: Predictions, fitted_on: Predictions | None, run: results.Run
+    session: Session[EvaluateConfig], predictions: Predictions, fitted_on: Predictions | None, run: ComputeFacts
 ) -> Evaluation:
     """All numbers, from predictions sorted by key."""
+    config = session.config
     gender, age = None, None
     tables: list[results.GroupTable] = []
-    told = predictions.rows(predictions.gender_known)
-    if len(told):
-        gender = gender_scores(told, temperature_of(config, told, fitted_on))
-        right = (told.prediction == told.label).astype(np.float64)
-        tables += group_tables(told, columns_of(told), right, "accuracy")
+    labelled = predictions.rows(predictions.gender_known)
+    if len(labelled):
+        gender = gender_scores(labelled, temperature_of(config, labelled, fitted_on))
+        correct = (labelled.prediction == labelled.label).astype(np.float64)
+        tables += group_tables(labelled, columns_of(labelled), correct, "accuracy")
     aged = predictions.rows(predictions.age_known)
     if len(aged):
         age = age_scores(aged)
         tables += group_tables(aged, columns_of(aged), np.abs(age_errors(aged)), "age_mae")
     return Evaluation(
-        checkpoint=checkpoint_facts(config.checkpoint, inputs.trained),
-        data=data_facts(config, inputs, predictions),
+        checkpoint=session.checkpoint_facts(),
+        data=data_facts(session, predictions),
         options=results.Options(batch_size=config.batch_size, backend=config.backend, flip=config.flip),
         gender=gender,
         age=age,
@@ -115,36 +117,33 @@ def evaluation_of(
     )
 
 
-def temperature_of(config: EvaluateConfig, told: Predictions, fitted_on: Predictions | None) -> Temperature | None:
-    """The temperature that is best for `fitted_on`, and what it makes of the calibration of `told`."""
+def temperature_of(config: EvaluateConfig, labelled: Predictions, fitted_on: Predictions | None) -> Temperature | None:
+    """The temperature that is best for `fitted_on`, and the calibration of `labelled` with it."""
     if fitted_on is None:
         return None
     known = fitted_on.rows(fitted_on.gender_known)
     value = fit_temperature(known.logit, known.label == 1)
     if value is None:
-        right = int(np.count_nonzero(known.prediction == known.label))
-        print(f"no temperature is best for {config.temperature_from}, where {right} of {len(known)} are told right")
+        correct = int(np.count_nonzero(known.prediction == known.label))
+        print(
+            f"no temperature is best for {config.temperature_from}, where {correct} of {len(known)} images are "
+            "classified correctly"
+        )
         return None
     return Temperature(
         value=value,
         fitted_on=config.temperature_split or str(Path(config.temperature_from).resolve()),
         images=len(known),
-        calibration=calibration(told.logit.astype(np.float64) / value, told.label == 1),
+        calibration=calibration(labelled.logit.astype(np.float64) / value, labelled.label == 1),
     )
 
 
-def data_facts(config: EvaluateConfig, inputs: Inputs, predictions: Predictions) -> results.Data:
+def data_facts(session: Session[EvaluateConfig], predictions: Predictions) -> results.Data:
     """Which images they are."""
-    there = predictions.rows(predictions.decoded)
+    decoded = predictions.rows(predictions.decoded)
     return results.Data(
-        path=str(config.data.resolve()),
-        source=inputs.manifest.source,
-        manifest=inputs.manifest.sha256,
-        split=config.split,
-        images=len(predictions),
-        left_out=len(predictions) - len(there),
-        classes=inputs.manifest.classes,
-        labelled={name: int(np.sum(there.label == code)) for code, name in enumerate(inputs.manifest.classes)},
-        aged=int(np.count_nonzero(~np.isnan(there.age))),
-        subjects=count_subjects(there.subject),
+        **asdict(session.split_facts(len(predictions) - len(decoded))),
+        labelled={name: int(np.sum(decoded.label == code)) for code, name in enumerate(session.manifest.classes)},
+        aged=int(np.count_nonzero(~np.isnan(decoded.age))),
+        subjects=count_subjects(decoded.subject),
     )

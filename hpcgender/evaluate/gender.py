@@ -1,6 +1,6 @@
-"""How gender is told: accuracy, precision and recall, the ROC curve, the equal error, d-prime, with intervals.
+"""Scores of gender: accuracy, precision and recall, the ROC curve, the equal error, d-prime, with intervals.
 
-Male is the class that is looked for: a woman who is called male is a false positive.
+Male is the positive class: a woman predicted male is a false positive.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ ROC_POINTS = 500
 
 
 def gender_scores(predictions: Predictions, temperature: Temperature | None) -> Gender:
-    """The scores of images whose gender is known and told, of which there must be one."""
-    label, said = predictions.label, predictions.prediction
+    """The scores of images of known and predicted gender, of which there must be one."""
+    label, prediction = predictions.label, predictions.prediction
     logit, subject = predictions.logit, predictions.subject
     male = label == 1
     clusters = clusters_of(subject)
     # What the bootstrap adds up: the cells of the confusion matrix, row after row, and log-odds and their squares.
-    cell = 2 * label + said
+    cell = 2 * label + prediction
     cells = np.column_stack([cell == number for number in range(4)]).astype(np.float64)
     powers = [of_class * logit.astype(np.float64) ** power for of_class in (~male, male) for power in (1, 2)]
     sums = resampled_sums(np.column_stack([cells, *powers]), clusters)
@@ -51,7 +51,7 @@ def gender_scores(predictions: Predictions, temperature: Temperature | None) -> 
                 images=images,
                 predicted=predicted,
                 precision=proportion_score(
-                    right, predicted, count_subjects(subject[said == code]), drawn_right, drawn[:, :, code].sum(1)
+                    right, predicted, count_subjects(subject[prediction == code]), drawn_right, drawn[:, :, code].sum(1)
                 ),
                 recall=proportion_score(
                     right, images, count_subjects(subject[label == code]), drawn_right, drawn[:, code].sum(1)
@@ -111,7 +111,7 @@ def d_prime(cells: Floats, moments: Floats) -> Floats:
 
 
 def roc_curve(logit: npt.NDArray[np.float32], male: Mask) -> tuple[Floats, Floats, Floats]:
-    """All thresholds, descending, and the parts of women and men with log-odds of at least those, float64 (k + 1,).
+    """All thresholds, descending, and the fractions of women and men with log-odds of at least those, float64 (k + 1,).
 
     The curve begins at (0, 0), where the threshold is nan.
     """

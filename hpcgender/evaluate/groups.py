@@ -1,4 +1,4 @@
-"""Scores by group: the columns that images are sorted by, a score of each value, and the largest gap."""
+"""Scores by group: the columns that define groups, a score of each of their values, and the largest gap."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Measure = Literal["accuracy", "age_mae"]
 
 @dataclass(frozen=True)
 class Column:
-    """A column of n images: its different values, and the place of each image's among them, -1 unknown."""
+    """A column of n images: its different values, and for each image the place of its value, -1 unknown."""
 
     values: tuple[str, ...]
     codes: Labels
@@ -73,7 +73,7 @@ def _rank(value: str) -> tuple[float, str]:
 def group_tables(
     predictions: Predictions, columns: Mapping[str, Column], score: Floats, measure: Measure
 ) -> tuple[GroupTable, ...]:
-    """A table for each column: the mean by its values of `score` (n,), whether it is right or the error in years."""
+    """A table for each column: means of `score` (n,) by value; a score is 1 if correct, or the error in years."""
     clusters = clusters_of(predictions.subject)
     features = []
     for column in columns.values():
@@ -119,8 +119,8 @@ def largest_gap(groups: list[Group], units: list[int], drawn: Floats, measure: M
 
     The interval is simultaneous for all pairs: as many standard errors wide as the most extreme pair's difference is
     off its own in 95 % of the draws (the bootstrap's max-|t|; Westfall & Young, Resampling-Based Multiple Testing,
-    1993). The largest of many differences would otherwise exclude zero by chance. A group that is told wholly right or
-    wrong does not vary in the draws: Wilson's interval then says how far off it may be.
+    1993). The largest of many differences would otherwise exclude zero by chance. A group whose
+    images are all classified correctly, or all wrongly, is the same in every draw: Wilson's interval bounds its error.
     """
     values = np.array([group.score.value for group in groups])
     unsure = [

@@ -1,10 +1,10 @@
-"""What a model says of every image of a split: `predictions.parquet` and `predictions.csv`, a row for each.
+"""Predictions for every image of a split: `predictions.parquet` and `predictions.csv`, a row for each image.
 
 Columns: `key`, `shard` (its file), `subject`, `group`, `age` (years), `label` (female or male), `logit` (log-odds of
 male, so logit of male minus logit of female), `probability` (of male), `prediction` (male if the logit is above 0),
-`age_prediction` (years), then the columns of the user's own table, if one was given. What is not known, not told by
-the model, or of an image that does not decode, is null in Parquet and empty in CSV. Rows are sorted by key, and equal
-predictions give equal bytes.
+`age_prediction` (years), then the columns of the user's own table, if one was given. What is not known, not predicted
+by the model, or of an image that does not decode, is null in Parquet and empty in CSV. Rows are sorted by key, and
+equal predictions give equal bytes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Predictions:
     label: Labels
     """0 female, 1 male, -1 unknown."""
     logit: npt.NDArray[np.float32]
-    """nan: the image does not decode, or the model does not tell gender."""
+    """nan: the image does not decode, or the model does not predict gender."""
     age_prediction: npt.NDArray[np.float32]
     """Years; nan as above."""
     more: Mapping[str, Texts] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Predictions:
 
     @property
     def prediction(self) -> Labels:
-        """0 female, 1 male, -1 nothing."""
+        """0 female, 1 male, -1 none."""
         return np.where(np.isnan(self.logit), -1, self.logit > 0).astype(np.int64)
 
     @property
@@ -89,7 +89,7 @@ class Predictions:
         return ~np.isnan(self.age) & ~np.isnan(self.age_prediction)
 
     def rows(self, chosen: Mask | npt.NDArray[np.integer]) -> Predictions:
-        """Those of some images: where a mask says, or at places."""
+        """The predictions of some images: by a mask, or by their places."""
         arrays = {name: value[chosen] for name, value in vars(self).items() if name != "more"}
         return Predictions(**arrays, more={name: values[chosen] for name, values in self.more.items()})
 
@@ -107,8 +107,8 @@ def keys_of(index: Index) -> Texts:
     return np.sort(_texts(index["key"]))
 
 
-def from_index(index: Index, shards: list[str], said: npt.NDArray[np.float32]) -> Predictions:
-    """The predictions of a split: its index, its shards' files, and float32 (n, 2) of logit and age for each row."""
+def from_index(index: Index, shards: list[str], values: npt.NDArray[np.float32]) -> Predictions:
+    """The predictions of a split: its index, its shards' files, and float32 (n, 2) of log-odds and age for each row."""
     keys = _texts(index["key"])
     order = np.argsort(keys, kind="stable")
     rows = index[order]
@@ -120,8 +120,8 @@ def from_index(index: Index, shards: list[str], said: npt.NDArray[np.float32]) -
         group=_texts(rows["group"]),
         age=np.where(age >= 0, age, np.nan),
         label=rows["gender"].astype(np.int64),
-        logit=said[order, 0],
-        age_prediction=said[order, 1],
+        logit=values[order, 0],
+        age_prediction=values[order, 1],
     )
 
 
@@ -169,7 +169,7 @@ def write_csv(path: Path, predictions: Predictions) -> None:
         predictions.group,
         _numbers(predictions.age, "g"),
         _classes(predictions.label),
-        _numbers(predictions.logit, ".9g"),  # enough to tell any two float32 apart
+        _numbers(predictions.logit, ".9g"),  # enough to distinguish any two float32
         _numbers(predictions.probability, ".7g"),
         _classes(predictions.prediction),
         _numbers(predictions.age_prediction, ".3f"),

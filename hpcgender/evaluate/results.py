@@ -1,35 +1,39 @@
-"""The numbers of an evaluation, `evaluation.json`: what every one of them is, and how they are written and read.
+"""The numbers of an evaluation, `evaluation.json`: what each of them is, and how they are written and read.
 
 An evaluation is a directory:
 
     evaluation.json       all numbers; written last, so its presence means that the evaluation is complete
     predictions.parquet   a row for each image, sorted by key (predictions.py), and
     predictions.csv       the same
-    errors.csv, errors.png   with --errors: the mistakes, the surest first, and a sheet of the first of them
+    errors.csv, errors.png   with --errors: the mistakes, the most confident first, and a sheet of the first of them
+    work/                 the state of an unfinished evaluation, from which the same command resumes; removed when
+                          evaluation.json is written, so a finished evaluation is computed anew if asked for again
 
-Everything but the part `run` is the same to the last bit whatever the number of processes. What no image tells is nan
-here and null in the file. Parts are of 1; intervals are of 95 %.
+Everything but the part `run` is the same to the last bit for any number of processes, and however often they were
+killed. What is not defined, e.g. the recall of a class without images, is nan here and null in the file. Proportions
+are fractions; intervals are of 95 %.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from hpcgender.inference.facts import CheckpointFacts, ComputeFacts, SplitFacts
 from shard_tools.base.documents import document, read_document, write_document
 
 FORMAT = "hpcgender-evaluation-1"
 FILE = "evaluation.json"
 
 Method = Literal["wilson", "bootstrap"]
-"""How an interval was found: Wilson's score interval of a proportion, or 1,000 draws of subjects with all of their
-images, where images without a subject are drawn one by one."""
+"""How an interval was computed: Wilson's score interval of a proportion, or 1,000 bootstrap draws of subjects with all
+of their images, where images without a subject are drawn one by one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """A number and its interval, whose ends are nan where there is none."""
+    """A number and its interval, whose ends are nan if there is none."""
 
     value: float
     low: float
@@ -38,50 +42,15 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """The model that was evaluated."""
+class Data(SplitFacts):
+    """The evaluated images."""
 
-    path: str
-    """Absolute."""
-    digest: str
-    """The checksum of its content, which tells it from others wherever it lies."""
-    model: str
-    image_size: int
-    """Height and width of its input, pixels."""
-    tasks: tuple[str, ...]
-    """gender, age, or both."""
-    epoch: int
-    step: int
-    revision: str
-    """The git revision that trained it, with + if the code was changed since; empty if not known."""
-    manifest: str
-    """SHA-256 of the manifest of the data that it was trained on; empty if not known."""
-    options: dict[str, Any]
-    """The resolved configuration of its training."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """The images that it was evaluated on."""
-
-    path: str
-    """Absolute."""
-    source: str
-    """What was packed, such as morph."""
-    manifest: str
-    """SHA-256 of its manifest.json."""
-    split: str
-    images: int
-    left_out: int
-    """Of these, those that do not decode. They have no prediction and count nowhere else."""
-    classes: tuple[str, ...]
-    """The names of labels 0 and 1: female, male."""
     labelled: dict[str, int]
-    """Images that decode, of each class; the others' gender is unknown."""
+    """Decoded images of each class; the gender of the others is unknown."""
     aged: int
-    """Images that decode whose age is known."""
+    """Decoded images of known age."""
     subjects: int
-    """Different subjects among the images that decode; 0 if none is known."""
+    """Different subjects of the decoded images; 0 if none is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,16 +58,16 @@ class Options:
     """What decides the predictions besides checkpoint and data."""
 
     batch_size: int
-    """Images in a batch, per process: sums within the network round otherwise in batches of another size."""
+    """Images in a batch, per process: sums in a network round differently in batches of another size."""
     backend: str
-    """Who decoded the images: dali or torchvision."""
+    """The image decoder: dali or torchvision."""
     flip: bool
-    """Whether predictions are means of each image's and its mirror image's."""
+    """Whether predictions are averages over each image and its mirror image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScores:
-    """What is said of one class. Precision is nan if it was said of no image, recall if it has none."""
+    """Scores of one class. Precision is nan if it was predicted for no image, recall if it has none."""
 
     name: str
     images: int
@@ -110,31 +79,31 @@ class ClassScores:
 
 @dataclass(frozen=True, kw_only=True)
 class RocPoint:
-    """Calling male what has log-odds of at least `threshold`: the parts of women and of men who are then called so."""
+    """Male predicted from log-odds of `threshold` on: the fractions of women and of men who are then predicted male."""
 
     threshold: float
-    """nan at the curve's beginning, where nobody is called male."""
+    """nan at the curve's beginning, where nobody is predicted male."""
     false_positive: float
     true_positive: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class EqualError:
-    """Where the part of women called male is as near as can be to the part of men called female."""
+    """Where the fraction of women predicted male is nearest to the fraction of men predicted female."""
 
     threshold: float
-    """Log-odds above which an image is called male; 0 is how predictions are made."""
+    """Log-odds above which an image is predicted male; 0 in `prediction`."""
     probability: float
     """The same as a probability of male."""
     rate: float
-    """The mean of both parts."""
+    """The mean of both fractions."""
     accuracy: float
     """Of all labelled images with this threshold."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bin:
-    """A part of the reliability curve: images whose probability of male is in [low, high), in the last one up to 1."""
+    """A bin of the reliability curve: images whose probability of male is in [low, high), in the last one up to 1."""
 
     low: float
     high: float
@@ -142,12 +111,12 @@ class Bin:
     probability: float
     """Mean over them; nan if there are none."""
     male: float
-    """Part of them who are male; nan if there are none."""
+    """Fraction of them who are male; nan if there are none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Whether probabilities of male are true."""
+    """How well probabilities of male are calibrated."""
 
     log_loss: float
     """Mean negative log-likelihood of the labels, nats."""
@@ -158,7 +127,7 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class Temperature:
-    """Temperature scaling (Guo et al., ICML 2017): log-odds divided by a number that was fitted on other images."""
+    """Temperature scaling (Guo et al., ICML 2017): log-odds divided by a temperature fitted on other images."""
 
     value: float
     fitted_on: str
@@ -166,19 +135,19 @@ class Temperature:
     images: int
     """Labelled images that it was fitted on."""
     calibration: Calibration
-    """With it."""
+    """With the temperature."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gender:
-    """How gender is told, over the labelled images that decode."""
+    """Scores of gender, over the labelled images that decode."""
 
     images: int
     accuracy: Score
     balanced_accuracy: Score
     """The mean of the classes' recalls."""
     roc_auc: Score
-    """How often the log-odds of a man are above those of a woman, ties counting half."""
+    """How often the log-odds of a man are above those of a woman, ties counting half: the area under the ROC curve."""
     d_prime: Score
     """Distance of the means of men's and women's log-odds, in root mean squares of both standard deviations."""
     classes: tuple[ClassScores, ...]
@@ -190,12 +159,12 @@ class Gender:
     """None without both classes."""
     calibration: Calibration
     temperature: Temperature | None
-    """None if it was not asked for, or if no temperature is best because all or none are told right."""
+    """None if it was not asked for, or if no temperature is best because all or no predictions are correct."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Age:
-    """How age is told, over the images that decode whose age is known; years."""
+    """Scores of age, over the decoded images of known age; years."""
 
     images: int
     mae: Score
@@ -203,7 +172,7 @@ class Age:
     mean_error: Score
     """Mean of prediction minus age."""
     cumulative: tuple[float, ...]
-    """Cumulative score: item t is the part of the images whose error is at most t years, from 0 to 20."""
+    """Cumulative score: item t is the fraction of the images whose error is at most t years, from 0 to 20."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +185,7 @@ class Group:
     """0 if none is known."""
     score: Score
     small: bool
-    """Fewer than 30 subjects, or images where no subject is known: too few to say much, and left out of the gap."""
+    """Fewer than 30 subjects, or images if no subject is known: too few for a conclusion, and left out of the gap."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +198,7 @@ class Gap:
     best: str
     worst: str
     score: Score
-    """Of the better minus of the worse, for ages their errors the other way round: 0 or more. Its ends may be below."""
+    """The better score minus the worse, for ages the worse error minus the better: at least 0; its ends may be less."""
     excludes_zero: bool
 
 
@@ -240,7 +209,7 @@ class GroupTable:
     column: str
     """gender, group, age decade, gender x group, or a column of --by."""
     measure: Literal["accuracy", "age_mae"]
-    """The part whose gender is told right, or the mean absolute error of the age, years."""
+    """Accuracy of gender, or mean absolute error of age, years."""
     groups: tuple[Group, ...]
     unknown: int
     """Images without a value."""
@@ -249,39 +218,17 @@ class GroupTable:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """What differs from one run to the next."""
-
-    began: str
-    """UTC, as 2025-01-31T12:00:00Z."""
-    seconds: float
-    """From the first image to the last, temperature's images too."""
-    images_per_s: float
-    world_size: int
-    device: str
-    """Such as cpu, or the GPU's name."""
-    threads: int
-    """That PyTorch computes with in each process, without a GPU."""
-    versions: dict[str, str]
-    """Of hpcgender, torch and numpy, by their names."""
-    revision: str
-    """The git revision that evaluated; empty if not known."""
-    job: str
-    """The job's id, of Slurm or Grid Engine; empty outside of one."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """All numbers of an evaluation."""
 
-    checkpoint: Checkpoint
+    checkpoint: CheckpointFacts
     data: Data
     options: Options
     gender: Gender | None
-    """None if the model does not tell it, or no image that decodes has such a label."""
+    """None if the model does not predict it, or no decoded image has such a label."""
     age: Age | None
     tables: tuple[GroupTable, ...]
-    run: Run
+    run: ComputeFacts
 
     def table(self, column: str, measure: str = "accuracy") -> GroupTable | None:
         """The table of a score by a column, or None if there is none."""

@@ -1,4 +1,4 @@
-"""What is printed of an evaluation: a few lines of the most important numbers."""
+"""The printed summary of an evaluation: a few lines with the most important numbers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def summary(evaluation: Evaluation) -> list[str]:
 
 
 def gender_lines(gender: Gender) -> list[str]:
-    """What is said of gender."""
+    """The scores of gender."""
     recalls = ", ".join(f"{scores.name} {percent(scores.recall)}" for scores in gender.classes if scores.images)
     lines = [f"accuracy {percent(gender.accuracy)} ({recalls}), balanced {percent(gender.balanced_accuracy)}"]
     if gender.equal_error:
@@ -40,7 +40,7 @@ def gender_lines(gender: Gender) -> list[str]:
 
 
 def age_lines(age: Age) -> list[str]:
-    """What is said of age."""
+    """The scores of age."""
     return [
         f"age MAE {number(age.mae, 2)} years, mean error {age.mean_error.value:+.2f}, "
         f"{age.cumulative[5]:.1%} within 5 years of {age.images} images"
@@ -66,13 +66,13 @@ def table_lines(table: GroupTable) -> list[str]:
 
 
 def percent(score: Score) -> str:
-    """A part of 1 with its interval."""
+    """A fraction with its interval."""
     interval = "" if math.isnan(score.low) else f" [{100 * score.low:.2f}, {100 * score.high:.2f}]"
     return f"{score.value:.2%}{interval}"
 
 
 def points(score: Score) -> str:
-    """A difference of parts of 1 with its interval, in hundredths."""
+    """A difference of fractions with its interval, in percentage points."""
     return f"{100 * score.value:.2f} [{100 * score.low:.2f}, {100 * score.high:.2f}]"
 
 

@@ -1,4 +1,4 @@
-"""Further labels of the images, from the user's own table: any columns, found by key."""
+"""Further labels of the images from the user's own table: any columns, found by key."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def columns_to_read(path: Path, wanted: Sequence[str]) -> tuple[TableFile, tuple
         if name in TAKEN:
             raise UserError(f"column {name} of {path} has the name of one that evaluations have: rename it")
     if not columns:
-        raise UserError(f"{path} has no column besides {KEY}: there is nothing to sort the images by")
+        raise UserError(f"{path} has no column besides {KEY}: there is nothing to group the images by")
     return table, columns
 
 
 def read_columns(path: Path, wanted: Sequence[str], keys: Texts) -> dict[str, Texts]:
     """The columns' texts (n,) of n images, by the columns' names; empty for images that are not in the table.
 
-    UserError as above, if the table says two things of an image, has none of them, or more than 200 different values.
+    UserError as above, if the table contradicts itself, has none of the images, or more than 200 values in a column.
     """
     table, columns = columns_to_read(path, wanted)
     place = {key: number for number, key in enumerate(keys.tolist())}
@@ -55,7 +55,7 @@ def read_columns(path: Path, wanted: Sequence[str], keys: Texts) -> dict[str, Te
         first = first or key
         number = place.get(key)
         if number is not None and found.setdefault(number, tuple(values)) != tuple(values):
-            raise UserError(f"line {row.line} of {path} says of {key} what an earlier line does not: keep one of them")
+            raise UserError(f"line {row.line} of {path} contradicts an earlier line about {key}: keep one of them")
     if not found:
         raise UserError(
             f"{path} has none of the images: its first key is {first!r}, one of theirs is {str(keys[0])!r}, as in "

@@ -13,9 +13,10 @@ import torch
 
 from hpcgender.checkpoint import git_revision, read_checkpoint
 from hpcgender.commands.train import MAY_CHANGE, TrainConfig
-from hpcgender.data.loader import evaluation_loader, training_loader
+from hpcgender.data.evaluation import EvaluationLoader
+from hpcgender.data.training import TrainingLoader
 from hpcgender.distributed import Ranks, process_group, redirect_output
-from hpcgender.evaluate.measure import measure
+from hpcgender.inference.validation import validate
 from hpcgender.metrics import GradientNorms, Scores, Tally
 from hpcgender.stop import StopSignal
 from hpcgender.train.learner import Learner, NonFiniteError
@@ -79,8 +80,8 @@ class Trainer:
         """Steps between two checkpoints within an epoch; 0: none, or not chosen yet."""
         if found:
             self.restore(*found)
-        self.train_images = training_loader(config, manifest, ranks)
-        self.val_images = evaluation_loader(
+        self.train_images = TrainingLoader(config, manifest, ranks)
+        self.val_images = EvaluationLoader(
             config, manifest, "val", batch_size=config.batch_size, image_size=config.image_size, ranks=ranks
         )
         self.steps_per_epoch = len(self.train_images)
@@ -129,7 +130,7 @@ class Trainer:
         trained = time.perf_counter() - begin
         waited = self.train_images.waited - waited
         batches = self.stop.until_requested(self.val_images.epoch(0), len(self.val_images), self.ranks)
-        val = measure(self.learner.eval_network, batches, self.ranks, self.learner.precision, self.config)
+        val = validate(self.learner.eval_network, batches, self.ranks, self.learner.precision, self.config)
         if self.stop.reason:  # during validation, which is repeated on resuming
             self.save()
             return

@@ -20,7 +20,7 @@ import tyro
 from pytorch_grad_cam import GradCAM
 
 from hpcgender.cam.faces import FaceSums
-from hpcgender.cam.maps import evidence_maps, filled
+from hpcgender.cam.maps import evidence_maps
 from hpcgender.models.compact import Compact
 from hpcgender.models.config import ModelConfig
 from hpcgender.models.create import create
@@ -28,8 +28,8 @@ from hpcgender.models.network import Network
 from hpcgender.models.vgg import VGG
 from tests.benchmarks.ratios import measure, print_ratio, print_speeds
 
-CELLS = 24
-"""Of gender x group x told right, as with five groups."""
+SUBGROUPS = 24
+"""Of gender x group x classified correctly, as with five groups."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,13 +122,13 @@ def forward(model: Network, images: torch.Tensor, steps: int) -> Callable[[], in
 
 def own(model: Network, images: torch.Tensor, steps: int) -> Callable[[], int]:
     """What `hpcgender cam` does with a batch."""
-    faces = FaceSums(CELLS, images.shape[-1], images.device)
-    codes = np.arange(len(images)) % CELLS
+    faces = FaceSums(SUBGROUPS, images.shape[-1], images.device)
+    codes = np.arange(len(images)) % SUBGROUPS
 
     @torch.no_grad()
     def work() -> int:
         for _ in range(steps):
-            for result in evidence_maps(model, filled(images, len(images))):
+            for result in evidence_maps(model, images):
                 result.cpu().numpy()
             faces.add(images, codes)
         return steps * len(images)

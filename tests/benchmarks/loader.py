@@ -25,9 +25,9 @@ import tyro
 
 from hpcgender.data.augment_params import Draws
 from hpcgender.data.config import Backend, BatchConfig
-from hpcgender.data.decoders import Decoder
-from hpcgender.data.loader import Loader, training_loader
+from hpcgender.data.decoders.decoder import Decoder
 from hpcgender.data.shards import Encoded
+from hpcgender.data.training import TrainingLoader
 from hpcgender.distributed import Ranks
 from shard_tools.base.errors import BAD_INPUT, UserError
 from shard_tools.manifest import Manifest, read_manifest
@@ -122,7 +122,7 @@ def compare(task: Task, files: Path, rounds: int) -> None:
     print_ratio("python_ms_per_batch_over_2_ms", python, [MAX_PYTHON_MS] * rounds, "at most 1")
 
 
-def own_loader(task: Task, backend: Backend) -> Loader:
+def own_loader(task: Task, backend: Backend) -> TrainingLoader:
     """The loader of a training run with the default options, in one process."""
     config = BatchConfig(
         data=task.manifest.root,
@@ -132,10 +132,10 @@ def own_loader(task: Task, backend: Backend) -> Loader:
         backend=backend,
         augment="light",
     )
-    return training_loader(config, task.manifest, Ranks(0, 1, task.device))
+    return TrainingLoader(config, task.manifest, Ranks(0, 1, task.device))
 
 
-def epochs(loader: Loader) -> Epoch:
+def epochs(loader: TrainingLoader) -> Epoch:
     """Loads the epochs of a loader one after the other."""
     number = 0
 
@@ -189,7 +189,7 @@ class Timed:
         self.decoder.resubmit(encoded, draws)
 
 
-def python_ms(loader: Loader, number: int) -> float:
+def python_ms(loader: TrainingLoader, number: int) -> float:
     """CPU time that an epoch's work in Python takes, milliseconds a batch, all threads together.
 
     The sum of two epochs' times. Of the first, whose decoder gives every batch back at once, the process's user time:

@@ -1,6 +1,6 @@
 """The peers of the loader, each at its best: DALI's own reader, torchvision's ImageFolder, webdataset.
 
-All crop, resize, flip and vary colours as the preset `light` does, with draws of their own, and none gives labels.
+All crop, resize, flip and jitter colours as the preset `light` does, with draws of their own, and none gives labels.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Task:
 
 @pipeline_def  # type: ignore[untyped-decorator]
 def reader_graph(task: Task) -> Any:
-    """Images read, decoded and varied by DALI alone: float32 (n, 3, size, size)."""
+    """Images read, decoded and augmented by DALI alone: float32 (n, 3, size, size)."""
     paths = task.manifest.shard_paths("train")
     encoded = fn.readers.webdataset(
         paths=[str(path) for path in paths],
@@ -114,7 +114,7 @@ def dali_reader(task: Task) -> Epoch:
 
 def image_folder(task: Task, directory: Path) -> Epoch:
     """ImageFolder over files, with PIL, as most training scripts have it."""
-    variation = transforms.Compose(
+    augmentation = transforms.Compose(
         [
             transforms.RandomResizedCrop(task.image_size, AREA, RATIO),
             transforms.RandomHorizontalFlip(FLIP),
@@ -124,7 +124,7 @@ def image_folder(task: Task, directory: Path) -> Epoch:
         ]
     )
     loader = DataLoader(
-        datasets.ImageFolder(str(directory), variation),
+        datasets.ImageFolder(str(directory), augmentation),
         task.batch_size,
         shuffle=True,
         drop_last=True,
@@ -137,7 +137,7 @@ def image_folder(task: Task, directory: Path) -> Epoch:
 
 def web_dataset(task: Task) -> Epoch:
     """webdataset with torchvision's decoder and transforms on tensors; workers batch, as its authors advise."""
-    variation = v2.Compose(
+    augmentation = v2.Compose(
         [
             v2.RandomResizedCrop(task.image_size, AREA, RATIO, antialias=True),
             v2.RandomHorizontalFlip(FLIP),
@@ -148,7 +148,7 @@ def web_dataset(task: Task) -> Epoch:
     )
 
     def decoded(encoded: bytes) -> Any:
-        return variation(decode_image(torch.frombuffer(bytearray(encoded), dtype=torch.uint8), ImageReadMode.RGB))
+        return augmentation(decode_image(torch.frombuffer(bytearray(encoded), dtype=torch.uint8), ImageReadMode.RGB))
 
     paths = [str(path) for path in task.manifest.shard_paths("train")]
     dataset = (

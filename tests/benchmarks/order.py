@@ -104,6 +104,12 @@ def packed(root: Path, count: int) -> Manifest:
     return read_manifest(root / "out")
 
 
+def bytes_held(window: Window) -> int:
+    """Bytes of the pieces that a window has in memory."""
+    read_ahead = (reading.result() for reading in list(window.reading) if reading.done())
+    return sum(len(run.bytes) for held in (window.pieces, *read_ahead) for runs in held.values() for run in runs)
+
+
 def count_bytes(manifest: Manifest) -> Iterator[tuple[int, float]]:
     """Prints what all ranks of a world read in an epoch, and yields its ratio to the size of the shards."""
     index, paths = manifest.index("train"), manifest.shard_paths("train")
@@ -120,7 +126,7 @@ def count_bytes(manifest: Manifest) -> Iterator[tuple[int, float]]:
                 for step in range(-(-len(index) // (LANES * 4))):
                     places = order.at(rank_positions(step, len(index), LANES * 4, rank, world_size, "keep"))
                     window.read_ahead(places)
-                    held = max(held, window.bytes_held)
+                    held = max(held, bytes_held(window))
                     window.take(places)
                     reads += int(places.last.sum())
                 total += reader.bytes_read

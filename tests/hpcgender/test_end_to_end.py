@@ -175,14 +175,14 @@ def test_evaluation_counts_every_image_once(trained: tuple[Path, str], run: Run,
         gender = read_evaluation(tmp_path / str(nodes)).gender
         assert gender
         assert gender.images == len(index)
-        # What training said of the same weights.
-        said = metrics(run_dir)[-1]["val"]
-        assert gender.accuracy.value == pytest.approx(said["accuracy"])
-        assert gender.roc_auc.value == pytest.approx(said["roc_auc"])
-        assert gender.calibration.log_loss == pytest.approx(said["loss"], rel=1e-5)
+        # As validation in training found for the same weights.
+        val = metrics(run_dir)[-1]["val"]
+        assert gender.accuracy.value == pytest.approx(val["accuracy"])
+        assert gender.roc_auc.value == pytest.approx(val["roc_auc"])
+        assert gender.calibration.log_loss == pytest.approx(val["loss"], rel=1e-5)
 
 
-def test_prediction_says_what_evaluation_says(
+def test_predict_agrees_with_evaluate(
     trained: tuple[Path, str], run: Run, shards: Path, faces: Path, tmp_path: Path
 ) -> None:
     best = trained[0] / "checkpoints" / "best.pt"
@@ -190,10 +190,10 @@ def test_prediction_says_what_evaluation_says(
     files = [faces / f"{row['key']}.JPG" for row in rows]
     done = run("hpcgender", "predict", "--checkpoint", best, "--json", *files)
     assert done.returncode == 0, done.stderr
-    for row, said in zip(rows, json.loads(done.stdout), strict=True):
-        assert said["label"] == row["prediction"]
-        assert said["probabilities"]["male"] == pytest.approx(float(row["probability"]), abs=1e-4)
-        assert said["confidence_percent"] == pytest.approx(100 * max(said["probabilities"].values()), abs=0.006)
+    for row, found in zip(rows, json.loads(done.stdout), strict=True):
+        assert found["label"] == row["prediction"]
+        assert found["probabilities"]["male"] == pytest.approx(float(row["probability"]), abs=1e-4)
+        assert found["confidence_percent"] == pytest.approx(100 * max(found["probabilities"].values()), abs=0.006)
     lines = run("hpcgender", "predict", "--checkpoint", best, files[0]).stdout
     assert re.fullmatch(rf"{re.escape(str(files[0]))}: (fe)?male \d+\.\d\d %\n", lines)
 
@@ -233,8 +233,8 @@ def test_two_ranks_go_on_past_bad_images_with_staged_shards_and_balanced_classes
     assert record["bad_images"] >= 1
     assert record["train"]["images"] == -(-2 * target // 32) * 32
     assert f"{record['bad_images']} images of this epoch do not decode" in done.stdout
-    said = done.stderr + "".join(log.read_text() for log in (run_dir / "logs").glob("rank-*.log"))
-    assert f"{bad['train']} in " in said
+    logs = done.stderr + "".join(log.read_text() for log in (run_dir / "logs").glob("rank-*.log"))
+    assert f"{bad['train']} in " in logs
 
     checkpoint = run_dir / "checkpoints" / "best.pt"
     done = run(*LAUNCH, "evaluate", "--checkpoint", checkpoint, "--data", copy, "--max-bad", 0.5, cwd=tmp_path)

@@ -17,8 +17,10 @@ from hpcgender.commands.show_batch import ShowBatchConfig
 from hpcgender.commands.train import TrainConfig
 from hpcgender.data.augment_params import Draws
 from hpcgender.data.config import BatchConfig
-from hpcgender.data.decoders import to_pixels
-from hpcgender.data.loader import evaluation_loader, training_loader
+from hpcgender.data.decoders.decoder import to_pixels
+from hpcgender.data.evaluation import EvaluationLoader
+from hpcgender.data.loader import Loader
+from hpcgender.data.training import TrainingLoader
 from hpcgender.distributed import Ranks
 from hpcgender.show_batch import magnification, show_batch
 from shard_tools.base.commands import parse_options
@@ -52,10 +54,11 @@ def batch_of(config: BatchConfig, step: int, split: str = "train") -> tuple[list
     """The samples and pixels of the global batch that a network gets `step` steps after the start."""
     manifest = read_manifest(config.data)
     ranks = Ranks(0, 1, torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu"))
+    loader: Loader
     if split == "train":
-        loader = training_loader(config, manifest, ranks)
+        loader = TrainingLoader(config, manifest, ranks)
     else:
-        loader = evaluation_loader(
+        loader = EvaluationLoader(
             config, manifest, split, batch_size=config.batch_size, image_size=config.image_size, ranks=ranks
         )
     with closing(loader), closing(loader.epoch(*divmod(step, len(loader)))) as batches:

@@ -1,6 +1,6 @@
 """Pixels by NVIDIA DALI: one graph for training, evaluation, prediction and CAM, on a GPU and without.
 
-On a GPU images are decoded by DALI's `mixed` decoder (nvJPEG), and varied there.
+On a GPU images are decoded by DALI's `mixed` decoder (nvJPEG), and augmented there.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from PIL import Image
 
 from hpcgender.data.augment_params import Draws, centred
 from hpcgender.data.augmentation import PRESETS, Augmentation
-from hpcgender.data.decoders import MEAN, PREFETCH, STD, BadImages
+from hpcgender.data.decoders.decoder import MEAN, PREFETCH, STD, BadImages
 from hpcgender.data.shards import Encoded
 from shard_tools.base.errors import one_line
 
 
 @pipeline_def(enable_conditionals=True)  # type: ignore[untyped-decorator]
 def graph(image_size: int, gpu: bool, augmentation: Augmentation) -> Any:
-    """Crop of each image, resized, varied and normalised: float32 (n, 3, size, size). What never varies is left out.
+    """Crop of each image, resized, augmented, normalised: float32 (n, 3, size, size). Unused augmentations are omitted.
 
     Rotation and blur cost a branch for the images they hit; an image without anything to erase is only copied.
     """
@@ -120,7 +120,7 @@ class DaliDecoder:
         pipeline.schedule_run()
 
     def result(self) -> torch.Tensor:
-        """As Decoder says, without a copy. An error that is not an image's own, such as of memory, is DALI's."""
+        """As Decoder.result, without a copy. An error that is not an image's own, such as of memory, is DALI's."""
         # On a GPU the buffer belongs to PyTorch's stream, so that it is not reused before the kernels that read it.
         stream = torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
         try:

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from torch.nn.functional import grid_sample
 
 from hpcgender.data.augment_params import Draws, Floats
-from hpcgender.data.decoders import MEAN, STD, BadImages
+from hpcgender.data.decoders.decoder import MEAN, STD, BadImages
 from hpcgender.data.shards import Encoded
 from shard_tools.images import ImageError, opened
 
@@ -33,7 +33,7 @@ YIQ_TO_RGB = np.linalg.inv(RGB_TO_YIQ)
 
 
 class Batch(NamedTuple):
-    """A batch under way: `images` fill up until all tasks, which tell what was wrong with which rows, are done."""
+    """A batch in the queue: `images` are complete when all tasks are done; a task returns its bad rows with reasons."""
 
     images: torch.Tensor
     tasks: list[Future[dict[int, str]]]
@@ -98,7 +98,7 @@ class VisionDecoder:
 
 
 def cropped(encoded: Encoded, size: Floats, corner: Floats, image_size: int) -> Image.Image:
-    """The crop of an image that a row of Draws says, upright, in RGB, resized; ImageError if it does not decode."""
+    """The crop of an image by a row of Draws, upright, in RGB, resized; ImageError if it does not decode."""
     with opened(encoded.tobytes()) as image:
         face = rgb(image)
         if "exif" in image.info:

@@ -10,11 +10,11 @@ import torch
 from scipy import stats
 
 from hpcgender.cam.averages import Averages, MapSums, significant, sum_maps
-from hpcgender.cam.cells import Cells, Subset
 from hpcgender.cam.faces import FaceSums
-from hpcgender.cam.shards import Plan, read_rows, write_shard
-from hpcgender.data.decoders import to_pixels
+from hpcgender.cam.subgroups import Subgroups, Subset
+from hpcgender.data.decoders.decoder import to_pixels
 from hpcgender.distributed import Ranks
+from hpcgender.inference.blocks import Blocks, read_rows, write_shard
 from shard_tools.index import Index, index_dtype
 from shard_tools.manifest import CLASSES
 
@@ -45,33 +45,33 @@ def maps(index: Index) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def log_odds(maps: np.ndarray) -> np.ndarray:
-    said: np.ndarray = maps.mean((1, 2))
-    return said
+    means: np.ndarray = maps.mean((1, 2))
+    return means
 
 
 def chosen(index: Index, log_odds: np.ndarray, subset: Subset) -> np.ndarray:
-    """Which images a subset has, by its words."""
+    """Which images a subset has, by its definition."""
     there: np.ndarray = ~np.isnan(log_odds) & (index["gender"] == CLASSES.index(subset.gender))
     if subset.group:
         there &= index["group"] == subset.group.encode()
-    if subset.told:
-        there &= ((log_odds > 0) == (index["gender"] == 1)) == (subset.told == "correct")
+    if subset.outcome:
+        there &= ((log_odds > 0) == (index["gender"] == 1)) == (subset.outcome == "correct")
     return there
 
 
 def test_averages_are_of_raw_maps(index: Index, maps: np.ndarray, log_odds: np.ndarray, tmp_path: Path) -> None:
-    cells = Cells(index, CLASSES)
-    plan = Plan(np.arange(IMAGES), index["key"].copy(), 16)
-    for shard in range(plan.shards):
-        place = plan.images_of(shard)
-        write_shard(tmp_path, plan, shard, {"maps": maps[place], "log_odds": log_odds[place]})
-    np.testing.assert_array_equal(read_rows(tmp_path, plan, "maps", np.array([3, 17, 399])), maps[[3, 17, 399]])
-    sums = sum_maps(tmp_path, plan, cells, ALONE, (3, 2))
+    subgroups = Subgroups(index, CLASSES)
+    blocks = Blocks(np.arange(IMAGES), index["key"].copy(), 16)
+    for shard in range(blocks.shards):
+        place = blocks.images_of(shard)
+        write_shard(tmp_path, blocks, shard, {"maps": maps[place], "log_odds": log_odds[place]})
+    np.testing.assert_array_equal(read_rows(tmp_path, blocks, "maps", np.array([3, 17, 399])), maps[[3, 17, 399]])
+    sums = sum_maps(tmp_path, blocks, subgroups, ALONE, (3, 2))
     pixels = np.random.default_rng(2).integers(0, 256, (IMAGES, 3, 4, 4))
-    faces = np.zeros((cells.count, 3, 4, 4), dtype=np.int64)
-    codes = cells.codes(plan.samples, log_odds)
+    faces = np.zeros((subgroups.count, 3, 4, 4), dtype=np.int64)
+    codes = subgroups.codes(blocks.samples, log_odds)
     np.add.at(faces, codes[codes >= 0], pixels[codes >= 0])
-    found = Averages(cells, sums, faces)
+    found = Averages(subgroups, sums, faces)
     assert {average.name for average in found.averages} == {
         f"{gender}{which}" for gender in CLASSES for which in ("", " x Asian", " x White", " correct", " wrong")
     }
@@ -85,10 +85,10 @@ def test_averages_are_of_raw_maps(index: Index, maps: np.ndarray, log_odds: np.n
 
 
 def test_differences_are_tested_as_scipy_does(index: Index, maps: np.ndarray, log_odds: np.ndarray) -> None:
-    cells = Cells(index, CLASSES)
-    sums = MapSums.zeros(cells.count, (3, 2))
-    sums.add_maps(maps, cells.codes(np.arange(IMAGES), log_odds))
-    found = Averages(cells, sums, np.zeros((cells.count, 3, 4, 4), dtype=np.int64))
+    subgroups = Subgroups(index, CLASSES)
+    sums = MapSums.zeros(subgroups.count, (3, 2))
+    sums.add_maps(maps, subgroups.codes(np.arange(IMAGES), log_odds))
+    found = Averages(subgroups, sums, np.zeros((subgroups.count, 3, 4, 4), dtype=np.int64))
     female, male, asian = (
         chosen(index, log_odds, subset) for subset in (Subset("female"), Subset("male"), Subset("female", "Asian"))
     )
@@ -114,11 +114,11 @@ def test_few_false_discoveries_where_there_is_nothing() -> None:
 def test_nothing_is_significant_of_few_images() -> None:
     index = np.zeros(49, index_dtype(1, 1, 1))
     index["gender"][20:] = 1
-    cells = Cells(index, CLASSES)
+    subgroups = Subgroups(index, CLASSES)
     maps = np.where(index["gender"] == 1, 5.0, -5.0).astype(np.float32)[:, None, None]
-    sums = MapSums.zeros(cells.count, (1, 1))
-    sums.add_maps(maps, cells.codes(np.arange(49), maps[:, 0, 0]))
-    (difference,) = Averages(cells, sums, np.zeros((cells.count, 3, 4, 4), dtype=np.int64)).differences
+    sums = MapSums.zeros(subgroups.count, (1, 1))
+    sums.add_maps(maps, subgroups.codes(np.arange(49), maps[:, 0, 0]))
+    (difference,) = Averages(subgroups, sums, np.zeros((subgroups.count, 3, 4, 4), dtype=np.int64)).differences
     assert (difference.images, difference.small, difference.significant) == ((29, 20), True, 0)
 
 

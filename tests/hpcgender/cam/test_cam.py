@@ -82,7 +82,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, run: Run, resnet: Path, pack
 
 def interrupted(run: Run, signal: str, checkpoint: Path, data: Path, out: Path, processes: int = 1) -> Any:
     """Runs the command, keeping its progress after each batch, with a signal to each process: `SIGTERM maps 3`."""
-    command = ("-m", "tests.hpcgender.cam.interrupted", *(signal or NEVER).split())
+    command = ("-m", "tests.hpcgender.inference.interrupted", *(signal or NEVER).split(), "cam")
     options = ("--checkpoint", checkpoint, "--data", data, "--out", out, "--max-bad", 0.1, *OPTIONS)
     environment = {"PYTHONPATH": str(REPOSITORY)}
     if processes == 1:
@@ -166,8 +166,8 @@ def test_killed_and_stopped_it_goes_on_to_the_same_bits(
     written = first.stat().st_mtime_ns
     stopped = interrupted(run, "SIGTERM maps 3", resnet, packed, out, processes=2)
     assert stopped.returncode == 99, stopped.stderr
-    assert "going on: 80 of 320 maps are there" in stopped.stdout
-    assert "stopped by SIGTERM, what is done is kept" in stopped.stdout
+    assert "resuming maps: 80 of 320 images are done" in stopped.stdout
+    assert "stopped by SIGTERM, the work so far is saved" in stopped.stdout
     assert not (out / "cam.json").exists()
     killed = interrupted(run, "SIGKILL deletion 2", resnet, packed, out)
     assert killed.returncode == KILLED, killed.stderr
@@ -193,7 +193,7 @@ def test_again_only_what_is_asked_for_anew_is_done(
         )
     # Of a process that would be killed by its first batch.
     base = ("--checkpoint", resnet, "--data", packed, "--out", out, "--max-bad", 0.1, *OPTIONS[:4])
-    program = ("tests.hpcgender.cam.interrupted", "SIGKILL", "maps", 1, *base)
+    program = ("tests.hpcgender.inference.interrupted", "SIGKILL", "maps", 1, "cam", *base)
     options = ("--keys", key, "--regions", masks, "--deletion", 0)
     done = run(*program, *options, PYTHONPATH=str(REPOSITORY))
     assert done.returncode == 0, done.stderr
@@ -208,10 +208,10 @@ def test_again_only_what_is_asked_for_anew_is_done(
     assert [region.area for region in halves] == [0.5, 0.5]
     assert len((out / "regions.csv").read_text().splitlines()) == 1 + len(found.regions)
 
-    other = run(*program[:4], "--checkpoint", checkpoint("compact"), *base[2:], PYTHONPATH=str(REPOSITORY))
+    other = run(*program[:5], "--checkpoint", checkpoint("compact"), *base[2:], PYTHONPATH=str(REPOSITORY))
     assert (other.returncode, other.stderr) == (
         2,
-        f"hpcgender: {out} holds heat maps of another checkpoint: give another --out, or remove it\n",
+        f"hpcgender: {out} holds maps of another checkpoint: give another --out, or remove it\n",
     )
 
 
@@ -235,7 +235,7 @@ def test_a_split_of_one_class(run: Run, checkpoint: Make, faces: Path, tmp_path:
 def test_what_cannot_be_done_is_said(run: Run, checkpoint: Make, resnet: Path, packed: Path, tmp_path: Path) -> None:
     age = run("hpcgender", "cam", "--data", packed, "--checkpoint", checkpoint("compact", tasks=("age",)))
     assert age.returncode == 2
-    assert "does not tell gender" in age.stderr
+    assert "was not trained for gender" in age.stderr
     assert age.stderr.count("\n") == 1
     wrong: dict[str, dict[str, Any]] = {
         "no image nobody in test": {"keys": ("nobody",)},
@@ -245,8 +245,8 @@ def test_what_cannot_be_done_is_said(run: Run, checkpoint: Make, resnet: Path, p
         "--examples 0 must be positive": {"examples": 0},
         "names.txt": {"regions": tmp_path},
     }
-    for said, options in wrong.items():
-        with pytest.raises(UserError, match=re.escape(said)):
+    for message, options in wrong.items():
+        with pytest.raises(UserError, match=re.escape(message)):
             CamConfig(checkpoint=resnet, data=packed, **options).check()
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 from hpcgender.data.augment_params import Draws, centred, draw
 from hpcgender.data.augmentation import PRESETS, Augmentation
 from hpcgender.data.config import Backend
-from hpcgender.data.decoders import PREFETCH, BadImages, create_decoder
+from hpcgender.data.decoders.create import create_decoder
+from hpcgender.data.decoders.decoder import PREFETCH, BadImages
 from hpcgender.data.shards import Encoded
 from shard_tools.base.errors import UserError
 
@@ -257,8 +258,8 @@ def test_without_dali_the_other_backend_is_named(monkeypatch: pytest.MonkeyPatch
         create_decoder("dali", 1, SIZE, CPU, None, 1)
 
 
-def varied(backend: Backend, image: Image.Image, augmentation: Augmentation, **draws: object) -> torch.Tensor:
-    """An image of the network's size, of which `draws` vary what is given: uint8 levels (3, size, size)."""
+def augmented(backend: Backend, image: Image.Image, augmentation: Augmentation, **draws: object) -> torch.Tensor:
+    """An image of the network's size, augmented by what `draws` gives: uint8 levels (3, size, size)."""
     row = centred(1)
     fields = {name: np.array([value], dtype=getattr(row, name).dtype) for name, value in draws.items()}
     drawn = Draws(**{**{name: getattr(row, name) for name in Draws.__dataclass_fields__}, **fields})
@@ -279,40 +280,40 @@ def plain(square: Image.Image) -> torch.Tensor:
 class TestVariations:
     def test_none_is_the_image_itself(self, backend: Backend, square: Image.Image, plain: torch.Tensor) -> None:
         for augmentation in (None, PRESETS["none"], ALL):
-            assert (varied(backend, square, augmentation or PRESETS["none"]) - plain).abs().max() == 0
+            assert (augmented(backend, square, augmentation or PRESETS["none"]) - plain).abs().max() == 0
 
     def test_a_crop_shows_the_drawn_window(self, backend: Backend, square: Image.Image) -> None:
-        window = varied(backend, square, ALL, size=(0.5, 0.25), corner=(1.0, 0.5))
+        window = augmented(backend, square, ALL, size=(0.5, 0.25), corner=(1.0, 0.5))
         expected = np.asarray(square.crop((30, 40, 50, 80)).resize((80, 80), Image.Resampling.BILINEAR))
         assert (window - torch.from_numpy(expected.copy()).permute(2, 0, 1)).abs().max() <= 1
 
     def test_a_mirror_flips_left_and_right(self, backend: Backend, square: Image.Image, plain: torch.Tensor) -> None:
-        assert (varied(backend, square, PRESETS["light"], mirror=1) - plain.flip(2)).abs().max() == 0
+        assert (augmented(backend, square, PRESETS["light"], mirror=1) - plain.flip(2)).abs().max() == 0
 
     def test_rotation_is_counter_clockwise(self, backend: Backend, square: Image.Image, plain: torch.Tensor) -> None:
         for turns in (1, 2, -1):
-            turned = varied(backend, square, ALL, angle=90.0 * turns)
+            turned = augmented(backend, square, ALL, angle=90.0 * turns)
             assert (turned - torch.rot90(plain, turns, (1, 2))).abs().max() <= 1
 
     def test_rotation_repeats_the_border(self, backend: Backend) -> None:
         gray = Image.new("RGB", (40, 40), (90, 100, 110))
-        turned = varied(backend, gray, ALL, angle=33.0)
+        turned = augmented(backend, gray, ALL, angle=33.0)
         assert turned.amin((1, 2)).tolist() == turned.amax((1, 2)).tolist() == [90, 100, 110]
 
     def test_brightness_and_contrast(self, backend: Backend, square: Image.Image, plain: torch.Tensor) -> None:
-        brighter = varied(backend, square, ALL, colour=(1.5, 1, 1, 0))
+        brighter = augmented(backend, square, ALL, colour=(1.5, 1, 1, 0))
         assert (brighter - (1.5 * plain).clamp(max=255)).abs().max() <= 1
-        flatter = varied(backend, square, ALL, colour=(1, 0.5, 1, 0))
+        flatter = augmented(backend, square, ALL, colour=(1, 0.5, 1, 0))
         assert (flatter - (128 + 0.5 * (plain - 128))).abs().max() <= 1
 
     def test_no_saturation_is_gray(self, backend: Backend, square: Image.Image) -> None:
-        gray = varied(backend, square, ALL, colour=(1, 1, 0, 0))
+        gray = augmented(backend, square, ALL, colour=(1, 1, 0, 0))
         assert (gray.amax(0) - gray.amin(0)).max() <= 1  # DALI's conversion is not exact
         assert (gray[0] - torch.from_numpy(np.asarray(square.convert("L")).copy())).abs().max() <= 1
 
     def test_the_hue_turns_at_the_same_luminance(self, backend: Backend) -> None:
         red = Image.new("RGB", (8, 8), (150, 90, 90))
-        turned = varied(backend, red, ALL, colour=(1, 1, 1, 120))[:, 0, 0]
+        turned = augmented(backend, red, ALL, colour=(1, 1, 1, 120))[:, 0, 0]
         assert turned[1:].max() > turned[0]
         weights = torch.tensor([0.299, 0.587, 0.114])
         assert abs((weights * turned).sum() - (weights * torch.tensor([150.0, 90, 90])).sum()) < 1.5
@@ -320,7 +321,7 @@ class TestVariations:
     def test_a_blur_is_gaussian(self, backend: Backend) -> None:
         dot = Image.new("RGB", (41, 41))
         dot.putpixel((20, 20), (255, 255, 255))
-        row = varied(backend, dot, ALL, sigma=0.8)[0].sum(0)
+        row = augmented(backend, dot, ALL, sigma=0.8)[0].sum(0)
         place = torch.arange(-20, 21)
         width = ((row * place**2).sum() / row.sum()) ** 0.5
         assert abs(width - 0.8) < 0.1
@@ -330,13 +331,13 @@ class TestVariations:
         def high(image: torch.Tensor) -> float:
             return float(torch.fft.rfft2(image).abs()[:, 20:60, 20:].mean())
 
-        soft, softer = (varied(backend, square, ALL, sigma=sigma) for sigma in (0.7, 2.0))
+        soft, softer = (augmented(backend, square, ALL, sigma=sigma) for sigma in (0.7, 2.0))
         assert high(softer) < 0.5 * high(soft) < 0.25 * high(plain)
         assert abs(softer.mean() - plain.mean()) < 1
 
     def test_a_blur_may_be_wider_than_the_image(self, backend: Backend, square: Image.Image) -> None:
         small = square.resize((12, 12))
-        assert varied(backend, small, ALL, sigma=10.0).std((1, 2)).max() < 3
+        assert augmented(backend, small, ALL, sigma=10.0).std((1, 2)).max() < 3
 
     def test_erasing_zeroes_the_drawn_rectangle(self, backend: Backend, square: Image.Image) -> None:
         row = centred(2)

@@ -16,29 +16,34 @@ import torch
 from PIL import Image
 
 from hpcgender.data.config import BatchConfig, ReadConfig
-from hpcgender.data.loader import Loader, evaluation_loader, training_loader
+from hpcgender.data.evaluation import EvaluationLoader
+from hpcgender.data.loader import Loader
 from hpcgender.data.order import LANES, Order, rank_positions, steps_per_epoch
 from hpcgender.data.sampling import draw_samples
 from hpcgender.data.shards import ShardReader, Window
+from hpcgender.data.training import TrainingLoader
 from hpcgender.distributed import Ranks
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import Manifest, read_manifest
 from shard_tools.pack import pack
 from shard_tools.sources.morph import Morph
+from tests.benchmarks.order import bytes_held
 
 CPU = torch.device("cpu")
 
 Batches = list[tuple[np.ndarray, torch.Tensor, torch.Tensor]]
 
 
-def training(shards: Path, rank: int = 0, world_size: int = 1, **options: Any) -> Loader:
+def training(shards: Path, rank: int = 0, world_size: int = 1, **options: Any) -> TrainingLoader:
     """The loader of a training run, of small batches unless `options` say otherwise."""
     options = {"batch_size": 24, "image_size": 40, "seed": 9, **options}
-    return training_loader(BatchConfig(data=shards, **options), read_manifest(shards), Ranks(rank, world_size, CPU))
+    return TrainingLoader(BatchConfig(data=shards, **options), read_manifest(shards), Ranks(rank, world_size, CPU))
 
 
-def evaluation(shards: Path, rank: int = 0, world_size: int = 1, batch_size: int = 24, **options: Any) -> Loader:
-    return evaluation_loader(
+def evaluation(
+    shards: Path, rank: int = 0, world_size: int = 1, batch_size: int = 24, **options: Any
+) -> EvaluationLoader:
+    return EvaluationLoader(
         ReadConfig(data=shards, **options),
         read_manifest(shards),
         "val",
@@ -172,7 +177,7 @@ def test_labels_and_pixels_belong_to_the_sample(shards: Path) -> None:
 def test_a_gpu_sees_what_a_cpu_sees(shards: Path) -> None:
     ranks = Ranks(0, 1, torch.device("cuda", 0))
     config = BatchConfig(data=shards, batch_size=24, image_size=40, seed=9)
-    on_gpu = batches(training_loader(config, read_manifest(shards), ranks))
+    on_gpu = batches(TrainingLoader(config, read_manifest(shards), ranks))
     for (samples, images, gender), expected in zip(on_gpu, batches(training(shards)), strict=True):
         assert np.array_equal(samples, expected[0])
         assert torch.equal(gender.cpu(), expected[2])
@@ -363,8 +368,8 @@ def test_the_ranks_together_read_every_byte_once_and_hold_little(
                 for sample, encoded in zip(places.samples.tolist(), window.take(places), strict=True):
                     assert len(encoded) == index["length"][sample]
                 seen.append(places.samples)
-                held = max(held, window.bytes_held)
-            assert window.bytes_held == 0
+                held = max(held, bytes_held(window))
+            assert bytes_held(window) == 0
             window.close()
             total += reader.bytes_read
     assert len(np.concatenate(seen)) == len(order)
@@ -384,6 +389,6 @@ def test_a_loader_holds_no_more_than_its_window_over_an_epoch(many: Manifest) ->
         for _, places in loader.plan(order, 0):
             window.read_ahead(places)
             window.take(places)
-            held = max(held, window.bytes_held)
+            held = max(held, bytes_held(window))
         window.close()
         assert 1e6 < held <= 8e6

@@ -20,7 +20,9 @@ def save_model(
 ) -> Path:
     """A checkpoint of a network that learned nothing, and is wrong about half of the time."""
     torch.manual_seed(seed)
-    options: dict[str, Any] = {"model": "se_resnet18", "tasks": tasks, "output_stride": 16, "zero_init": False}
+    options: dict[str, Any] = {"model": model, "tasks": tasks}
+    if "resnet" in model:
+        options |= {"output_stride": 16, "zero_init": False}
     content = {
         "model": create(ModelConfig(**options), 2).state_dict(),
         "classes": ["female", "male"],

@@ -18,7 +18,7 @@ from PIL import Image
 from hpcgender.checkpoint import load_trained, read_checkpoint, save_checkpoint
 from hpcgender.commands.evaluate import EvaluateConfig
 from hpcgender.data.config import ReadConfig
-from hpcgender.data.loader import evaluation_loader
+from hpcgender.data.evaluation import EvaluationLoader
 from hpcgender.distributed import Ranks
 from hpcgender.evaluate.evaluation import evaluate
 from hpcgender.evaluate.predictions import read_predictions
@@ -59,7 +59,7 @@ def skilled(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
     path = save_model(tmp_path_factory.mktemp("skilled") / "checkpoints" / "best.pt")
     cpu = torch.device("cpu")
     trained, manifest = load_trained(path, cpu), read_manifest(shards)
-    loader = evaluation_loader(
+    loader = EvaluationLoader(
         ReadConfig(data=shards), manifest, "train", batch_size=300, image_size=32, ranks=Ranks(0, 1, cpu)
     )
     with closing(loader), torch.inference_mode():
@@ -116,14 +116,14 @@ def test_any_number_of_processes_and_threads_gives_the_same_bytes(
     assert (numbers[0]["data"]["images"], numbers[0]["data"]["left_out"]) == (count, 1)
 
 
-def test_each_image_has_the_row_of_what_the_model_says_of_it(shards: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_each_image_has_the_row_of_its_prediction(shards: Path, checkpoint: Path, tmp_path: Path) -> None:
     plain, flipped = (evaluated(shards, checkpoint, tmp_path / str(flip), flip=flip) for flip in (False, True))
     assert (plain.options.flip, flipped.options.flip) == (False, True)
     manifest = read_manifest(shards)
     index = manifest.index("test")
     cpu = torch.device("cpu")
     trained = load_trained(checkpoint, cpu)
-    loader = evaluation_loader(
+    loader = EvaluationLoader(
         ReadConfig(data=shards), manifest, "test", batch_size=4, image_size=32, ranks=Ranks(0, 1, cpu)
     )
     expected: dict[str, tuple[list[float], list[float]]] = {}
@@ -133,15 +133,15 @@ def test_each_image_has_the_row_of_what_the_model_says_of_it(shards: Path, check
             for place, sample in enumerate(batch.samples.tolist()):
                 key = index[sample]["key"].decode()
                 both = [
-                    torch.stack([said.gender[place, 1] - said.gender[place, 0], said.age[place]])
-                    for said in (there, mirrored)
+                    torch.stack([outputs.gender[place, 1] - outputs.gender[place, 0], outputs.age[place]])
+                    for outputs in (there, mirrored)
                 ]
                 expected[key] = (both[0].tolist(), ((both[0] + both[1]) / 2).tolist())
     for place, name in enumerate(("False", "True")):
-        said = read_predictions(tmp_path / name)
-        assert said.key.tolist() == sorted(expected)
-        values = np.column_stack([said.logit, said.age_prediction])
-        np.testing.assert_allclose(values, [expected[key][place] for key in said.key], rtol=1e-4, atol=1e-5)
+        found = read_predictions(tmp_path / name)
+        assert found.key.tolist() == sorted(expected)
+        values = np.column_stack([found.logit, found.age_prediction])
+        np.testing.assert_allclose(values, [expected[key][place] for key in found.key], rtol=1e-4, atol=1e-5)
     rows = rows_of(tmp_path / "False" / "predictions.csv")
     by_key = {row["key"].decode(): row for row in index}
     for row, probability in zip(rows, read_predictions(tmp_path / "False").probability, strict=True):
@@ -154,7 +154,7 @@ def test_each_image_has_the_row_of_what_the_model_says_of_it(shards: Path, check
         assert float(row["probability"]) == pytest.approx(probability, rel=1e-6)
 
 
-def test_the_mistakes_are_listed_with_the_surest_first(shards: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_the_mistakes_are_listed_with_the_most_confident_first(shards: Path, checkpoint: Path, tmp_path: Path) -> None:
     result = evaluated(shards, checkpoint, tmp_path, errors=True)
     rows = rows_of(tmp_path / "predictions.csv")
     wrong = [row for row in rows if row["label"] != row["prediction"]]
@@ -177,11 +177,11 @@ def test_a_model_of_one_task_is_measured_by_it(
     assert (result.gender is None, result.age is None) == (task == "age", task == "gender")
     assert {table.measure for table in result.tables} == {"accuracy" if task == "gender" else "age_mae"}
     assert result.data.left_out == 0
-    said = capsys.readouterr().out
-    assert ("accuracy" in said, "age MAE" in said) == (task == "gender", task == "age")
+    printed = capsys.readouterr().out
+    assert ("accuracy" in printed, "age MAE" in printed) == (task == "gender", task == "age")
     if task == "age":
         for options in ({"errors": True}, {"temperature_from": "val"}):
-            with pytest.raises(UserError, match=r"is about gender, and .* tells age alone"):
+            with pytest.raises(UserError, match=r"is about gender, and .* predicts age alone"):
                 evaluated(shards, model, tmp_path / "out", **options)
 
 
@@ -259,7 +259,7 @@ def test_scores_by_the_columns_of_a_table(
 
 
 @pytest.mark.parametrize(
-    ("content", "options", "says"),
+    ("content", "options", "message"),
     [
         (None, {}, "no table .*table.csv"),
         ("file,a\nx,1\n", {}, "has no column key, only file, a: name so the one with the images' keys"),
@@ -267,18 +267,18 @@ def test_scores_by_the_columns_of_a_table(
         ("key,glasses\nx,1\n", {"by": ("glases",)}, "unknown column of .*'glases': did you mean glasses"),
         ("key,group\nx,1\n", {}, "column group of .* has the name of one that evaluations have: rename it"),
         ("key,a\nx,1\n", {}, "has none of the images: its first key is 'x', one of theirs is "),
-        ("key,a\n{0},1\n{0},2\n", {}, "line 3 of .* says of {0} what an earlier line does not"),
+        ("key,a\n{0},1\n{0},2\n", {}, "line 3 of .* contradicts an earlier line about {0}"),
         ("key,a\n{0},1,2\n", {}, "line 2 of table.csv has 3 fields, not 2: mend it"),
     ],
 )
-def test_what_is_wrong_with_a_table_is_told(
-    shards: Path, checkpoint: Path, tmp_path: Path, content: str | None, options: dict[str, Any], says: str
+def test_what_is_wrong_with_a_table_is_an_error(
+    shards: Path, checkpoint: Path, tmp_path: Path, content: str | None, options: dict[str, Any], message: str
 ) -> None:
     key = read_manifest(shards).index("test")["key"][0].decode()
     table = tmp_path / "table.csv"
     if content:
         table.write_text(content.format(key))
-    with pytest.raises(UserError, match=says.format(key)):
+    with pytest.raises(UserError, match=message.format(key)):
         evaluated(shards, checkpoint, tmp_path / "out", table=table, **options)
     assert not (tmp_path / "out" / "evaluation.json").exists()
 
@@ -306,19 +306,19 @@ def test_a_temperature_is_fitted_on_a_split_or_on_its_evaluation(
     assert first.temperature.calibration == second.temperature.calibration
     assert first.temperature.fitted_on == "val"
     assert first.temperature.images == read_manifest(shards).split("val").samples
-    for options, says in (
+    for options, message in (
         ({"temperature_from": "test"}, "test is the split to evaluate, which would flatter"),
         ({"temperature_from": "nowhere"}, r"nowhere is neither a split of .* \(train, val, test\) nor an evaluation's"),
         ({"temperature_from": str(tmp_path / "a")}, "has the images to evaluate, which would flatter"),
         ({"temperature_from": str(tmp_path / "val"), "flip": True}, "was evaluated without --flip"),
     ):
-        with pytest.raises(UserError, match=says):
+        with pytest.raises(UserError, match=message):
             evaluated(shards, model, tmp_path / "c", **options)
     with pytest.raises(UserError, match=r"evaluated another checkpoint, .*best\.pt: a temperature holds for its own"):
         evaluated(shards, checkpoint, tmp_path / "c", temperature_from=str(tmp_path / "val"))
 
 
-def test_a_model_that_diverged_is_told(shards: Path, tmp_path: Path) -> None:
+def test_a_model_that_diverged_is_an_error(shards: Path, tmp_path: Path) -> None:
     path = changed(save_model(tmp_path / "best.pt"), fc_bias=torch.full((2,), torch.nan))
-    with pytest.raises(UserError, match="the model says nan of some images"):
+    with pytest.raises(UserError, match="the model outputs NaN for some images"):
         evaluated(shards, path, tmp_path / "out")

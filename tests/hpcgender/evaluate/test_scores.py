@@ -22,6 +22,7 @@ from hpcgender.evaluate.gender import gender_scores
 from hpcgender.evaluate.groups import columns_of
 from hpcgender.evaluate.predictions import Predictions, read_predictions, write_predictions
 from hpcgender.evaluate.results import Evaluation, read_evaluation
+from hpcgender.inference.facts import CheckpointFacts, ComputeFacts
 from shard_tools.base.errors import UserError
 from tests.hpcgender.evaluate.examples import predictions, told
 
@@ -221,7 +222,7 @@ def test_numbers_are_written_and_read_whole(tmp_path: Path) -> None:
     gap = results.Gap(best="a", worst="b", score=score, excludes_zero=False)
     table = results.GroupTable(column="group", measure="accuracy", groups=(group,), unknown=2, gap=gap)
     evaluation = Evaluation(
-        checkpoint=results.Checkpoint(
+        checkpoint=CheckpointFacts(
             path="/a", digest="b", model="c", image_size=64, tasks=("gender",), epoch=1, step=2, revision="",
             manifest="", options={"lr": 0.1, "tasks": ["gender"]},
         ),
@@ -233,7 +234,7 @@ def test_numbers_are_written_and_read_whole(tmp_path: Path) -> None:
         gender=replace(scores, temperature=temperature),
         age=None,
         tables=(table,),
-        run=results.Run(
+        run=ComputeFacts(
             began="now", seconds=1.0, images_per_s=3.0, world_size=1, device="cpu", threads=1, versions={}, revision="",
             job="",
         ),

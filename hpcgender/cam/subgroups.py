@@ -1,4 +1,4 @@
-"""Which averages an image counts in: gender, group, and whether it was told right, as one number."""
+"""Subgroups of images: by gender, group, and whether the gender was classified correctly, as one number."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from hpcgender.data.order import Samples
 from shard_tools.index import Index
 
 Chosen = npt.NDArray[np.bool_]
-Told = Literal["", "correct", "wrong"]
+Outcome = Literal["", "correct", "wrong"]
 
 
 @dataclass(frozen=True)
 class Subset:
-    """Images by gender, group and how their gender was told; empty for any."""
+    """Images by gender, group, and whether they were classified correctly; empty for any."""
 
     gender: str
     group: str = ""
-    told: Told = ""
+    outcome: Outcome = ""
 
     @property
     def name(self) -> str:
         if self.group:
             return f"{self.gender} x {self.group}"
-        return f"{self.gender} {self.told}" if self.told else self.gender
+        return f"{self.gender} {self.outcome}" if self.outcome else self.gender
 
 
-class Cells:
-    """The finest cells, numbered: gender, within it group (first those without one), within it wrong and correct.
+class Subgroups:
+    """The finest subgroups, numbered: gender, within it group (first images without one), within it wrong and correct.
 
-    Every other set of images is some of them together, so sums over each of them are all that is needed.
+    Every other subset is a union of some of them, so sums over each of them are all that is needed.
     """
 
     def __init__(self, index: Index, classes: tuple[str, ...]) -> None:
@@ -48,15 +48,15 @@ class Cells:
         self.count = int(np.prod(self.shape))
 
     def codes(self, samples: Samples, log_odds: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-        """The cells of images of which the model said `log_odds` of male, int64 (n,); -1 if gender is unknown or they
-        do not decode. As predictions do, log-odds of 0 count as female."""
+        """The subgroups of images with predicted `log_odds` of male, int64 (n,); -1 if the gender is unknown or the
+        image does not decode. Log-odds of 0 are predicted female, as in predictions.parquet."""
         gender = self.gender[samples]
         correct = (log_odds > 0) == (gender == 1)
         codes = (gender * self.shape[1] + self.group[samples]) * 2 + correct
         return np.where((gender < 0) | np.isnan(log_odds), -1, codes)
 
     def chosen(self, subset: Subset, *, rest: bool = False) -> Chosen:
-        """Which cells a subset has, bool (count,); `rest`: those of its gender with another known group."""
+        """The subgroups that a subset consists of, bool (count,); `rest`: those of its gender in other known groups."""
         chosen = np.zeros(self.shape, dtype=np.bool_)
         gender = self.classes.index(subset.gender)
         groups: slice | list[int] = slice(None)
@@ -64,19 +64,19 @@ class Cells:
             groups = [self.groups.index(subset.group) + 1]
             if rest:
                 groups = sorted({*range(1, self.shape[1])} - {*groups})
-        told = slice(None) if not subset.told else slice(*((1, 2) if subset.told == "correct" else (0, 1)))
-        chosen[gender, groups, told] = True
+        outcome = {"": slice(None), "wrong": slice(0, 1), "correct": slice(1, 2)}[subset.outcome]
+        chosen[gender, groups, outcome] = True
         return chosen.ravel()
 
     def subsets(self) -> list[Subset]:
-        """All averages that there may be: of each gender, with each group, and told right and wrong."""
+        """All averages that there may be: of each gender, in each group, and classified correctly and wrongly."""
         return [
             subset
             for gender in self.classes
             for subset in (
                 Subset(gender),
                 *(Subset(gender, group=group) for group in self.groups),
-                Subset(gender, told="correct"),
-                Subset(gender, told="wrong"),
+                Subset(gender, outcome="correct"),
+                Subset(gender, outcome="wrong"),
             )
         ]

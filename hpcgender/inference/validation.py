@@ -1,4 +1,4 @@
-"""What a model says of every image of a split."""
+"""Validation during training: the scores of a model over all ranks' batches of a split."""
 
 from __future__ import annotations
 
@@ -8,29 +8,33 @@ import torch
 
 from hpcgender.data.loader import Batch
 from hpcgender.distributed import Ranks
+from hpcgender.inference.engine import compute
 from hpcgender.metrics import Scores, Tally
 from hpcgender.models.config import ModelConfig
 from hpcgender.models.losses import task_losses
-from hpcgender.models.network import Network
+from hpcgender.models.network import Network, Outputs
 from hpcgender.precision import Precision
 
 
-@torch.inference_mode()
-def measure(
+def validate(
     model: Network, batches: Iterable[Batch], ranks: Ranks, precision: Precision, config: ModelConfig
 ) -> Scores:
-    """The scores of a model over a loader's batches; all ranks take part and get them.
+    """The scores of a model over a loader's batches. Every rank must call it, and all get the same scores.
 
-    The ranks' running statistics drift apart in training: all measure with rank 0's, which checkpoints hold.
+    Running statistics of batch normalisation differ between ranks during training: all use rank 0's, which
+    checkpoints hold.
     """
     model.eval()
     if ranks.world_size > 1:
         for buffer in model.buffers():
             torch.distributed.broadcast(buffer, 0)
     tally = Tally(ranks.device, config.task_weights)
-    for batch in batches:
+
+    def forward(batch: Batch) -> Outputs:
         with precision.autocast():
-            outputs = model(batch.images.to(memory_format=torch.channels_last))
+            return model(batch.images.to(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+
+    for batch, outputs in compute(batches, forward, threads=0):
         losses = task_losses(outputs, batch.gender, batch.age, config)
         tally.add(losses, gender=batch.gender, logits=outputs.gender, age=batch.age, years=outputs.age)
     return tally.scores(ranks)

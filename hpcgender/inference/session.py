@@ -1,0 +1,114 @@
+"""What a pass over a split begins with: a checkpoint, the images, the ranks that share them, requests to stop."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+
+import hpcgender
+from hpcgender.checkpoint import Trained, digest, git_revision, load_trained
+from hpcgender.distributed import Ranks, process_group, redirect_output
+from hpcgender.inference.config import SplitConfig
+from hpcgender.inference.facts import CheckpointFacts, ComputeFacts, SplitFacts
+from hpcgender.stop import StopSignal
+from shard_tools.base.errors import REQUEUE
+from shard_tools.manifest import Manifest, read_manifest
+
+Options = TypeVar("Options", bound=SplitConfig)
+
+
+@dataclass(frozen=True)
+class Session(Generic[Options]):
+    """This rank's view of them."""
+
+    config: Options
+    manifest: Manifest
+    trained: Trained
+    ranks: Ranks
+    stop: StopSignal
+
+    @property
+    def exit_code(self) -> int:
+        """0, or REQUEUE if a stop was requested before the end."""
+        return REQUEUE if self.stop.reason else 0
+
+    def decides(self, split: str) -> dict[str, Any]:
+        """What decides the results of each image of a split, by the names that an error calls them."""
+        return {
+            "checkpoint": digest(self.config.checkpoint),
+            "data set": self.manifest.sha256,
+            "split": split,
+            "batch size": self.config.batch_size,
+            "backend": self.config.backend,
+        }
+
+    def checkpoint_facts(self) -> CheckpointFacts:
+        trained = self.trained
+        return CheckpointFacts(
+            path=str(self.config.checkpoint.resolve()),
+            digest=digest(self.config.checkpoint),
+            model=trained.name,
+            image_size=trained.image_size,
+            tasks=trained.config.tasks,
+            epoch=trained.epoch,
+            step=trained.about["step"],
+            revision=trained.about["revision"],
+            manifest=trained.about["manifest"],
+            options=trained.about["config"],
+        )
+
+    def split_facts(self, left_out: int) -> SplitFacts:
+        return SplitFacts(
+            path=str(self.config.data.resolve()),
+            source=self.manifest.source,
+            manifest=self.manifest.sha256,
+            split=self.config.split,
+            images=self.manifest.split(self.config.split).samples,
+            left_out=left_out,
+            classes=self.manifest.classes,
+        )
+
+    def compute_facts(self, began: float, seconds: float, images: int) -> ComputeFacts:
+        """Of work on `images` that began at `began`, seconds of Unix time."""
+        device = self.ranks.device
+        return ComputeFacts(
+            began=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+            seconds=seconds,
+            images_per_s=images / seconds,
+            world_size=self.ranks.world_size,
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            threads=torch.get_num_threads(),
+            versions={"hpcgender": hpcgender.__version__, "torch": torch.__version__, "numpy": np.__version__},
+            revision=git_revision(),
+            job=os.environ.get("SLURM_JOB_ID") or os.environ.get("JOB_ID", ""),
+        )
+
+
+@contextmanager
+def open_session(config: Options) -> Iterator[Session[Options]]:
+    """Joins the ranks and opens what `config` names; UserError if it is missing or does not fit together.
+
+    If a stop was requested, no rank leaves before all have saved their work: one that ends with exit code 99 has the
+    others ended.
+    """
+    config.check()
+    manifest = read_manifest(config.data)
+    with StopSignal(config.stop_after) as stop, process_group() as ranks:
+        redirect_output(config.out_dir / "logs", ranks.rank)
+        trained = load_trained(config.checkpoint, ranks.device, manifest.classes)
+        trained.model.requires_grad_(False)
+        torch.backends.cudnn.benchmark = False  # it may choose other algorithms the next time, which round otherwise
+        torch.backends.cudnn.deterministic = True
+        yield Session(config, manifest, trained, ranks, stop)
+        if stop.reason:
+            ranks.gather(None)
+            if ranks.is_first:
+                print(f"stopped by {stop.reason}, the work so far is saved: the same command resumes", flush=True)
+            ranks.broadcast(None)
