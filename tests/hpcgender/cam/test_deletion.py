@@ -1,4 +1,4 @@
-"""What the deletion check masks, and what it makes of what is said then."""
+"""What the deletion check masks, and the numbers that it computes from the predictions."""
 
 from __future__ import annotations
 

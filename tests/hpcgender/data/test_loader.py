@@ -267,9 +267,11 @@ def test_the_next_of_its_lane_takes_the_place_of_a_bad_image(
     # There are fewer images than lanes, so the next lane's image takes the place: of 3 and of 4 that of 5.
     seen = np.concatenate([samples for samples, _, _ in epochs[0]])
     assert seen[[3, 4, 100]].tolist() == order[[5, 5, 101]].tolist()
-    said = capfd.readouterr().err.splitlines()
-    assert len(said) == 3
-    assert all(sum(f"{key} in {copy}" in line and ".tar does not decode" in line for line in said) == 1 for key in keys)
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all(
+        sum(f"{key} in {copy}" in line and ".tar does not decode" in line for line in lines) == 1 for key in keys
+    )
     for world_size in (2, 4):
         parts = [batches(training(copy, r, world_size, backend=backend, max_bad=0.1)) for r in range(world_size)]
         for step, (samples, images, _) in enumerate(epochs[0]):

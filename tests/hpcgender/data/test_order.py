@@ -160,10 +160,10 @@ def test_the_default_window_reads_a_quarter_of_a_megabyte_of_ms1mv2_at_once() ->
 
 
 @pytest.mark.parametrize(
-    ("world", "batch", "says"), [(7, 28, "one of 1, 2, 3, 4, 5, 6, 8"), (8, 12, "does not divide")]
+    ("world", "batch", "message"), [(7, 28, "one of 1, 2, 3, 4, 5, 6, 8"), (8, 12, "does not divide")]
 )
-def test_ranks_that_cannot_share_evenly_are_refused(world: int, batch: int, says: str) -> None:
-    with pytest.raises(UserError, match=says):
+def test_ranks_that_cannot_share_evenly_are_refused(world: int, batch: int, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         check_world_size(world, batch)
 
 
@@ -206,7 +206,7 @@ def test_every_image_of_the_larger_class_has_its_turn() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sampling", "weights", "counts", "says"),
+    ("sampling", "weights", "counts", "message"),
     [
         ("oversample", (), [0, 5], "images of every class"),
         ("weights", (), [5, 5], "--class-weights with 2 numbers"),
@@ -215,7 +215,7 @@ def test_every_image_of_the_larger_class_has_its_turn() -> None:
     ],
 )
 def test_sampling_that_cannot_be_is_refused(
-    sampling: str, weights: tuple[float, ...], counts: list[int], says: str
+    sampling: str, weights: tuple[float, ...], counts: list[int], message: str
 ) -> None:
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         class_targets(counts, sampling, weights)  # type: ignore[arg-type]

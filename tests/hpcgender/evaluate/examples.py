@@ -38,9 +38,9 @@ def save_model(
 
 
 def predictions(images: int, subjects: int = 0, seed: int = 0, spread: float = 1.0) -> Predictions:
-    """What a model with some idea says: log-odds that often tie, some labels and ages unknown, some images broken.
+    """Predictions of a fair model: log-odds that often tie, some labels and ages unknown, some images broken.
 
-    Images of one subject are told alike. `subjects` 0: none is known.
+    Predictions for images of one subject are alike. `subjects` 0: none is known.
     """
     draw = np.random.default_rng(seed)
     label = draw.integers(0, 2, images)
@@ -64,7 +64,7 @@ def predictions(images: int, subjects: int = 0, seed: int = 0, spread: float = 1
     )
 
 
-def told(images: int, subjects: int = 0, seed: int = 0) -> Predictions:
-    """Those of them whose gender is known and told."""
-    said = predictions(images, subjects, seed)
-    return said.rows(said.gender_known)
+def labelled(images: int, subjects: int = 0, seed: int = 0) -> Predictions:
+    """Those of them with known and predicted gender."""
+    found = predictions(images, subjects, seed)
+    return found.rows(found.gender_known)

@@ -27,17 +27,17 @@ from hpcgender.evaluate.resample import (
     wilson,
 )
 from hpcgender.evaluate.results import Group, GroupTable, Score
-from tests.hpcgender.evaluate.examples import told
+from tests.hpcgender.evaluate.examples import labelled
 
 DRAWS = 1000
 
 
-def slow_draws(said: Predictions) -> list[Predictions]:
+def slow_draws(predicted: Predictions) -> list[Predictions]:
     """What the bootstrap is: of each draw, all images of the subjects drawn, as often as these were."""
-    clusters = clusters_of(said.subject)
+    clusters = clusters_of(predicted.subject)
     members = [np.flatnonzero(clusters == number) for number in range(clusters.max() + 1)]
     return [
-        said.rows(np.concatenate([np.tile(images, times) for images, times in zip(members, drawn, strict=True)]))
+        predicted.rows(np.concatenate([np.tile(images, times) for images, times in zip(members, drawn, strict=True)]))
         for several in weights(len(members))
         for drawn in several.tolist()
     ]
@@ -45,9 +45,9 @@ def slow_draws(said: Predictions) -> list[Predictions]:
 
 @pytest.mark.parametrize("subjects", [0, 25])
 def test_the_bootstrap_is_the_slow_one(subjects: int) -> None:
-    said = told(150, subjects)
-    scores = gender_scores(said, None)
-    draws = slow_draws(said)
+    predicted = labelled(150, subjects)
+    scores = gender_scores(predicted, None)
+    draws = slow_draws(predicted)
     assert len(draws) == DRAWS
 
     def interval(values: list[float]) -> list[float]:
@@ -65,27 +65,27 @@ def test_the_bootstrap_is_the_slow_one(subjects: int) -> None:
     assert interval([distance(d) for d in draws]) == of(scores.d_prime)
     if subjects:
         assert interval([float(np.mean(d.label == d.prediction)) for d in draws]) == of(scores.accuracy)
-        group = next(group for group in accuracy_tables(said)["group"].groups if group.value == "Black")
+        group = next(group for group in accuracy_tables(predicted)["group"].groups if group.value == "Black")
         only = [d.rows(d.group == "Black") for d in draws]
         assert interval([float(np.mean(d.label == d.prediction)) for d in only]) == of(group.score)
 
 
-def distance(said: Predictions) -> float:
+def distance(predicted: Predictions) -> float:
     """d-prime."""
-    logit = said.logit.astype(np.float64)
-    men, women = logit[said.label == 1], logit[said.label == 0]
+    logit = predicted.logit.astype(np.float64)
+    men, women = logit[predicted.label == 1], logit[predicted.label == 0]
     return float((men.mean() - women.mean()) / math.sqrt((men.var() + women.var()) / 2))
 
 
-def area(said: Predictions) -> float:
+def area(predicted: Predictions) -> float:
     """How often a man's log-odds are above a woman's, of all pairs."""
-    above = said.logit[said.label == 1][:, None] - said.logit[said.label == 0]
+    above = predicted.logit[predicted.label == 1][:, None] - predicted.logit[predicted.label == 0]
     return float(np.mean((np.sign(above) + 1) / 2))
 
 
-def accuracy_tables(said: Predictions) -> dict[str, GroupTable]:
-    right = (said.prediction == said.label).astype(np.float64)
-    return {table.column: table for table in group_tables(said, columns_of(said), right, "accuracy")}
+def accuracy_tables(predicted: Predictions) -> dict[str, GroupTable]:
+    right = (predicted.prediction == predicted.label).astype(np.float64)
+    return {table.column: table for table in group_tables(predicted, columns_of(predicted), right, "accuracy")}
 
 
 def test_draws_are_of_all_clusters_with_replacement() -> None:
@@ -191,27 +191,31 @@ def test_gaps_exclude_zero_by_chance_as_rarely_as_they_say(groups: int, true: fl
 
 
 def test_small_groups_are_marked_and_left_out_of_the_gap() -> None:
-    said = told(600)
-    group = np.where(np.arange(len(said)) < 20, "few", np.where(said.logit > 0, "many", "more")).astype(object)
-    wrong = np.where(np.arange(len(said)) < 20, 1 - said.prediction, said.label)
-    table = accuracy_tables(replace(said, group=group, label=wrong))["group"]
+    predicted = labelled(600)
+    group = np.where(np.arange(len(predicted)) < 20, "few", np.where(predicted.logit > 0, "many", "more")).astype(
+        object
+    )
+    wrong = np.where(np.arange(len(predicted)) < 20, 1 - predicted.prediction, predicted.label)
+    table = accuracy_tables(replace(predicted, group=group, label=wrong))["group"]
     assert [(found.value, found.small) for found in table.groups] == [("few", True), ("many", False), ("more", False)]
     assert table.groups[0].score.value == 0
     assert table.gap
     assert {table.gap.best, table.gap.worst} == {"many", "more"}
-    few = accuracy_tables(replace(said, subject=np.array([f"s{n % 25}" for n in range(len(said))], dtype=object)))
+    few = accuracy_tables(
+        replace(predicted, subject=np.array([f"s{n % 25}" for n in range(len(predicted))], dtype=object))
+    )
     assert all(found.small and found.subjects <= 25 for found in few["gender"].groups)
 
 
 def test_the_largest_gap_is_of_the_best_and_the_worst() -> None:
-    said = told(800, subjects=300)
-    table = accuracy_tables(said)["group"]
+    predicted = labelled(800, subjects=300)
+    table = accuracy_tables(predicted)["group"]
     by_score = sorted(table.groups, key=lambda group: group.score.value)
     assert table.gap
     assert (table.gap.worst, table.gap.best) == (by_score[0].value, by_score[-1].value)
     assert table.gap.score.value == pytest.approx(by_score[-1].score.value - by_score[0].score.value)
-    errors = np.abs(np.random.default_rng(0).normal(size=len(said))) + 5 * (said.group == "White")
-    ages = {t.column: t for t in group_tables(said, columns_of(said), errors, "age_mae")}["group"]
+    errors = np.abs(np.random.default_rng(0).normal(size=len(predicted))) + 5 * (predicted.group == "White")
+    ages = {t.column: t for t in group_tables(predicted, columns_of(predicted), errors, "age_mae")}["group"]
     assert ages.gap
     assert (ages.gap.worst, ages.gap.excludes_zero) == ("White", True)
     assert ages.gap.score.value == pytest.approx(5, abs=0.5)

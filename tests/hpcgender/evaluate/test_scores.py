@@ -24,15 +24,15 @@ from hpcgender.evaluate.predictions import Predictions, read_predictions, write_
 from hpcgender.evaluate.results import Evaluation, read_evaluation
 from hpcgender.inference.facts import CheckpointFacts, ComputeFacts
 from shard_tools.base.errors import UserError
-from tests.hpcgender.evaluate.examples import predictions, told
+from tests.hpcgender.evaluate.examples import labelled, predictions
 
 
 @pytest.mark.parametrize("subjects", [0, 40])
 def test_scores_of_gender_are_scikit_learns(subjects: int) -> None:
-    said = told(900, subjects)
-    scores = gender_scores(said, None)
-    label, prediction, logit = said.label, said.prediction, said.logit
-    assert scores.images == len(said)
+    predicted = labelled(900, subjects)
+    scores = gender_scores(predicted, None)
+    label, prediction, logit = predicted.label, predicted.prediction, predicted.logit
+    assert scores.images == len(predicted)
     assert scores.accuracy.value == pytest.approx(reference.accuracy_score(label, prediction))
     assert scores.balanced_accuracy.value == pytest.approx(reference.balanced_accuracy_score(label, prediction))
     assert scores.roc_auc.value == pytest.approx(reference.roc_auc_score(label, logit), abs=1e-12)
@@ -41,7 +41,7 @@ def test_scores_of_gender_are_scikit_learns(subjects: int) -> None:
     for of_class, (precision, recall, f1, images) in zip(scores.classes, columns, strict=True):
         found = [of_class.precision.value, of_class.recall.value, of_class.f1.value, of_class.images]
         assert found == pytest.approx([precision, recall, f1, images])
-    assert scores.calibration.log_loss == pytest.approx(reference.log_loss(label, said.probability))
+    assert scores.calibration.log_loss == pytest.approx(reference.log_loss(label, predicted.probability))
     men, women = logit[label == 1].astype(float), logit[label == 0].astype(float)
     distance = (men.mean() - women.mean()) / math.sqrt((men.var() + women.var()) / 2)
     assert scores.d_prime.value == pytest.approx(distance)
@@ -51,16 +51,16 @@ def test_scores_of_gender_are_scikit_learns(subjects: int) -> None:
 
 
 def test_the_roc_curve_is_scikit_learns() -> None:
-    said = told(900)
-    points = gender_scores(said, None).roc
-    false, true, thresholds = reference.roc_curve(said.label, said.logit, drop_intermediate=False)
+    predicted = labelled(900)
+    points = gender_scores(predicted, None).roc
+    false, true, thresholds = reference.roc_curve(predicted.label, predicted.logit, drop_intermediate=False)
     places = np.searchsorted(-thresholds, [-point.threshold for point in points[1:]])
     assert [point.threshold for point in points[1:]] == thresholds[places].tolist()
     assert [point.false_positive for point in points] == pytest.approx([0, *false[places]])
     assert [point.true_positive for point in points] == pytest.approx([0, *true[places]])
     assert math.isnan(points[0].threshold)
     curve = ([point.false_positive for point in points], [point.true_positive for point in points])
-    assert reference.auc(*curve) == pytest.approx(reference.roc_auc_score(said.label, said.logit), abs=1e-12)
+    assert reference.auc(*curve) == pytest.approx(reference.roc_auc_score(predicted.label, predicted.logit), abs=1e-12)
 
 
 def test_a_long_roc_curve_is_thinned() -> None:
@@ -69,7 +69,7 @@ def test_a_long_roc_curve_is_thinned() -> None:
     logit = (label + draw.normal(size=len(label))).astype(np.float32)
     nothing = np.full(len(label), "", dtype=object)
     years = np.full(len(label), np.nan)
-    said = Predictions(
+    predicted = Predictions(
         key=nothing,
         shard=nothing,
         subject=nothing,
@@ -79,7 +79,7 @@ def test_a_long_roc_curve_is_thinned() -> None:
         logit=logit,
         age_prediction=years.astype(np.float32),
     )
-    scores = gender_scores(said, None)
+    scores = gender_scores(predicted, None)
     assert len(scores.roc) == 500
     ends = [(scores.roc[place].false_positive, scores.roc[place].true_positive) for place in (0, -1)]
     assert ends == [(0, 0), (1, 1)]
@@ -89,10 +89,10 @@ def test_a_long_roc_curve_is_thinned() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_equal_error_is_where_both_errors_are_nearest(seed: int) -> None:
-    said = told(400, seed=seed)
-    equal = gender_scores(said, None).equal_error
+    predicted = labelled(400, seed=seed)
+    equal = gender_scores(predicted, None).equal_error
     assert equal
-    label, logit = said.label, said.logit
+    label, logit = predicted.label, predicted.logit
     edges = np.unique(logit).astype(float)
     rates = []
     for threshold in [edges[0] - 1, *((edges[1:] + edges[:-1]) / 2), edges[-1] + 1]:
@@ -110,8 +110,8 @@ def test_the_equal_error_is_where_both_errors_are_nearest(seed: int) -> None:
 @pytest.mark.parametrize("logits", [[0.5] * 4, [1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]])
 def test_scores_that_say_all_or_nothing(logits: list[float]) -> None:
     label = np.array([0, 0, 1, 1])
-    said = replace(told(100).rows(np.arange(4)), label=label, logit=np.array(logits, dtype=np.float32))
-    scores = gender_scores(said, None)
+    predicted = replace(labelled(100).rows(np.arange(4)), label=label, logit=np.array(logits, dtype=np.float32))
+    scores = gender_scores(predicted, None)
     assert scores.roc_auc.value == reference.roc_auc_score(label, logits)
     assert scores.equal_error
     assert scores.equal_error.rate == {0.5: 0.5, 1.0: 0.0, 4.0: 1.0}[logits[0]]
@@ -119,24 +119,24 @@ def test_scores_that_say_all_or_nothing(logits: list[float]) -> None:
 
 
 def test_the_reliability_curve_is_scikit_learns() -> None:
-    said = told(900)
-    found = calibration(said.logit, said.label == 1)
-    male, probability = calibration_curve(said.label, said.probability, n_bins=15)
+    predicted = labelled(900)
+    found = calibration(predicted.logit, predicted.label == 1)
+    male, probability = calibration_curve(predicted.label, predicted.probability, n_bins=15)
     bins = [part for part in found.bins if part.images]
     assert [part.male for part in bins] == pytest.approx(male.tolist())
     assert [part.probability for part in bins] == pytest.approx(probability.tolist())
-    assert sum(part.images for part in bins) == len(said)
-    weights = [part.images / len(said) for part in bins]
+    assert sum(part.images for part in bins) == len(predicted)
+    weights = [part.images / len(predicted) for part in bins]
     assert found.ece == pytest.approx(np.dot(weights, np.abs(male - probability)))
 
 
 @pytest.mark.parametrize("scale", [0.05, 1.0, 30.0])
 def test_a_temperature_is_what_scipy_finds(scale: float) -> None:
-    said = told(900)
-    logit, male = scale * said.logit, said.label == 1
+    predicted = labelled(900)
+    logit, male = scale * predicted.logit, predicted.label == 1
 
     def loss(logarithm: float) -> float:
-        return float(reference.log_loss(said.label, expit(logit / np.exp(logarithm))))
+        return float(reference.log_loss(predicted.label, expit(logit / np.exp(logarithm))))
 
     found = fit_temperature(logit, male)
     best = minimize_scalar(loss, bounds=(-6, 6), method="bounded", options={"xatol": 1e-9})
@@ -147,32 +147,32 @@ def test_a_temperature_is_what_scipy_finds(scale: float) -> None:
 
 
 def test_no_temperature_is_best_where_all_or_none_are_right() -> None:
-    said = told(300)
-    right = np.abs(said.logit) + 1
-    sign = np.where(said.label == 1, 1, -1)
-    assert fit_temperature(right * sign, said.label == 1) is None
-    assert fit_temperature(-right * sign, said.label == 1) is None
-    assert fit_temperature(right[:0], said.label[:0] == 1) is None
+    predicted = labelled(300)
+    right = np.abs(predicted.logit) + 1
+    sign = np.where(predicted.label == 1, 1, -1)
+    assert fit_temperature(right * sign, predicted.label == 1) is None
+    assert fit_temperature(-right * sign, predicted.label == 1) is None
+    assert fit_temperature(right[:0], predicted.label[:0] == 1) is None
 
 
 def test_scores_of_age() -> None:
-    said = predictions(500)
-    said = said.rows(said.age_known)
-    scores = age_scores(said)
-    errors = np.abs(said.age_prediction - said.age)
-    assert scores.images == len(said)
-    assert scores.mae.value == pytest.approx(reference.mean_absolute_error(said.age, said.age_prediction))
-    assert scores.mean_error.value == pytest.approx(np.mean(said.age_prediction - said.age))
+    predicted = predictions(500)
+    predicted = predicted.rows(predicted.age_known)
+    scores = age_scores(predicted)
+    errors = np.abs(predicted.age_prediction - predicted.age)
+    assert scores.images == len(predicted)
+    assert scores.mae.value == pytest.approx(reference.mean_absolute_error(predicted.age, predicted.age_prediction))
+    assert scores.mean_error.value == pytest.approx(np.mean(predicted.age_prediction - predicted.age))
     assert scores.cumulative == tuple(np.mean(errors <= year) for year in range(21))
     assert scores.mae.low < scores.mae.value < scores.mae.high
 
 
 def test_columns_that_tables_are_made_by() -> None:
-    said = replace(told(5), age=np.array([4.0, 19.5, 20, 101, np.nan]), label=np.array([0, 1, 1, 0, 1]))
-    said = replace(said, group=np.array(["a", "", "b", "a", "b"], dtype=object))
+    predicted = replace(labelled(5), age=np.array([4.0, 19.5, 20, 101, np.nan]), label=np.array([0, 1, 1, 0, 1]))
+    predicted = replace(predicted, group=np.array(["a", "", "b", "a", "b"], dtype=object))
     texts = {
         name: [("unknown", *column.values)[code + 1] for code in column.codes]
-        for name, column in columns_of(said).items()
+        for name, column in columns_of(predicted).items()
     }
     assert texts == {
         "gender": ["female", "male", "male", "female", "male"],
@@ -180,30 +180,30 @@ def test_columns_that_tables_are_made_by() -> None:
         "age decade": ["0-9", "10-19", "20-29", "100-109", "unknown"],
         "gender x group": ["female x a", "unknown", "male x b", "female x a", "male x b"],
     }
-    assert columns_of(said)["age decade"].values == ("0-9", "10-19", "20-29", "100-109")
+    assert columns_of(predicted)["age decade"].values == ("0-9", "10-19", "20-29", "100-109")
 
 
 def test_predictions_are_written_and_read_whole(tmp_path: Path) -> None:
-    said = predictions(60, subjects=7)
-    said = replace(said, more={"glasses": np.array(["yes", "", "nö"] * 20, dtype=object)})
-    write_predictions(tmp_path, said)
+    predicted = predictions(60, subjects=7)
+    predicted = replace(predicted, more={"glasses": np.array(["yes", "", "nö"] * 20, dtype=object)})
+    write_predictions(tmp_path, predicted)
     again = read_predictions(tmp_path)
     for name in ("key", "shard", "subject", "group", "age", "label", "logit", "age_prediction"):
-        np.testing.assert_array_equal(getattr(again, name), getattr(said, name), strict=True)
-    assert again.more["glasses"].tolist() == said.more["glasses"].tolist()
+        np.testing.assert_array_equal(getattr(again, name), getattr(predicted, name), strict=True)
+    assert again.more["glasses"].tolist() == predicted.more["glasses"].tolist()
     assert len(mistakes(again)) == np.sum((again.label >= 0) & again.decoded & (again.label != (again.logit > 0)))
 
 
 def test_damaged_results_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no evaluation.json in .*: name an evaluation such as"):
         read_evaluation(tmp_path)
-    for content, says in (
+    for content, message in (
         ("{", "is damaged"),
         ("[]", f"is not of format {results.FORMAT}: evaluate again"),
         (json.dumps({"format": results.FORMAT}), "is damaged .*: evaluate again"),
     ):
         (tmp_path / results.FILE).write_text(content)
-        with pytest.raises(UserError, match=says):
+        with pytest.raises(UserError, match=message):
             read_evaluation(tmp_path)
     with pytest.raises(UserError, match=r"no predictions.parquet in .*: evaluate again"):
         read_predictions(tmp_path)
@@ -213,8 +213,8 @@ def test_damaged_results_are_told(tmp_path: Path) -> None:
 
 
 def test_numbers_are_written_and_read_whole(tmp_path: Path) -> None:
-    said = told(300, subjects=20)
-    scores = gender_scores(said, None)
+    predicted = labelled(300, subjects=20)
+    scores = gender_scores(predicted, None)
     found = scores.calibration
     temperature = results.Temperature(value=1.5, fitted_on="val", images=9, calibration=found)
     score = results.Score(value=0.25, low=math.nan, high=math.nan, method="wilson")
