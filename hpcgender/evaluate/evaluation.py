@@ -49,9 +49,10 @@ def evaluate(config: EvaluateConfig) -> int:
             fitted_on = others[0] if others else None
             if config.temperature_from and not config.temperature_split:
                 fitted_on = read_predictions(Path(config.temperature_from))
-            write_results(session, replace(predictions, more=more), fitted_on, run)
+            lines = write_results(session, replace(predictions, more=more), fitted_on, run)
             for split_pass in passes:
                 split_pass.progress.remove()
+            print("\n".join(lines))
     return session.exit_code
 
 
@@ -72,8 +73,8 @@ def check_tasks(session: Session[EvaluateConfig]) -> None:
 
 def write_results(
     session: Session[EvaluateConfig], predictions: Predictions, fitted_on: Predictions | None, run: ComputeFacts
-) -> None:
-    """Computes all numbers, writes the files, evaluation.json last, and prints a summary."""
+) -> list[str]:
+    """Computes all numbers and writes the files, evaluation.json last; returns the lines of a summary."""
     config, out = session.config, session.config.out_dir
     out.mkdir(parents=True, exist_ok=True)
     (out / results.FILE).unlink(missing_ok=True)
@@ -84,10 +85,11 @@ def write_results(
         wrong = write_errors(out, predictions, session.manifest, config.split, title)
     evaluation = evaluation_of(session, predictions, fitted_on, run)
     evaluation.write(out)
-    print("\n".join(summary(evaluation)))
-    print(f"per image: {out / 'predictions.csv'} and .parquet, all numbers: {out / results.FILE}")
+    lines = summary(evaluation)
+    lines.append(f"per image: {out / 'predictions.csv'} and .parquet, all numbers: {out / results.FILE}")
     if wrong is not None:
-        print(f"{wrong} mistakes: {out / LIST}" + (f", to look at: {out / SHEET}" if wrong else ""))
+        lines.append(f"{wrong} mistakes: {out / LIST}" + (f", to look at: {out / SHEET}" if wrong else ""))
+    return lines
 
 
 def evaluation_of(
