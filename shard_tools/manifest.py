@@ -99,6 +99,14 @@ def write_manifest(manifest: Manifest) -> None:
     partial.rename(manifest.root / MANIFEST)
 
 
+def manifest_sha256(root: Path | None) -> str:
+    """The SHA-256 of a data set's manifest; empty if there is no data set, or it is not packed yet."""
+    try:
+        return hashlib.sha256((root / MANIFEST).read_bytes()).hexdigest() if root else ""
+    except OSError:
+        return ""
+
+
 def read_manifest(root: Path) -> Manifest:
     """The manifest of the data set in `root`; UserError if there is none or it is of another format."""
     path = root / MANIFEST

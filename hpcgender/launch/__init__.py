@@ -1,1 +1,9 @@
-"""A command to nodes, its own or a scheduler's: the only room that knows both training and jobs."""
+"""Runs a command on several nodes, of a scheduler or of this machine: the only room that knows training and jobs."""
+
+from pathlib import Path
+
+RECORD = "HPCGENDER_RECORD"
+"""The environment variable with which a submission passes the path of its record to its job, without `-<job id>`."""
+
+CODE = Path(__file__).resolve().parents[2]
+"""The checkout, whose git revision is recorded."""

@@ -1,59 +1,158 @@
-"""Runs a plan: one agent on each node, until all have ended."""
+"""One agent on each node: how many processes, threads and GPUs each gets, and running them until all have ended."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from hpcgender.launch.plan import Plan, free_ports, start_line
-from jobs import nodes
+from hpcgender.commands.launch import LaunchConfig
+from hpcgender.log_lines import LAUNCH, STOP_REQUESTED, AttemptLine
+from jobs import machine, nodes
 from jobs.agent import PORT_TAKEN
 from jobs.hosts.supervisor import End, Listener
 from jobs.nodes import Outcome
+from jobs.scheduler import Allocation, Host
+from jobs.site import Site
 from jobs.stopping import StopRequests
+from shard_tools.base.commands import Call
 from shard_tools.base.contracts import STARTED
 from shard_tools.base.errors import FAILED, UserError
 
 
-def run_plan(plan: Plan, requests: StopRequests) -> Outcome:
-    """Runs the plan, on another port as long as one is taken, and returns how it ended."""
-    address = "127.0.0.1" if len({host.name for host in plan.allocation.hosts}) == 1 else plan.allocation.hosts[0].name
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What runs where: `allocation` holds the hosts in use, this machine once for each of its local nodes."""
+
+    allocation: Allocation
+    procs_per_node: int
+    gpus_per_node: int
+    threads: str
+    """OMP_NUM_THREADS of the ranks on the first host."""
+    command: str
+    """Name of the command."""
+    ranks: tuple[str, ...]
+    """What every rank runs: the arguments of its Python."""
+    rank_log: str
+    """Log of the ranks above 0, with {rank} in it; empty if there are none."""
+    environ: tuple[dict[str, str], ...]
+    """What is added to the environment on each host."""
+    python: tuple[str, ...]
+    """The command that starts Python on the hosts."""
+    alone: bool = False
+    """Whether one process does all of the work, without a process group."""
+
+
+def make_layout(
+    config: LaunchConfig, call: Call[Any], site: Site, granted: Allocation, environ: Mapping[str, str]
+) -> Layout:
+    """Chooses hosts, processes and threads. Raises UserError if more nodes are asked for than were granted."""
+    distributed, scheduler = call.command.distributed, granted.scheduler
+    hosts = chosen_hosts(granted, config.nodes if distributed else 1)
+    variable = scheduler.gpu_variable(site)
+    added = {machine.GPU_VARIABLE: variable} if variable else {}
+    gpus = machine.visible_gpus({**environ, **added})
+    shares = 1 if scheduler.has_queue else len(hosts)
+    per_node = len(gpus) // shares if config.gpus_per_node is None else min(config.gpus_per_node, len(gpus) // shares)
+    procs = config.procs_per_node or max(1, per_node) if distributed else 1
+    extra: list[dict[str, str]] = []
+    for index, host in enumerate(hosts):
+        threads = {} if environ.get("OMP_NUM_THREADS") else {"OMP_NUM_THREADS": str(max(1, host.cpus // procs))}
+        extra.append(threads | added)
+        if 1 < shares <= shares * procs <= len(gpus):  # two local nodes must not both take the first GPU
+            extra[-1]["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[index * procs : (index + 1) * procs])
+        if site.scratch:
+            extra[-1]["TMPDIR"] = os.path.expandvars(site.scratch)
+    return Layout(
+        allocation=replace(granted, hosts=hosts),
+        procs_per_node=procs,
+        gpus_per_node=per_node,
+        threads=environ.get("OMP_NUM_THREADS") or extra[0]["OMP_NUM_THREADS"],
+        command=call.command.name,
+        ranks=("-m", call.module, *call.words),
+        rank_log=str(call.results / "logs" / "rank-{rank}.log") if distributed else "",
+        environ=tuple(extra),
+        python=site.agent_python,
+        alone=not distributed,
+    )
+
+
+def chosen_hosts(granted: Allocation, wanted: int | None) -> tuple[Host, ...]:
+    """The first `wanted` granted hosts; without a scheduler this one as often as wanted, its cores shared equally."""
+    if not granted.scheduler.has_queue:
+        (here,) = granted.hosts
+        count = wanted or 1
+        return (Host(here.name, max(1, here.cpus // count)),) * count
+    count = len(granted.hosts)
+    if wanted and wanted > count:
+        raise UserError(
+            f"--nodes {wanted}, but job {granted.job_id} was granted {count} host{'s' * (count > 1)} "
+            f"({', '.join(host.name for host in granted.hosts)}): ask the scheduler for more, or leave --nodes out"
+        )
+    return granted.hosts[: wanted or count]
+
+
+def free_ports(allocation: Allocation) -> Iterator[int]:
+    """Ports for the rendezvous, to be tried in turn, without those in use here; the first agent finds the others."""
+    ports = machine.candidate_ports(allocation.job_id, machine.ephemeral_range())
+    return (port for port in ports if machine.port_is_free(port))
+
+
+def attempt_line(layout: Layout, address: str, port: int) -> str:
+    """The first line of an attempt in the log."""
+    hosts, alone = layout.allocation.hosts, layout.alone
+    return AttemptLine(
+        command=layout.command,
+        nodes=len(hosts),
+        hosts=tuple(host.name for host in hosts) if layout.allocation.scheduler.has_queue else (),
+        processes=layout.procs_per_node,
+        threads=layout.threads,
+        rendezvous="" if alone else f"{address}:{port}",
+    ).text()
+
+
+def run_layout(layout: Layout, requests: StopRequests) -> Outcome:
+    """Runs the agents, on another port as long as one is in use, and returns how they ended."""
+    hosts = layout.allocation.hosts
+    address = "127.0.0.1" if len({host.name for host in hosts}) == 1 else hosts[0].name
     port = 0
-    for port in free_ports(plan.allocation):
-        print(start_line(plan, address, port), file=sys.stderr, flush=True)
-        outcome = run_agents(plan, address, port, requests)
+    for port in free_ports(layout.allocation):
+        print(attempt_line(layout, address, port), file=sys.stderr, flush=True)
+        outcome = run_agents(layout, address, port, requests)
         if outcome.code != PORT_TAKEN or requests.reason:
             return outcome
-        print(f"launch: port {port} on {address} is taken: trying another", file=sys.stderr, flush=True)
-    print(f"launch: found no free port for the rendezvous on {address}, last {port}", file=sys.stderr)
+        print(f"{LAUNCH}port {port} on {address} is taken: trying another", file=sys.stderr, flush=True)
+    print(f"{LAUNCH}found no free port for the rendezvous on {address}, last {port}", file=sys.stderr)
     return Outcome(ends=(End(host=address, code=FAILED, torn_down=True),), stopped_by=None)
 
 
-def run_agents(plan: Plan, address: str, port: int, requests: StopRequests) -> Outcome:
+def run_agents(layout: Layout, address: str, port: int, requests: StopRequests) -> Outcome:
     """Runs one agent per host, reports what its ranks could not, and returns how the agents ended."""
-    directory = str(Path.cwd())
-    started = str(time.time())
-    scheduler = plan.allocation.scheduler
-    watched = not scheduler.notices_lost_hosts and len(plan.allocation.hosts) > 1
+    directory, started = str(Path.cwd()), str(time.time())
+    scheduler, hosts = layout.allocation.scheduler, layout.allocation.hosts
+    watched = not scheduler.notices_lost_hosts and len(hosts) > 1
     with Listener(address) if watched else nullcontext() as listener:
         agents = []
-        for index, host in enumerate(plan.allocation.hosts):
+        for index, host in enumerate(hosts):
             command = nodes.agent_command(
-                nodes=len(plan.allocation.hosts),
+                nodes=len(hosts),
                 node_rank=index,
-                procs_per_node=plan.procs_per_node,
+                procs_per_node=layout.procs_per_node,
                 address=address,
                 port=port,
-                job_id=plan.allocation.job_id,
-                rank_log=plan.rank_log,
-                alone=plan.alone,
+                job_id=layout.allocation.job_id,
+                rank_log=layout.rank_log,
+                alone=layout.alone,
                 supervisor=listener.address(index) if listener else "",
-                python=plan.python,
+                python=layout.python,
             )
-            environ = {**plan.environ[index], STARTED: started}  # --stop-after counts from it
-            agents.append(scheduler.node_on(host, index, (*command, *plan.ranks), directory, environ))
+            environ = {**layout.environ[index], STARTED: started}  # --stop-after counts from it
+            agents.append(scheduler.node_on(host, index, (*command, *layout.ranks), directory, environ))
         try:
             outcome = nodes.run_nodes(agents, directory, requests, listener)
         except FileNotFoundError as error:
@@ -61,11 +160,11 @@ def run_agents(plan: Plan, address: str, port: int, requests: StopRequests) -> O
                 f"{error.filename} is not there, although this is a job of its scheduler: mend PATH"
             ) from error
     if outcome.stopped_by:
-        print(f"launch: asked to stop by {outcome.stopped_by}", file=sys.stderr)
+        print(f"{STOP_REQUESTED}{outcome.stopped_by}", file=sys.stderr)
     elif end := outcome.lost:
-        print(f"launch: everything on {end.host} was killed, or the node is lost", file=sys.stderr)
+        print(f"{LAUNCH}everything on {end.host} was killed, or the node is lost", file=sys.stderr)
     elif end := outcome.silent:
         how = f"was killed by signal {-end.code}" if end.code < 0 else f"ended with exit code {end.code}"
         hint = scheduler.try_on_host(end.host)
-        print(f"launch: the agent on {end.host} {how} without a word: try `{hint}` in the job", file=sys.stderr)
+        print(f"{LAUNCH}the agent on {end.host} {how} without a word: try `{hint}` in the job", file=sys.stderr)
     return outcome

@@ -1,134 +1,131 @@
-"""Runs the command where it is: on the hosts of the job around it, or on this machine; and keeps its record."""
+"""One attempt of a job: runs a command on the hosts around this process, keeps its record, requeues the job."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hpcgender.commands.launch import LaunchConfig
-from hpcgender.launch.agents import run_plan
-from hpcgender.launch.plan import Plan, make_plan
-from hpcgender.launch.work import RUNS, Work, find_work
+from hpcgender.launch import CODE, RECORD
+from hpcgender.launch.agents import Layout, make_layout, run_layout
+from hpcgender.log_lines import LAUNCH, NOT_REQUEUED
 from jobs import records, requeue
 from jobs.agent import PORT_TAKEN
 from jobs.records import Resources, Submission
+from jobs.scheduler import Allocation
 from jobs.site import Site
 from jobs.stopping import Limit, StopRequests, margin
+from shard_tools.base.commands import RUNS, Call
 from shard_tools.base.contracts import SUBMISSIONS
 from shard_tools.base.errors import BAD_INPUT, FAILED, REQUEUE, UserError
-
-RECORD = "HPCGENDER_RECORD"
-"""The environment variable with which a job that was submitted from here is told where its record is."""
-
-CODE = Path(__file__).resolve().parents[2]
+from shard_tools.manifest import manifest_sha256
 
 
-def run(config: LaunchConfig, site: Site) -> int:
+def run(config: LaunchConfig, call: Call[Any], site: Site, granted: Allocation, name: str = "") -> int:
     """Runs the command to its end, or to the end of this attempt, and returns its exit code.
 
-    In a job, 99 means that the job goes back into the queue. Raises UserError for what can be known beforehand.
+    In a job, 99 means that the job is requeued; then the next attempt resumes. `name` is the job's in a record that is
+    made here; default: the command's and its results'. Raises UserError for what can be checked beforehand.
     """
     with StopRequests() as requests:
-        work = find_work(config.command, check=False)
-        plan = make_plan(config, work, site, os.environ)
-        record = find_record(work, plan)
+        scheduler = granted.scheduler
+        record = find_record(call, granted)
         events = records.read_events(record) if record else []
-        scheduler = plan.allocation.scheduler
-        if not scheduler.orders_by_success and (because := requeue.unmet(scheduler, config.ancestors, roots(work))):
-            record = record or write_record(config, work, plan, site, None)
+        if events:
+            call = call.resumed()
+        layout = make_layout(config, call, site, granted, os.environ)
+        if not scheduler.orders_by_success and (because := requeue.unmet(scheduler, config.ancestors, roots(call))):
+            record = record or write_record(config, call, layout, site, None, name)
             records.append_event(record, event="skipped", because=because, time=time.time())
-            print(f"launch: not started, because {because}", file=sys.stderr)
+            print(f"{LAUNCH}not started, because {because}", file=sys.stderr)
             return FAILED
-        if events and work.title == "train" and not work.options.resume:
-            work = find_work((*config.command, "--resume"), check=False)  # requeued: the run is there
-            plan = make_plan(config, work, site, os.environ)
         try:
-            if hasattr(work.options, "check"):
-                work.options.check()
+            call.check()
         except UserError as error:
             if record:
-                end_before_start(record, work, BAD_INPUT, str(error))
+                end_before_start(record, call, BAD_INPUT, str(error))
             raise
-        limit = scheduler.end_time(plan.allocation, os.environ)
-        record = record or write_record(config, work, plan, site, limit)
-        idle = requeue.idle_attempts(events, work.progress())
-        if idle >= config.attempts:  # by the loss of its nodes; who ends in good order knows before
-            end_before_start(record, work, FAILED, because := f"{idle} attempts without progress")
-            print(f"launch: given up: {because}", file=sys.stderr)
+        limit = scheduler.end_time(granted, os.environ)
+        record = record or write_record(config, call, layout, site, limit, name)
+        idle = requeue.idle_attempts(events, call.progress()) if events else 0
+        if idle >= config.attempts:  # its nodes were lost: an attempt that ends in order finds out itself
+            end_before_start(record, call, FAILED, because := f"{idle} attempts without progress")
+            print(f"{LAUNCH}given up: {because}", file=sys.stderr)
             return FAILED
         if limit:
-            ask = lambda: scheduler.end_time(plan.allocation, os.environ)  # noqa: E731
+            ask = lambda: scheduler.end_time(granted, os.environ)  # noqa: E731
             requests.watch(Limit(ask, margin(limit - time.time())))
         wanted = getattr(records.read_submission(record), "resources", Resources()).nodes
-        granted = len(plan.allocation.hosts)
-        if granted < wanted:  # as a PE may whose allocation_rule is no number: fewer processes see the same batches
-            print(f"launch: {wanted} nodes were asked for, {granted} granted: going on with these", file=sys.stderr)
+        hosts = len(layout.allocation.hosts)
+        if hosts < wanted:  # as a PE may grant whose allocation_rule is no number
+            print(f"{LAUNCH}{wanted} nodes were asked for, {hosts} granted: going on with these", file=sys.stderr)
         with synced_log(site):
-            return Attempt(work, plan, record).run(config, requests)
+            return Attempt(call, layout, record).run(config, requests)
 
 
 class Attempt:
-    """One attempt of a job, and what its record says of it."""
+    """One attempt of a job, and its events in the record."""
 
-    def __init__(self, work: Work, plan: Plan, record: Path) -> None:
-        self.work = work
-        self.plan = plan
+    def __init__(self, call: Call[Any], layout: Layout, record: Path) -> None:
+        self.call = call
+        self.layout = layout
         self.record = record
+        self.job = layout.allocation
         self.number = sum(event["event"] == "start" for event in records.read_events(record)) + 1
         records.append_event(
             record,
             event="start",
             attempt=self.number,
-            job_id=plan.allocation.job_id,
-            restart=plan.allocation.scheduler.restarts(os.environ),
-            hosts=[host.name for host in plan.allocation.hosts],
+            job_id=self.job.job_id,
+            restart=self.job.scheduler.restarts(os.environ),
+            hosts=[host.name for host in self.job.hosts],
             time=time.time(),
-            progress=work.progress(),
+            progress=call.progress(),
         )
 
     def run(self, config: LaunchConfig, requests: StopRequests) -> int:
-        """Runs the plan, writes what became of it, and puts the job back if it is not done; returns the exit code."""
-        outcome = run_plan(self.plan, requests)
+        """Runs the agents, records how they ended, requeues the job if it is not done; returns the exit code."""
+        outcome = run_layout(self.layout, requests)
         code = FAILED if outcome.code == PORT_TAKEN else outcome.code
-        scheduler = self.plan.allocation.scheduler
+        scheduler = self.job.scheduler
         if not requeue.wants_requeue(outcome) or not scheduler.has_queue:
             self.end(code, outcome.stopped_by)
             return code
-        if scheduler.is_requeued(self.plan.allocation, os.environ):
+        if scheduler.is_requeued(self.job, os.environ):
             requests.ignore()
             self.end(REQUEUE, outcome.stopped_by, requeued=True)
-            print(f"launch: requeued by {scheduler.title}", file=sys.stderr, flush=True)
+            print(f"{LAUNCH}requeued by {scheduler.title}", file=sys.stderr, flush=True)
             return REQUEUE
-        idle = requeue.idle_attempts(records.read_events(self.record), self.work.progress())
-        if because := requeue.refusal(self.plan.allocation, outcome, idle, config.attempts):
+        idle = requeue.idle_attempts(records.read_events(self.record), self.call.progress())
+        if because := requeue.refusal(self.job, outcome, idle, config.attempts):
             self.end(FAILED, outcome.stopped_by, because=because)
-            print(f"launch: not requeued: {because}", file=sys.stderr)
+            print(f"{NOT_REQUEUED}{because}", file=sys.stderr)
             return FAILED
         requests.ignore()
         lost = outcome.lost
         if lost and lost.unreachable:
             scheduler.await_loss(lost.host)
-        return self.put_back(outcome.stopped_by or (f"loss of {lost.host}" if lost else None))
+        return self.requeue(outcome.stopped_by or (f"loss of {lost.host}" if lost else None))
 
-    def put_back(self, stopped_by: str | None) -> int:
-        """Ends the attempt, puts the job back into the queue, and returns the exit code."""
+    def requeue(self, stopped_by: str | None) -> int:
+        """Ends the attempt, requeues the job, and returns the exit code."""
         self.end(REQUEUE, stopped_by, requeued=True)  # first: Slurm ends this process soon
-        print("launch: requeued", file=sys.stderr, flush=True)
-        if failed := self.plan.allocation.scheduler.requeue(self.plan.allocation):
-            print(f"launch: not requeued: {failed}", file=sys.stderr)
+        print(f"{LAUNCH}requeued", file=sys.stderr, flush=True)
+        if failed := self.job.scheduler.requeue(self.job):
+            print(f"{NOT_REQUEUED}{failed}", file=sys.stderr)
             self.end(FAILED, stopped_by, because=failed)
             return FAILED
         return REQUEUE
 
     def end(self, code: int, stopped_by: str | None, requeued: bool = False, because: str = "") -> None:
-        """Writes that the attempt has ended; `because` says why it was not put back although it should have been."""
+        """Records the end of the attempt; `because` is why the job was not requeued although it should have been."""
         records.append_event(
             self.record,
             event="end",
@@ -137,46 +134,50 @@ class Attempt:
             code=code,
             requeued=requeued,
             stopped_by=stopped_by,
-            progress=self.work.progress(),
+            progress=self.call.progress(),
             **({"because": because} if because else {}),
         )
 
 
-def end_before_start(record: Path, work: Work, code: int, because: str) -> None:
-    """Notes that an attempt ended before it began, and why."""
+def end_before_start(record: Path, call: Call[Any], code: int, because: str) -> None:
+    """Records that an attempt ended before it began, and why."""
     end = {"event": "end", "attempt": None, "stopped_by": None, "requeued": False, "code": code, "because": because}
-    records.append_event(record, **end, time=time.time(), progress=work.progress())
+    records.append_event(record, **end, time=time.time(), progress=call.progress())
 
 
-def find_record(work: Work, plan: Plan) -> Path | None:
-    """This job's record: the one that its submission says, or that an earlier attempt made; None if there is none."""
-    if said := os.environ.pop(RECORD, ""):
-        return Path(said)
-    job = plan.allocation
-    return records.find_record(work.results, job.job_id) if job.scheduler.has_queue else None
+def find_record(call: Call[Any], job: Allocation) -> Path | None:
+    """This job's record: of its submission, or of an earlier attempt; None if there is none yet."""
+    if submitted := os.environ.pop(RECORD, ""):
+        record = Path(f"{submitted}-{job.job_id}")
+        for log in record.glob(f"{job.job_id}_0_log.*"):  # submitit's, which nothing is written to
+            log.unlink()
+        return record
+    return records.find_record(call.results, job.job_id) if job.scheduler.has_queue else None
 
 
-def roots(work: Work) -> list[Path]:
-    """Where the records of jobs before this one are."""
-    return list(dict.fromkeys([work.results, *([work.data] if work.data else []), work.results.parent, RUNS]))
+def roots(call: Call[Any]) -> list[Path]:
+    """Directories that hold the records of jobs before this one."""
+    return list(dict.fromkeys([call.results, *([call.data] if call.data else []), call.results.parent, RUNS]))
 
 
-def write_record(config: LaunchConfig, work: Work, plan: Plan, site: Site, limit: float | None) -> Path:
-    """The record of a job that a person started with qsub, sbatch or bash."""
-    job = plan.allocation
+def write_record(
+    config: LaunchConfig, call: Call[Any], layout: Layout, site: Site, limit: float | None, name: str
+) -> Path:
+    """Writes the record of a job that a person started with qsub, sbatch or bash."""
+    job = layout.allocation
     file, text = job.scheduler.submitted(job, os.environ)
     granted = Resources(
         nodes=len(job.hosts),
-        procs_per_node=plan.procs_per_node,
-        gpus_per_node=plan.gpus_per_node,
+        procs_per_node=layout.procs_per_node,
+        gpus_per_node=layout.gpus_per_node,
         cpus=job.hosts[0].cpus,
         time_min=round((limit - time.time()) / 60, 1) if limit else 0.0,
     )
     argv = tuple(sys.orig_argv)
-    directory = work.results / SUBMISSIONS / f"{records.stamp()}-{job.job_id}"
+    directory = call.results / SUBMISSIONS / f"{records.stamp()}-{job.job_id}"
     submission = Submission(
-        name=job.scheduler.job_name(os.environ) or config.job_name or work.job_name,
-        command=work.command,
+        name=job.scheduler.job_name(os.environ) or name or call.job_name,
+        command=call.words,
         argv=argv,
         script=file,
         scheduler=job.scheduler.name,
@@ -186,7 +187,7 @@ def write_record(config: LaunchConfig, work: Work, plan: Plan, site: Site, limit
         after=config.ancestors,
         log=log_path(),
         revision=records.revision(CODE),
-        manifest=work.manifest_sha256,
+        manifest=manifest_sha256(call.data),
         directory=directory,
         **records.who_and_where(),
     )
@@ -208,7 +209,7 @@ def log_path() -> str:
 
 @contextmanager
 def synced_log(site: Site) -> Iterator[None]:
-    """Runs the site's command that lets the log be read from elsewhere, if it has one and there is a log."""
+    """Runs the site's command that makes the log readable from elsewhere, if it has one and there is a log."""
     log = log_path()
     if not site.log_sync or not log:
         yield
@@ -218,7 +219,7 @@ def synced_log(site: Site) -> Iterator[None]:
         none = subprocess.DEVNULL
         syncing = subprocess.Popen(command, stdin=none, stdout=none, stderr=none)
     except OSError as error:
-        print(f"launch: log_sync of site {site.name}: {command[0]}: {error.strerror}", file=sys.stderr)
+        print(f"{LAUNCH}log_sync of site {site.name}: {command[0]}: {error.strerror}", file=sys.stderr)
         yield
         return
     try:
@@ -226,21 +227,3 @@ def synced_log(site: Site) -> Iterator[None]:
     finally:
         syncing.terminate()
         syncing.wait()
-
-
-def local_chain(config: LaunchConfig, works: list[Work], site: Site) -> int:
-    """Runs one command after the other here, as long as each succeeds."""
-    for work in works:
-        if code := run(dataclasses.replace(config, command=work.command, chain="", job_name=""), site):
-            return code
-    return 0
-
-
-def preview(config: LaunchConfig, site: Site, environ: Mapping[str, str]) -> str:
-    """What `run` would start, for a person."""
-    plan = make_plan(config, find_work(config.command), site, environ)
-    names = ", ".join(dict.fromkeys(host.name for host in plan.allocation.hosts))
-    return (
-        f"{len(plan.allocation.hosts)} nodes ({names}) with {plan.procs_per_node} processes each: "
-        f"{shlex.join((*plan.python, *plan.ranks))}"
-    )

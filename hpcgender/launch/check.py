@@ -24,10 +24,10 @@ def check(config: CheckConfig) -> None:
     wanted = resources(config, site, gpus=1 if config.gpus_per_node is None else config.gpus_per_node)
     request = Request(name="check", site=site, resources=wanted)
     try:
-        said = scheduler.check(request, Path.cwd() / SUBMISSIONS / "%j")
+        answer = scheduler.check(request, Path.cwd() / SUBMISSIONS / "%j")
     except UserError as error:
         raise UserError(f"site {site.name}: {error}") from None
     asked = f"{wanted.nodes} x {wanted.cpus or 1} cores, {wanted.gpus_per_node} GPUs" + (
         f", {wanted.mem:g} GB" if wanted.mem else ""
     )
-    print(f"site {site.name}: {scheduler.title} could run {asked}: {said}")
+    print(f"site {site.name}: {scheduler.title} could run {asked}: {answer}")

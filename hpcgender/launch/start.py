@@ -1,31 +1,74 @@
-"""Where a launch begins: in a job or on a machine without a scheduler it runs the command, elsewhere it submits it."""
+"""Where a launch begins: outside a job it submits the command, in a job or without a scheduler it runs it."""
 
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Sequence
+from typing import Any
 
+from hpcgender.commands import PROGRAMS
 from hpcgender.commands.launch import LaunchConfig
-from hpcgender.launch import attempt
-from hpcgender.launch.work import chained, find_work
+from hpcgender.launch.agents import Layout, make_layout
+from hpcgender.launch.attempt import run
+from hpcgender.launch.submit import submit_all
 from jobs.schedulers import find_allocation, named
 from jobs.sites import find_site
-from shard_tools.base.errors import UserError
+from shard_tools.base.commands import Call, Command, find_call
+from shard_tools.base.errors import UserError, unknown
 
 
 def launch(config: LaunchConfig) -> int:
-    """Runs or submits the command, and returns the exit code. Raises UserError for what can be known beforehand."""
-    around = find_allocation(os.environ).scheduler
-    outside = not around.has_queue
-    site = find_site(config.site, config.scheduler if outside else around.name, os.environ)
-    work = find_work(config.command, check=outside and not config.after)
-    works = [work, *chained(work, config.following)]
-    if outside and named(site.scheduler).has_queue:
-        from hpcgender.launch import submit
-
-        return submit.submit_all(config, works, site)
-    if config.after and outside:
+    """Runs or submits the command, and returns the exit code. Raises UserError for what can be checked beforehand."""
+    granted = find_allocation(os.environ)
+    in_job = granted.scheduler.has_queue
+    site = find_site(config.site, granted.scheduler.name if in_job else config.scheduler, os.environ)
+    call = find_call(PROGRAMS, config.command)
+    if not in_job and not config.after:
+        call.check()
+    calls = [call, *chained(call, config.following)]
+    if not in_job and named(site.scheduler).has_queue:
+        return submit_all(config, calls, site)
+    if config.after and not in_job:
         raise UserError("--after needs a scheduler: run the commands one after the other with --chain")
     if config.dry_run:
-        print(attempt.preview(config, site, os.environ))
+        print(preview(make_layout(config, call, site, granted, os.environ)))
         return 0
-    return attempt.local_chain(config, works, site) if len(works) > 1 else attempt.run(config, site)
+    for each in calls:
+        if code := run(config, each, site, granted, name=config.job_name if len(calls) == 1 else ""):
+            return code
+    return 0
+
+
+def chained(call: Call[Any], names: Sequence[str]) -> list[Call[Any]]:
+    """The commands of a chain after `call`, each with what the one before makes; UserError for one that cannot follow.
+
+    Which can follow what, and with which options, is theirs: `Command.made`, `Command.following`.
+    """
+    calls = [call]
+    for name in names:
+        before = calls[-1]
+        words = _follower(name).following(before.made)
+        if words is None:
+            raise UserError(
+                f"--chain: {name} cannot follow {before.command.name}: train follows pack, eval and cam follow train"
+            )
+        calls.append(find_call(PROGRAMS, words))
+    return calls[1:]
+
+
+def _follower(name: str) -> Command[Any]:
+    commands = [command for program in PROGRAMS for command in program.commands()]
+    able = [command for command in commands if type(command).following is not Command.following]
+    for command in able:
+        if name in (command.name, command.alias):
+            return command
+    raise unknown("command in --chain", name, [command.alias or command.name for command in able])
+
+
+def preview(layout: Layout) -> str:
+    """What would run here, for a person."""
+    hosts = layout.allocation.hosts
+    names = ", ".join(dict.fromkeys(host.name for host in hosts))
+    command = shlex.join((*layout.python, *layout.ranks))
+    return f"{len(hosts)} nodes ({names}) with {layout.procs_per_node} processes each: {command}"

@@ -1,1 +1,1 @@
-"""How this user's runs are, what became of them, and what can be done about it."""
+"""`hpcgender jobs`: the state of this user's runs, their logs, why they wait or failed, cancelling, resubmitting."""

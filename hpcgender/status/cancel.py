@@ -6,7 +6,7 @@ import sys
 import time
 
 from hpcgender.commands.jobs import CancelConfig
-from hpcgender.status.runs import Queues, Record, Run, ask, choose, matching, no_run, others, read_records
+from hpcgender.status.runs import ListedRun, Queues, RunRecord, ask, choose, matching, no_run, others, read_records
 from hpcgender.status.state import CANCELLED
 from jobs.command import SchedulerError
 from jobs.records import append_event
@@ -18,7 +18,7 @@ def cancel(config: CancelConfig) -> int:
     """Cancels each run, and returns 1 if a scheduler refused. UserError, before any is, for an unknown one."""
     records = read_records(config.within)
     queues = ask(records)
-    runs: list[Run] = []
+    runs: list[ListedRun] = []
     unrecorded: list[tuple[str, str]] = []
     for wanted in config.runs:
         if matching(records, wanted):
@@ -33,14 +33,14 @@ def cancel(config: CancelConfig) -> int:
     return int(failed)
 
 
-def _in_queue(records: list[Record], wanted: str, config: CancelConfig, queues: Queues) -> tuple[str, str]:
+def _in_queue(records: list[RunRecord], wanted: str, config: CancelConfig, queues: Queues) -> tuple[str, str]:
     for scheduler, job in others(records, queues):
         if job.job_id == wanted:
             return scheduler, job.job_id
     raise no_run(wanted, records, config.within)
 
 
-def _cancel(run: Run) -> bool:
+def _cancel(run: ListedRun) -> bool:
     submission, status = run.record.submission, run.status
     if not status.alive and status.state != UNKNOWN:
         print(f"{run.record.run} (job {submission.job_id}) has ended already: {status.state}")

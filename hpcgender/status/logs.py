@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hpcgender.commands.jobs import LogsConfig
-from hpcgender.status.runs import Record, ask, choose, has_ended, judge_all, matching, no_run, read_records
+from hpcgender.status.runs import RunRecord, ask, choose, has_ended, judge_all, matching, no_run, read_records
 from hpcgender.status.state import read_history
 from jobs.records import read_events
 from jobs.schedulers import named
@@ -20,10 +20,10 @@ LOOK_S = 0.5
 """How often a log is looked at."""
 
 ASK_S = 60.0
-"""How often the scheduler is asked whether a run that says nothing has ended."""
+"""How often the scheduler is asked whether a run whose record has no end has ended."""
 
 OVER_S = 5.0
-"""How often it is asked about one that has said that it ended."""
+"""How often it is asked about a run whose record has an end."""
 
 _GRACE_S = 3.0  # what another host wrote last may be seen late
 
@@ -75,13 +75,13 @@ def show_logs(config: LogsConfig) -> None:
     if not path.exists():
         if not waiting:
             raise UserError(_missing(record, path, config.rank))
-        _say(f"waiting for {path}; the run is {waiting}")
+        _report(f"waiting for {path}; the run is {waiting}")
     write(b"".join(text.splitlines(keepends=True)[-config.lines :]))
     if waiting:
         follow(log, Watch(record))
 
 
-def log_file(record: Record, rank: int) -> Path:
+def log_file(record: RunRecord, rank: int) -> Path:
     """The log of a rank; UserError if a local run's went to a terminal."""
     if rank:
         return record.results / "logs" / f"rank-{rank}.log"
@@ -90,7 +90,7 @@ def log_file(record: Record, rank: int) -> Path:
     return Path(record.submission.log)
 
 
-def _last_with_log(records: Iterable[Record], rank: int) -> Record:
+def _last_with_log(records: Iterable[RunRecord], rank: int) -> RunRecord:
     newest = list(records)[::-1]
     for record in newest:
         if (rank or record.submission.log) and log_file(record, rank).exists():
@@ -98,7 +98,7 @@ def _last_with_log(records: Iterable[Record], rank: int) -> Record:
     return newest[0]
 
 
-def _missing(record: Record, path: Path, rank: int) -> str:
+def _missing(record: RunRecord, path: Path, rank: int) -> str:
     if rank:
         ranks = sorted(int(file.stem[5:]) for file in path.parent.glob("rank-*.log") if file.stem[5:].isdigit())
         have = f"it has those of ranks 0 and {', '.join(map(str, ranks))}" if ranks else "only rank 0 has one so far"
@@ -107,9 +107,9 @@ def _missing(record: Record, path: Path, rank: int) -> str:
 
 
 class Watch:
-    """Tells when a run has ended, by its record at each look and by the scheduler now and then; tells of requeues."""
+    """Watches for the end of a run, in its record at each look and by the scheduler now and then; reports requeues."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: RunRecord) -> None:
         self._record = record
         self._events = len(record.submission.attempts)
         self._asked = time.monotonic()
@@ -119,11 +119,11 @@ class Watch:
         events = read_events(self._record.submission.directory)
         for event in events[self._events :]:
             if event.get("requeued"):
-                _say(f"attempt {event.get('attempt')} is requeued: waiting for the next")
+                _report(f"attempt {event.get('attempt')} is requeued: waiting for the next")
             elif event.get("event") == "start" and event.get("attempt") != 1:
-                _say(f"attempt {event['attempt']} begins on {', '.join(event.get('hosts', []))}")
+                _report(f"attempt {event['attempt']} begins on {', '.join(event.get('hosts', []))}")
             elif event.get("event") == "skipped":
-                _say(f"it was skipped: {event.get('because')}")
+                _report(f"it was skipped: {event.get('because')}")
         self._events = len(events)
         history = read_history(events)
         if history.succeeded or (history.over and not named(self._record.submission.scheduler).has_queue):
@@ -136,7 +136,7 @@ class Watch:
         queues = ask([fresh])
         (run,) = judge_all([fresh], queues)
         if has_ended(run, queues):
-            _say(f"it has ended: {run.status.state}{f', {run.status.reason}' if run.status.reason else ''}")
+            _report(f"it has ended: {run.status.state}{f', {run.status.reason}' if run.status.reason else ''}")
             return True
         return False
 
@@ -164,5 +164,5 @@ def write(text: bytes) -> None:
     sys.stdout.flush()
 
 
-def _say(text: str) -> None:
+def _report(text: str) -> None:
     print(f"hpcgender jobs: {text}", file=sys.stderr, flush=True)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from hpcgender.commands import PROGRAMS
 from hpcgender.commands.jobs import ResubmitConfig
 from hpcgender.commands.launch import LaunchConfig
+from hpcgender.launch.start import launch
 from hpcgender.status.runs import choose, read_records
 from jobs.records import Submission
+from shard_tools.base.commands import find_command
 from shard_tools.base.errors import UserError
 
 
@@ -26,18 +29,15 @@ def resubmit(config: ResubmitConfig) -> int:
         raise UserError(f"run {run.record.run} was submitted in {submission.cwd}, which is not there any more")
     again = launch_config(submission, config.after, config.dry_run)
     os.chdir(submission.cwd)
-    from hpcgender.launch.start import launch
-
     return launch(again)
 
 
 def launch_config(submission: Submission, after: str = "", dry_run: bool = False) -> LaunchConfig:
-    """The options of a launch that ask for what a submission had. A training is resumed."""
-    command, wanted = submission.command, submission.resources
-    if command[:1] == ("train",) and "--resume" not in command:
-        command = (*command, "--resume")
+    """The options of a launch with the resources of a submission, of the command that resumes what it began."""
+    wanted = submission.resources
+    command = find_command(PROGRAMS, submission.command)
     return LaunchConfig(
-        command=command,
+        command=command.resumed(submission.command) if command else submission.command,
         nodes=wanted.nodes or None,
         gpus_per_node=wanted.gpus_per_node,
         procs_per_node=wanted.procs_per_node or None,

@@ -16,12 +16,12 @@ from jobs.schedulers import named, schedulers_here
 from shard_tools.base.errors import UserError, unknown
 
 ACCOUNTING_DAYS = 30
-"""How long after its submission accounting is asked about a job that left no word."""
+"""How long after its submission accounting is asked about a job without an end in its record."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
-    """A submission, and the name of its run: the directory of its results as a person would say it."""
+class RunRecord:
+    """A submission, and the name of its run: the directory of its results in short."""
 
     run: str
     submission: Submission
@@ -33,10 +33,10 @@ class Record:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class ListedRun:
     """A record and its status."""
 
-    record: Record
+    record: RunRecord
     status: Status
 
 
@@ -48,27 +48,27 @@ class Queues:
     silent: dict[str, str]
 
 
-def read_records(within: Iterable[Path]) -> list[Record]:
+def read_records(within: Iterable[Path]) -> list[RunRecord]:
     """All records below some directories, the oldest first. UserError if one cannot be read."""
     places = list(within)
     found = []
     for number, place in enumerate(places):
         found += [
-            Record(run=_name(place if number == 0 else None, submission), submission=submission)
+            RunRecord(run=_name(place if number == 0 else None, submission), submission=submission)
             for submission in read_submissions(place)
         ]
     return sorted(found, key=lambda record: record.submission.submitted)
 
 
 def _name(runs: Path | None, submission: Submission) -> str:
-    # Of runs/, which need not be said, the run alone; what has no results of its own goes by its job's name.
+    # Within runs/ the run alone; what has no results of its own goes by its job's name.
     results = submission.directory.parent.parent
     if runs is None:
         return str(results)
     return submission.name if results == runs else str(results.relative_to(runs))
 
 
-def matching(records: Sequence[Record], wanted: str) -> list[Record]:
+def matching(records: Sequence[RunRecord], wanted: str) -> list[RunRecord]:
     """The records that a person means by a run's name, its directory, a job's id or a job's name, the oldest first."""
     directory = Path(wanted).resolve()
     tests = (
@@ -83,14 +83,14 @@ def matching(records: Sequence[Record], wanted: str) -> list[Record]:
     return []
 
 
-def no_run(wanted: str, records: Sequence[Record], within: Iterable[Path]) -> UserError:
+def no_run(wanted: str, records: Sequence[RunRecord], within: Iterable[Path]) -> UserError:
     """The error for a run that is not there."""
     if not records:
         return UserError(f"no run {wanted!r}: there are no records in {', '.join(map(str, within))}; give --within DIR")
     return unknown("run", wanted, sorted({record.run for record in records}))
 
 
-def ask(records: Iterable[Record]) -> Queues:
+def ask(records: Iterable[RunRecord]) -> Queues:
     """Asks each scheduler that has jobs of these records, or is on this machine, for all jobs of this user at once."""
     needed = {record.submission.scheduler for record in records if not read_history(record.submission.attempts).over}
     needed |= {scheduler.name for scheduler in schedulers_here(os.environ)}
@@ -103,8 +103,8 @@ def ask(records: Iterable[Record]) -> Queues:
     return Queues(jobs=answers, silent=silent)
 
 
-def judge_all(records: Sequence[Record], queues: Queues, now: float | None = None) -> list[Run]:
-    """The runs with their status; accounting is asked, in one call, about those that are gone without a word."""
+def judge_all(records: Sequence[RunRecord], queues: Queues, now: float | None = None) -> list[ListedRun]:
+    """The runs with their status; accounting is asked, in one call, about those gone without an end in their record."""
     now = time.time() if now is None else now
     accounted: dict[str, dict[str, Job]] = {}
     for scheduler, jobs in queues.jobs.items():
@@ -133,25 +133,25 @@ def judge_all(records: Sequence[Record], queues: Queues, now: float | None = Non
                 requeues=status.requeues,
                 hosts=status.hosts,
             )
-        runs.append(Run(record=record, status=status))
+        runs.append(ListedRun(record=record, status=status))
     return runs
 
 
-def has_ended(run: Run, queues: Queues) -> bool:
+def has_ended(run: ListedRun, queues: Queues) -> bool:
     """Whether a run is not going to do anything more; False as long as those who know do not answer."""
     scheduler = run.record.submission.scheduler
     return not run.status.alive and (run.status.state != UNKNOWN or scheduler in queues.jobs)
 
 
-def shown(runs: Sequence[Run]) -> list[Run]:
+def shown(runs: Sequence[ListedRun]) -> list[ListedRun]:
     """The last submission of each run, and those that have not ended."""
     last = {run.record.run: run for run in runs}
     return [run for run in runs if run.status.alive or last[run.record.run] is run]
 
 
 def choose(
-    records: Sequence[Record], wanted: str, within: Iterable[Path], queues: Queues | None = None
-) -> tuple[Run, Queues]:
+    records: Sequence[RunRecord], wanted: str, within: Iterable[Path], queues: Queues | None = None
+) -> tuple[ListedRun, Queues]:
     """The one run that a person means: of its submissions one that runs, or else waits, or else the last.
 
     UserError if there is none.
@@ -164,7 +164,7 @@ def choose(
     return max(reversed(runs), key=lambda run: (run.status.alive, run.status.state == "running")), queues
 
 
-def others(records: Sequence[Record], queues: Queues) -> list[tuple[str, Job]]:
+def others(records: Sequence[RunRecord], queues: Queues) -> list[tuple[str, Job]]:
     """The user's jobs that wait or run and have no record here, with their scheduler: one of each array."""
     known = {(record.submission.scheduler, record.submission.job_id) for record in records}
     found: dict[tuple[str, str], tuple[str, Job]] = {}

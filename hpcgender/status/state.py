@@ -19,7 +19,7 @@ BAD_OPTIONS = "its input or configuration: see hpcgender jobs why"
 """The reason of a run whose command refused what it was given, until its log is looked at."""
 
 CANCELLED = "cancelled"
-"""The event with which `jobs cancel` leaves its word in a record."""
+"""The event that `jobs cancel` appends to a record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class History:
 
     @property
     def over(self) -> bool:
-        """Whether the job has ended for good, by its own word."""
+        """Whether the job has ended for good, by its record."""
         return bool(self.last) and not self.last.get("requeued")
 
     @property
@@ -86,7 +86,7 @@ def read_history(events: Sequence[Mapping[str, Any]]) -> History:
 def judge(submission: Submission, queued: Job | None, accounted: Job | None, now: float) -> Status:
     """The status of a submission; `queued` and `accounted` are what the scheduler and its accounting have of it.
 
-    While the scheduler still has the job, it knows best; of an ended one the record tells more, except that a
+    While the scheduler still has the job, its answer counts; of an ended one the record has more, except that a
     scheduler's reason for ending it (time limit, out of memory, node lost) is what the record cannot know.
     """
     history = read_history(submission.attempts)

@@ -14,15 +14,15 @@ from typing import Any
 
 from hpcgender.commands import PROGRAMS
 from hpcgender.commands.jobs import JobsConfig
-from hpcgender.status import words
-from hpcgender.status.runs import Run, ask, judge_all, matching, no_run, others, read_records, shown
+from hpcgender.status import failure
+from hpcgender.status.runs import ListedRun, ask, judge_all, matching, no_run, others, read_records, shown
 from hpcgender.status.state import BAD_OPTIONS
 from jobs.scheduler import Job
 from shard_tools.base.commands import Shown, find_command
 from shard_tools.base.text import Table, duration, print_tables
 
 HEADER = ("run", "job", "scheduler", "state", "epoch", "accuracy", "img/s", "eta", "limit", "requeues", "reason")
-"""Columns of the list: eta is what the training still takes, limit what is left of the job's time limit."""
+"""Columns of the list: eta is the time until the work is done, limit the rest of the job's time limit."""
 
 _STYLES = {"running": "green", "done": "dim", "pending": "yellow", "held": "yellow", "failed": "red", "error": "red"}
 _LEFT = frozenset({"job", "scheduler", "state", "reason"})
@@ -30,7 +30,7 @@ _NAMED = 5  # jobs without a record that are named
 
 
 def list_jobs(config: JobsConfig) -> None:
-    """Prints the list. A scheduler that does not answer is told on stderr. UserError for a run that is not there."""
+    """Prints the list; reports a scheduler that does not answer on stderr. UserError for an unknown run."""
     records = read_records(config.within)
     chosen = records
     if config.runs:
@@ -47,10 +47,10 @@ def list_jobs(config: JobsConfig) -> None:
     now = time.time()
     runs = judge_all(chosen, queues, now)
     runs = [run for run in (runs if config.all else shown(runs)) if run.status.alive or not config.active]
-    listed = [(_with_words(run), _shown(run, now)) for run in runs]
+    listed = [(_with_cause(run), _shown(run, now)) for run in runs]
     rest = [] if config.runs else others(records, queues)
-    for said in queues.silent.values():
-        print(f"hpcgender jobs: {said}; states are those that the records tell", file=sys.stderr)
+    for error in queues.silent.values():
+        print(f"hpcgender jobs: {error}; states are those in the records", file=sys.stderr)
     if config.json:
         content = {"runs": [as_json(*pair) for pair in listed], "without_record": [_other_json(*pair) for pair in rest]}
         print(json.dumps(content, indent=1))
@@ -66,22 +66,22 @@ def list_jobs(config: JobsConfig) -> None:
         print(other_line(rest), file=sys.stderr)
 
 
-def _with_words(run: Run) -> Run:
-    # An exit code tells little, the log's last words tell more.
+def _with_cause(run: ListedRun) -> ListedRun:
+    # An exit code explains little, the end of the log more.
     status, log = run.status, run.record.submission.log
-    telling = not status.reason.startswith(("exit code", "NonZeroExitCode", BAD_OPTIONS))
-    if status.state != "failed" or not log or telling:
+    explained = not status.reason.startswith(("exit code", "NonZeroExitCode", BAD_OPTIONS))
+    if status.state != "failed" or not log or explained:
         return run
-    said = words.summary(words.last_attempt(Path(log)))
-    reason = f"{status.reason}: {said}" if status.reason.startswith("exit code") else said
-    return replace(run, status=replace(status, reason=reason)) if said else run
+    line = failure.cause(failure.last_attempt(Path(log)))
+    reason = f"{status.reason}: {line}" if status.reason.startswith("exit code") else line
+    return replace(run, status=replace(status, reason=reason)) if line else run
 
 
 def _style(column: str, cell: str) -> str:
     return _STYLES.get(cell, "") if column == "state" else ""
 
 
-def _shown(run: Run, now: float) -> Shown:
+def _shown(run: ListedRun, now: float) -> Shown:
     submission = run.record.submission
     command = find_command(PROGRAMS, submission.command)
     if command is None:  # of another version of the code
@@ -89,8 +89,8 @@ def _shown(run: Run, now: float) -> Shown:
     return command.shown(run.record.results, submission.log, run.status.state == "running", now)
 
 
-def row(run: Run, shown: Shown) -> tuple[str, ...]:
-    """The cells of a run, `-` for what is not known."""
+def row(run: ListedRun, shown: Shown) -> tuple[str, ...]:
+    """The cells of a run, `-` for what is unknown."""
     submission, status = run.record.submission, run.status
     epoch = "-"
     if shown.epochs_done is not None:
@@ -115,8 +115,8 @@ def row(run: Run, shown: Shown) -> tuple[str, ...]:
     return tuple(cell.replace("\t", " ") for cell in cells)
 
 
-def as_json(run: Run, shown: Shown) -> dict[str, Any]:
-    """What the list knows of a run; times in seconds, None is unknown."""
+def as_json(run: ListedRun, shown: Shown) -> dict[str, Any]:
+    """A run as JSON; times in seconds, None is unknown."""
     submission, status = run.record.submission, run.status
     return {
         "run": run.record.run,
@@ -147,7 +147,7 @@ def _other_json(scheduler: str, job: Job) -> dict[str, Any]:
 
 
 def other_line(rest: Sequence[tuple[str, Job]]) -> str:
-    """One line on jobs without a record: those of other projects, or submitted by hand and not yet started."""
+    """One line on jobs without a record: those of other projects, or submitted with qsub or sbatch and pending."""
     counts = Counter(job.state for _, job in rest)
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
     names = ", ".join(f"{job.job_id} {job.name}" for _, job in rest[:_NAMED])

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hpcgender.commands.jobs import WhyConfig
-from hpcgender.status import words
-from hpcgender.status.runs import Queues, Run, ask, choose, has_ended, matching, no_run, others, read_records
+from hpcgender.status import failure
+from hpcgender.status.runs import ListedRun, Queues, ask, choose, has_ended, matching, no_run, others, read_records
 from hpcgender.status.state import read_history
 from jobs.command import SchedulerError
 from jobs.scheduler import Scheduler
@@ -29,7 +29,7 @@ def why(config: WhyConfig) -> None:
     print("\n".join(explain(run, queues)))
 
 
-def explain(run: Run, queues: Queues) -> Iterator[str]:
+def explain(run: ListedRun, queues: Queues) -> Iterator[str]:
     """The lines about a run: its state, what the scheduler says, and the last words of its log."""
     submission, status = run.record.submission, run.status
     scheduler = named(submission.scheduler)
@@ -47,7 +47,7 @@ def explain(run: Run, queues: Queues) -> Iterator[str]:
         yield f"  {status.reason}"
     if has_ended(run, queues) and status.state not in ("done", "skipped"):
         yield from (f"  {line}" for line in ending(run))
-    yield from last_words(run)
+    yield from end_of_log(run)
 
 
 def waiting(scheduler: Scheduler, job_id: str, reason: str) -> Iterator[str]:
@@ -64,7 +64,7 @@ def waiting(scheduler: Scheduler, job_id: str, reason: str) -> Iterator[str]:
         yield advice
 
 
-def ending(run: Run) -> Iterator[str]:
+def ending(run: ListedRun) -> Iterator[str]:
     """What record, scheduler and accounting say of a run that did not end well, beyond its reason."""
     submission, reason = run.record.submission, run.status.reason
     last = read_history(submission.attempts).last
@@ -74,22 +74,22 @@ def ending(run: Run) -> Iterator[str]:
         yield f"stopped by {last['stopped_by']}"
     scheduler = named(submission.scheduler)
     try:
-        said = list(scheduler.details(submission.job_id))
+        lines = list(scheduler.details(submission.job_id))
         found = scheduler.ended([submission.job_id], 0.0).get(submission.job_id)
     except SchedulerError as error:
         yield str(error)
         return
     if found:
-        said += [found.reason] * (found.state != "done")
+        lines += [found.reason] * (found.state != "done")
         wanted = submission.resources.mem
         if found.max_memory:
             asked = f" of the {wanted:g} GB asked for on each node" if wanted else ""
-            said.append(f"held at most {found.max_memory / 1e9:.1f} GB{asked}")
-    yield from (line for line in dict.fromkeys(said) if line and line != reason)
+            lines.append(f"held at most {found.max_memory / 1e9:.1f} GB{asked}")
+    yield from (line for line in dict.fromkeys(lines) if line and line != reason)
 
 
-def last_words(run: Run) -> Iterator[str]:
-    """The log's last traceback and what the launcher said, or that there is no log."""
+def end_of_log(run: ListedRun) -> Iterator[str]:
+    """The last traceback and messages of the log, or that there is no log."""
     submission = run.record.submission
     if not submission.log:
         yield "  its log went to a terminal"
@@ -98,15 +98,15 @@ def last_words(run: Run) -> Iterator[str]:
     if not log.exists():
         yield f"  no log {log}"
         return
-    text = words.last_attempt(log)
-    traceback = words.last_traceback(text)
-    said = [line for line in words.spoken(text) if line not in traceback]
-    if words.tells_of_memory(text):
+    text = failure.last_attempt(log)
+    traceback = failure.last_traceback(text)
+    messages = [line for line in failure.messages(text) if line not in traceback]
+    if failure.out_of_memory(text):
         yield "  memory ran out"
-    elif any("SIGKILL" in line for line in said):
+    elif any("SIGKILL" in line for line in messages):
         yield "  a process was killed: often for want of memory"
     yield f"  log: {log}"
-    for block in (traceback.splitlines(), said):
+    for block in (traceback.splitlines(), messages):
         if block:
             yield ""
             yield from block

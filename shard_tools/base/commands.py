@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -125,6 +126,11 @@ class Call(Generic[Options]):
         return self.command.data(self.options)
 
     @property
+    def job_name(self) -> str:
+        """A name for its job, of letters that every scheduler takes."""
+        return plain_name(self.command.job_name(self.options))
+
+    @property
     def made(self) -> Made:
         """What the next command of a chain can use."""
         return self.command.made(self.options)
@@ -240,6 +246,12 @@ def find_call(programs: Sequence[Program], words: Sequence[str]) -> Call[Any]:
 def find_command(programs: Sequence[Program], words: Sequence[str]) -> Command[Any] | None:
     """The command of any program that a command line begins with; None if there is none."""
     return next(filter(None, (program.find(words) for program in programs)), None)
+
+
+def plain_name(text: str) -> str:
+    """A job's name of letters, digits and . _ - that begins with a letter, as Grid Engine and file names need it."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("_")[:100]
+    return name if name[:1].isalpha() else f"job_{name}"
 
 
 def attribute(path: str) -> Any:

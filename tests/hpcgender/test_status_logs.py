@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpcgender.log_lines import NOT_REQUEUED, AttemptLine
-from hpcgender.status import words
+from hpcgender.status import failure
 from hpcgender.status.logs import Tail
 from jobs.records import Submission, append_event
 from tests.conftest import Run
@@ -175,16 +175,16 @@ def test_words_of_schedulers_and_commands() -> None:
         "hpcgender train: data/shards has no validation images: pack it again with --val 0.1\n"
         f"{NOT_REQUEUED}3 attempts without progress\n"
     )
-    assert words.spoken(text) == text.splitlines()[2:]
-    assert words.summary(text).startswith("hpcgender train: data/shards has no validation images")
-    assert words.last_traceback(text) == ""
-    assert words.summary("") == ""
+    assert failure.messages(text) == text.splitlines()[2:]
+    assert failure.cause(text).startswith("hpcgender train: data/shards has no validation images")
+    assert failure.last_traceback(text) == ""
+    assert failure.cause("") == ""
 
 
 def test_a_long_traceback_is_cut_in_the_middle_and_a_rank_s_prefix_kept() -> None:
     frames = "".join(f'[rank0]:   File "a.py", line {n}, in f\n[rank0]:     f({n})\n' for n in range(100))
     text = f"before\n[rank0]: Traceback (most recent call last):\n{frames}[rank0]: ValueError: deep\nafter\n"
-    lines = words.last_traceback(text).splitlines()
+    lines = failure.last_traceback(text).splitlines()
     assert len(lines) == 41
     assert lines[0] == "[rank0]: Traceback (most recent call last):"
     assert lines[20] == "[rank0]:   ... 162 lines ..."

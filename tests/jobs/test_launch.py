@@ -6,18 +6,24 @@ import shlex
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hpcgender.commands import PROGRAMS
 from hpcgender.commands.launch import LaunchConfig, minutes
-from hpcgender.launch.agents import run_plan
-from hpcgender.launch.plan import Plan, free_ports, make_plan, start_line
-from hpcgender.launch.work import chained, find_work, plain_name
+from hpcgender.launch import start
+from hpcgender.launch.agents import Layout, attempt_line, free_ports, make_layout, run_layout
+from hpcgender.launch.start import chained
+from jobs.schedulers import find_allocation
 from jobs.site import Site
 from jobs.stopping import StopRequests
+from shard_tools.base import commands
+from shard_tools.base.commands import Call, find_call, plain_name
 from shard_tools.base.errors import UserError
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_CPUS_PER_NODE": "16(x2)"}
@@ -29,9 +35,13 @@ def run(*arguments: str, cwd: Path) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def plan(config: LaunchConfig, environ: dict[str, str], site: Site | None = None) -> Plan:
-    work = find_work(config.command, check=False)
-    return make_plan(config, work, site or Site(name="test", scheduler="local"), environ)
+def call(*words: str) -> Call[Any]:
+    return find_call(PROGRAMS, words)
+
+
+def plan(config: LaunchConfig, environ: dict[str, str], site: Site | None = None) -> Layout:
+    here = site or Site(name="test", scheduler="local")
+    return make_layout(config, call(*config.command), here, find_allocation(environ), environ)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +77,34 @@ def test_launching_a_training_imports_neither_torch_nor_numpy() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 0
 
 
+def test_the_command_is_parsed_once_and_the_allocation_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any) -> Any:
+            calls.append(function.__name__)
+            return function(*arguments)
+
+        return wrapped
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(commands, "parse_options", counted(commands.parse_options))
+    monkeypatch.setattr(start, "find_allocation", counted(find_allocation))
+    assert start.launch(LaunchConfig(command=("models",), scheduler="local")) == 0
+    assert sorted(calls) == ["find_allocation", "parse_options"]
+
+
+def test_a_requeued_training_resumes_without_being_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = call("train", "--name", "mine")
+    monkeypatch.setattr(commands, "parse_options", None)
+    again = first.resumed()
+    assert (again.words, again.options.resume) == (("train", "--name", "mine", "--resume"), True)
+    assert replace(again.options, resume=False) == first.options
+    assert again.resumed() == again
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("", 0), ("24h", 1440), ("1d12h", 2160), ("90m", 90), ("45", 45), ("1:30:00", 90), ("2-00:00:00", 2880)],
@@ -76,27 +114,26 @@ def test_times_are_read_as_people_and_schedulers_write_them(text: str, expected:
 
 
 def test_a_command_says_where_its_results_and_logs_are() -> None:
-    work = find_work(("train", "--name", "second"), check=False)
-    assert work.results == Path("runs/second")
-    assert work.rank_log == "runs/second/logs/rank-{rank}.log"
-    assert find_work(("shard-tools", "verify", "data/x"), check=False).results == Path("runs")
-    assert find_work(("pack", "morph", "--images", "x", "--out", "data/x"), check=False).results == Path("data/x")
+    assert call("train", "--name", "second").results == Path("runs/second")
+    assert plan(LaunchConfig(command=("train", "--name", "second")), {}).rank_log == "runs/second/logs/rank-{rank}.log"
+    assert call("shard-tools", "verify", "data/x").results == Path("runs")
+    assert call("pack", "morph", "--images", "x", "--out", "data/x").results == Path("data/x")
     with pytest.raises(UserError, match="nowhere"):
-        find_work(("train", "--data", "nowhere"))
+        call("train", "--data", "nowhere").check()
 
 
 def test_job_names_are_plain() -> None:
-    assert find_work(("train", "--name", "a b'c $(x)"), check=False).job_name == "train_a_b_c_x"
+    assert call("train", "--name", "a b'c $(x)").job_name == "train_a_b_c_x"
     assert plain_name("7th: run/2") == "job_7th_run_2"
 
 
 def test_what_follows_a_command_uses_its_results() -> None:
-    pack = find_work(("pack", "morph", "--images", "x", "--out", "data/m o"), check=False)
+    pack = call("pack", "morph", "--images", "x", "--out", "data/m o")
     train, evaluate, cam = chained(pack, ("train", "eval", "cam"))
-    assert train.command == ("train", "--data", "data/m o", "--name", "m o", "--resume")
+    assert train.words == ("train", "--data", "data/m o", "--name", "m o", "--resume")
     split = ("--checkpoint", "runs/m o/checkpoints/best.pt", "--data", "data/m o", "--split", "test")
-    assert evaluate.command == ("evaluate", *split)
-    assert cam.command == ("cam", *split)
+    assert evaluate.words == ("evaluate", *split)
+    assert cam.words == ("cam", *split)
     with pytest.raises(UserError, match="train cannot follow evaluate"):
         chained(evaluate, ("train",))
     with pytest.raises(UserError, match="did you mean eval"):
@@ -109,7 +146,7 @@ def test_slurm_job_uses_what_was_granted() -> None:
     assert planned.procs_per_node == 4
     assert planned.environ == ({"OMP_NUM_THREADS": "4"}, {"OMP_NUM_THREADS": "4"})
     assert planned.ranks == ("-m", "hpcgender", "train")
-    assert start_line(planned, "node1", 12345) == (
+    assert attempt_line(planned, "node1", 12345) == (
         "launch: train on 2 nodes (node1, node2), 4 processes each, 4 threads each, rendezvous node1:12345"
     )
 
@@ -168,7 +205,7 @@ def test_ranks_run_in_the_container(capfd: pytest.CaptureFixture[str]) -> None:
     site = Site(name="x", scheduler="local", container=shlex.join(container), container_python=sys.executable)
     planned = replace(plan(LaunchConfig(nodes=2), {}, site), ranks=("-m", "tests.jobs.program", "namespace"))
     with StopRequests() as requests:
-        assert run_plan(planned, requests).code == 0
+        assert run_layout(planned, requests).code == 0
     inside = capfd.readouterr().out
     assert inside.startswith("user:[")
     assert inside.strip() != str(Path("/proc/self/ns/user").readlink())
@@ -206,7 +243,7 @@ def test_a_taken_port_is_passed_over(monkeypatch: pytest.MonkeyPatch, capfd: pyt
         port = taken.getsockname()[1]
         others = free_ports(planned.allocation)
         monkeypatch.setattr("hpcgender.launch.agents.free_ports", lambda _: chain([port], others))
-        assert run_plan(planned, requests).code == 99
+        assert run_layout(planned, requests).code == 99
     lines = capfd.readouterr().err.splitlines()
     assert lines[1] == f"launch: port {port} on 127.0.0.1 is taken: trying another"
     assert len(lines) == 4

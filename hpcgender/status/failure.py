@@ -10,7 +10,7 @@ from hpcgender.log_lines import NOT_REQUEUED, STOP_REQUESTED, AttemptLine
 from shard_tools.base.files import tail
 
 _TRACEBACK = "Traceback (most recent call last)"
-_SPOKEN = re.compile(
+_MESSAGE = re.compile(
     r"^(launch|hpcgender[\w -]*|shard-tools[\w -]*|agent on \S+|slurmstepd|srun|qrsh|error|bash|/\S+): "
 )
 _MEMORY = re.compile(r"CUDA out of memory|OutOfMemoryError|oom.kill|Out Of Memory|MemoryError|Cannot allocate memory")
@@ -18,7 +18,7 @@ _LIMIT = 40  # lines of a traceback
 
 
 def last_attempt(log: Path) -> str:
-    """The end of a log since the last attempt began, as far as a glance goes; empty if it cannot be read."""
+    """The end of a log since its last attempt began; empty if it cannot be read."""
     return log_lines.last_attempt(tail(log))
 
 
@@ -36,9 +36,9 @@ def last_traceback(text: str) -> str:
     end = len(lines)
     for number, line in enumerate(lines[1:], start=1):
         inner = line.removeprefix(before)
-        if inner[:1] not in (" ", ""):  # the exception; its message may go on, up to a line that is another's
+        if inner[:1] not in (" ", ""):  # the exception; its message may continue, up to another message
             end = number + 1
-            while end < len(lines) and lines[end].startswith(before) and not _SPOKEN.match(lines[end]) and lines[end]:
+            while end < len(lines) and lines[end].startswith(before) and not _MESSAGE.match(lines[end]) and lines[end]:
                 end += 1
             break
     lines = lines[:end]
@@ -48,21 +48,21 @@ def last_traceback(text: str) -> str:
     return "\n".join(lines)
 
 
-def spoken(text: str) -> list[str]:
-    """The last lines in which launcher, agents, commands or the scheduler speak for themselves, at most eight."""
-    lines = [line for line in text.splitlines() if _SPOKEN.match(line) and not AttemptLine.parse(line)]
+def messages(text: str) -> list[str]:
+    """The last messages of launcher, agents, commands and scheduler, at most eight lines."""
+    lines = [line for line in text.splitlines() if _MESSAGE.match(line) and not AttemptLine.parse(line)]
     return list(dict.fromkeys(lines))[-8:]
 
 
-def summary(text: str) -> str:
-    """The one line that tells most: the exception, or else what an agent or the command said last; may be empty."""
+def cause(text: str) -> str:
+    """The line that explains most: the exception, or else the last message of an agent or command; may be empty."""
     exceptions = [line for line in last_traceback(text).splitlines() if line[:1] not in ("", " ")][1:]
     if exceptions:
         return exceptions[0]
-    said = [line for line in spoken(text) if not line.startswith((STOP_REQUESTED, NOT_REQUEUED))]
-    return said[-1] if said else ""
+    causes = [line for line in messages(text) if not line.startswith((STOP_REQUESTED, NOT_REQUEUED))]
+    return causes[-1] if causes else ""
 
 
-def tells_of_memory(text: str) -> bool:
-    """Whether a text tells that memory ran out."""
+def out_of_memory(text: str) -> bool:
+    """Whether a log has a message that memory ran out."""
     return _MEMORY.search(text) is not None
