@@ -221,7 +221,7 @@ def test_what_a_scheduler_says_of_all_jobs_at_once(
     assert silent.returncode == 0
     assert silent.stdout.splitlines()[1].split("\t")[3] == "unknown"
     assert silent.stderr == (
-        "hpcgender jobs: squeue: error: Unable to contact slurm controller; states are those that the records tell\n"
+        "hpcgender jobs: squeue: error: Unable to contact slurm controller; states are those in the records\n"
     )
 
 
