@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
 LIMIT_SECONDS = 60.0
 """How long a command may take before it is given up: qacct reads a whole file, and a busy controller is slow."""
@@ -21,7 +22,7 @@ def run(*command: str, seconds: float | None = None) -> subprocess.CompletedProc
 
     Raises SchedulerError if it is missing or takes longer. Its times are in ISO 8601 (Slurm) or English (Grid Engine).
     """
-    name = os.path.basename(command[0])  # noqa: PTH119
+    name = Path(command[0]).name
     limit = LIMIT_SECONDS if seconds is None else seconds
     try:
         return subprocess.run(
@@ -44,7 +45,7 @@ def call(*command: str, seconds: float | None = None) -> str:
     """The standard output of a command. Raises SchedulerError also if it fails, with its words on one line."""
     done = run(*command, seconds=seconds)
     if done.returncode:
-        name = os.path.basename(command[0])  # noqa: PTH119
+        name = Path(command[0]).name
         words = " ".join((done.stderr.strip() or done.stdout.strip()).split()).removeprefix(f"{name}: ")
         raise SchedulerError(f"{name}: {words or f'exit code {done.returncode}'}")
     return done.stdout

@@ -199,7 +199,7 @@ class Scheduler(ABC):
         """More lines about one job that waits, is in error or has ended."""
         return ()
 
-    def meaning(self, job: str, reason: str) -> str:
+    def meaning(self, job_id: str, reason: str) -> str:
         """What one of its reasons for waiting means in plain words; empty if it is plain enough."""
         return ""
 

@@ -84,3 +84,13 @@ def test_commands_that_are_missing_or_fail_or_hang_are_one_line(
         qstat.call("qsomething", "0")
     with pytest.raises(SchedulerError, match="no answer"):
         qstat.call("qsomething", "20", seconds=0.2)
+
+
+def test_commands_are_found_where_a_job_has_them_not_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SGE_ROOT", str(tmp_path))
+    monkeypatch.setenv("SGE_ARCH", "lx-amd64")
+    program = tmp_path / "bin" / "lx-amd64" / "qsomewhere"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\necho "there $1"\n')
+    program.chmod(0o755)
+    assert qstat.call("qsomewhere", "3") == "there 3\n"
