@@ -224,10 +224,19 @@ FAST = {
     "splits a list": (edited_json(lambda content: content.update(splits=[1])), ["manifest.json: is damaged"]),
     "no splits": (edited_json(lambda content: content.update(splits={})), ["it has no splits"]),
     "other classes": (edited_json(lambda content: content.update(classes=["a", "b"])), ["its classes are not"]),
-    "options a list": (edited_json(lambda content: content.update(options=[])), ["its options are no object"]),
-    "quarantined a word": (edited_json(lambda content: content.update(quarantined="x")), ["quarantined"]),
-    "samples a word": (edited_json(lambda content: split_of(content).update(samples="18")), ["count of split train"]),
-    "counts a list": (edited_json(lambda content: split_of(content).update(counts=[9, 9])), ["split train"]),
+    "options a list": (edited_json(lambda content: content.update(options=[])), ["options must be a table, not []"]),
+    "quarantined a word": (
+        edited_json(lambda content: content.update(quarantined="x")),
+        ["quarantined must be a whole number, not 'x'"],
+    ),
+    "samples a word": (
+        edited_json(lambda content: split_of(content).update(samples="18")),
+        ["splits.train.samples must be a whole number, not '18'"],
+    ),
+    "counts a list": (
+        edited_json(lambda content: split_of(content).update(counts=[9, 9])),
+        ["splits.train.counts must be a table, not [9, 9]"],
+    ),
     "another sum": (edited_json(lambda content: split_of(content).update(samples=7)), ["do not add up to its 7"]),
     "another count": (
         edited_json(lambda content: split_of(content)["counts"].update(male=99)),
