@@ -6,7 +6,7 @@ A packed data set is a directory
     <split>/<split>-000000.tar   WebDataset shards: <key>.jpg, <key>.json, <key>.jpg, ...
     <split>/<split>-000000.idx   the same for DALI's own reader (wds2idx, version 1.2)
     <split>/index.npy            a structured array, one row a sample, in the order of the shards
-    summary.txt                  what the packer said of it
+    summary.txt                  what the packer printed
     quarantine/, contradictions.csv   what was left out and why, and labels that contradict each other, if any
 
 whose index (shard_tools/index.py) every reader memory-maps: it finds any sample's bytes without reading the tars.
