@@ -345,7 +345,7 @@ FULL = {
     ),
     "another look in the index": (
         indexed(put("appearance", 4711)),
-        ["KEY.jpg at byte", "has another appearance than in the index"],
+        ["KEY.jpg at byte", "has another appearance than"],
     ),
     "no JSON": (spliced(without_json), ["KEY.jpg at byte", "is not followed by the JSON of its sample"]),
     "JSON first": (spliced(image_last), ["KEY.json at byte", "does not follow the image of its sample"]),
