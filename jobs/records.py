@@ -33,6 +33,7 @@ from typing import Any
 from shard_tools.base.contracts import SUBMISSIONS
 from shard_tools.base.documents import parse_json, restored
 from shard_tools.base.files import write_whole
+from shard_tools.base.text import utc
 
 _SUBMISSION, _ATTEMPTS = "submission.json", "attempts.jsonl"
 _DEPTH = 4  # RUNS/NAME/evaluations/DATA-SPLIT/submissions
@@ -227,5 +228,5 @@ def who_and_where() -> dict[str, str]:
         "cwd": str(Path.cwd()),
         "user": getpass.getuser(),
         "host": socket.gethostname(),
-        "submitted": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "submitted": utc(),
     }
