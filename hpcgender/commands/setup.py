@@ -12,7 +12,7 @@ import tyro
 
 from hpcgender.commands.sections import parse_sections, to_toml
 from shard_tools.base.commands import default_is
-from shard_tools.base.documents import read_toml, shipped
+from shard_tools.base.documents import Toml, read_toml, shipped
 from shard_tools.base.errors import unknown
 
 PRESETS = Path(__file__).parents[1] / "presets"
@@ -62,14 +62,26 @@ def preset_names() -> list[str]:
 
 def read_layers(options: type[SetupConfig], layers: SetupConfig) -> dict[str, Any]:
     """What the preset and the file set, by the names of the fields of `options`; UserError if they cannot be used."""
-    without, hint = LAYERS - {"preset"}, "hpcgender train --print-config lists all options"
     stated: dict[str, Any] = {"config": layers.config}
     if layers.config:
-        stated |= read_toml(layers.config).values(options, without, hint)
+        stated |= read_options(options, read_toml(layers.config))
     preset = layers.preset or stated.get("preset", "")
     if preset:
-        if preset not in preset_names():
-            raise unknown("preset" if layers.preset else f"preset in {layers.config}", preset, preset_names())
-        of_preset = read_toml(PRESETS / f"{preset}.toml", f"preset {preset}").values(options, without, hint)
-        stated = {**of_preset, **stated, "preset": preset}
+        where = "" if layers.preset else f" in {layers.config}"
+        stated = {**read_preset(options, preset, where), **stated, "preset": preset}
     return stated
+
+
+def read_preset(options: type[SetupConfig], name: str, where: str = "") -> dict[str, Any]:
+    """The values of a preset and of the preset that it is based on; UserError, with `where` it is named, if none is."""
+    presets = shipped(PRESETS)
+    if name not in presets:
+        raise unknown(f"preset{where}", name, preset_names())
+    stated = read_options(options, read_toml(presets[name], f"preset {name}"))
+    base = stated.pop("preset", "")
+    return {**read_preset(options, base, f" in preset {name}"), **stated} if base else stated
+
+
+def read_options(options: type[SetupConfig], toml: Toml) -> dict[str, Any]:
+    """The values in a file of options; UserError with the line of what is wrong."""
+    return toml.values(options, LAYERS - {"preset"}, "hpcgender train --print-config lists all options")
