@@ -147,7 +147,7 @@ def load_trained(path: Path, device: torch.device, classes: Sequence[str] = CLAS
     if tuple(content["classes"]) != tuple(classes):
         raise UserError(f"{path} was trained for classes {', '.join(content['classes'])}, not {', '.join(classes)}")
     config = content["config"]
-    options = read_model_config(config)
+    options = read_model_config(config, path, "use a checkpoint of this version")
     model = create(options, len(classes))
     try:
         model.load_state_dict(content["model"])

@@ -24,14 +24,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from shard_tools.base.contracts import SUBMISSIONS
-from shard_tools.base.errors import UserError
+from shard_tools.base.documents import parse_json, restored
+from shard_tools.base.files import write_whole
+from shard_tools.base.text import utc
 
 _SUBMISSION, _ATTEMPTS = "submission.json", "attempts.jsonl"
 _DEPTH = 4  # RUNS/NAME/evaluations/DATA-SPLIT/submissions
@@ -130,9 +132,8 @@ def write_submission(submission: Submission, script: str, environ: Mapping[str, 
     modules = [name for name in environ.get("LOADEDMODULES", "").split(":") if name]
     (directory / "modules.txt").write_text("".join(f"{name}\n" for name in modules))
     content = {name: value for name, value in asdict(submission).items() if name != "directory"}
-    partial = directory / f".{_SUBMISSION}"
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(directory / _SUBMISSION)  # last: with it the record exists
+    text = json.dumps(content, indent=1) + "\n"
+    write_whole(directory / _SUBMISSION, text.encode())  # last: with it the record exists
 
 
 def append_event(record: Path, **event: Any) -> None:
@@ -178,17 +179,10 @@ def read_submissions(root: Path) -> list[Submission]:
 
 def read_submission(record: Path) -> Submission | None:
     """One submission; None while its record is being made. UserError if it cannot be read."""
-    path = record / _SUBMISSION
-    try:
-        content = json.loads(path.read_bytes())
-        known = {field.name: content[field.name] for field in fields(Submission) if field.name != "directory"}
-        known["resources"] = Resources(**known["resources"])
-    except FileNotFoundError:
+    path, again = record / _SUBMISSION, f"it is no record of a submission, remove {record}"
+    if not path.is_file():
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"cannot read {path} ({error}): it is no record of a submission, remove {record}") from None
-    lists = {name: tuple(known[name]) for name in ("command", "argv", "after")}
-    return Submission(**{**known, **lists}, directory=record)
+    return restored(Submission, {**parse_json(path.read_bytes(), path, again), "directory": str(record)}, path, again)
 
 
 def _records(directory: Path, depth: int) -> Iterator[Path]:
@@ -234,5 +228,5 @@ def who_and_where() -> dict[str, str]:
         "cwd": str(Path.cwd()),
         "user": getpass.getuser(),
         "host": socket.gethostname(),
-        "submitted": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "submitted": utc(),
     }

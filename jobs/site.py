@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from shard_tools.base.errors import UserError
 
@@ -52,11 +52,11 @@ class Site:
     """Grid Engine's parallel environment for several slots on one node."""
     gpu: str = ""
     """Grid Engine's complex for GPUs; Slurm: the kind of GPU, such as a100."""
-    gpu_per: str = "host"
+    gpu_per: Literal["host", "slot"] = "host"
     """Whether the number of GPUs is meant for each host or each slot."""
     memory: str = ""
     """Grid Engine's complex for memory: h_vmem, mem_free, m_mem_free, tmem."""
-    memory_per: str = "slot"
+    memory_per: Literal["host", "slot"] = "slot"
     """Whether the amount of memory is meant for each host or each slot."""
     resource_types: Mapping[str, ResourceType] = field(default_factory=dict)
     """Resource types by name; the smallest that fits is requested (-l NAME=NODES) instead of slots, GPUs and memory."""

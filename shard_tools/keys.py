@@ -1,4 +1,4 @@
-"""WebDataset keys: what a sample is called in its shard."""
+"""WebDataset keys: the names of samples in their shards."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _FOREIGN = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 def key_of(name: str) -> str:
-    """The key of an image by its name in the source: without extensions, and without what a key must not hold."""
+    """The key of an image by its name in the source, without extensions and characters that keys must not have."""
     if _PLAIN.fullmatch(name):  # most are, and this is several times as fast
         return name.replace("/", "-").strip("-")[-MAX_KEY:]
-    folder, _, file = name.rpartition("/")
+    directory, _, file = name.rpartition("/")
     stem = file.split(".", 1)[0]
-    return _FOREIGN.sub("-", f"{folder}/{stem}" if folder else stem).strip("-")[-MAX_KEY:]
+    return _FOREIGN.sub("-", f"{directory}/{stem}" if directory else stem).strip("-")[-MAX_KEY:]
 
 
 def with_row(key: str, row: int) -> str:
-    """The key of an image whose own is that of another one, too: no key holds a plus."""
+    """The key of an image that shares its own with another one: no other key has a plus."""
     return f"{key}+{row}"

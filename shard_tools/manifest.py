@@ -6,7 +6,7 @@ A packed data set is a directory
     <split>/<split>-000000.tar   WebDataset shards: <key>.jpg, <key>.json, <key>.jpg, ...
     <split>/<split>-000000.idx   the same for DALI's own reader (wds2idx, version 1.2)
     <split>/index.npy            a structured array, one row a sample, in the order of the shards
-    summary.txt                  what the packer said of it
+    summary.txt                  what the packer printed
     quarantine/, contradictions.csv   what was left out and why, and labels that contradict each other, if any
 
 whose index (shard_tools/index.py) every reader memory-maps: it finds any sample's bytes without reading the tars.
@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shard_tools.base.documents import parse_json, restored
 from shard_tools.base.errors import UserError
 
 if TYPE_CHECKING:  # numpy is for those who read an index
@@ -118,15 +119,9 @@ def read_manifest(root: Path) -> Manifest:
         raise UserError(
             f"no {MANIFEST} in {root}: name a packed data set, or pack one: shard-tools pack --help"
         ) from None
-    try:
-        content: dict[str, Any] = json.loads(raw)
-        if (content.pop("format"), content.pop("version")) != (FORMAT, VERSION):
-            raise UserError(f"{path} is not of format {FORMAT} {VERSION}: pack the data set again")
-        splits = {
-            name: Split(**{**split, "shards": tuple(Shard(**shard) for shard in split["shards"])})
-            for name, split in content.pop("splits").items()
-        }
-        classes = tuple(content.pop("classes"))
-        return Manifest(root=root, classes=classes, splits=splits, sha256=hashlib.sha256(raw).hexdigest(), **content)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}): pack the data set again") from None
+    again = "pack the data set again"
+    content = parse_json(raw, path, again)
+    if (content.pop("format", None), content.pop("version", None)) != (FORMAT, VERSION):
+        raise UserError(f"{path} is not of format {FORMAT} {VERSION}: {again}")
+    where = {"root": str(root), "sha256": hashlib.sha256(raw).hexdigest()}
+    return restored(Manifest, {**content, **where}, path, again)

@@ -1,4 +1,4 @@
-"""Decides what goes where: which images are packed, in which split, in which order, in which shard."""
+"""The plan of a pack: which images are packed, in which split, in which order, in which shard."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SplitPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be packed, and what was noticed while deciding it."""
+    """What will be packed, and remarks on it."""
 
     splits: list[SplitPlan]
     rejected: Numbers
@@ -50,7 +50,7 @@ class Plan:
 
 
 def make_plan(source: Source, catalogue: Catalogue) -> Plan:
-    """The plan, by the source's options and what was seen of its images. No split has no samples."""
+    """The plan, by the source's options and what is known of its images. No split is empty."""
     remarks: list[str] = []
     rejected = catalogue.column("rejected")
     packed = np.logical_not(rejected)
@@ -77,7 +77,7 @@ def make_plan(source: Source, catalogue: Catalogue) -> Plan:
 
     groups = linked_groups(pictures, first_of_equals(catalogue.column("subject")))
     del pictures
-    splits = _deal(source, catalogue.column("split"), groups, packed, remarks)
+    splits = _assign_splits(source, catalogue.column("split"), groups, packed, remarks)
     del groups
     if source.balance == "equal":
         before = np.count_nonzero(packed)
@@ -103,7 +103,7 @@ def make_plan(source: Source, catalogue: Catalogue) -> Plan:
     )
 
 
-def _deal(source: Source, own: Splits, groups: Numbers, packed: Flags, remarks: list[str]) -> Splits:
+def _assign_splits(source: Source, own: Splits, groups: Numbers, packed: Flags, remarks: list[str]) -> Splits:
     """The split of each image, -1 for those that are not packed. `own` are the source's own splits, or all -1."""
     splits = np.full(len(groups), -1, dtype=np.int8)
     if not packed.any():

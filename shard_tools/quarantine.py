@@ -1,4 +1,4 @@
-"""What was left out and why, and the labels that contradict each other: lists for a person to go through."""
+"""Lists to review: the images left out and why, and the pictures whose copies have different labels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_COPY_BYTES = 16_000_000
 def write_quarantine(source: Source, catalogue: Catalogue, plan: Plan) -> None:
     """Lists the images that were left out in quarantine/quarantine.csv, and copies the first 1000 of at most 16 MB.
 
-    Writes nothing if there are none. An image that cannot be read has no copy, as the list says.
+    Writes nothing if there are none. An image that cannot be read has no copy.
     """
     directory = source.out / "quarantine"
     shutil.rmtree(directory, ignore_errors=True)  # of a run that was killed

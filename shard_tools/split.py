@@ -51,7 +51,7 @@ def linked_groups(*firsts: Numbers) -> Numbers:
 
 
 def split_groups(groups: Numbers, shares: Sequence[float], seed: int) -> Splits:
-    """Deals whole groups to splits so that each split gets its share of the samples, in a seeded random order.
+    """Assigns whole groups to splits, in a seeded random order, so that each split gets its fraction of the samples.
 
     `shares` sums to 1. Returns the number of the split of each sample, shape (samples,).
     """
@@ -66,7 +66,7 @@ def split_groups(groups: Numbers, shares: Sequence[float], seed: int) -> Splits:
 def keep_own_splits(groups: Numbers, own: Splits) -> tuple[Splits, int]:
     """The source's own split of each sample, but that of a group in several splits is the first (train).
 
-    A picture seen in training would flatter a test. Returns the splits and how many samples changed theirs.
+    A picture seen in training would make a test too good. Returns the splits and how many samples changed theirs.
     """
     first = np.full(int(groups.max(initial=0)) + 1, np.iinfo(np.int8).max, dtype=np.int8)
     np.minimum.at(first, groups, own)

@@ -1,4 +1,4 @@
-"""The directory of a pack that is not finished: what is being packed, so that it can go on where it was killed."""
+"""The directory of an unfinished pack: what is being packed, so that a killed pack can be resumed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from shard_tools.base.commands import attribute
 from shard_tools.base.contracts import SUBMISSIONS
+from shard_tools.base.documents import restored
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import check_empty, write_whole
 from shard_tools.manifest import MANIFEST, UNFINISHED
@@ -39,13 +40,13 @@ def begin(source: Source, parts: int) -> Path:
             different = ["source"]
         raise UserError(
             f"{source.out} holds an unfinished pack with another {', '.join(different) or 'number of tasks'}:"
-            " give the same options to go on with it, or remove the directory"
+            " give the same options to resume it, or remove the directory"
         )
     return work
 
 
 def describe(source: Source, parts: int) -> dict[str, Any]:
-    """What is being packed, as JSON has it: paths are absolute."""
+    """What is being packed, as JSON: paths are absolute."""
     kind = type(source)
     options = {
         field.name: _plain(getattr(source, field.name))
@@ -57,30 +58,22 @@ def describe(source: Source, parts: int) -> dict[str, Any]:
 
 def restore(out: Path, workers: int) -> tuple[Source, int]:
     """The source whose parts were packed into `out`, and how many parts there are; UserError if there are none."""
+    path = out / UNFINISHED / "source.json"
     try:
-        note = json.loads((out / UNFINISHED / "source.json").read_bytes())
+        note = json.loads(path.read_bytes())
     except OSError:
         what = "is packed already" if (out / MANIFEST).exists() else "holds no parts: pack them with --task K/N first"
         raise UserError(f"{out} {what}") from None
     kind = attribute(note["class"])
-    hints = get_type_hints(kind)
-    options = {name: _typed(value, hints[name]) for name, value in note["options"].items()}
-    return kind(**options, out=out, workers=workers), note["parts"]
+    content = {**note["options"], "out": str(out), "workers": workers}
+    source: Source = restored(kind, content, path, "remove the directory and pack again")
+    return source, note["parts"]
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value.absolute() if value.exists() else value)  # a ready mapping's name is no path
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
-
-
-def _typed(value: Any, hint: Any) -> Any:
-    """A JSON value as the type that a field has."""
-    arguments = get_args(hint)
-    if isinstance(value, list):
-        items = [_typed(item, arguments[0] if arguments else None) for item in value]
-        return tuple(items) if get_origin(hint) is tuple else items
-    return Path(value) if isinstance(value, str) and (hint is Path or Path in arguments) else value
 
 
 def finish(work: Path) -> None:

@@ -1,4 +1,4 @@
-"""Processes that share the work: jobs go out, results come back in order, and no worker outlives its parent."""
+"""A pool of processes: results come in order, and no worker outlives its parent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _context: Any = None
 
 
 class Workers:
-    """`count` processes that have `context`, any object that can be pickled; with 1, this process does the work."""
+    """`count` processes that have `context`, any object that can be pickled; with 1, this process alone."""
 
     def __init__(self, context: Any, count: int) -> None:
         self.context = context
@@ -42,7 +42,7 @@ class Workers:
     def map(self, function: Callable[[Any, Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
         """`function(context, job)` of every job, in order; UserError if a process dies.
 
-        All jobs are taken before this returns; other processes begin with the first while the last is still made.
+        All jobs are taken before this returns; workers start on the first ones meanwhile.
         """
         if not self.pool:
             return map(partial(function, self.context), list(jobs))
@@ -54,12 +54,12 @@ class Workers:
                 yield futures.popleft().result()
         except BrokenProcessPool:
             raise UserError(
-                "a worker process was killed, perhaps for want of memory: run the command again, with fewer --workers"
+                "a worker process was killed, perhaps out of memory: run the command again, with fewer --workers"
             ) from None
 
 
 def _start(context: Any) -> None:
-    """Prepares a worker: keeps the context, leaves Ctrl-C to the parent, and dies with it, however that dies."""
+    """Prepares a worker: keeps the context, leaves Ctrl-C to the parent, and exits with it, even if that is killed."""
     global _context  # noqa: PLW0603
     _context = context
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -34,7 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcgender.inference.facts import CheckpointFacts, ComputeFacts, SplitFacts
-from shard_tools.base.documents import document, read_document, write_document
+from shard_tools.base.documents import read_document, restored, write_document
 from shard_tools.base.errors import UserError, one_line
 from shard_tools.base.files import write_whole
 
@@ -203,4 +203,4 @@ def read_cam(directory: Path) -> Cam:
             content["arrays"] = dict(arrays)
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise UserError(f"{directory / ARRAYS} is damaged ({one_line(error)}): {again}") from None
-    return document(Cam, content, path, again)
+    return restored(Cam, content, path, again)

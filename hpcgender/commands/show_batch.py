@@ -12,7 +12,8 @@ import tyro
 from hpcgender.data.augmentation import read_augmentation
 from hpcgender.data.config import BatchConfig, ReadConfig
 from shard_tools.base.commands import Command
-from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.documents import read_json, restored_part
+from shard_tools.base.errors import UserError
 from shard_tools.manifest import MANIFEST, read_manifest
 
 DECIDES = tuple(field.name for field in fields(BatchConfig) if field not in fields(ReadConfig))
@@ -75,21 +76,22 @@ class ShowBatchConfig(BatchConfig):
         """
         if self.run is None:
             return self
-        trained = run_options(self.run)
-        given = {name for name in (*DECIDES, "data", "backend") if getattr(self, name) != getattr(BatchConfig, name)}
+        trained, augmentation = run_options(self.run)
+        of_run = {name: getattr(trained, name) for name in (*DECIDES, "data", "backend")}
+        given = {name for name in of_run if getattr(self, name) != getattr(BatchConfig, name)}
         for name in DECIDES:
-            if name in given and getattr(self, name) != trained[name]:
+            if name in given and getattr(self, name) != of_run[name]:
                 option = f"--{name.replace('_', '-')} {getattr(self, name)}"
-                raise UserError(f"{option} contradicts {self.run}, which has {trained[name]}: leave one of the two out")
-        if augmentation_of(trained["augment"]) != trained.pop("augmentation"):
+                raise UserError(f"{option} contradicts {self.run}, which has {of_run[name]}: leave one of the two out")
+        if augmentation_of(trained.augment) != augmentation:
             raise UserError(
-                f"the augmentation {trained['augment']} is not what it was when {self.run} was trained: put it back"
+                f"the augmentation {trained.augment} is not what it was when {self.run} was trained: put it back"
             )
-        if "data" not in given and not (trained["data"] / MANIFEST).is_file():
+        if "data" not in given and not (trained.data / MANIFEST).is_file():
             if not (self.data / MANIFEST).is_file():
-                raise UserError(f"{trained['data']}, the data of {self.run}, is not there: say with --data where it is")
+                raise UserError(f"{trained.data}, the data of {self.run}, is not there: say with --data where it is")
             given.add("data")
-        return replace(self, **{name: value for name, value in trained.items() if name not in given})
+        return replace(self, **{name: value for name, value in of_run.items() if name not in given})
 
 
 def augmentation_of(augment: str) -> Any:
@@ -97,19 +99,11 @@ def augmentation_of(augment: str) -> Any:
     return json.loads(json.dumps(asdict(read_augmentation(augment))))
 
 
-def run_options(run: Path) -> dict[str, Any]:
-    """The options in a run's config.json that decide its batches, `augmentation`, `data` and `backend`."""
-    path = run / "config.json"
-    try:
-        content = json.loads(path.read_text())
-        options = {name: content[name] for name in (*DECIDES, "augmentation", "data", "backend")}
-        return {**options, "class_weights": tuple(options["class_weights"]), "data": Path(options["data"])}
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; name the directory of a run, as runs/train") from None
-    except KeyError as error:
-        raise UserError(f"{path} has no {error}: its run is another version's, whose batches differ") from None
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged: {one_line(error)}; give its options one by one, without --run") from None
+def run_options(run: Path) -> tuple[BatchConfig, Any]:
+    """What decides a run's batches, by its config.json: its options, and its augmentation as JSON has it."""
+    path, again = run / "config.json", "it may be another version's; give its options without --run"
+    content = read_json(path, "name the directory of a run, as runs/train", again)
+    return restored_part(BatchConfig, content, path, again), content.get("augmentation")
 
 
 class ShowBatch(Command[ShowBatchConfig]):

@@ -46,10 +46,7 @@ def find_contenders(config: CompareConfig) -> list[Contender]:
     contenders: list[Contender] = []
     for name, directory, evaluation, run in zip(names(directories, runs), directories, found, runs, strict=True):
         check_same(directories[0], found[0], directory, evaluation)
-        try:
-            model = read_model_config(evaluation.checkpoint.options)
-        except KeyError as error:
-            raise UserError(f"{directory} has no {error} of its model: evaluate again") from None
+        model = read_model_config(evaluation.checkpoint.options, directory / FILE, "evaluate again")
         predictions = read_predictions(directory)
         if contenders and not np.array_equal(predictions.key, contenders[0].predictions.key):
             raise UserError(f"{directory} has other images than {directories[0]}: evaluate both again")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -85,13 +84,16 @@ def mean_difference(differences: npt.NDArray[np.float64], clusters: npt.NDArray[
 
 def mcnemar_test(only_first: int, only_second: int) -> McNemar:
     """The test, of as many images about which the first, and the second, alone is right; not yet corrected."""
+    from scipy.stats import binomtest, chi2  # 1 s, only where two models are compared
+
     differ, fewer = only_first + only_second, min(only_first, only_second)
     exact = differ <= EXACT_UP_TO
-    if exact:
-        p = min(1.0, 2 * sum(math.comb(differ, count) for count in range(fewer + 1)) / 2**differ)
+    if not differ:
+        p = 1.0
+    elif exact:
+        p = float(binomtest(fewer, differ).pvalue)
     else:
-        squared = max(abs(only_first - only_second) - 1, 0) ** 2 / differ
-        p = math.erfc(math.sqrt(squared / 2))
+        p = float(chi2.sf(max(abs(only_first - only_second) - 1, 0) ** 2 / differ, df=1))
     return McNemar(only_first=only_first, only_second=only_second, p=p, exact=exact, p_holm=p)
 
 

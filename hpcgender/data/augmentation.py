@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from shard_tools.base.errors import UserError, one_line, unknown
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from shard_tools.base.documents import read_toml
+from shard_tools.base.errors import UserError, unknown
 
 PROBABILITY = (0.0, 1.0)
 LIMITS = {
@@ -118,6 +113,13 @@ PRESETS = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class _File(Augmentation):
+    """What a TOML file may set."""
+
+    preset: str = "none"
+
+
 def read_augmentation(name: str) -> Augmentation:
     """The preset of that name, or the augmentation in a TOML file (*.toml).
 
@@ -127,39 +129,14 @@ def read_augmentation(name: str) -> Augmentation:
         if name not in PRESETS:
             raise unknown("augmentation", name, [*PRESETS, "FILE.toml"])
         return PRESETS[name]
-    try:
-        stated = tomllib.loads(Path(name).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the augmentation {name}: {one_line(error)}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{name}: {error}") from None
-    preset = str(stated.pop("preset", "none"))
+    values = read_toml(Path(name)).values(_File)
+    preset = values.pop("preset", _File.preset)
     if preset not in PRESETS:
         raise unknown(f"preset in {name}", preset, list(PRESETS))
-    kinds = get_type_hints(Augmentation)
-    values = {field.name: getattr(PRESETS[preset], field.name) for field in fields(Augmentation)}
-    for key, value in stated.items():
-        if key not in kinds:
-            raise unknown(f"field in {name}", key, ["preset", *kinds])
-        values[key] = _number(value) if kinds[key] is float else _pair(value)
-        if values[key] is None:
-            kind = "a number" if kinds[key] is float else "two numbers"
-            raise UserError(f"{name}: {key} must be {kind}, as in {key} = {_shown(getattr(PRESETS[preset], key))}")
     try:
-        return Augmentation(**values)
+        return replace(PRESETS[preset], **values)
     except ValueError as error:
         raise UserError(f"{name}: {error}") from None
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _pair(value: object) -> tuple[float, float] | None:
-    if not isinstance(value, list) or len(value) != 2:
-        return None
-    low, high = map(_number, value)
-    return None if low is None or high is None else (low, high)
 
 
 def _shown(value: Any) -> str:

@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from shard_tools.base.errors import UserError
+from shard_tools.base.text import byte_size
 from shard_tools.manifest import Manifest
 
 RESERVE = 0.02
@@ -57,7 +58,7 @@ def staged(
             paths = manifest.shard_paths(split)
             report = ""
             if local_rank == 0:
-                size = _size(sum(shard.bytes for shard in stage.shards))
+                size = byte_size(sum(shard.bytes for shard in stage.shards))
                 print(
                     f"hpcgender: --stage-to {stage_to} cannot hold the {size} of {split} ({error.strerror}):"
                     f" reading from {manifest.root} instead",
@@ -160,10 +161,10 @@ class _Stage:
         where = self.directory / self.split
         numbers = missing or range(len(self.shards))
         size = sum(self.shards[number].bytes for number in numbers)
-        what = f"{_size(size)} in {len(numbers)} shard{'s'[: len(numbers) > 1]}"
+        what = f"{byte_size(size)} in {len(numbers)} shard{'s'[: len(numbers) > 1]}"
         if not missing:
             return f"{self.split} is staged: {what} in {where}"  # by another, perhaps just now
-        return f"staged {self.split}: {what} to {where} in {seconds:.0f} s, {_size(size / seconds)}/s"
+        return f"staged {self.split}: {what} to {where} in {seconds:.0f} s, {byte_size(size / seconds)}/s"
 
 
 @contextmanager
@@ -220,7 +221,3 @@ def _blocks(source: Path) -> Iterator[memoryview]:
                 yield buffer[:length]
     except OSError as error:
         raise UserError(f"cannot read {source}: {error.strerror}; restore or pack it again") from None
-
-
-def _size(bytes_: float) -> str:
-    return f"{bytes_ / 1e9:.1f} GB" if bytes_ >= 1e9 else f"{bytes_ / 1e6:.1f} MB"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 
@@ -48,8 +46,10 @@ def fit_temperature(logit: npt.NDArray[np.floating], male: Mask) -> float | None
     """The temperature that makes the mean log loss of `logit / temperature` least, or None if no finite one does.
 
     None is where all images are told right, and where calling everybody the other way round would be better. The loss
-    is convex in 1 / temperature: where its slope changes sign is found by halving, to the last digits.
+    is convex in 1 / temperature: where its slope changes sign is found to the last digits.
     """
+    from scipy.optimize import brentq  # 0.3 s, only where a temperature is fitted
+
     z = logit.astype(np.float64)
 
     def slope(inverse: float) -> float:
@@ -58,8 +58,4 @@ def fit_temperature(logit: npt.NDArray[np.floating], male: Mask) -> float | None
     low, high = 1 / LIMITS[1], 1 / LIMITS[0]
     if not len(z) or slope(low) >= 0 or slope(high) <= 0:
         return None
-    while True:
-        middle = math.sqrt(low * high)
-        if not low < middle < high or high / low < 1 + 1e-14:
-            return 1 / middle
-        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    return 1 / float(brentq(slope, low, high, xtol=1e-18, rtol=4 * np.finfo(float).eps, maxiter=1000))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hpcgender.evaluate.predictions import Predictions, write_csv
+from shard_tools.base.text import percent
 from shard_tools.images import ImageError, reencode
 from shard_tools.inspect.faces import SIDE, Face, face_sheet, read_image, years
 from shard_tools.manifest import CLASSES, Manifest
@@ -57,16 +58,14 @@ def faces_of(wrong: Predictions, manifest: Manifest, split: str) -> list[Face]:
         except ImageError:
             jpeg = None
         label = int(wrong.label[place])
-        details = [f"taken for {CLASSES[predicted]}, {percent(confidence)}"]
+        details = [f"taken for {CLASSES[predicted]}, {below_100(confidence)}"]
         details += [wrong.group[place] or "group unknown"] if grouped else []
         age = float(wrong.age[place])
         faces.append(Face(label, CLASSES[label], years(age) if aged else "", (*details, key), jpeg))
     return faces
 
 
-def percent(fraction: float) -> str:
-    """A fraction in per cent, with enough digits to differ from 100 %, at most two."""
-    for digits in (0, 1, 2):
-        if round(100 * fraction, digits) < 100:
-            return f"{100 * fraction:.{digits}f} %"
-    return "over 99.99 %"
+def below_100(fraction: float) -> str:
+    """A fraction in per cent, with as many decimals as it takes to differ from 100 %, two at most."""
+    shown = (percent(fraction, digits) for digits in (0, 1, 2) if round(100 * fraction, digits) < 100)
+    return next(shown, "over 99.99 %")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from hpcgender.inference.facts import CheckpointFacts, ComputeFacts, SplitFacts
-from shard_tools.base.documents import document, read_document, write_document
+from shard_tools.base.documents import read_document, restored, write_document
 
 FORMAT = "hpcgender-evaluation-1"
 FILE = "evaluation.json"
@@ -243,4 +243,4 @@ def read_evaluation(directory: Path) -> Evaluation:
     """The evaluation in a directory; UserError if there is none, or it is of another format."""
     path, again = directory / FILE, "evaluate again"
     none = "name an evaluation such as runs/<name>/evaluations/<data>-test, or make one: hpcgender evaluate --help"
-    return document(Evaluation, read_document(path, FORMAT, none, again), path, again)
+    return restored(Evaluation, read_document(path, FORMAT, none, again), path, again)

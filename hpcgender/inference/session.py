@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from hpcgender.inference.config import SplitConfig
 from hpcgender.inference.facts import CheckpointFacts, ComputeFacts, SplitFacts
 from hpcgender.stop import StopSignal
 from shard_tools.base.errors import REQUEUE
+from shard_tools.base.text import utc
 from shard_tools.manifest import Manifest, read_manifest
 
 Options = TypeVar("Options", bound=SplitConfig)
@@ -79,7 +79,7 @@ class Session(Generic[Options]):
         """Of work on `images` that began at `began`, seconds of Unix time."""
         device = self.ranks.device
         return ComputeFacts(
-            began=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+            began=utc(began),
             seconds=seconds,
             images_per_s=images / seconds,
             world_size=self.ranks.world_size,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +11,7 @@ import tyro
 
 from hpcgender.models.registry import STAGES, check_model, family
 from shard_tools.base.commands import default_is
+from shard_tools.base.documents import restored_part
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import CLASSES
 
@@ -101,10 +102,6 @@ class ModelConfig:
             )
 
 
-def read_model_config(values: Mapping[str, Any]) -> ModelConfig:
-    """The model's options among those in a checkpoint or a run's config.json; KeyError if one is missing."""
-    options: dict[str, Any] = {}
-    for field in fields(ModelConfig):
-        value = values[field.name]
-        options[field.name] = tuple(value) if isinstance(value, list) else value
-    return ModelConfig(**options)
+def read_model_config(values: Mapping[str, Any], path: Path, again: str) -> ModelConfig:
+    """The model's options in a configuration; UserError with its file and the advice `again` if they are damaged."""
+    return restored_part(ModelConfig, values, path, again)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import time
 
 from hpcgender.evaluate.results import Score
-from shard_tools.base.text import NOTHING, duration
+from shard_tools.base.text import NOTHING, duration, utc
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -52,4 +51,4 @@ def when(moment: str) -> str:
 
 def when_unix(seconds: float) -> str:
     """A Unix time as `when` gives it."""
-    return when(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)))
+    return when(utc(seconds))

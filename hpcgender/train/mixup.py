@@ -61,21 +61,12 @@ def draw_mixing(
 def symmetric_beta(alpha: float, seed: int, epoch: int, counter: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
     """A random number from Beta(alpha, alpha), 0 < alpha <= 1, for each counter, float32 of the counter's shape.
 
-    Jöhnk's method (Metrika 8, 1964), in logarithms: u ** (1 / alpha) and v ** (1 / alpha) are drawn again while their
-    sum is above 1, which is at most every second time; the number is the first divided by the sum.
+    It is the quantile of a uniform number. Numbers nearer to 1 than float32 can tell are 1, those nearer to 0 are 0.
     """
-    drawn = np.zeros(counter.shape, dtype=np.float32)
-    left = np.arange(counter.size)
-    attempt = 0
-    while left.size:
-        u, v = (
-            np.log1p(-uniform(seed, epoch, f"mixup {name} {attempt}", counter[left])) / alpha for name in ("u", "v")
-        )
-        taken = np.exp(u) + np.exp(v) <= 1
-        drawn[left[taken]] = np.exp(-np.logaddexp(0.0, v - u))[taken]
-        left = left[~taken]
-        attempt += 1
-    return drawn
+    from scipy.special import betaincinv  # 0.3 s, only for runs with mixup
+
+    drawn: npt.NDArray[np.float64] = betaincinv(alpha, alpha, uniform(seed, epoch, "mixup weight", counter))
+    return drawn.astype(np.float32)
 
 
 def mix(

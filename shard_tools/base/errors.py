@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 FAILED, BAD_INPUT, REQUEUE = 1, 2, 99
 """Exit codes of all commands: a bug or a lost peer; what the user can correct; start me again. 0 is done."""
@@ -24,6 +24,10 @@ def one_line(error: BaseException) -> str:
 
 def unknown(kind: str, name: str, known: Sequence[str]) -> UserError:
     """The error for a name that is not among the known ones, with the nearest of those."""
+    return UserError(f"unknown {kind} {name!r}: {nearest(name, known)}")
+
+
+def nearest(name: str, known: Collection[str], otherwise: str = "") -> str:
+    """Advice for a name that is not among the known ones: the nearest of those, or else `otherwise` or all of them."""
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-    return UserError(f"unknown {kind} {name!r}: {hint}")
+    return f"did you mean {near[0]}?" if near else otherwise or f"known: {', '.join(known)}"

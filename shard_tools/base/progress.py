@@ -20,6 +20,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from shard_tools.base.text import duration
+
 T = TypeVar("T")
 
 LOG_EVERY_S = 10.0
@@ -34,7 +36,7 @@ class RateColumn(ProgressColumn):
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Tells stderr how far the work on `total` items is: yields the function to call with the number newly done."""
+    """Prints the progress of `total` items to stderr: yields the function to call with the number newly done."""
     if sys.stderr.isatty():
         columns = (
             TextColumn("{task.description}"),
@@ -57,13 +59,13 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         if now - last >= LOG_EVERY_S and done < total:
             last = now
             rate = done / (now - start)
-            print(f"{what}: {done}/{total}, {rate:.0f}/s, {(total - done) / rate:.0f} s left", file=sys.stderr)
+            print(f"{what}: {done}/{total}, {rate:.0f}/s, {duration((total - done) / rate)} left", file=sys.stderr)
 
     yield advance
 
 
 def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Yields the `total` items while telling stderr how far it is; `what` names the work, as in "drawing faces"."""
+    """Yields the `total` items and prints the progress to stderr; `what` names the work, as in "drawing faces"."""
     with progress(what, total) as advance:
         for item in items:
             yield item

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,18 @@ def seconds_of(text: str) -> float:
 def percent(fraction: float, digits: int = 1) -> str:
     """A fraction in per cent; NOTHING for nan."""
     return NOTHING if math.isnan(fraction) else f"{fraction * 100:.{digits}f} %"
+
+
+def byte_size(count: float) -> str:
+    """Bytes in powers of 1000: 3.4 KB, 1,234.5 MB, 12.3 GB."""
+    if count < 1e6:
+        return f"{count / 1e3:,.1f} KB"
+    return f"{count / 1e6:,.1f} MB" if count < 1e10 else f"{count / 1e9:,.1f} GB"
+
+
+def utc(seconds: float | None = None) -> str:
+    """A Unix time, or now, as ISO 8601 has it in UTC: 2025-01-31T12:00:00Z."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def plural(number: int, noun: str) -> str:

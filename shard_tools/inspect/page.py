@@ -12,10 +12,10 @@ from matplotlib.ticker import MaxNLocator
 from shard_tools.base.colours import ACCENTS, ONE
 from shard_tools.base.figures import as_svg, chart_style, cut, new_figure
 from shard_tools.base.page import render
-from shard_tools.base.text import percent
+from shard_tools.base.text import byte_size, percent
 from shard_tools.inspect.faces import Face
 from shard_tools.inspect.statistics import ALL, Breakdown, Statistics
-from shard_tools.inspect.tables import header, largest, megabytes, tables
+from shard_tools.inspect.tables import header, largest, tables
 from shard_tools.manifest import Manifest
 
 WIDTH, HEIGHT = 640, 270
@@ -59,7 +59,7 @@ def tiles(statistics: Statistics) -> list[tuple[str, str]]:
             if count
         ),
         ("subjects", f"{everyone.subjects:,}" if everyone else ""),
-        ("in shards", megabytes(statistics.shard_bytes)),
+        ("in shards", byte_size(statistics.shard_bytes)),
     ]
     return [(name, value) for name, value in found if value]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from shard_tools.base.text import Table, percent, plural, printable
+from shard_tools.base.text import Table, byte_size, percent, plural, printable
 from shard_tools.inspect.statistics import ALL, Breakdown, Ints, Quantiles, Statistics
 from shard_tools.manifest import Manifest
 
@@ -42,8 +42,8 @@ def header(manifest: Manifest, statistics: Statistics) -> dict[str, str]:
         "data set": f"{manifest.root.resolve()}",
         "source": f"{manifest.source}: {manifest.convention}",
         "options": options,
-        "images": f"{statistics.images:,}, together {megabytes(statistics.image_bytes)}",
-        "shards": f"{statistics.shards:,}, together {megabytes(statistics.shard_bytes)}",
+        "images": f"{statistics.images:,}, together {byte_size(statistics.image_bytes)}",
+        "shards": f"{statistics.shards:,}, together {byte_size(statistics.shard_bytes)}",
         "copies": f"{plural(statistics.copies, 'image')} with the same bytes as another one"
         if statistics.copies
         else "",
@@ -61,13 +61,6 @@ def unknown_labels(statistics: Statistics) -> list[str]:
         "subjects": bool(statistics.subjects),
     }
     return [name for name, is_known in known.items() if not is_known]
-
-
-def megabytes(size: int) -> str:
-    """Bytes in the unit that suits them, of powers of 1000."""
-    if size < 1e6:
-        return f"{size / 1e3:,.1f} KB"
-    return f"{size / 1e6:,.1f} MB" if size < 1e10 else f"{size / 1e9:,.1f} GB"
 
 
 def by_gender(what: str, breakdown: Breakdown, genders: Sequence[str], total: bool = False) -> Table:

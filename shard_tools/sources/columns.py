@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
-from importlib import resources
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from shard_tools.base.errors import UserError, one_line, unknown
+from shard_tools.base.documents import read_toml, shipped
+from shard_tools.base.errors import UserError, unknown
 from shard_tools.sources.folders import GENDERS, SPLITS
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 UNKNOWN = ("", "unknown", "nan", "none", "null", "n/a")
 """Values that mean unknown in any column."""
@@ -130,48 +124,29 @@ def stated(options: Columns, mapping: Path | None) -> tuple[Columns, Headers]:
 
 
 def _load(mapping: Path) -> tuple[dict[str, Any], Headers]:
-    """The values of the fields of `Columns` that a mapping states, and its headers."""
+    """The values of the fields of `Columns` that a mapping sets, and its headers."""
     if mapping.suffix == ".toml":
-        try:
-            text = mapping.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read the mapping {mapping}: {one_line(error)}") from None
+        toml = read_toml(mapping)
     else:
-        ready = {
-            file.name.removesuffix(".toml"): file
-            for file in resources.files(__package__).joinpath("mappings").iterdir()
-        }
+        ready = shipped(Path(__file__).parent / "mappings")
         if str(mapping) not in ready:
-            raise unknown("mapping", str(mapping), sorted(ready))
-        text = ready[str(mapping)].read_text(encoding="utf-8")
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{mapping}: {error}") from None
-
-    headers: dict[str, tuple[str, ...]] = {}
-    if isinstance(content.get("columns"), dict):
-        headers = {name: _texts(header) for name, header in content.pop("columns").items()}
-    empty = Columns()
-    names = [f.name for f in fields(Columns)]
-    values: dict[str, Any] = {}
-    for key, value in content.items():
-        if key not in names:
-            raise unknown(f"key in {mapping}", key, names)
-        kind = type(getattr(empty, key))
-        if kind is tuple:
-            values[key] = _texts(value)
-        elif kind is dict and isinstance(value, dict):
-            values[key] = {name: str(meaning) for name, meaning in value.items()}
-        elif kind is str and isinstance(value, str):
-            values[key] = value
-        else:
-            raise UserError(f"{mapping}: {key} must be {'a table' if kind is dict else 'a text in quotes'}")
-    return values, headers
+            raise unknown("mapping", str(mapping), list(ready))
+        toml = read_toml(ready[str(mapping)], f"mapping {mapping}")
+    content = dict(toml.content)
+    headers = content.pop("columns") if isinstance(content.get("columns"), dict) else {}
+    silent = Columns()
+    texts = {key: _texts(value, listed=type(getattr(silent, key, "")) is tuple) for key, value in content.items()}
+    values = replace(toml, content=texts).values(Columns)
+    return values, {name: tuple(_texts(header)) for name, header in headers.items()}
 
 
-def _texts(value: object) -> tuple[str, ...]:
-    return tuple(map(str, value)) if isinstance(value, list) else (str(value),)
+def _texts(value: Any, listed: bool = True) -> Any:
+    """A value of a mapping with its numbers as text, which columns are compared by; one value as a list if `listed`."""
+    if isinstance(value, dict):
+        return {name: str(meaning) for name, meaning in value.items()}
+    if isinstance(value, list):
+        return list(map(str, value))
+    return [str(value)] if listed else value
 
 
 def _check(columns: Columns) -> None:

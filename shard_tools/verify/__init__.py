@@ -1,4 +1,4 @@
-"""Says whether packed data sets are still what their manifests say, and what they share and should not."""
+"""Checks packed data sets against their manifests, and for pictures and subjects in two splits or data sets."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _check_shards(data: DataSet, workers: int, report: Report) -> None:
 
 
 def _summary(config: VerifyConfig, sets: list[DataSet], remarks: list[str]) -> Iterator[str]:
-    """What to say when all is well."""
+    """The lines printed if there is no problem."""
     if config.leaks:
         names = " and ".join(str(data.root) for data in sets)
         if len(sets) == 1:

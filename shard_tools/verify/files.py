@@ -1,4 +1,4 @@
-"""What can be told of a data set without reading its tars: manifest, files and their sizes, index."""
+"""Checks of a data set that read no tar: manifest, files and their sizes, index."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass
 class DataSet:
-    """A data set whose manifest makes sense, and the index of every split whose index does."""
+    """A data set with a valid manifest, and the valid indices of its splits."""
 
     manifest: Manifest
     indexes: dict[str, Index] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class DataSet:
 
 
 def read_data_set(root: Path, report: Report) -> DataSet | None:
-    """The data set in `root` as far as it can be used, the rest reported; None if its manifest cannot."""
+    """The data set in `root` as far as it is valid; the rest is reported. None if its manifest is not."""
     if not (root / MANIFEST).exists():
         report.add(root, f"it has no {MANIFEST}, so packing was not finished: give the same pack command again")
         return None
@@ -63,7 +63,7 @@ def read_data_set(root: Path, report: Report) -> DataSet | None:
 
 
 def check_files(data: DataSet, report: Report) -> None:
-    """Reports what is missing, of another size than the manifest says, unfinished, or there without being in it."""
+    """Reports missing files, files of another size than in the manifest, unfinished ones, and ones not in it."""
     root = data.root
     if (root / UNFINISHED).exists():
         report.add(root / UNFINISHED, "packing was not finished: give the same pack command again")
@@ -85,29 +85,27 @@ def check_files(data: DataSet, report: Report) -> None:
     _check_quarantine(root / QUARANTINE / "quarantine.csv", data.manifest.quarantined, report)
 
 
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value < 2**63
+def _is_count(value: int) -> bool:
+    return 0 <= value < 2**63
 
 
 def _manifest_faults(manifest: Manifest) -> Iterator[str]:
-    """What makes no sense in a manifest that has all its fields: JSON does not say of which type they are."""
+    """What is wrong in a manifest whose fields have the right types."""
     if manifest.classes != CLASSES:
         yield f"its classes are not {', '.join(CLASSES)}"
-    if not isinstance(manifest.options, dict):
-        yield "its options are no object"
     if not _is_count(manifest.quarantined):
-        yield "its number of quarantined images is no number"
+        yield "its number of quarantined images is out of range"
     if not manifest.splits:
         yield "it has no splits"
     for name, split in manifest.splits.items():
         if split.name != name or "/" in name or name in ("", ".", ".."):
             yield f"split {name!r} has another name or is no directory name"
-        elif not isinstance(split.counts, dict) or set(split.counts) != set(CLASSES):
+        elif set(split.counts) != set(CLASSES):
             yield f"split {name} does not count {' and '.join(CLASSES)}"
         elif not all(map(_is_count, (split.samples, *split.counts.values()))):
-            yield f"a count of split {name} is no number"
-        elif not _is_sha256(split.index_sha256):
-            yield f"the SHA-256 of the index of split {name} is none"
+            yield f"a count of split {name} is out of range"
+        elif not _SHA256.fullmatch(split.index_sha256):
+            yield f"the SHA-256 of the index of split {name} is not one"
         elif faults := [fault for shard in split.shards for fault in _shard_faults(name, shard)]:
             yield from faults
         elif len({shard.file for shard in split.shards}) < len(split.shards):
@@ -117,27 +115,23 @@ def _manifest_faults(manifest: Manifest) -> Iterator[str]:
 
 
 def _shard_faults(split: str, shard: Shard) -> Iterator[str]:
-    if not isinstance(shard.file, str) or not re.fullmatch(rf"{re.escape(split)}/[^/]+\.tar", shard.file):
-        yield f"{shard.file!r} is no tar in {split}/"
+    if not re.fullmatch(rf"{re.escape(split)}/[^/]+\.tar", shard.file):
+        yield f"{shard.file!r} is not a tar in {split}/"
     elif not _is_count(shard.samples) or not _is_count(shard.bytes):
-        yield f"samples or bytes of {shard.file} are no numbers"
-    elif not _is_sha256(shard.sha256):
-        yield f"the SHA-256 of {shard.file} is none"
-
-
-def _is_sha256(value: object) -> bool:
-    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
+        yield f"samples or bytes of {shard.file} are out of range"
+    elif not _SHA256.fullmatch(shard.sha256):
+        yield f"the SHA-256 of {shard.file} is not one"
 
 
 def _read_index(path: Path, split: Split, report: Report) -> Index | None:
-    """The index, memory-mapped, if it is one and of the right length."""
+    """The index, memory-mapped, if it is valid and of the right length."""
     try:
         index = np.lib.format.open_memmap(path, mode="r")
         size = path.stat().st_size
     except FileNotFoundError:
         report.add(path, "is missing")
         return None
-    except Exception as error:  # a damaged header is read by a parser of Python code, which raises whatever it likes
+    except Exception as error:  # a damaged header is read by a parser of Python code, which raises any exception
         report.add(path, f"cannot be read: {one_line(error)}")
         return None
     names = index.dtype.names or ()
@@ -183,7 +177,7 @@ def key_of(index: Index, row: int | np.intp) -> str:
 
 
 def _check_shard_files(path: Path, shard: Shard, report: Report) -> None:
-    """Reports a tar that is missing or of the wrong size, and an .idx that is missing or says another number."""
+    """Reports a tar that is missing or of the wrong size, and an .idx that is missing or has another count."""
     if not path.is_file():
         report.add(path, "is missing")
     elif (size := path.stat().st_size) != shard.bytes:
@@ -204,7 +198,7 @@ def idx_header(samples: int) -> bytes:
 
 
 def _check_quarantine(path: Path, quarantined: int, report: Report) -> None:
-    """Reports a list of left-out images of another length than the manifest says; it need not be there."""
+    """Reports a list of left-out images of another length than in the manifest; the list may be missing."""
     if not path.is_file():
         return
     try:

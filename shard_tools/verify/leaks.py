@@ -1,4 +1,4 @@
-"""What is in two places and should be in one: pictures and subjects in two splits or two data sets, keys used twice."""
+"""Checks for leaks: pictures and subjects in two splits or two data sets, and keys of two samples."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Side:
 
 @dataclass(frozen=True)
 class LookTask:
-    """A shard whose pictures' appearance is to be found, and its offsets and lengths from the index."""
+    """A shard whose images are to be hashed, and their offsets and lengths from the index."""
 
     shard: Shard
     offsets: npt.NDArray[np.uint64]
@@ -58,9 +58,9 @@ def check_keys(data: DataSet, report: Report) -> None:
 
 
 def check_splits(data: DataSet, report: Report) -> str:
-    """Reports what two splits of one data set share and should not; returns what could not be checked, if anything.
+    """Reports what two splits of one data set share; returns a remark on what could not be checked, or nothing.
 
-    Pictures that merely look the same count where packing was to keep them on one side.
+    Near duplicates count if packing was to keep them in one split.
     """
     promised = bool(data.manifest.options.get("near_duplicates"))
     names = ["content", "subject", *(["appearance"] if promised else [])]
@@ -71,12 +71,12 @@ def check_splits(data: DataSet, report: Report) -> str:
     for first, second in combinations(sides, 2):
         _compare(first, second, report)
     if promised and len(sides) > 1 and not any(side.columns["appearance"].any() for side in sides):
-        return f"{data.root} was packed without looking at the images: those that look the same were not searched for"
+        return f"{data.root} was packed without looking at the images: near duplicates were not searched for"
     return ""
 
 
 def check_data_sets(first: DataSet, second: DataSet, workers: int, report: Report) -> str:
-    """Reports what is in both of two data sets; returns what could not be compared, if anything.
+    """Reports what is in both of two data sets; returns a remark on what could not be compared, or nothing.
 
     Where an index has no appearances, the images are decoded for them. Subjects are compared only within one source.
     """
@@ -94,7 +94,7 @@ def check_data_sets(first: DataSet, second: DataSet, workers: int, report: Repor
 
 
 def looks_of(root: Path, task: LookTask) -> tuple[npt.NDArray[np.uint64], Report]:
-    """The appearance of every image of a shard of the data set in `root`, and what could not be had.
+    """The hash of the appearance of every image of a shard of the data set in `root`, and the problems.
 
     uint64 of shape (samples,), 0 for an image that does not decode.
     """

@@ -1,4 +1,4 @@
-"""The problems that were found, a line each, and not too many of one file."""
+"""The problems found: one line each, at most 20 of one file."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LINES = 20
-"""Lines for one file; of what follows only the number is told."""
+"""Lines for one file; the rest is only counted."""
 
 
 class Report:
-    """Problems by the file that has them. It is pickled to come back from the processes that look at shards."""
+    """Problems by file. It is pickled to be returned by the processes that read shards."""
 
     def __init__(self) -> None:
         self._lines: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""Reads one shard from end to end: every byte, every sample against its row of the index, its .idx."""
+"""Reads one shard whole: checks every byte, every sample against its row of the index, and its .idx."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from shard_tools.verify.files import key_of
 from shard_tools.verify.report import Report
 
 LABELS = ("gender", "age", "subject", "group", "row")
-"""What the JSON of a sample and its row of the index both say."""
+"""Labels that the JSON of a sample and its row of the index both have."""
 MAX_LABEL_BYTES = 1 << 16
 CHUNK = 1 << 22
 
@@ -31,7 +31,7 @@ class ShardTask:
 
     shard: Shard
     index: Path | None
-    """None if the index is of no use: then the samples are compared with nothing."""
+    """None if the index is not valid: then the samples are not compared with it."""
     start: int
     """First row of the shard in the index; it has as many as the shard has samples."""
 
@@ -60,7 +60,7 @@ def sha256_of(path: Path) -> str:
 
 
 def check_shard(root: Path, task: ShardTask) -> Report:
-    """All that is wrong with one shard of the data set in `root`, each problem with the sample and the byte."""
+    """The problems of one shard of the data set in `root`, each with the sample and the byte."""
     report = Report()
     path = root / task.shard.file
     idx = path.with_suffix(".idx")
@@ -192,11 +192,11 @@ class _Shard:
         if not row:
             return
         for name in LABELS:
-            says, packed = labels.get(name), text_or_number(row[name])
-            if name == "age" and isinstance(says, float) and abs(says) < 1e6:
-                says = float(np.float32(says))
-            if says != packed or isinstance(says, bool):
-                self.problem(f"{at(sample.label)} says {name} {says!r}, the index {packed!r}")
+            labelled, packed = labels.get(name), text_or_number(row[name])
+            if name == "age" and isinstance(labelled, float) and abs(labelled) < 1e6:
+                labelled = float(np.float32(labelled))
+            if labelled != packed or isinstance(labelled, bool):
+                self.problem(f"{at(sample.label)} has {name} {labelled!r}, the index {packed!r}")
 
     def check_image(self, sample: Sample, content: int | None, appearance: int) -> None:
         if sample.image.size > MAX_BYTES:
@@ -212,7 +212,7 @@ class _Shard:
         if content is not None and seen.content != content:
             self.problem(f"{at(sample.image)} has changed since it was packed")
         elif seen.appearance != appearance:
-            self.problem(f"{at(sample.image)} looks other than the index says")
+            self.problem(f"{at(sample.image)} has another appearance than in the index")
         if seen.extension != sample.extension:
             self.problem(f"{at(sample.image)} is a {seen.extension}")
 

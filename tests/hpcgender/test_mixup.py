@@ -50,7 +50,7 @@ def test_steps_epochs_and_seeds_mix_differently() -> None:
     assert len({tuple(mixing.weights) for mixing in drawn}) == 4
 
 
-@pytest.mark.parametrize("alpha", [0.05, 0.2, 0.5, 1.0])
+@pytest.mark.parametrize("alpha", [0.01, 0.05, 0.2, 0.5, 1.0])
 def test_weights_are_distributed_as_beta(alpha: float) -> None:
     drawn = np.sort(symmetric_beta(alpha, 0, 0, np.arange(20000)).astype(np.float64))
     assert 0 <= drawn[0] <= drawn[-1] <= 1
@@ -63,7 +63,7 @@ def test_weights_are_distributed_as_beta(alpha: float) -> None:
 def test_draws_do_not_change_with_the_version() -> None:
     mixing = draw_mixing(0.2, 1, 2, 3, batch_size=5)
     assert mixing.partners.tolist() == [4, 0, 1, 2, 3]
-    assert mixing.weights.tolist() == pytest.approx([1.0, 0.11689155, 0.38590738, 0.99998885, 0.03967498])
+    assert mixing.weights.tolist() == pytest.approx([0.00029412706, 0.47642598, 0.91007942, 0.30946016, 0.51618659])
 
 
 def hand_made() -> tuple[Mixing, torch.Tensor]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import pytest
 import timm
@@ -225,9 +226,12 @@ def test_options_of_a_model_stand_beside_those_of_batches() -> None:
     config = parse_options(BothConfig, "train", line.split())
     config.check()
     assert (config.loss_weights, config.class_weights) == ((1.0, 2.0), (2.0, 1.0))
-    assert read_model_config(json.loads(json.dumps({**asdict(config), "data": "x"}))) == ModelConfig(
-        model="resnet18", loss_weights=(1.0, 2.0)
-    )
+    values = json.loads(json.dumps({**asdict(config), "data": "x"}))
+    expected = ModelConfig(model="resnet18", loss_weights=(1.0, 2.0))
+    assert read_model_config(values, Path("config.json"), "train again") == expected
+    del values["stem"]
+    with pytest.raises(UserError, match=r"^config\.json has no stem: train again$"):
+        read_model_config(values, Path("config.json"), "train again")
     for line, message in (("--batch-size 0", "--batch-size 0 must"), ("--model resnet19", "unknown model 'resnet19'")):
         with pytest.raises(UserError, match=message):
             parse_options(BothConfig, "train", line.split()).check()

@@ -63,20 +63,21 @@ def test_values_have_the_types_of_their_options(file: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("lerning_rate = 1", "mine.toml, line 3: there is no option 'lerning_rate'"),
-        ("batch-size = 1", "mine.toml, line 3: there is no option 'batch-size': did you mean batch_size?"),
-        ('"optimiser" = "sgd"', "mine.toml, line 3: there is no option 'optimiser': did you mean optimizer?"),
-        ("zzz = 1", "mine.toml, line 3: there is no option 'zzz': hpcgender train --print-config lists"),
+        ("lerning_rate = 1", "mine.toml, line 3: lerning_rate is unknown"),
+        ("batch-size = 1", "mine.toml, line 3: batch-size is unknown: did you mean batch_size?"),
+        ('"optimiser" = "sgd"', "mine.toml, line 3: optimiser is unknown: did you mean optimizer?"),
+        ("zzz = 1", "mine.toml, line 3: zzz is unknown: hpcgender train --print-config lists"),
         ("epochs = 1.5", "mine.toml, line 3: epochs must be a whole number, not 1.5"),
         ("epochs = true", "mine.toml, line 3: epochs must be a whole number, not true"),
         ('lr = "0.1"', "mine.toml, line 3: lr must be a number, not '0.1'"),
         ("tf32 = 1", "mine.toml, line 3: tf32 must be true or false, not 1"),
-        ("name = 3", 'mine.toml, line 3: name must be text in quotes "", not 3'),
+        ("name = 3", "mine.toml, line 3: name must be text in quotes, not 3"),
         ('schedule = "cosin"', "mine.toml, line 3: schedule must be 'step' or 'cosine' or 'onecycle', not 'cosin'"),
-        ('tasks = ["agee"]', "mine.toml, line 3: tasks must be a list in [ ], each 'gender' or 'age', not ['agee']"),
+        ('tasks = ["agee"]', "mine.toml, line 3: tasks[0] must be 'gender' or 'age', not 'agee'"),
         ('warmup_epochs = "a"', "mine.toml, line 3: warmup_epochs must be a number or 'auto', not 'a'"),
-        ("[model]\nlr = 1", "mine.toml, line 3: [model] is a table: write options as key = value"),
-        ("print_config = true", "mine.toml, line 3: there is no option 'print_config'"),
+        ('tasks = "age"', "mine.toml, line 3: tasks must be a list in [ ], each 'gender' or 'age', not 'age'"),
+        ("[model]\nlr = 1", "mine.toml, line 3: model must be text in quotes, not a table"),
+        ("print_config = true", "mine.toml, line 3: print_config is unknown"),
         ('preset = "vgg17"', "unknown preset in {file} 'vgg17': did you mean vgg16?"),
         ("lr 1", "mine.toml: Expected '=' after a key in a key/value pair (at line 3"),
     ],
@@ -90,7 +91,7 @@ def test_what_is_wrong_in_a_file_is_said_with_its_line(file: Path, line: str, sa
 
 
 def test_files_and_presets_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot read the options in .*none\.toml: .*No such file"):
+    with pytest.raises(UserError, match=r"cannot read .*none\.toml: .*No such file"):
         parsed("--config", tmp_path / "none.toml")
     with pytest.raises(UserError, match="unknown preset 'resnet55': did you mean resnet50"):
         parsed("--preset", "resnet55")

@@ -68,7 +68,9 @@ def test_records_of_all_results_of_a_run_are_found(tmp_path: Path) -> None:
 def test_a_record_that_is_none_is_one_line_for_a_person(tmp_path: Path) -> None:
     record = write(tmp_path / "runs" / "a", "7", tmp_path).directory
     (record / "submission.json").write_text('{"name": "x"}')
-    with pytest.raises(UserError, match=r"submission.json .*'command'.*: it is no record") as caught:
+    with pytest.raises(
+        UserError, match=r"submission.json is damaged \(command is missing.*\): it is no record"
+    ) as caught:
         records.read_submissions(tmp_path)
     assert "\n" not in str(caught.value)
 

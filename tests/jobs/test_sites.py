@@ -6,6 +6,7 @@ import pytest
 
 from jobs.schedulers import SCHEDULERS, find_scheduler
 from jobs.sites import find_site, parse_site, read_site, site_names
+from shard_tools.base.documents import parse_toml
 from shard_tools.base.errors import UserError
 
 
@@ -23,19 +24,25 @@ def test_a_file_may_have_any_setting(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('queue = "gpu"', "lab: scheduler is missing: slurm, sge or local"),
-        ('scheduler = "pbs"', "lab: scheduler is 'pbs': give slurm, sge or local"),
-        ('scheduler = "sge"\nque = "gpu"', "lab: there is no setting 'que': did you mean queue?"),
-        ('scheduler = "sge"\nqueue = 3', "lab: queue is 3: it must be text"),
-        ('scheduler = "sge"\nmodules = "cuda"', "lab: modules is 'cuda': it must be a list of texts"),
-        ('scheduler = "sge"\ngpu_per = "node"', "lab: gpu_per is 'node': give host or slot"),
-        ('scheduler = "sge"\n[resource_types.rt_F]\ngpu = 4', "lab: resource_types.rt_F may have gpus, cpus"),
+        ('queue = "gpu"', "lab: scheduler is missing: it must be 'slurm' or 'sge' or 'local'"),
+        ('scheduler = "pbs"', "lab, line 1: scheduler must be 'slurm' or 'sge' or 'local', not 'pbs'"),
+        ('scheduler = "sge"\nque = "gpu"', "lab, line 2: que is unknown: did you mean queue?"),
+        ('scheduler = "sge"\nqueue = 3', "lab, line 2: queue must be text in quotes, not 3"),
+        (
+            'scheduler = "sge"\nmodules = "cuda"',
+            "lab, line 2: modules must be a list in [ ], each text in quotes, not 'cuda'",
+        ),
+        ('scheduler = "sge"\ngpu_per = "node"', "lab, line 2: gpu_per must be 'host' or 'slot', not 'node'"),
+        (
+            'scheduler = "sge"\n[resource_types.rt_F]\ngpu = 4',
+            "lab, line 3: resource_types.rt_F.gpu is unknown: did you mean gpus?",
+        ),
         ("scheduler = ", "lab: "),
     ],
 )
 def test_a_wrong_profile_is_one_line_for_a_person(text: str, message: str) -> None:
-    with pytest.raises(UserError, match="lab: ") as caught:
-        parse_site("lab", "lab", text)
+    with pytest.raises(UserError, match=r"^lab[:,] ") as caught:
+        parse_site("lab", parse_toml(text, "lab"))
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
@@ -75,7 +82,7 @@ def test_commands_without_a_cluster_are_no_scheduler(tmp_path: Path, monkeypatch
 
 def test_a_site_sets_up_the_job(tmp_path: Path) -> None:
     text = 'scheduler = "slurm"\nmodules = ["a b", "c"]\nconda = "lab"\n'
-    site = parse_site("x", "x", text)
+    site = parse_site("x", parse_toml(text, "x"))
     assert site.setup() == [
         "module load 'a b'",
         "module load c",

@@ -13,6 +13,7 @@ from jobs.schedulers import SCHEDULERS
 from jobs.sge.request import command, options
 from jobs.site import Site
 from jobs.sites import parse_site, read_site
+from shard_tools.base.documents import parse_toml
 from shard_tools.base.errors import UserError
 
 FOLDER = Path("/home/a b/$(x)'s/submissions/20260101T000000-%j")
@@ -34,9 +35,11 @@ def qsub(asked: Request) -> dict[str, str]:
 def test_slurm_is_asked_for_everything() -> None:
     site = parse_site(
         "lab",
-        "lab",
-        'scheduler = "slurm"\nqueue = "gpu"\naccount = "vision"\nqos = "long"\ngpu = "a100"\nmodules = ["cuda"]\n'
-        'options = ["--constraint=ib", "--exclusive"]',
+        parse_toml(
+            'scheduler = "slurm"\nqueue = "gpu"\naccount = "vision"\nqos = "long"\ngpu = "a100"\nmodules = ["cuda"]\n'
+            'options = ["--constraint=ib", "--exclusive"]',
+            "lab",
+        ),
     )
     asked = request(site, ("6", "7"), nodes=2, gpus_per_node=4, cpus=16, mem=64, time_min=90.5)
     text = script(asked, FOLDER)
@@ -73,9 +76,11 @@ def test_what_is_not_said_is_left_to_slurm() -> None:
 def test_grid_engine_is_asked_for_everything() -> None:
     site = parse_site(
         "lab",
-        "lab",
-        'scheduler = "sge"\nqueue = "gpu"\naccount = "vision"\npe = "mpi-{slots_per_node}"\ngpu = "gpu_card"\n'
-        'memory = "h_vmem"\nmemory_per = "slot"\noptions = ["-l", "os=rocky9", "-l", "ib=1", "-m", "n"]',
+        parse_toml(
+            'scheduler = "sge"\nqueue = "gpu"\naccount = "vision"\npe = "mpi-{slots_per_node}"\ngpu = "gpu_card"\n'
+            'memory = "h_vmem"\nmemory_per = "slot"\noptions = ["-l", "os=rocky9", "-l", "ib=1", "-m", "n"]',
+            "lab",
+        ),
     )
     asked = qsub(request(site, ("6", "7"), nodes=2, gpus_per_node=4, cpus=16, mem=64, time_min=90))
     assert asked["-pe"] == "mpi-16"
@@ -99,9 +104,11 @@ def test_one_node_needs_no_parallel_environment_for_one_slot() -> None:
 def test_resource_types_are_asked_for_whole() -> None:
     site = parse_site(
         "x",
-        "x",
-        'scheduler = "sge"\naccount = "grp"\naccount_option = "-g"\n'
-        "[resource_types.rt_F]\ngpus = 4\nseveral_nodes = true",
+        parse_toml(
+            'scheduler = "sge"\naccount = "grp"\naccount_option = "-g"\n'
+            "[resource_types.rt_F]\ngpus = 4\nseveral_nodes = true",
+            "x",
+        ),
     )
     asked = qsub(request(site, nodes=2, gpus_per_node=4, time_min=60))
     assert asked["-l"] == "h_rt=1:00:00,rt_F=2"

@@ -224,10 +224,19 @@ FAST = {
     "splits a list": (edited_json(lambda content: content.update(splits=[1])), ["manifest.json: is damaged"]),
     "no splits": (edited_json(lambda content: content.update(splits={})), ["it has no splits"]),
     "other classes": (edited_json(lambda content: content.update(classes=["a", "b"])), ["its classes are not"]),
-    "options a list": (edited_json(lambda content: content.update(options=[])), ["its options are no object"]),
-    "quarantined a word": (edited_json(lambda content: content.update(quarantined="x")), ["quarantined"]),
-    "samples a word": (edited_json(lambda content: split_of(content).update(samples="18")), ["count of split train"]),
-    "counts a list": (edited_json(lambda content: split_of(content).update(counts=[9, 9])), ["split train"]),
+    "options a list": (edited_json(lambda content: content.update(options=[])), ["options must be a table, not []"]),
+    "quarantined a word": (
+        edited_json(lambda content: content.update(quarantined="x")),
+        ["quarantined must be a whole number, not 'x'"],
+    ),
+    "samples a word": (
+        edited_json(lambda content: split_of(content).update(samples="18")),
+        ["splits.train.samples must be a whole number, not '18'"],
+    ),
+    "counts a list": (
+        edited_json(lambda content: split_of(content).update(counts=[9, 9])),
+        ["splits.train.counts must be a table, not [9, 9]"],
+    ),
     "another sum": (edited_json(lambda content: split_of(content).update(samples=7)), ["do not add up to its 7"]),
     "another count": (
         edited_json(lambda content: split_of(content)["counts"].update(male=99)),
@@ -235,11 +244,11 @@ FAST = {
     ),
     "a hash that is none": (
         edited_json(lambda content: split_of(content)["shards"][0].update(sha256="123")),
-        [f"the SHA-256 of {SHARD} is none"],
+        [f"the SHA-256 of {SHARD} is not one"],
     ),
     "a shard outside": (
         edited_json(lambda content: split_of(content)["shards"][0].update(file="../other.tar")),
-        ["'../other.tar' is no tar in train/"],
+        ["'../other.tar' is not a tar in train/"],
     ),
     "a shard twice": (
         edited_json(lambda content: split_of(content)["shards"][1].update(split_of(content)["shards"][0])),
@@ -314,17 +323,17 @@ FULL = {
     "shard empty": (cut(SHARD, 0), [f"{SHARD}: it ends at byte 0", "sample KEY at byte"]),
     "another gender": (
         spliced(lambda tar, s: replaced(b'"gender":%d' % s["gender"], b'"gender":%d' % (1 - s["gender"]))(tar, s)),
-        ["KEY.json at byte", "says gender"],
+        ["KEY.json at byte", "has gender"],
     ),
     "another age": (
         spliced(lambda tar, s: replaced(b'"age":%.1f' % s["age"], b'"age":99.5')(tar, s)),
-        ["KEY.json at byte", "says age 99.5, the index"],
+        ["KEY.json at byte", "has age 99.5, the index"],
     ),
     "another subject": (
         spliced(lambda tar, s: replaced(b'"subject":"%s' % s["subject"], b'"subject":"999999')(tar, s)),
-        ["KEY.json at byte", "says subject '999999', the index"],
+        ["KEY.json at byte", "has subject '999999', the index"],
     ),
-    "no group": (spliced(replaced(b'"group"', b'"grape"')), ["KEY.json at byte", "says group None, the index"]),
+    "no group": (spliced(replaced(b'"group"', b'"grape"')), ["KEY.json at byte", "has group None, the index"]),
     "labels a list": (spliced(replaced(b'{"', b'["')), ["KEY.json at byte", "is no JSON"]),
     "another row in the index": (indexed(put("row", 4711)), ["KEY.json at byte", "the index 4711"]),
     "another image": (other_image, ["KEY.jpg at byte", "has changed since it was packed"]),
@@ -334,7 +343,10 @@ FULL = {
         indexed(lambda index: put("offset", index["offset"][2] + 1)(index)),
         ["sample KEY at byte", "is not there", "is not in the index"],
     ),
-    "another look in the index": (indexed(put("appearance", 4711)), ["KEY.jpg at byte", "looks other than"]),
+    "another look in the index": (
+        indexed(put("appearance", 4711)),
+        ["KEY.jpg at byte", "has another appearance than"],
+    ),
     "no JSON": (spliced(without_json), ["KEY.jpg at byte", "is not followed by the JSON of its sample"]),
     "JSON first": (spliced(image_last), ["KEY.json at byte", "does not follow the image of its sample"]),
     "one more member": (spliced(one_more), ["notes.txt at byte", "is neither an image nor JSON"]),
