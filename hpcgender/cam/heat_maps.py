@@ -109,7 +109,7 @@ class HeatMaps:
         faces = FaceSums(self.subgroups.count, self.session.trained.image_size, self.ranks.device)
 
         def work(batch: Batch) -> Rows:
-            maps, log_odds = evidence_maps(self.model, batch.images)
+            maps, log_odds = evidence_maps(self.model, batch.images.to(memory_format=torch.channels_last))
             check_finite(maps, log_odds)
             return {"maps": maps.cpu().numpy(), "log_odds": log_odds.cpu().numpy()}
 

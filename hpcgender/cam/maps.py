@@ -17,7 +17,7 @@ def evidence_maps(model: Network, images: torch.Tensor) -> tuple[torch.Tensor, t
     al., arXiv 1610.02391) of the log-odds, without ReLU or scaling; it needs the gradient of the layers after the maps
     only. Its weights are summed over the cells, so that it gives the former what they are.
     """
-    features = model.gender_features(images.to(memory_format=torch.channels_last))
+    features = model.gender_features(images)
     direction = model.gender_direction()
     if direction is None:
         with torch.enable_grad():

@@ -128,7 +128,7 @@ def own(model: Network, images: torch.Tensor, steps: int) -> Callable[[], int]:
     @torch.no_grad()
     def work() -> int:
         for _ in range(steps):
-            for result in evidence_maps(model, images):
+            for result in evidence_maps(model, images.contiguous(memory_format=torch.channels_last)):
                 result.cpu().numpy()
             faces.add(images, codes)
         return steps * len(images)
