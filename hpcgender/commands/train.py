@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from hpcgender.commands.setup import LAYERS, SetupConfig
 from hpcgender.data.augmentation import read_augmentation
 from hpcgender.data.config import BatchConfig, ReadConfig
 from hpcgender.log_lines import step_under_way
 from hpcgender.models.config import ModelConfig
+from hpcgender.option_layers import LAYERS, SetupConfig
 from shard_tools.base.commands import Command, Made, Shown
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import last_record, tail

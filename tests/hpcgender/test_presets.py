@@ -10,8 +10,8 @@ import tomlkit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcgender.commands.setup import PRESETS, preset_names
 from hpcgender.commands.train import MAY_CHANGE, ComputeConfig, TrainConfig
+from hpcgender.option_layers import PRESETS, preset_names
 from shard_tools.base.commands import parse_options
 from shard_tools.base.errors import UserError
 from tests.conftest import Run
