@@ -90,6 +90,10 @@ class MeasureCommand(Command[Measured]):
         run = "" if options.out else f" {options.out_dir.parents[1].name}"
         return f"{self.name}{run} {options.out_dir.name}"
 
+    def progress(self, options: Measured) -> int:
+        """The shards of results that are complete: their keys are written last."""
+        return sum(1 for _ in options.out_dir.rglob("keys-*.npy"))
+
     def made(self, options: Measured) -> Made:
         return Made(data=options.data, checkpoint=options.checkpoint, split=options.split)
 
