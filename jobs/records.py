@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
@@ -182,7 +182,10 @@ def read_submission(record: Path) -> Submission | None:
     path, again = record / _SUBMISSION, f"it is no record of a submission, remove {record}"
     if not path.is_file():
         return None
-    return restored(Submission, {**parse_json(path.read_bytes(), path, again), "directory": str(record)}, path, again)
+    content = parse_json(path.read_bytes(), path, again)
+    # What a later version added is no reason to refuse the lists of all runs.
+    known = {field.name: content[field.name] for field in fields(Submission) if field.name in content}
+    return restored(Submission, {**known, "directory": str(record)}, path, again)
 
 
 def _records(directory: Path, depth: int) -> Iterator[Path]:
