@@ -205,7 +205,7 @@ class Program:
             options = self.parse(command, argv).options
             code: int | None = attribute(command.work)(options)  # imported only now: --help need not wait for it
             return code
-        group = argv[0] if argv and self.commands(argv[0]) else ""
+        group = argv[0] if argv and any(c.name.startswith(f"{argv[0]} ") for c in self.commands(argv[0])) else ""
         program, rest = (f"{self.name} {group}", argv[1:]) if group else (self.name, argv)
         commands = {command.name.removeprefix(f"{group} "): command.summary for command in self.commands(group)}
         if rest and rest[0] not in ("-h", "--help"):
