@@ -37,6 +37,7 @@ from jobs import machine
 from jobs.hosts import processes
 from jobs.hosts.supervisor import REPORTED
 from shard_tools.base.errors import BAD_INPUT, FAILED, REQUEUE
+from shard_tools.base.files import tail
 
 PORT_TAKEN = 98
 """Exit code of an agent: the rendezvous port belongs to another program."""
@@ -196,7 +197,7 @@ def failure_report(rank: int, host: str, failure: Failure, rank_log: str) -> Rep
         if failure.exitcode == REQUEUE or not log:
             return None
         # Bad input is mostly bad for all, and rank 0 reports it.
-        return Report(text="\n".join(filter(None, (_tail(log).rstrip().rpartition("\n")[2], line))), patience=0.7)
+        return Report(text="\n".join(filter(None, (tail(log).rstrip().rpartition("\n")[2], line))), patience=0.7)
     if failure.exitcode < 0:
         return Report(text=line, patience=0.0)
     traceback = recorded_traceback(failure.message) or (last_traceback(log) if log else "")
@@ -211,16 +212,9 @@ def recorded_traceback(message: str | dict[str, Any]) -> str:
 
 def last_traceback(log: Path) -> str:
     """The traceback at the end of a rank's log, or nothing."""
-    text = _tail(log)
+    text = tail(log)
     start = text.rfind("Traceback (most recent call last)")
     return text[text.rfind("\n", 0, start) + 1 :].rstrip() if start >= 0 else ""
-
-
-def _tail(log: Path) -> str:
-    try:
-        return log.read_bytes()[-32_768:].decode(errors="replace")
-    except OSError:
-        return ""
 
 
 def _print(text: str) -> None:

@@ -13,9 +13,6 @@ from jobs.records import find_anywhere, read_events, succeeded
 from jobs.scheduler import Allocation, Scheduler
 from shard_tools.base.errors import FAILED, REQUEUE
 
-ATTEMPTS = 3
-"""Attempts in a row without progress after which a job is not put back any more."""
-
 _ACCOUNTING_SECONDS = 60.0  # it lags behind, by 15 s as a rule
 
 

@@ -45,8 +45,8 @@ def losses(logit: npt.NDArray[np.floating], male: Mask) -> Floats:
 def fit_temperature(logit: npt.NDArray[np.floating], male: Mask) -> float | None:
     """The temperature that makes the mean log loss of `logit / temperature` least, or None if no finite one does.
 
-    None is where all images are told right, and where calling everybody the other way round would be better. The loss
-    is convex in 1 / temperature: where its slope changes sign is found to the last digits.
+    That is so if all images are classified correctly, and if swapping the two classes would make the loss less. The
+    loss is convex in 1 / temperature, so the zero of its slope is found to the last digits.
     """
     from scipy.optimize import brentq  # 0.3 s, only where a temperature is fitted
 

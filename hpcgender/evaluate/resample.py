@@ -101,7 +101,7 @@ def wilson(right: float, total: float) -> tuple[float, float]:
 def percentiles(drawn: Floats) -> tuple[float, float]:
     """The bootstrap's interval from a number in every draw, (draws,), but those where it is nan.
 
-    Draws that are all alike tell nothing, as when no image is told wrong: nan.
+    nan if all draws are equal, as when no image is misclassified.
     """
     known = drawn[~np.isnan(drawn)]
     if not len(known) or known.min() == known.max():

@@ -1,4 +1,4 @@
-"""Runs a command on several nodes, of a scheduler or of this machine: the only room that knows training and jobs."""
+"""Runs a command on several nodes, of a scheduler or of this machine."""
 
 from pathlib import Path
 

@@ -22,6 +22,7 @@ from jobs.sge import qrsh, qstat
 from jobs.sge.hostfile import granted_hosts
 from jobs.sge.requeue import put_back
 from jobs.site import Site
+from jobs.submit import submit_with
 from shard_tools.base.errors import UserError
 
 LOSS_SECONDS = 400.0
@@ -147,7 +148,6 @@ class GridEngine(Scheduler):
     ) -> tuple[str, Path]:
         from jobs.sge.executor import SgeExecutor
         from jobs.sge.request import parameters
-        from jobs.submit import submit_with
 
         executor = SgeExecutor(record, python=request.site.launcher_python)
         executor.update_parameters(**parameters(request))

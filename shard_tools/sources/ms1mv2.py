@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shard_tools.base.errors import UserError
+from shard_tools.base.text import percent
 from shard_tools.images import ImageError
 from shard_tools.recordio import RecordError, RecordFile
 from shard_tools.sources import Record, Source
@@ -254,13 +255,13 @@ def vote(
     if disagree:
         remarks.append(
             f"the images of {disagree} of {np.count_nonzero(present(identities))} identities disagree on the gender: "
-            f"{fewer} of {known} images ({100 * fewer / known:.2f} %) are not with the majority"
+            f"{fewer} of {known} images ({percent(fewer / known, 2)}) are not with the majority"
         )
     if counts:
         outvoted = int(np.count_nonzero((voted >= 0) & (gender >= 0) & (voted != gender)))
         ties = (men == women) & (men > 0)
         gained = int(np.count_nonzero((voted >= 0) & (gender < 0)))
-        remarks.append(f"{outvoted} images ({100 * outvoted / max(known, 1):.2f} %) were outvoted and changed gender")
+        remarks.append(f"{outvoted} images ({percent(outvoted / max(known, 1), 2)}) were outvoted and changed gender")
         if ties.any():
             lost = int(np.sum((men + women)[ties]))
             remarks.append(f"{np.count_nonzero(ties)} identities are tied: their {lost} images are of unknown gender")
