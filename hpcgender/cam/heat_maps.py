@@ -23,7 +23,7 @@ from hpcgender.data.loader import Batch
 from hpcgender.inference.blocks import Rows, read_rows
 from hpcgender.inference.engine import blocks_of, check_bad, run_pass
 from hpcgender.inference.outputs import check_finite, log_odds
-from hpcgender.inference.progress import Progress
+from hpcgender.inference.progress import WORK, Progress
 from hpcgender.inference.session import Session, open_session
 from shard_tools.base.errors import UserError
 
@@ -104,7 +104,7 @@ class HeatMaps:
         """Every image's map; None if it was stopped, else on rank 0 the sums of the faces by subgroup."""
         if self.ranks.is_first:
             (self.out / FILE).unlink(missing_ok=True)
-        progress = Progress(self.out / "maps", self.out / "work", self.blocks, self.ranks, self.decides, anew=False)
+        progress = Progress(self.out / "maps", self.out / WORK, self.blocks, self.ranks, self.decides, anew=False)
         self.computed = len(self.blocks.samples) - progress.images_there
         faces = FaceSums(self.subgroups.count, self.session.trained.image_size, self.ranks.device)
 
@@ -137,7 +137,7 @@ class HeatMaps:
         chosen = draw_images(np.flatnonzero(codes >= 0), config.deletion, config.seed, "deletion")
         blocks = blocks_of(self.session, config.split, chosen)
         decides = {**self.decides, "images": config.deletion, "fractions": list(config.fractions), "seed": config.seed}
-        progress = Progress(self.out / "deletion", self.out / "work", blocks, self.ranks, decides, anew=True)
+        progress = Progress(self.out / "deletion", self.out / WORK, blocks, self.ranks, decides, anew=True)
 
         def work(batch: Batch) -> Rows:
             maps = read_rows(self.out / "maps", self.blocks, "maps", batch.samples)

@@ -64,7 +64,7 @@ class LaunchConfig(JobConfig):
     after: Annotated[str, default_is("none", "JOB_IDS")] = ""
     """comma-separated ids of jobs that must succeed first"""
     attempts: int = 3
-    """consecutive attempts without a newer checkpoint after which the job is no longer requeued"""
+    """consecutive attempts without progress, e.g. a newer checkpoint, after which the job is no longer requeued"""
     job_name: Annotated[str, default_is("names of the command and its results", "NAME")] = ""
     """name of the job"""
     dry_run: bool = False

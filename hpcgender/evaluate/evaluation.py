@@ -23,6 +23,7 @@ from hpcgender.evaluate.results import Evaluation, Temperature, read_evaluation
 from hpcgender.evaluate.summary import summary
 from hpcgender.evaluate.table import read_columns
 from hpcgender.inference.facts import ComputeFacts
+from hpcgender.inference.progress import WORK, remove_state
 from hpcgender.inference.session import Session, open_session
 from shard_tools.base.errors import UserError
 
@@ -50,8 +51,7 @@ def evaluate(config: EvaluateConfig) -> int:
             if config.temperature_from and not config.temperature_split:
                 fitted_on = read_predictions(Path(config.temperature_from))
             lines = write_results(session, replace(predictions, more=more), fitted_on, run)
-            for split_pass in passes:
-                split_pass.progress.remove()
+            remove_state(config.out_dir / WORK)  # also that of a split on which an earlier start fitted a temperature
             print("\n".join(lines))
     return session.exit_code
 

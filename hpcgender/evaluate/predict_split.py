@@ -11,7 +11,7 @@ from hpcgender.evaluate.predictions import Predictions, from_index
 from hpcgender.inference.blocks import Rows, read_rows
 from hpcgender.inference.engine import blocks_of, check_bad, run_pass
 from hpcgender.inference.outputs import log_odds, outputs_of
-from hpcgender.inference.progress import Progress
+from hpcgender.inference.progress import WORK, Progress
 from hpcgender.inference.session import Session
 
 NAMES = ("log_odds", "age")
@@ -23,7 +23,7 @@ class SplitPass:
     def __init__(self, session: Session[EvaluateConfig], split: str) -> None:
         self.session, self.split = session, split
         self.blocks = blocks_of(session, split)
-        self.directory = session.config.out_dir / "work" / split
+        self.directory = session.config.out_dir / WORK / split
         decides = {**session.decides(split), "flip": session.config.flip}
         self.progress = Progress(self.directory, self.directory.parent, self.blocks, session.ranks, decides, anew=True)
         self.computed = len(self.blocks.samples) - self.progress.images_there

@@ -32,6 +32,10 @@ SAVE_EVERY_S = 15.0
 """Seconds of work that a kill costs at most."""
 
 
+WORK = "work"
+"""Directory of the states of passes, within that of their results."""
+
+
 class Found(NamedTuple):
     """The state that earlier starts left."""
 
@@ -182,13 +186,13 @@ class Progress:
         self.ranks.broadcast(None)  # the shards are there
         return totals
 
-    def remove(self) -> None:
-        """Removes the results and the state, by rank 0."""
-        for path in (self.note_path, self.total_path, *self._state_paths()):  # without the note, all begins anew
-            path.unlink(missing_ok=True)
-        shutil.rmtree(self.directory)
-        if not any(self.work.iterdir()):
-            self.work.rmdir()
+
+def remove_state(work: Path) -> None:
+    """Removes the states of all passes in `work`: first its name, so that a kill leaves no part to resume from."""
+    removed = work.with_name(f".{work.name}.removed")
+    shutil.rmtree(removed, ignore_errors=True)  # of a start that was killed here
+    work.rename(removed)
+    shutil.rmtree(removed)
 
 
 def write_arrays(path: Path, arrays: Arrays) -> None:
