@@ -45,9 +45,7 @@ def percent(fraction: float, digits: int = 1) -> str:
 
 
 def byte_size(count: float) -> str:
-    """Bytes in powers of 1000: 3.4 KB, 1,234.5 MB, 12.3 GB."""
-    if count < 1e6:
-        return f"{count / 1e3:,.1f} KB"
+    """Bytes in powers of 1000: 0.4 MB, 1,234.5 MB, 12.3 GB."""
     return f"{count / 1e6:,.1f} MB" if count < 1e10 else f"{count / 1e9:,.1f} GB"
 
 

@@ -258,7 +258,7 @@ def test_a_wrong_option_is_one_line(
         ("config.json", "{", r"config\.json is damaged"),
         ("metrics.jsonl", "{\n", r"metrics\.jsonl, line 1 is not JSON"),
         ("evaluations/shards-val/evaluation.json", "[]", "is not of format"),
-        ("submissions/x/submission.json", "{", r"cannot read .*submission\.json"),
+        ("submissions/x/submission.json", "{", r"submission\.json is damaged \(.*\): it is no record of a submission"),
     ],
 )
 def test_what_is_damaged_is_named(evaluated: Path, tmp_path: Path, file: str, content: str, message: str) -> None:
