@@ -75,6 +75,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
     ("command", "says"),
     [
         ("trian", "unknown command 'trian': did you mean train?"),
+        ("show_batch --run x", "unknown command 'show_batch': did you mean show-batch?"),
         ("train --data nowhere", "no manifest.json in nowhere"),
         ("train --data empty", "no manifest.json in empty"),
         ("train --data data --model se_resnet51", "unknown model 'se_resnet51': did you mean se_resnet50?"),

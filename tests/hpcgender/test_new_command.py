@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from hpcgender.commands import PROGRAMS
 from jobs.records import Submission, read_submissions
+from shard_tools.base.commands import find_call
 from tests.conftest import Run
 
 COUNT = '''
@@ -117,3 +119,14 @@ def test_a_new_command_follows_another_in_a_chain(place: Path, run: Run) -> None
     assert done.returncode == 0, done.stderr
     assert [submission.name for submission in submissions(place)] == ["count_mine", "count_next"]
     assert (place / "runs" / "next" / "counted").read_text() == "320"
+
+
+def test_evaluations_and_heat_maps_progress_by_their_shards(tmp_path: Path) -> None:
+    for words, of_pass in (("evaluate", "work/test"), ("cam", "maps")):
+        out = tmp_path / words
+        call = find_call(PROGRAMS, (words, "--checkpoint", "runs/a/checkpoints/best.pt", "--out", str(out)))
+        assert call.progress() == 0
+        for shard in range(2):
+            (out / of_pass).mkdir(parents=True, exist_ok=True)
+            (out / of_pass / f"keys-{shard:06d}.npy").touch()
+            assert call.progress() == shard + 1

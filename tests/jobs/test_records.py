@@ -75,6 +75,13 @@ def test_a_record_that_is_none_is_one_line_for_a_person(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_record_of_a_later_version_is_read(tmp_path: Path) -> None:
+    written = write(tmp_path / "runs" / "a", "7", tmp_path)
+    file = written.directory / "submission.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "added_later": [1]}))
+    assert records.read_submissions(tmp_path) == [written]
+
+
 def test_events_are_kept_in_order_and_a_torn_line_is_passed_over(tmp_path: Path) -> None:
     records.append_event(tmp_path, event="start", attempt=1)
     with (tmp_path / "attempts.jsonl").open("a") as file:
