@@ -23,21 +23,21 @@ class CamConfig(SplitConfig):
     results: ClassVar[str] = "cams"
 
     examples: int = 6
-    """images of each class on the sheet"""
+    """Images of each class on the sheet."""
     overlays: int = 0
-    """random images to write as JPEG with their heat maps overlaid"""
+    """Random images to write as JPEG with their heat maps overlaid."""
     keys: Annotated[tuple[str, ...], default_is("none", "KEY ...")] = ()
-    """keys of further images to write with their heat maps overlaid"""
+    """Keys of further images to write with their heat maps overlaid."""
     deletion: int = 1000
-    """random images of the deletion check, which masks the hottest cells of an image and as many random ones: if the
-    maps are faithful, the hottest change the prediction more; 0: no check"""
+    """Random images of the deletion check, which masks the hottest cells of an image and as many random ones: if the
+    maps are faithful, the hottest change the prediction more; 0: no check."""
     fractions: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
-    """fractions of an image's cells that the deletion check masks, ascending"""
+    """Fractions of an image's cells that the deletion check masks, ascending."""
     seed: int = 0
-    """seed of the random images and cells"""
+    """Seed of the random images and cells."""
     regions: Annotated[Path | None, default_is("none", "DIR")] = None
-    """directory of masks of face regions, for a table by region: per image KEY.png, a gray or palette image of the same
-    view whose values are region numbers, and names.txt with a line NUMBER NAME per region"""
+    """Directory of masks of face regions, for a table by region: per image KEY.png, a gray or palette image of the same
+    view whose values are region numbers, and names.txt with a line NUMBER NAME per region."""
 
     def check(self) -> None:
         super().check()

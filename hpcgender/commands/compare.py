@@ -22,21 +22,21 @@ class CompareConfig:
     """
 
     evaluated: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_EVALUATION")]
-    """two or more evaluations, e.g. runs/mine/evaluations/morph-test, or runs that have one of the same name"""
+    """Two or more evaluations, e.g. runs/mine/evaluations/morph-test, or runs that have one of the same name."""
     on: str | None = None
-    """evaluation to compare, e.g. morph-test, if the runs have several of the same names"""
+    """Evaluation to compare, e.g. morph-test, if the runs have several of the same names."""
     batch_size: int = 64
-    """images in the batch whose forward pass is timed"""
+    """Images in the batch whose forward pass is timed."""
     rounds: int = 5
-    """rounds of timing, the models in turn; the median counts"""
+    """Rounds of timing, the models in turn; the median counts."""
     json: bool = False
-    """print one JSON object instead of tables"""
+    """Print one JSON object instead of tables."""
     csv: Path | None = None
-    """CSV file to write: a row per run"""
+    """CSV file to write: a row per run."""
     picture: Path | None = None
-    """PNG file to write: accuracy against each cost, and the training curves"""
+    """PNG file to write: accuracy against each cost, and the training curves."""
     html: Path | None = None
-    """HTML file to write: one page with all tables and charts, which needs no other file"""
+    """HTML file to write: one page with all tables and charts, which needs no other file."""
 
     def check(self) -> None:
         """Raises UserError for what cannot work."""

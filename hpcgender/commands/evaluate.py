@@ -24,16 +24,16 @@ class EvaluateConfig(SplitConfig):
     results: ClassVar[str] = "evaluations"
 
     flip: bool = False
-    """average the predictions for each image and its mirror image"""
+    """Average the predictions for each image and its mirror image."""
     temperature_from: Annotated[str, default_is("none", "SPLIT|EVALUATION")] = ""
-    """calibrate the probabilities by temperature scaling; the temperature is fitted on another split of the data,
-    e.g. val, or on another evaluation of the checkpoint, given by its directory"""
+    """Calibrate the probabilities by temperature scaling; the temperature is fitted on another split of the data,
+    e.g. val, or on another evaluation of the checkpoint, given by its directory."""
     table: Annotated[Path | None, default_is("none", "FILE")] = None
-    """CSV, TSV or Parquet file with further labels; its column key has the images' keys, as in predictions.csv"""
+    """CSV, TSV or Parquet file with further labels; its column key has the images' keys, as in predictions.csv."""
     by: Annotated[tuple[str, ...], default_is("all", "COLUMN ...")] = ()
-    """columns of --table to report scores by"""
+    """Columns of --table to report scores by."""
     errors: bool = False
-    """write errors.csv, the misclassified images, the most confident first, and errors.png with the first of them"""
+    """Write errors.csv, the misclassified images, the most confident first, and errors.png with the first of them."""
 
     def check(self) -> None:
         super().check()

@@ -17,7 +17,7 @@ class PlacesConfig:
     """Where the records of submissions are."""
 
     within: tuple[Path, ...] = (Path("runs"), Path("data"))
-    """directories that hold runs and packed data sets"""
+    """Directories that hold runs and packed data sets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +28,13 @@ class JobsConfig(PlacesConfig):
     """
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, default_is("all", "[RUN ...]")] = ()
-    """list these runs only: names of runs, directories, or job ids"""
+    """List these runs only: names of runs, directories, or job ids."""
     all: bool = False
-    """list all submissions of each run, not only the last one and those that have not ended"""
+    """List all submissions of each run, not only the last one and those that have not ended."""
     active: bool = False
-    """list only runs that are pending or running"""
+    """List only runs that are pending or running."""
     json: bool = False
-    """print JSON"""
+    """Print JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +42,13 @@ class LogsConfig(PlacesConfig):
     """Prints the log of a run."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """name of the run, its directory, or a job id"""
+    """Name of the run, its directory, or a job id."""
     follow: Annotated[bool, tyro.conf.arg(aliases=("-f",))] = False
-    """keep printing as the log grows, across requeues, until the run has ended"""
+    """Keep printing as the log grows, across requeues, until the run has ended."""
     rank: int = 0
-    """rank whose log to print; 0: the job's log"""
+    """Rank whose log to print; 0: the job's log."""
     lines: Annotated[int, tyro.conf.arg(aliases=("-n",))] = 0
-    """print the last LINES lines only; 0: all"""
+    """Print the last LINES lines only; 0: all."""
 
     def __post_init__(self) -> None:
         for name in ("rank", "lines"):
@@ -61,7 +61,7 @@ class WhyConfig(PlacesConfig):
     """Explains why a run is pending or failed: reason, exit code, signal, last traceback of its log."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """name of the run, its directory, or a job id"""
+    """Name of the run, its directory, or a job id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class CancelConfig(PlacesConfig):
     """Cancels runs: they end and are not requeued. Their results and checkpoints are kept."""
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
-    """names of runs, their directories, or job ids"""
+    """Names of runs, their directories, or job ids."""
 
     def __post_init__(self) -> None:
         if not self.runs:
@@ -81,11 +81,11 @@ class ResubmitConfig(PlacesConfig):
     """Submits a run again with the same command and resources. A training resumes from its newest checkpoint."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """name of the run, its directory, or a job id"""
+    """Name of the run, its directory, or a job id."""
     after: Annotated[str, default_is("none", "JOB_IDS")] = ""
-    """comma-separated ids of jobs that must succeed first"""
+    """Comma-separated ids of jobs that must succeed first."""
     dry_run: bool = False
-    """print the job script without submitting it"""
+    """Print the job script without submitting it."""
 
 
 COMMANDS = (

@@ -20,24 +20,24 @@ class JobConfig:
     """What a job requests, and of which scheduler."""
 
     nodes: Annotated[int | None, default_is("1, inside a job all that were granted")] = None
-    """number of nodes"""
+    """Number of nodes."""
     gpus_per_node: Annotated[
         int | None,
         default_is("1 for train, evaluate and cam, otherwise 0; without a scheduler all"),
     ] = None
-    """GPUs per node"""
+    """GPUs per node."""
     procs_per_node: Annotated[int | None, default_is("one per GPU, or 1 without GPUs")] = None
-    """processes per node"""
+    """Processes per node."""
     cpus: Annotated[int | None, default_is("the site's")] = None
-    """CPU cores per node"""
+    """CPU cores per node."""
     mem: Annotated[float | None, default_is("the site's", "GB")] = None
-    """memory per node, GB"""
+    """Memory per node, GB."""
     time: Annotated[str, default_is("the site's", "TIME")] = ""
-    """time limit of the job, e.g. 24h, 1d12h, 90m or 1:30:00"""
+    """Time limit of the job, e.g. 24h, 1d12h, 90m or 1:30:00."""
     scheduler: Literal["auto", "slurm", "sge", "local"] = "auto"
-    """scheduler to submit to; auto: the one of this machine; local: run on this machine"""
+    """Scheduler to submit to; auto: the one of this machine; local: run on this machine."""
     site: Annotated[str, default_is("HPCGENDER_SITE, or ./site.toml, or a generic one", "FILE|NAME")] = ""
-    """site profile: a TOML file, or one of abci, local, notre-dame-crc, sge and slurm"""
+    """Site profile: a TOML file, or one of abci, local, notre-dame-crc, sge and slurm."""
 
     def __post_init__(self) -> None:
         for name, least in (("nodes", 1), ("procs_per_node", 1), ("cpus", 1), ("gpus_per_node", 0)):
@@ -58,17 +58,17 @@ class LaunchConfig(JobConfig):
     """
 
     command: Annotated[tuple[str, ...], tyro.conf.Positional, arg(metavar="COMMAND ...")] = ("train",)
-    """the command of hpcgender or shard-tools to run, with its options, after --"""
+    """The command of hpcgender or shard-tools to run, with its options, after --."""
     chain: Annotated[str, default_is("none", "COMMANDS")] = ""
-    """comma-separated commands to run afterwards, each if the one before succeeds: train, eval, cam"""
+    """Comma-separated commands to run afterwards, each if the one before succeeds: train, eval, cam."""
     after: Annotated[str, default_is("none", "JOB_IDS")] = ""
-    """comma-separated ids of jobs that must succeed first"""
+    """Comma-separated ids of jobs that must succeed first."""
     attempts: int = 3
-    """consecutive attempts without progress, e.g. a newer checkpoint, after which the job is no longer requeued"""
+    """Consecutive attempts without progress, e.g. a newer checkpoint, after which the job is no longer requeued."""
     job_name: Annotated[str, default_is("names of the command and its results", "NAME")] = ""
-    """name of the job"""
+    """Name of the job."""
     dry_run: bool = False
-    """print the job script without submitting it"""
+    """Print the job script without submitting it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,9 +15,9 @@ class ModelsConfig:
     """Lists the models with their parameters, multiply-accumulates and memory for one image, and their papers."""
 
     image_size: int = 112
-    """height and width of the network's input, pixels"""
+    """Height and width of the network's input, pixels."""
     json: bool = False
-    """print a JSON list instead of a table"""
+    """Print a JSON list instead of a table."""
 
     def check(self) -> None:
         """Raises UserError for what cannot work."""

@@ -18,13 +18,13 @@ class PredictConfig:
     """Predicts the class of each image file, and its probability."""
 
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """image files: JPEG, PNG, WebP or BMP, cropped to the face as the training images are"""
+    """Image files: JPEG, PNG, WebP or BMP, cropped to the face as the training images are."""
     checkpoint: Path
-    """checkpoint, e.g. runs/train/checkpoints/best.pt"""
+    """Checkpoint, e.g. runs/train/checkpoints/best.pt."""
     backend: Backend = "dali"
-    """image decoder: dali (NVIDIA DALI), or torchvision (Pillow) on machines without DALI"""
+    """Image decoder: dali (NVIDIA DALI), or torchvision (Pillow) on machines without DALI."""
     json: bool = False
-    """print a JSON list instead of lines"""
+    """Print a JSON list instead of lines."""
 
     def check(self) -> None:
         """Raises UserError for what cannot work."""

@@ -22,13 +22,13 @@ class ReportConfig:
     """
 
     inputs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_EVALUATION")]
-    """runs, e.g. runs/mine, and evaluations, e.g. runs/mine/evaluations/morph-test"""
+    """Runs, e.g. runs/mine, and evaluations, e.g. runs/mine/evaluations/morph-test."""
     out: Path = Path("report.html")
-    """HTML file to write"""
+    """HTML file to write."""
     title: str = ""
-    """title of the page; default: the names of the runs"""
+    """Title of the page; default: the names of the runs."""
     faces: int = 24
-    """misclassified images to show of each evaluation that was made with --errors, the most confident first"""
+    """Misclassified images to show of each evaluation that was made with --errors, the most confident first."""
 
     def check(self) -> None:
         """Raises UserError for what cannot work."""

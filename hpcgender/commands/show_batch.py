@@ -32,21 +32,21 @@ class ShowBatchConfig(BatchConfig):
     """
 
     run: Path | None = None
-    """run directory, e.g. runs/train: its config.json decides the batch; --data is needed if its data set has moved"""
+    """Run directory, e.g. runs/train: its config.json decides the batch; --data is needed if its data set has moved."""
     split: str = "train"
-    """split: train as in training, with augmentation; another one as in evaluation, in its order and not augmented"""
+    """Split: train as in training, with augmentation; another one as in evaluation, in its order and not augmented."""
     step: int = 0
-    """global batch, counted from 0 at the start of training, or of the evaluation of another split"""
+    """Global batch, counted from 0 at the start of training, or of the evaluation of another split."""
     rank: int = 0
-    """rank whose images of the batch to draw"""
+    """Rank whose images of the batch to draw."""
     world: int = 1
-    """world size; 1: the whole global batch, in its order"""
+    """World size; 1: the whole global batch, in its order."""
     images: int = 64
-    """maximum number of images on the picture; the list has all"""
+    """Maximum number of images on the picture; the list has all."""
     out: Path = Path("batch.png")
-    """PNG file to write"""
+    """PNG file to write."""
     json: bool = False
-    """print a JSON list instead of lines"""
+    """Print a JSON list instead of lines."""
     stage_to: NotAnOption[Path | None] = None
     max_bad: NotAnOption[float] = 1.0
     """A run stops if too many images do not decode; looking at its batches is how to find them, so this does not."""

@@ -20,18 +20,18 @@ class SplitConfig(ReadConfig):
     """Directory of such results within a run directory."""
 
     checkpoint: Path
-    """checkpoint, e.g. runs/train/checkpoints/best.pt"""
+    """Checkpoint, e.g. runs/train/checkpoints/best.pt."""
     split: str = "test"
-    """split: train, val or test"""
+    """Split: train, val or test."""
     out: Annotated[
         Path | None,
         default_is("DATA-SPLIT in evaluations or cams of the checkpoint's run", "DIR"),
     ] = None
-    """directory to write"""
+    """Directory to write."""
     batch_size: int = 64
-    """images per batch and process; another size changes the results by rounding"""
+    """Images per batch and process; another size changes the results by rounding."""
     stop_after: float = 0.0
-    """minutes after which to save what is done and exit with code 99, to be resumed; 0: never"""
+    """Minutes after which to save what is done and exit with code 99, to be resumed; 0: never."""
 
     @property
     def out_dir(self) -> Path:

@@ -276,7 +276,7 @@ def _gender_of(columns: Columns) -> Callable[[str], int]:
     @lru_cache(1000)
     def gender(text: str) -> int:
         if canonical(text) not in meaning:
-            raise MeaninglessError(f"its gender {text!r} is not stated to be male, female or unknown")
+            raise MeaninglessError(f"its gender {text!r} is not stated to be male, female or unknown, as by --male 1")
         return meaning[canonical(text)]
 
     return gender

@@ -162,7 +162,7 @@ class Webdataset(Source):
         """A sample with its labels, or why it is rejected."""
         rejected = sample.problem
         if not rejected and not any(suffix in sample.members for suffix in self.suffixes):
-            rejected = f"it has no image, neither {' nor '.join(self.suffixes)}"
+            rejected = f"it has no image with the suffix {' or '.join(self.suffixes)}"
         if rejected:
             return Record(row=row, name=name, rejected=rejected)
         try:

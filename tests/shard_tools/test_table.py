@@ -261,7 +261,7 @@ def test_rows_that_cannot_be_used_are_left_out_with_the_reason(tmp_path: Path) -
     assert reasons(source) == {
         "../secret.jpg": "its path leads outside --images",
         f"{tmp_path}/secret.jpg": "its path leads outside --images",
-        "odd.jpg": "its gender '7' is not stated to be male, female or unknown",
+        "odd.jpg": "its gender '7' is not stated to be male, female or unknown, as by --male 1",
         "old.jpg": "its age 'old' is neither 0 to 130 years nor a bin such as 20-29",
         "far.jpg": "its split 'tomorrow' is not one that --splits has a meaning for",
         "short.jpg": "line 9 of labels.csv has 2 fields, not 4",

@@ -290,10 +290,10 @@ def test_what_cannot_be_used_is_in_the_quarantine(tmp_path: Path, capsys: pytest
     write(tmp_path / "b.tar", [face(10), {**face(10), "jpg": jpeg(100)}, face(11)])
     pack(source(tmp_path / "out", tmp_path / "{a,b}.tar", age="json:age", optional=("age",)))
     assert left_out(tmp_path / "out") == {
-        "a.tar::00000": "it has no image, neither jpg nor jpeg nor png nor webp nor bmp",
+        "a.tar::00000": "it has no image with the suffix jpg or jpeg or png or webp or bmp",
         "a.tar::00001": "it has no json:gender",
         "a.tar::00002": "it has no json:gender",
-        "a.tar::00003": "its gender '3' is not stated to be male, female or unknown",
+        "a.tar::00003": "its gender '3' is not stated to be male, female or unknown, as by --male 1",
         "a.tar::00004": "its json:gender is not a single value",
         "a.tar::00005": "its json is no JSON: "
         "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
@@ -418,7 +418,7 @@ def test_a_url_that_cannot_be_read_stops_the_pack(
         ({"female": ("1",)}, "'1' is stated to be more than one of male, female and unknown"),
         ({"female": ("0", "-1"), "male": ("2",), "unknown_value": ("1",)}, "no sample is male, which 2 in json:gender"),
         ({"label": "json:age", "unknown_value": tuple(map(str, range(99)))}, "more than one of male"),
-        ({"image": "tiff"}, "none of 12 images can be used, the first because it has no image, neither tiff"),
+        ({"image": "tiff"}, "none of 12 images can be used, the first because it has no image with the suffix tiff"),
     ],
 )  # fmt: skip
 def test_options_that_cannot_work(tars: Path, tmp_path: Path, options: dict[str, Any], says: str) -> None:
