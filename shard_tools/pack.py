@@ -1,7 +1,7 @@
 """Packs a source: lists it, looks at every image, plans what goes where, writes the shards, and the manifest last.
 
-All that is done is kept in `<out>/.packing` until the manifest is there, so the same command started again goes on
-where it was killed, and ends with the same bytes.
+Finished work is kept in `<out>/.packing` until the manifest is written, so the same command resumes after a kill, and ends
+with the same bytes.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _disk_errors(out: Path) -> Iterator[None]:
         if error.errno not in ENVIRONMENT:
             raise
         raise UserError(
-            f"cannot write {error.filename or out}: {error.strerror}; when that is mended the same command goes on"
+            f"cannot write {error.filename or out}: {error.strerror}; after that is fixed, the same command resumes"
         ) from None
 
 

@@ -30,7 +30,7 @@ def why(config: WhyConfig) -> None:
 
 
 def explain(run: ListedRun, queues: Queues) -> Iterator[str]:
-    """The lines about a run: its state, what the scheduler says, and the last words of its log."""
+    """The lines about a run: its state, what the scheduler says, and the last lines of its log."""
     submission, status = run.record.submission, run.status
     scheduler = named(submission.scheduler)
     number = f", attempt {status.attempt}" if status.attempt else ""
@@ -104,7 +104,7 @@ def end_of_log(run: ListedRun) -> Iterator[str]:
     if failure.out_of_memory(text):
         yield "  memory ran out"
     elif any("SIGKILL" in line for line in messages):
-        yield "  a process was killed: often for want of memory"
+        yield "  a process was killed: often because memory ran out"
     yield f"  log: {log}"
     for block in (traceback.splitlines(), messages):
         if block:

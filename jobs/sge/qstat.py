@@ -96,7 +96,7 @@ class Record:
         if self.state == "TIMEOUT":
             return f"Grid Engine ended it at a limit: {self.failed_text}"
         if self.signal:
-            return f"killed by {self.signal.name}: by qdel, for want of memory, or from outside"
+            return f"killed by {self.signal.name}: by qdel, because memory ran out, or by another process"
         if self.failed:
             return f"{self.failed_text} (code {self.failed} of Grid Engine)"
         return f"exit code {self.exit_code}"

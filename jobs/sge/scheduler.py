@@ -167,7 +167,7 @@ class GridEngine(Scheduler):
 
     def advice(self, job_id: str, reason: str, details: Sequence[str]) -> str:
         if reason.startswith("E"):
-            return f"when that is mended: qmod -cj {job_id} lets it try again"
+            return f"after that is fixed: qmod -cj {job_id} lets it try again"
         if not details:
             return "no reason from Grid Engine: qstat -g c shows what is free, hpcgender sites check what there is"
         return ""
@@ -207,7 +207,7 @@ def _job(allocation: Allocation) -> str:
 
 
 def _answer(*command: str) -> str:
-    """What a command prints; nothing if it fails or does not answer: the job goes on with what is known."""
+    """What a command prints; nothing if it fails or does not answer: the job continues without it."""
     try:
         return qstat.call(*command)
     except SchedulerError:

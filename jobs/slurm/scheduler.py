@@ -158,7 +158,7 @@ def _job(allocation: Allocation) -> str:
 
 
 def _answer(*command: str) -> str:
-    """What a command prints; nothing if it fails or does not answer: the job goes on with what is known."""
+    """What a command prints; nothing if it fails or does not answer: the job continues without it."""
     try:
         return call(*command)
     except SchedulerError:

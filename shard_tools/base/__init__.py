@@ -1,1 +1,1 @@
-"""The ground floor of all three packages: errors for people, commands, documents, progress, pages. Imports no torch."""
+"""What all three packages share: errors for people, commands, documents, progress, pages. Imports no torch."""

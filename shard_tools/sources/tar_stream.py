@@ -128,7 +128,7 @@ class Transport:
     def check(self) -> None:
         """Raises UserError if the URL could not be read."""
         if self.failure:
-            raise UserError(f"cannot read {self.url}: {self.failure}; when that is mended, the same command resumes")
+            raise UserError(f"cannot read {self.url}: {self.failure}; after that is fixed, the same command resumes")
 
     def _fail(self, error: OSError) -> None:
         status = getattr(self.file, "status", None)
