@@ -214,5 +214,5 @@ class Scheduler(ABC):
     def without_trace(self, submission: Submission) -> tuple[str, str]:
         """State and reason of a job that has not ended by its record, and is neither queued nor accounted for."""
         if submission.attempts:
-            return UNKNOWN, "neither in the queue nor accounted for, and without a record of its end"
+            return UNKNOWN, "neither in the queue nor accounted for, and with no end"
         return UNKNOWN, "not in the queue, and it never started"

@@ -1,7 +1,7 @@
 """Packs a source: lists it, looks at every image, plans what goes where, writes the shards, and the manifest last.
 
-Finished work is kept in `<out>/.packing` until the manifest is written, so the same command resumes after a kill, and ends
-with the same bytes.
+Finished work is kept in `<out>/.packing` until the manifest is written, so the same command resumes after a kill and
+ends with the same bytes.
 """
 
 from __future__ import annotations

@@ -177,7 +177,7 @@ class Supervisor:
                 process.stdin.flush()
 
     def end(self) -> None:
-        """Ends the processes of all hosts; call `wait` afterwards until it returns False, in less than half a minute."""
+        """Ends the processes of all hosts; call `wait` until it returns False, in less than half a minute."""
         if self._ended_at is None:
             self._ended_at = self.clock
             for process in self._running.values():

@@ -75,7 +75,7 @@ OUT_OF_MEMORY = queued("failed", "out of memory", external=True)
         ([CANCEL], None, None, ("cancelled", BY_US, False, 0)),
         ([SKIP], None, None, ("skipped", "job 11 ended with exit code 1", False, 0)),
         ([start()], None, queued("failed", "node lost"), ("failed", "node lost", False, 0)),
-        ([start()], None, None, ("unknown", "neither in the queue nor accounted for, and without a record of its end", False, 0)),
+        ([start()], None, None, ("unknown", "neither in the queue nor accounted for, and with no end", False, 0)),
         ([], None, None, ("unknown", "not in the queue, and it never started", False, 0)),
         ([], queued("error", "Eqw: no such file"), None, ("error", "Eqw: no such file", True, 0)),
     ],
