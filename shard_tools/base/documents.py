@@ -43,31 +43,39 @@ def read_document(path: Path, form: str, none: str, again: str) -> dict[str, Any
 
     Raises UserError with the advice `none` if there is no file, with `again` if it is damaged or of another format.
     """
-    content = read_json(path, none, again)
-    if content.pop("format", None) != form:
+    content = _parsed(_read(path, none), path, again)
+    if not isinstance(content, dict) or content.pop("format", None) != form:
         raise UserError(f"{path} is not of format {form}: {again}")
     return content
 
 
 def read_json(path: Path, none: str, again: str) -> dict[str, Any]:
     """The object in a JSON file; UserError with the advice `none` if there is no file, or `again` if it is damaged."""
+    return parse_json(_read(path, none), path, again)
+
+
+def parse_json(raw: bytes, path: Path, again: str) -> dict[str, Any]:
+    """The object in the bytes of a JSON file; UserError with the advice `again` if it is damaged."""
+    content = _parsed(raw, path, again)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged (it must be an object, not {shown(content)}): {again}")
+    return content
+
+
+def _read(path: Path, none: str) -> bytes:
     try:
-        return parse_json(path.read_bytes(), path, again)
+        return path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"no {path.name} in {path.parent}: {none}") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
 
 
-def parse_json(raw: bytes, path: Path, again: str) -> dict[str, Any]:
-    """The object in the bytes of a JSON file; UserError with the advice `again` if it is damaged."""
+def _parsed(raw: bytes, path: Path, again: str) -> Any:
     try:
-        content = json.loads(raw)
+        return json.loads(raw)
     except ValueError as error:
         raise UserError(f"{path} is damaged ({one_line(error)}): {again}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged (it must be a table, not {shown(content)}): {again}")
-    return content
 
 
 def restored(kind: type[Document], content: Mapping[str, Any], path: Path, again: str) -> Document:
