@@ -380,12 +380,12 @@ def test_a_truncated_tar_is_packed_as_far_as_it_goes(tars: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("{server}/none.tar", "cannot read {server}/none.tar: the download failed with exit code 22; when"),
+        ("{server}/none.tar", "cannot read {server}/none.tar: the download failed with exit code 22; after"),
         ("http://127.0.0.1:9/a.tar", "cannot read http://127.0.0.1:9/a.tar: the download failed with exit code 7;"),
-        ("pipe:exit 3", "cannot read pipe:exit 3: its command failed with exit code 3; when"),
-        ("pipe:cat {tars}/a-001.tar; exit 4", "a-001.tar; exit 4: its command failed with exit code 4; when"),
-        ("s3://bucket/a.tar", "cannot read s3://bucket/a.tar: s3://bucket/a.tar: no gopen handler defined; when"),
-        ("{tars}", "cannot read {tars}: Is a directory; when"),
+        ("pipe:exit 3", "cannot read pipe:exit 3: its command failed with exit code 3; after"),
+        ("pipe:cat {tars}/a-001.tar; exit 4", "a-001.tar; exit 4: its command failed with exit code 4; after"),
+        ("s3://bucket/a.tar", "cannot read s3://bucket/a.tar: s3://bucket/a.tar: no gopen handler defined; after"),
+        ("{tars}", "cannot read {tars}: Is a directory; after"),
     ],
 )  # fmt: skip
 def test_a_url_that_cannot_be_read_stops_the_pack(
