@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 LIMIT_SECONDS = 60.0
@@ -49,3 +50,11 @@ def call(*command: str, seconds: float | None = None) -> str:
         words = " ".join((done.stderr.strip() or done.stdout.strip()).split()).removeprefix(f"{name}: ")
         raise SchedulerError(f"{name}: {words or f'exit code {done.returncode}'}")
     return done.stdout
+
+
+def answer(call: Callable[..., str], *command: str) -> str:
+    """What `call` returns for a command; empty if it fails or does not answer, where its caller can do without it."""
+    try:
+        return call(*command)
+    except SchedulerError:
+        return ""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.command import SchedulerError
+from jobs.command import SchedulerError, answer
 from jobs.hosts.supervisor import Node
 from jobs.preflight import Hint, try_script
 from jobs.scheduler import Allocation, Host, Job, Request, Scheduler, State
@@ -89,7 +89,7 @@ class GridEngine(Scheduler):
 
     def end_time(self, allocation: Allocation, environ: Mapping[str, str]) -> float | None:
         queue = environ.get("QUEUE")
-        answers = [_job(allocation), _answer("qconf", "-sq", queue) if queue else ""]
+        answers = [_job(allocation), answer(qstat.call, "qconf", "-sq", queue) if queue else ""]
         limits = [limit for limit in map(time_limit, answers) if limit]
         return _started(environ) + min(limits) if limits else None
 
@@ -113,7 +113,7 @@ class GridEngine(Scheduler):
     def await_loss(self, host: str) -> None:
         """Waits for at most LOSS_SECONDS."""
         deadline = time.monotonic() + LOSS_SECONDS
-        while time.monotonic() < deadline and not is_unknown(_answer("qhost", "-h", host), host):
+        while time.monotonic() < deadline and not is_unknown(answer(qstat.call, "qhost", "-h", host), host):
             time.sleep(2)
 
     def node_on(
@@ -203,15 +203,7 @@ def _started(environ: Mapping[str, str]) -> float:
 
 
 def _job(allocation: Allocation) -> str:
-    return _answer("qstat", "-j", allocation.job_id.partition(".")[0])
-
-
-def _answer(*command: str) -> str:
-    """What a command prints; nothing if it fails or does not answer: the job continues without it."""
-    try:
-        return qstat.call(*command)
-    except SchedulerError:
-        return ""
+    return answer(qstat.call, "qstat", "-j", allocation.job_id.partition(".")[0])
 
 
 def _of_qstat(job: qstat.Job) -> Job:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.command import SchedulerError, call
+from jobs.command import SchedulerError, answer, call
 from jobs.hosts.supervisor import Node
 from jobs.preflight import Hint, try_script
 from jobs.scheduler import LIVE, Allocation, Host, Job, Request, Scheduler
@@ -38,7 +38,7 @@ class Slurm(Scheduler):
             return False
         if any(Path(path).exists() for path in (environ.get("SLURM_CONF", ""), *_CONFIGURATIONS) if path):
             return True
-        return "Slurmctld" in _answer("scontrol", "ping")  # no file, but slurmd or DNS may provide it
+        return "Slurmctld" in answer(call, "scontrol", "ping")  # no file, but slurmd or DNS may provide it
 
     def allocation(self, environ: Mapping[str, str]) -> Allocation | None:
         job_id = environ.get("SLURM_JOB_ID")
@@ -64,7 +64,7 @@ class Slurm(Scheduler):
 
     def submitted(self, allocation: Allocation, environ: Mapping[str, str]) -> tuple[str, str]:
         file = re.search(r"\bCommand=(\S+)", _job(allocation))
-        return file[1] if file else "", _answer("scontrol", "write", "batch_script", allocation.job_id, "-")
+        return file[1] if file else "", answer(call, "scontrol", "write", "batch_script", allocation.job_id, "-")
 
     def end_time(self, allocation: Allocation, environ: Mapping[str, str]) -> float | None:
         return answers.end_time(_job(allocation))
@@ -154,12 +154,4 @@ class Slurm(Scheduler):
 
 
 def _job(allocation: Allocation) -> str:
-    return _answer("scontrol", "show", "job", "-o", allocation.job_id)
-
-
-def _answer(*command: str) -> str:
-    """What a command prints; nothing if it fails or does not answer: the job continues without it."""
-    try:
-        return call(*command)
-    except SchedulerError:
-        return ""
+    return answer(call, "scontrol", "show", "job", "-o", allocation.job_id)
