@@ -14,6 +14,7 @@ from hpcgender.data.config import BatchConfig, ReadConfig
 from shard_tools.base.commands import Command
 from shard_tools.base.documents import read_json, restored_part
 from shard_tools.base.errors import UserError
+from shard_tools.base.files import check_file
 from shard_tools.manifest import MANIFEST, read_manifest
 
 DECIDES = tuple(field.name for field in fields(BatchConfig) if field not in fields(ReadConfig))
@@ -60,12 +61,7 @@ class ShowBatchConfig(BatchConfig):
             raise UserError(f"--step {self.step}: steps are counted from 0")
         if not 0 <= self.rank < self.world:
             raise UserError(f"--rank {self.rank}: {self.world} processes have ranks 0 to {self.world - 1}, see --world")
-        if self.out.is_dir():
-            raise UserError(f"--out {self.out} is a directory: name a file")
-        if self.out.suffix.lower() != ".png":
-            raise UserError(f"--out {self.out}: the sheet is a PNG image, name it {self.out.with_suffix('.png').name}")
-        if not self.out.parent.is_dir():
-            raise UserError(f"no directory {self.out.parent} to write {self.out.name} into: make it first")
+        check_file(self.out, ".png")
         read_manifest(self.data).split(self.split)
 
     def resolved(self) -> ShowBatchConfig:

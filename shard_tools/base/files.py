@@ -65,11 +65,11 @@ def write_file(path: Path, content: bytes) -> None:
         raise UserError(f"cannot write {path}: {one_line(error)}") from None
 
 
-def check_file(path: Path, suffix: str) -> None:
-    """Raises UserError unless a file with that suffix can be written there."""
+def check_file(path: Path, suffix: str = "") -> None:
+    """Raises UserError unless a file with that suffix, or with any, can be written there."""
     if path.is_dir():
         raise UserError(f"{path} is a directory: name a file")
-    if path.suffix.lower() != suffix:
+    if suffix and path.suffix.lower() != suffix:
         raise UserError(f"{path} would be a {suffix[1:].upper()} file: name it {path.with_suffix(suffix).name}")
     if not path.parent.is_dir():
         raise UserError(f"no directory {path.parent} to write {path.name} into: make it first")

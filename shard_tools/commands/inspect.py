@@ -10,6 +10,7 @@ import tyro
 
 from shard_tools.base.commands import Command
 from shard_tools.base.errors import UserError
+from shard_tools.base.files import check_file
 
 MAX_COUNT = 1000
 
@@ -48,13 +49,11 @@ class InspectConfig:
             raise UserError("--image writes the image of one sample: add --sample N, or ask for a --sheet")
         if self.sample is not None and (self.sheet or self.html):
             raise UserError("--sample shows one sample alone: use --image FILE for its picture, or leave --sample out")
-        if self.sheet and self.sheet.suffix.lower() != ".png":
-            raise UserError(f"--sheet {self.sheet}: the sheet is a PNG image, name it {self.sheet.with_suffix('.png')}")
-        for path in (self.sheet, self.html, self.image):
-            if path and not path.parent.is_dir():
-                raise UserError(f"no directory {path.parent} to write {path.name} into: make it first")
-            if path and path.is_dir():
-                raise UserError(f"{path} is a directory: name a file")
+        if self.sheet:
+            check_file(self.sheet, ".png")
+        for path in (self.html, self.image):
+            if path:
+                check_file(path)
 
 
 class Inspect(Command[InspectConfig]):
