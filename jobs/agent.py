@@ -4,7 +4,7 @@
 
 * It exits with the code of the rank that failed first: 0, 2 and 99 as they are, 1 for anything else, `PORT_TAKEN` if
   another program listens at the rendezvous, and with `--lifeline` `REPORTED` instead of 1 where it has reported what
-  failed, so that a launcher can tell this from an agent that could not start at all.
+  failed, so that a launcher can distinguish this from an agent that could not start at all.
 * A failure is one line, after the traceback of a rank above 0, from torch's `record` or its log; rank 0 writes its own.
   Codes 2 and 99 need no line: the rank has written one.
 * TERM, INT, HUP, USR1 and USR2 all reach the ranks as TERM, and the ranks' own exit codes still count afterwards. To

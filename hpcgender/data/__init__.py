@@ -1,2 +1,2 @@
-"""The stateless data path: which sample when (order), how often (sampling), how varied (augment), its bytes
-(shards), its pixels (decoders), and all of it together (loader)."""
+"""The stateless data path: the order of samples (order), their number in an epoch (sampling), their random augmentation
+(augment_params), their bytes (shards), their pixels (decoders), and all together (loader, training, evaluation)."""

@@ -36,7 +36,7 @@ class Span(NamedTuple):
 class ShardReader:
     """Reads samples by their numbers in the index. Shards are opened when first needed; safe to use from threads.
 
-    `remedy` tells a user what to do about a shard that cannot be read.
+    `remedy` is the advice in the error for a shard that cannot be read.
     """
 
     def __init__(self, index: Index, paths: Sequence[Path], remedy: str = "restore or pack it again") -> None:

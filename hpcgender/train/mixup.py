@@ -61,7 +61,7 @@ def draw_mixing(
 def symmetric_beta(alpha: float, seed: int, epoch: int, counter: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
     """A random number from Beta(alpha, alpha), 0 < alpha <= 1, for each counter, float32 of the counter's shape.
 
-    It is the quantile of a uniform number. Numbers nearer to 1 than float32 can tell are 1, those nearer to 0 are 0.
+    It is the quantile of a uniform number, rounded to float32, also to exactly 0 and 1.
     """
     from scipy.special import betaincinv  # 0.3 s, only for runs with mixup
 

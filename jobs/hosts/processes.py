@@ -76,7 +76,7 @@ def _watch(supervisor: str) -> int:
         try:
             connection = socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS)
         except OSError:
-            return  # a firewall, or the supervisor has ended: the lifeline tells
+            return  # a firewall, or the supervisor has ended, which ends the lifeline
         with connection:
             connection.settimeout(None)
             keep_alive(connection)
