@@ -47,9 +47,10 @@ class SplitLosses:
 
     @classmethod
     def parse(cls, text: str) -> SplitLosses:
-        """From what `text` returned."""
+        """From what `text` returned. Raises ValueError if it is something else."""
         found = _SPLIT.fullmatch(text)
-        assert found, text
+        if not found:
+            raise ValueError(f"{text!r} has no losses")
         _, loss, accuracy, classes = found.groups()
         return cls(
             loss=float(loss),
@@ -93,22 +94,25 @@ class EpochLine:
 
     @classmethod
     def parse(cls, line: str) -> EpochLine | None:
-        """From a line of a log; None if it is another one."""
+        """From a line of a log; None if it is another one, also one that merely resembles it."""
         found = _EPOCH.fullmatch(line)
         if not found:
             return None
         epoch, epochs, train, val, age_mae, lr, images_per_s, data_wait, eta = found.groups()
-        return cls(
-            epoch=int(epoch),
-            epochs=int(epochs),
-            train=SplitLosses.parse(train),
-            val=SplitLosses.parse(val),
-            age_mae=float(age_mae) if age_mae else None,
-            lr=float(lr),
-            images_per_s=float(images_per_s),
-            data_wait=float(data_wait) / 100,
-            eta=seconds_of(eta),
-        )
+        try:
+            return cls(
+                epoch=int(epoch),
+                epochs=int(epochs),
+                train=SplitLosses.parse(train),
+                val=SplitLosses.parse(val),
+                age_mae=float(age_mae) if age_mae else None,
+                lr=float(lr),
+                images_per_s=float(images_per_s),
+                data_wait=float(data_wait) / 100,
+                eta=seconds_of(eta),
+            )
+        except ValueError:
+            return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,21 +138,24 @@ class StepLine:
 
     @classmethod
     def parse(cls, line: str) -> StepLine | None:
-        """From a line of a log; None if it is another one."""
+        """From a line of a log; None if it is another one, also one that merely resembles it."""
         found = _STEP.fullmatch(line)
         if not found:
             return None
         *counts, loss, images_per_s, left = found.groups()
         step, steps, epoch, epochs = map(int, counts)
-        return cls(
-            step=step,
-            steps=steps,
-            epoch=epoch,
-            epochs=epochs,
-            loss=float(loss),
-            images_per_s=float(images_per_s),
-            left=seconds_of(left),
-        )
+        try:
+            return cls(
+                step=step,
+                steps=steps,
+                epoch=epoch,
+                epochs=epochs,
+                loss=float(loss),
+                images_per_s=float(images_per_s),
+                left=seconds_of(left),
+            )
+        except ValueError:
+            return None
 
 
 @dataclass(frozen=True, kw_only=True)

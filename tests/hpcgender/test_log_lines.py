@@ -100,6 +100,32 @@ def test_training_writes_lines_that_are_parsed(capsys: pytest.CaptureFixture[str
     assert (line.epoch, line.epochs, line.val.class_accuracy) == (12, 50, {"female": 0.9375, "male": 0.9684})
 
 
+@pytest.mark.parametrize(
+    ("written", "resembles"),
+    [("loss 0.3000", "loss much"), ("900 img/s", "9.0.0 img/s"), ("2m00s left", "soon left")],
+)
+def test_a_line_that_merely_resembles_a_steps(written: str, resembles: str) -> None:
+    line = StepLine(step=1, steps=2, epoch=1, epochs=2, loss=0.3, images_per_s=900.0, left=120.0).text()
+    assert written in line
+    assert StepLine.parse(line.replace(written, resembles)) is None
+    assert step_under_way(line.replace(written, resembles)) is None
+
+
+@pytest.mark.parametrize(
+    ("written", "resembles"),
+    [
+        ("train loss ", "train loss of "),
+        ("val loss ", "val loss about "),
+        ("data wait ", "data wait x"),
+        ("lr ", "lr x"),
+    ],
+)
+def test_a_line_that_merely_resembles_an_epochs(written: str, resembles: str) -> None:
+    line = epoch_line(EPOCH)
+    assert written in line
+    assert EpochLine.parse(line.replace(written, resembles)) is None
+
+
 def test_a_step_is_under_way_until_its_epoch_ends() -> None:
     step = StepLine(step=30, steps=120, epoch=12, epochs=50, loss=0.3, images_per_s=900.0, left=120.0)
     later = replace(step, step=60)
