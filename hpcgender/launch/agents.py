@@ -156,9 +156,7 @@ def run_agents(layout: Layout, address: str, port: int, requests: StopRequests) 
         try:
             outcome = nodes.run_nodes(agents, directory, requests, listener)
         except FileNotFoundError as error:
-            raise UserError(
-                f"{error.filename} is not there, although this is a job of its scheduler: mend PATH"
-            ) from error
+            raise UserError(f"there is no {error.filename} on this host: add its directory to PATH") from error
     if outcome.stopped_by:
         print(f"{STOP_REQUESTED}{outcome.stopped_by}", file=sys.stderr)
     elif end := outcome.lost:
@@ -166,5 +164,5 @@ def run_agents(layout: Layout, address: str, port: int, requests: StopRequests) 
     elif end := outcome.silent:
         how = f"was killed by signal {-end.code}" if end.code < 0 else f"ended with exit code {end.code}"
         hint = scheduler.try_on_host(end.host)
-        print(f"{LAUNCH}the agent on {end.host} {how} without a word: try `{hint}` in the job", file=sys.stderr)
+        print(f"{LAUNCH}the agent on {end.host} {how} without a message: try `{hint}` in the job", file=sys.stderr)
     return outcome

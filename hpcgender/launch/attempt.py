@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,12 @@ def run(config: LaunchConfig, call: Call[Any], site: Site, granted: Allocation, 
             print(f"{LAUNCH}given up: {because}", file=sys.stderr)
             return FAILED
         if limit:
-            ask = lambda: scheduler.end_time(granted, os.environ)  # noqa: E731
+            ask = partial(scheduler.end_time, granted, os.environ)
             requests.watch(Limit(ask, margin(limit - time.time())))
-        wanted = getattr(records.read_submission(record), "resources", Resources()).nodes
-        hosts = len(layout.allocation.hosts)
-        if hosts < wanted:  # as a PE may grant whose allocation_rule is no number
-            print(f"{LAUNCH}{wanted} nodes were asked for, {hosts} granted: going on with these", file=sys.stderr)
+        submission, hosts = records.read_submission(record), len(layout.allocation.hosts)
+        if submission and hosts < submission.resources.nodes:  # of a PE whose allocation_rule is not a number
+            wanted = submission.resources.nodes
+            print(f"{LAUNCH}{wanted} nodes were asked for, {hosts} granted: continuing with these", file=sys.stderr)
         with synced_log(site):
             return Attempt(call, layout, record).run(config, requests)
 
