@@ -12,7 +12,7 @@ import torch
 
 from hpcgender.checkpoint import load_trained
 from hpcgender.commands.predict import PredictConfig
-from hpcgender.data.augment_params import centred
+from hpcgender.data.augment import centred
 from hpcgender.data.decoders.create import create_decoder
 from hpcgender.data.shards import Encoded
 from hpcgender.distributed import process_group

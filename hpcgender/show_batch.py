@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from hpcgender.commands.show_batch import ShowBatchConfig
-from hpcgender.data.augment_params import Draws, centred
+from hpcgender.data.augment import Draws, centred
 from hpcgender.data.decoders.decoder import to_pixels
 from hpcgender.data.evaluation import EvaluationLoader
 from hpcgender.data.loader import Loader

@@ -1,2 +1,2 @@
 """The stateless data path: the order of samples (order), their number in an epoch (sampling), their random augmentation
-(augment_params), their bytes (shards), their pixels (decoders), and all together (loader, training, evaluation)."""
+(augment), their bytes (shards), their pixels (decoders), and all together (loader, training, evaluation)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hpcgender.data.augment_params import Draws, centred
+from hpcgender.data.augment import Draws, centred
 from hpcgender.data.config import ReadConfig
 from hpcgender.data.decoders.create import create_decoder
 from hpcgender.data.loader import Decoding, Loader

@@ -21,7 +21,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from hpcgender.data.augment_params import Draws
+from hpcgender.data.augment import Draws
 from hpcgender.data.config import ReadConfig
 from hpcgender.data.decoders.decoder import PREFETCH, BadImages, Decoder
 from hpcgender.data.order import Order, Places, Samples

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpcgender.data.augment_params import Draws, draw
+from hpcgender.data.augment import Draws, draw
 from hpcgender.data.augmentation import read_augmentation
 from hpcgender.data.config import BatchConfig
 from hpcgender.data.decoders.create import create_decoder

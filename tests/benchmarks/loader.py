@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from hpcgender.data.augment_params import Draws
+from hpcgender.data.augment import Draws
 from hpcgender.data.config import Backend, BatchConfig
 from hpcgender.data.decoders.decoder import Decoder
 from hpcgender.data.shards import Encoded

@@ -15,7 +15,7 @@ from PIL import Image
 
 from hpcgender.commands.show_batch import ShowBatchConfig
 from hpcgender.commands.train import TrainConfig
-from hpcgender.data.augment_params import Draws
+from hpcgender.data.augment import Draws
 from hpcgender.data.config import BatchConfig
 from hpcgender.data.decoders.decoder import to_pixels
 from hpcgender.data.evaluation import EvaluationLoader

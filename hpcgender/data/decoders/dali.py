@@ -15,7 +15,7 @@ from nvidia.dali import fn, math, pipeline_def, types
 from nvidia.dali.tensors import TensorCPU, TensorListCPU
 from PIL import Image
 
-from hpcgender.data.augment_params import Draws, centred
+from hpcgender.data.augment import Draws, centred
 from hpcgender.data.augmentation import PRESETS, Augmentation
 from hpcgender.data.decoders.decoder import MEAN, PREFETCH, STD, BadImages
 from hpcgender.data.shards import Encoded

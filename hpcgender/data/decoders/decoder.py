@@ -10,7 +10,7 @@ from typing import Protocol
 
 import torch
 
-from hpcgender.data.augment_params import Draws
+from hpcgender.data.augment import Draws
 from hpcgender.data.shards import Encoded
 
 PREFETCH = 3

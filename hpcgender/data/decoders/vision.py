@@ -19,7 +19,7 @@ import torch
 from PIL import Image, ImageOps
 from torch.nn.functional import grid_sample
 
-from hpcgender.data.augment_params import Draws, Floats
+from hpcgender.data.augment import Draws, Floats
 from hpcgender.data.decoders.decoder import MEAN, STD, BadImages
 from hpcgender.data.shards import Encoded
 from shard_tools.images import ImageError, opened

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcgender.data.augment_params import Draws, centred, draw
+from hpcgender.data.augment import Draws, centred, draw
 from hpcgender.data.augmentation import PRESETS, Augmentation, read_augmentation
 from hpcgender.data.counter_rng import uniform
 from shard_tools.base.errors import UserError

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hpcgender.data.augment_params import Draws, centred, draw
+from hpcgender.data.augment import Draws, centred, draw
 from hpcgender.data.augmentation import PRESETS, Augmentation
 from hpcgender.data.config import Backend
 from hpcgender.data.decoders.create import create_decoder
