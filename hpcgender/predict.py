@@ -13,7 +13,7 @@ import torch
 from hpcgender.checkpoint import load_trained
 from hpcgender.commands.predict import PredictConfig
 from hpcgender.data.augment import centred
-from hpcgender.data.decoders.create import create_decoder
+from hpcgender.data.decoders import create_decoder
 from hpcgender.data.shards import Encoded
 from hpcgender.distributed import process_group
 from hpcgender.inference.engine import compute

@@ -6,7 +6,7 @@ import numpy as np
 
 from hpcgender.data.augment import Draws, centred
 from hpcgender.data.config import ReadConfig
-from hpcgender.data.decoders.create import create_decoder
+from hpcgender.data.decoders import create_decoder
 from hpcgender.data.loader import Decoding, Loader
 from hpcgender.data.order import Order, Samples, block_positions, check_world_size, steps_per_epoch
 from hpcgender.distributed import Ranks

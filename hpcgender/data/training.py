@@ -5,7 +5,7 @@ from __future__ import annotations
 from hpcgender.data.augment import Draws, draw
 from hpcgender.data.augmentation import read_augmentation
 from hpcgender.data.config import BatchConfig
-from hpcgender.data.decoders.create import create_decoder
+from hpcgender.data.decoders import create_decoder
 from hpcgender.data.loader import Decoding, Loader
 from hpcgender.data.order import Order, Samples, check_world_size, chunk_length, rank_positions, steps_per_epoch
 from hpcgender.data.sampling import class_targets, draw_samples

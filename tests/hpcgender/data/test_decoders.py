@@ -13,7 +13,7 @@ from PIL import Image
 from hpcgender.data.augment import Draws, centred, draw
 from hpcgender.data.augmentation import PRESETS, Augmentation
 from hpcgender.data.config import Backend
-from hpcgender.data.decoders.create import create_decoder
+from hpcgender.data.decoders import create_decoder
 from hpcgender.data.decoders.decoder import PREFETCH, BadImages
 from hpcgender.data.shards import Encoded
 from shard_tools.base.errors import UserError
