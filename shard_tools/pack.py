@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import re
 import tempfile
 from collections import Counter
@@ -24,7 +25,7 @@ from shard_tools.base.progress import progress
 from shard_tools.catalogue import Catalogue, gather
 from shard_tools.commands.finalize import FinalizeConfig
 from shard_tools.look import Chunk, Work, list_source, look
-from shard_tools.manifest import CLASSES, MANIFEST, UNFINISHED, Manifest, Shard, Split, write_manifest
+from shard_tools.manifest import CLASSES, MANIFEST, UNFINISHED, Manifest, Shard, Split, read_manifest, write_manifest
 from shard_tools.plan import Plan, make_plan
 from shard_tools.quarantine import write_contradictions, write_quarantine
 from shard_tools.sources import Source
@@ -60,23 +61,19 @@ def pack(source: Source) -> None:
                     _say(summary(source, catalogue, make_plan(source, catalogue)), listing.remarks)
                 print("nothing was written: a dry run")
         return
-    if (source.out / MANIFEST).exists() and (source.out / UNFINISHED).exists():
-        unfinished.finish(source.out / UNFINISHED)  # killed after the last step but one
-        print(f"{source.out} was packed already")
-        return
-    fresh = not (source.out / UNFINISHED).exists()
-    with _disk_errors(source.out):
+    with _abandoned_if_unusable(source.out, parts), unfinished.held(source.out, part, parts):
+        if (source.out / MANIFEST).exists():  # killed after the last step but one
+            unfinished.finish(source.out / UNFINISHED)
+            if read_manifest(source.out).options != options_of(source):
+                raise UserError(f"{source.out} is packed already, with other options: give another --out")
+            print(f"{source.out} was packed already")
+            return
         work = Work(source, unfinished.begin(source, parts))
-        try:
-            with Workers(_shared(work), source.workers) as workers:
-                listing = _look(work, workers, part, parts)
-                if parts == 1:
-                    _complete(work, workers, listing)
-                    return
-        except UnusableSourceError:
-            if fresh:
-                unfinished.abandon(source.out)
-            raise
+        with Workers(_shared(work), source.workers) as workers:
+            listing = _look(work, workers, part, parts)
+            if parts == 1:
+                _complete(work, workers, listing)
+                return
     size = sum(chunk.size for chunk in listing.chunks[part::parts])
     print(
         f"looked at part {part + 1} of {parts}, {size} {_listed(source)}; after all parts:"
@@ -88,8 +85,9 @@ def finalize(config: FinalizeConfig) -> None:
     """Joins the parts of a pack that was run as tasks; UserError if any is missing."""
     if config.workers < 1:
         raise UserError("--workers must be positive")
-    source, parts = unfinished.restore(config.out, config.workers)
-    with _disk_errors(config.out):
+    unfinished.restore(config.out, config.workers)
+    with _abandoned_if_unusable(config.out), unfinished.held(config.out):
+        source, parts = unfinished.restore(config.out, config.workers)
         work = Work(source, config.out / UNFINISHED)
         listing = Listing([], [])
         chunks = _list(work, listing)
@@ -129,10 +127,13 @@ def _shared(work: Work) -> Work:
 
 
 @contextmanager
-def _disk_errors(out: Path) -> Iterator[None]:
-    """Turns what the disk refuses into a line for people; what was done stays."""
+def _abandoned_if_unusable(out: Path, parts: int = 1) -> Iterator[None]:
+    """Removes what a pack has done that cannot succeed; where the disk refuses, raises UserError and all stays."""
     try:
         yield
+    except UnusableSourceError:
+        unfinished.abandon(out, parts)
+        raise
     except OSError as error:
         if error.errno not in ENVIRONMENT:
             raise
@@ -143,13 +144,14 @@ def _disk_errors(out: Path) -> Iterator[None]:
 
 def _list(work: Work, listing: Listing, part: int = 0, parts: int = 1) -> Iterator[Chunk]:
     """Lists the source into `listing`, and yields the chunks; those of another part are not written."""
+    fresh = unfinished.is_fresh(work.directory)
     work = _shared(work)  # what the source holds for listing goes with it
     try:
         for chunk in list_source(work, part, parts):
             listing.chunks.append(chunk)
             yield chunk
     except UserError as error:
-        raise UnusableSourceError(*error.args) from None
+        raise (UnusableSourceError if fresh else UserError)(*error.args) from None
     listing.remarks.extend(work.source.remarks())
 
 
@@ -254,13 +256,15 @@ def _remove_strangers(out: Path, splits: dict[str, Split]) -> None:
 
 
 def options_of(source: Source) -> dict[str, Any]:
-    """The options that decide what is packed, without paths: what the manifest says of how it came about."""
+    """The options that decide what is packed, without paths, as JSON has them: the manifest's record of the pack."""
     values = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
-    return {
+    options = {
         name: value
         for name, value in values.items()
         if name not in unfinished.TRANSIENT and value not in (None, "", ()) and not _has_path(value)
     }
+    plain: dict[str, Any] = json.loads(json.dumps(options))
+    return plain
 
 
 def _has_path(value: Any) -> bool:

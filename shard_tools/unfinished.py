@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from shard_tools.base.contracts import SUBMISSIONS
 from shard_tools.base.documents import restored
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import check_empty, write_whole
+from shard_tools.base.lock import PATIENCE, locked
 from shard_tools.manifest import MANIFEST, UNFINISHED
 from shard_tools.sources import Source
 
@@ -20,14 +23,32 @@ TRANSIENT = frozenset({"workers", "task", "dry_run", "out"})
 """Options that do not matter to what is packed."""
 
 
+@contextmanager
+def held(out: Path, part: int = 0, parts: int = 1, patience: float = PATIENCE) -> Iterator[None]:
+    """Holds the lock of a pack into `out`; as one of several `parts` beside the others, but alone in its own.
+
+    Makes `<out>/.packing` if it is missing. Raises UserError if `out` holds anything else, or another process is at it.
+    """
+    work = out / UNFINISHED
+    if not work.exists():
+        check_empty(out, besides=(SUBMISSIONS,))
+        work.mkdir(parents=True, exist_ok=True)
+    advice = "wait until it has ended, or give another --out"
+    own = locked(work / f"lock-{part + 1}", out, advice, patience=patience) if parts > 1 else nullcontext()
+    with locked(work / "lock", out, advice, shared=parts > 1, patience=patience), own:
+        yield
+
+
 def begin(source: Source, parts: int) -> Path:
-    """The directory `<out>/.packing`, new or of the same pack; UserError if `out` holds anything else."""
+    """The directory `<out>/.packing`, of this pack from now on; UserError if `out` holds anything else.
+
+    The lock is held.
+    """
     work = source.out / UNFINISHED
     note = work / "source.json"
     mine = describe(source, parts)
     if not note.exists():
         check_empty(source.out, besides=(UNFINISHED, SUBMISSIONS))
-        work.mkdir(parents=True, exist_ok=True)
         write_whole(note, json.dumps(mine, indent=1).encode())
     theirs = json.loads(note.read_bytes())
     if theirs != mine:
@@ -76,13 +97,23 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
+def is_fresh(work: Path) -> bool:
+    """Whether no image was looked at."""
+    return not any(work.glob("looked/*.rows"))
+
+
 def finish(work: Path) -> None:
     """Removes the directory of a pack that is finished."""
     shutil.rmtree(work)
 
 
-def abandon(out: Path) -> None:
-    """Removes the directory of a pack that cannot succeed, and `out` if nothing else is in it."""
-    shutil.rmtree(out / UNFINISHED)
-    if not any(out.iterdir()):
+def abandon(out: Path, parts: int = 1) -> None:
+    """Removes the directory of a pack that cannot succeed, and `out` if nothing else is in it.
+
+    Unless another process is at it, or a task of several has looked at images. The lock is not held.
+    """
+    with suppress(UserError), held(out, patience=0):
+        if parts == 1 or is_fresh(out / UNFINISHED):
+            shutil.rmtree(out / UNFINISHED)
+    with suppress(OSError):  # something else is in it
         out.rmdir()

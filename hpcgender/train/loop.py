@@ -20,11 +20,11 @@ from hpcgender.inference.validation import validate
 from hpcgender.metrics import GradientNorms, Scores, Tally
 from hpcgender.stop import StopSignal
 from hpcgender.train.learner import Learner, NonFiniteError
-from hpcgender.train.lock import only_training
 from hpcgender.train.log import EpochRecord, RunLog, epoch_line, peak_memory_mb
 from hpcgender.train.progress import EpochProgress
 from hpcgender.train.saver import Saver, latest
 from shard_tools.base.errors import REQUEUE, UserError
+from shard_tools.base.lock import locked
 from shard_tools.manifest import Manifest, read_manifest
 
 FIRST_STEPS = 20
@@ -42,7 +42,9 @@ def train(config: TrainConfig) -> int:
     with ExitStack() as exits, StopSignal(config.stop_after, timeout) as stop, process_group(timeout) as ranks:
         redirect_output(config.run_dir / "logs", ranks.rank)
         if ranks.is_first:
-            exits.enter_context(only_training(config.run_dir))
+            config.run_dir.mkdir(parents=True, exist_ok=True)
+            advice = "cancel that, or give another --name"
+            exits.enter_context(locked(config.run_dir / "train.lock", config.run_dir, advice))
         with closing(Trainer(config, manifest, ranks, stop)) as trainer:
             if trainer.epoch == config.epochs:
                 if ranks.is_first:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shard_tools import look
+from shard_tools import look, unfinished
 from shard_tools.base.errors import UserError
 from shard_tools.commands.finalize import FinalizeConfig
 from shard_tools.manifest import read_manifest
@@ -255,3 +255,47 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(many: Path, tmp_path: Path
     for text in ("3502 images", "train: ", "female", "shards", "MB", "1 images are byte-identical copies", "nothing"):
         assert text in done.stdout
     assert not list(files(tmp_path))
+
+
+def test_two_packs_into_one_directory_do_not_mix(
+    many: Path, tmp_path: Path, whole: tuple[dict[str, str], float]
+) -> None:
+    out = tmp_path / "out"
+    other = [sys.executable, "-m", "shard_tools", "pack", "folders", "--images", str(many), "--out", str(out)]
+    first = subprocess.Popen(command(many, out, 1), stdout=subprocess.DEVNULL)
+    while not (out / ".packing" / "source.json").exists():
+        assert first.poll() is None
+    message = r"out is locked by process \d+ on .*: wait until it has ended, or give"
+    for parts in (1, 2):
+        with pytest.raises(UserError, match=message), unfinished.held(out, 0, parts, patience=0):
+            pass
+    second = subprocess.run([*other, "--seed", "7"], capture_output=True, text=True, check=False)
+    assert first.wait() == 0
+    assert second.returncode == 2
+    assert "was finished or removed by another process" in second.stderr
+    assert digest(out) == whole[0]
+
+
+def test_tasks_of_one_pack_run_side_by_side_but_not_the_same_twice(tmp_path: Path) -> None:
+    with unfinished.held(tmp_path / "out", 0, 2):
+        with unfinished.held(tmp_path / "out", 1, 2, patience=0):
+            pass
+        for part, parts in ((0, 2), (0, 1)):
+            with pytest.raises(UserError, match="is locked by"), unfinished.held(tmp_path / "out", part, parts, 0):
+                pass
+
+
+def test_what_cannot_be_packed_blocks_nothing(many: Path, tmp_path: Path) -> None:
+    (tmp_path / "wrong" / "x").mkdir(parents=True)
+    shutil.copy(many / "female" / "00000.png", tmp_path / "wrong" / "x")
+    for task in ("1/2", "2/2"):
+        with pytest.raises(UserError, match="no class directories"):
+            pack(source(tmp_path / "wrong", tmp_path / "out", task=task))
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "damaged" / "male").mkdir(parents=True)
+    (tmp_path / "damaged" / "male" / "a.jpg").write_bytes(b"\xff\xd8\xff")
+    for task in ("1/2", "2/2"):
+        pack(source(tmp_path / "damaged", tmp_path / "out", task=task))
+    with pytest.raises(UserError, match="none of 1 images"):
+        finalize(FinalizeConfig(out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
