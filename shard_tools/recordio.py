@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shard_tools.base.errors import UserError
+from shard_tools.base.text_files import open_text
 
 MAGIC = struct.pack("<I", 0xCED7230A)
 HEAD = 64
@@ -183,12 +184,14 @@ def read_index(path: Path) -> tuple[Ints, Ints]:
 
     Raises UserError if it has no lines or one that is not two whole numbers, OSError if it cannot be read.
     """
+    with open_text(path) as file:
+        encoding = file.encoding
     with suppress(ValueError), warnings.catch_warnings():  # the error is raised below, with the line
         warnings.simplefilter("ignore")
-        pairs = np.loadtxt(path, np.int64, comments=None, ndmin=2, encoding="latin1")
+        pairs = np.loadtxt(path, np.int64, comments=None, ndmin=2, encoding=encoding)
         if len(pairs) and pairs.shape[1] == 2:
             return pairs[:, 0], pairs[:, 1]
-    with path.open(encoding="latin1") as file:
+    with open_text(path, errors="replace") as file:
         for number, line in enumerate(file, 1):
             if line.strip() and not (len(line.split()) == 2 and all(map(is_whole, line.split()))):
                 shown = line.strip()[:80]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_a
 
 from shard_tools.base.errors import UserError, nearest, one_line
 from shard_tools.base.files import write_whole
+from shard_tools.base.text_files import read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -140,13 +141,7 @@ class Toml:
 
 def read_toml(path: Path, name: str = "") -> Toml:
     """A TOML file; errors call it `name`, or else by its path. UserError if it cannot be read."""
-    name = name or str(path)
-    try:
-        return parse_toml(path.read_text(encoding="utf-8"), name)
-    except OSError as error:
-        raise UserError(f"cannot read {name}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"cannot read {name}: {one_line(error)}") from None
+    return parse_toml(read_text(path, name), name or str(path))
 
 
 def parse_toml(text: str, name: str) -> Toml:

@@ -14,19 +14,12 @@ from typing import Any, NamedTuple, TypeVar
 from shard_tools.base.documents import read_toml, shipped
 from shard_tools.base.errors import UserError, unknown
 from shard_tools.sources.folders import GENDERS, SPLITS
+from shard_tools.sources.tabular import own_spelling
+from shard_tools.sources.values import MAX_AGE, NUMBER, UNKNOWN, MeaninglessError, age_of, canonical, is_age
 
-UNKNOWN = ("", "unknown", "nan", "none", "null", "n/a")
-"""Values that mean unknown in any column."""
-MAX_AGE = 130
-NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
-BIN = re.compile(r"[(\[]?\s*(\d+)\s*[-\u2013,]\s*(\d+)\s*[)\]]?")
 BRACES = re.compile(r"\{([^{}]+)\}")
 
 Value = TypeVar("Value")
-
-
-class MeaninglessError(Exception):
-    """Why a value cannot become a label."""
 
 
 class Label(NamedTuple):
@@ -159,7 +152,7 @@ def _check(columns: Columns) -> None:
         if name not in ("train", "val", "test"):
             raise UserError(f"--splits turns {value!r} into {name!r}: it must be train, val or test")
     for value, age in columns.ages.items():
-        if not NUMBER.fullmatch(age) or not 0 <= float(age) <= MAX_AGE:
+        if not NUMBER.fullmatch(age) or not is_age(float(age)):
             raise UserError(f"--ages turns {value!r} into {age!r}: it must be 0 to {MAX_AGE} years")
     for name in columns.optional:
         if name not in ("age", "subject", "group", "split"):
@@ -168,15 +161,6 @@ def _check(columns: Columns) -> None:
         re.compile(columns.pattern)
     except re.error as error:
         raise UserError(f"--pattern {columns.pattern!r} is no regular expression: {error}") from None
-
-
-def canonical(value: str) -> str:
-    """A value as it is compared: case, space and the spelling of a number (1, 01, +1, 1.0) make no difference."""
-    text = value.strip().casefold()
-    if not NUMBER.fullmatch(text):
-        return text
-    number = float(text)
-    return str(int(number)) if number.is_integer() else repr(number)
 
 
 class Labeller:
@@ -189,12 +173,13 @@ class Labeller:
         """
         self._pattern = re.compile(columns.pattern) if columns.pattern else None
         groups = tuple(self._pattern.groupindex) if self._pattern else ()
-        image = columns.image or "image"
         self.known = tuple(dict.fromkeys((*known, "table", *groups)))
-        present = {label: c for label, c in columns.labels().items() if not missing(c, self.known)}
+        image = spelled(columns.image or "image", self.known)
+        stated = {label: spelled(column, self.known) for label, column in columns.labels().items()}
+        present = {label: column for label, column in stated.items() if not missing(column, self.known)}
         self.labels = frozenset(present)
         """Labels that this table has columns for."""
-        specs = {"image": image, "path": columns.path or image, **present}
+        specs = {"image": image, "path": spelled(columns.path, self.known) or image, **present}
         for spec in specs.values():
             if missing(spec, self.known):
                 raise unknown(f"column of {table}", missing(spec, self.known)[0], self.known)
@@ -241,6 +226,13 @@ class Labeller:
         return self._path(row), Label(**labels)
 
 
+def spelled(spec: str, known: Sequence[str]) -> str:
+    """`spec` with the columns that it names spelled as the known ones, from which they may differ in case."""
+    if spec in known or not BRACES.search(spec):
+        return own_spelling(spec, known)
+    return BRACES.sub(lambda name: f"{{{own_spelling(name[1], known)}}}", spec)
+
+
 def missing(spec: str, known: Sequence[str]) -> list[str]:
     """The columns that `spec` names and that are not known."""
     return [name for name in names_in(spec, known) if name not in known]
@@ -283,7 +275,7 @@ def _gender_of(columns: Columns) -> Callable[[str], int]:
 
 
 def _age_of(columns: Columns) -> Callable[[str], float]:
-    nothing = {*UNKNOWN, "-1", *map(canonical, columns.unknown)}
+    nothing = set(map(canonical, columns.unknown))
     stated = {canonical(value): float(age) for value, age in columns.ages.items()}
 
     @lru_cache(1000)
@@ -291,13 +283,7 @@ def _age_of(columns: Columns) -> Callable[[str], float]:
         value = canonical(text)
         if value in stated:
             return stated[value]
-        if value in nothing:
-            return -1.0
-        bounds = BIN.fullmatch(value)
-        years = (float(bounds[1]) + float(bounds[2])) / 2 if bounds else float(value) if NUMBER.fullmatch(value) else -1
-        if not 0 <= years <= MAX_AGE:
-            raise MeaninglessError(f"its age {text!r} is neither 0 to {MAX_AGE} years nor a bin such as 20-29")
-        return years
+        return -1.0 if value in nothing else age_of(text)
 
     return age
 

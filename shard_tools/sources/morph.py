@@ -90,7 +90,9 @@ class Morph(ImageDirectory):
                 ours, theirs = getattr(named, field), getattr(row, field)
                 if ours is not None and theirs is not None and ours != theirs:
                     where.append(f"{file_of(name)} ({_shown(ours)} in the name, {_shown(theirs)} in the CSV)")
-            merged.append(named._replace(**{field: v for field, v in row._asdict().items() if v is not None}))
+            known = {field: value for field, value in row._asdict().items() if value is not None}
+            left = tuple(problem for problem in named.problems if problem[0] not in known)
+            merged.append(named._replace(**{**known, "problems": (*row.problems, *left)}))
         for field, where in contradicted.items():
             if where:
                 some = ", ".join(where[:SHOWN]) + _more(where)

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 from shard_tools.base.errors import UserError, unknown
 from shard_tools.sources.folders import GENDERS
 from shard_tools.sources.tabular import open_table
+from shard_tools.sources.values import UNKNOWN, UNKNOWN_AGES, MeaninglessError, age_of, canonical, is_age
 
 NAME = re.compile(r"(?P<subject>\d+)_(?P<picture>\d+)(?P<gender>[MF])(?P<age>\d{2,3})\.", re.IGNORECASE)
 RACES = {"B": "Black", "W": "White", "A": "Asian", "H": "Hispanic", "O": "Other"}
 FIXABLE = ("gender", "race", "dob", "age")
-MAX_AGE = 130
 US_DATE = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})(?:[ T].*)?")
 ISO_DATE = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})(?:[ T].*)?")
 
@@ -45,7 +45,9 @@ def from_name(name: str) -> Picture:
     match = NAME.match(file_of(name))
     if not match:
         return Picture()
-    return Picture(subject_of(match["subject"]), GENDERS[match["gender"].lower()], age=float(match["age"]))
+    age, wrong = _value_or_reason("age", match["age"])
+    problems = (("age", wrong),) if wrong else ()
+    return Picture(subject_of(match["subject"]), GENDERS[match["gender"].lower()], age=age, problems=problems)
 
 
 def photo_of(name: str) -> str:
@@ -54,8 +56,9 @@ def photo_of(name: str) -> str:
 
 
 def subject_of(text: str) -> str:
-    """A subject's number with six digits: spreadsheets drop the zeros in front."""
-    return text.zfill(6) if text.isdigit() else text
+    """A subject's number with six digits: spreadsheets drop the zeros in front, and make 65649 of 65649.0."""
+    number = canonical(text)
+    return number.zfill(6) if number.isdigit() else text
 
 
 def read_csv(path: Path) -> tuple[dict[str, Picture], list[str]]:
@@ -126,7 +129,7 @@ def aged(picture: Picture) -> Picture:
     if picture.age is not None or not dob or not doa or any(field == "age" for field, _ in picture.problems):
         return picture
     years = doa.year - dob.year - ((doa.month, doa.day) < (dob.month, dob.day))
-    if not 0 <= years <= MAX_AGE:
+    if not is_age(years):
         problem = ("age", f"it was taken on {doa}, and its subject was born on {dob}")
         return picture._replace(problems=(*picture.problems, problem))
     return picture._replace(age=float(years))
@@ -134,8 +137,8 @@ def aged(picture: Picture) -> Picture:
 
 @lru_cache(50_000)
 def _value_or_reason(field: str, text: str) -> tuple[Any, str]:
-    """The value of gender, race, age, dob or doa that a CSV spells so, None if empty; or why it is none."""
-    if not text:
+    """The value of gender, race, age, dob or doa that a CSV spells so, None if unknown; or why it is none."""
+    if canonical(text) in (UNKNOWN_AGES if field == "age" else UNKNOWN):
         return None, ""
     if field == "gender":
         gender = GENDERS.get(text.lower())
@@ -144,9 +147,10 @@ def _value_or_reason(field: str, text: str) -> tuple[Any, str]:
         race = RACES.get(text.upper(), text.title())
         return (race, "") if race in RACES.values() else (None, f"its race {text!r} is not one of {', '.join(RACES)}")
     if field == "age":
-        if re.fullmatch(r"\d+(\.\d+)?", text) and float(text) <= MAX_AGE:
-            return float(text), ""
-        return None, f"its age {text!r} is not 0 to {MAX_AGE} years"
+        try:
+            return age_of(text), ""
+        except MeaninglessError as error:
+            return None, str(error)
     us, iso = US_DATE.fullmatch(text), ISO_DATE.fullmatch(text)
     try:
         if us:

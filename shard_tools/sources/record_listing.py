@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from shard_tools.base.errors import UserError
 from shard_tools.base.progress import track
+from shard_tools.base.text_files import read_text
 from shard_tools.recordio import Header, Ints, RecordError, RecordFile, read_index
 
 EXACT = 2**24
@@ -197,7 +198,7 @@ def number_of_identities(rec: Path) -> int | None:
     path = rec.with_name("property")
     if not path.is_file():
         return None
-    words = path.read_text(encoding="latin1").strip().split(",")
+    words = read_text(path).strip().split(",")
     if len(words) != 3 or not all(word.strip().isdigit() for word in words):
         raise UserError(f"{path} is not `identities,height,width`, as in 85742,112,112: mend it or move it away")
     return int(words[0])

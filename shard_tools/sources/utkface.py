@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from shard_tools.sources import ImageDirectory, Record
+from shard_tools.sources.values import MAX_AGE, is_age
 
 RACES = ("White", "Black", "Asian", "Indian", "Other")
 NAME = re.compile(r"(?P<age>\d{1,3})_(?P<gender>[01])_(?P<race>[0-4])_\d+")
@@ -23,7 +24,9 @@ class Utkface(ImageDirectory):
     def records(self) -> Iterator[Record]:
         for row, name in enumerate(self.files()):
             match = NAME.match(name.rsplit("/", 1)[-1])
-            if match:
+            if match and not is_age(float(match["age"])):
+                yield Record(row=row, name=name, rejected=f"its age {match['age']} is not 0 to {MAX_AGE} years")
+            elif match:
                 yield Record(
                     row=row,
                     name=name,

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.text_files import decode_text
 from shard_tools.images import ImageError
 from shard_tools.keys import key_of
 from shard_tools.manifest import CLASSES
@@ -195,8 +196,8 @@ class Webdataset(Source):
         assert self.table
         try:
             values = self.rows.get(key)
-        except ValueError:
-            raise UnlabelledError(f"rows of {self.table.name} contradict each other about its key") from None
+        except ValueError as error:
+            raise UnlabelledError(str(error)) from None
         if values is None:
             raise UnlabelledError(f"{self.table.name} has no row for its key (the first row's is {self.rows.first!r})")
         return dict(zip([TABLE + name for name in self.table_columns], values, strict=True))
@@ -259,6 +260,6 @@ def field_of(document: Any, path: str, place: str) -> str | None:
 def text(suffix: str, content: bytes | None) -> str | None:
     """The content of a text file; UnlabelledError if it is none."""
     try:
-        return content if content is None else content.decode().strip()
-    except UnicodeDecodeError:
+        return content if content is None else decode_text(content).strip()
+    except UnicodeError:
         raise UnlabelledError(f"its {suffix} is not text in UTF-8") from None

@@ -1,0 +1,91 @@
+"""Text files as programs save them: UTF-8, or UTF-16 and UTF-32 with a byte-order mark; any line ends."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+from typing import TextIO
+
+from shard_tools.base.errors import UserError
+
+HEAD = 4096
+"""First bytes of a file, which show what it is."""
+ENCODINGS = {
+    codecs.BOM_UTF32_LE: "utf-32",  # before that of UTF-16, which it begins with
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+NO_TEXT = {
+    b"PK\x03\x04": "a zip archive or a workbook of Excel: save it as CSV",
+    b"\xd0\xcf\x11\xe0": "a workbook of Excel: save it as CSV",
+    b"\x1f\x8b": "compressed: unpack it with gunzip",
+    b"BZh": "compressed: unpack it with bunzip2",
+    b"\xfd7zXZ\x00": "compressed: unpack it with unxz",
+    b"version https://git-lfs": "a pointer of git-lfs, not the file itself: fetch it with git lfs pull",
+    b"<!DOCTYPE": "a page in HTML: was a login or a download page saved in place of the file?",
+    b"<html": "a page in HTML: was a login or a download page saved in place of the file?",
+}
+
+
+def encoding_of(raw: bytes) -> str:
+    """The encoding of a text by its first bytes; a mark of UTF-8 is not part of the text."""
+    return next((name for mark, name in ENCODINGS.items() if raw.startswith(mark)), "utf-8-sig")
+
+
+def open_text(path: Path, errors: str = "strict", newline: str | None = None) -> TextIO:
+    """A text file, open for reading.
+
+    Raises OSError, or UserError for what is known to be no text; reading raises UnicodeError, for `not_text`.
+    """
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    encoding = encoding_of(head)
+    what = next((what for begin, what in NO_TEXT.items() if head.startswith(begin)), "")
+    if what:
+        raise UserError(f"{path} is {what}")
+    if b"\0" in head and encoding == "utf-8-sig":
+        line = head[: head.index(0)].count(b"\n") + 1
+        raise UserError(f"{path} is no text: line {line} has a NUL byte; save it as UTF-8")
+    return path.open(encoding=encoding, errors=errors, newline=newline)
+
+
+def decode_text(raw: bytes) -> str:
+    """A text from its bytes; raises UnicodeError."""
+    return raw.decode(encoding_of(raw))
+
+
+def read_text(path: Path, name: str = "") -> str:
+    """All of a text file with line ends \\n; errors call it `name`. UserError if it cannot be read or is no text."""
+    try:
+        with open_text(path) as file:
+            return file.read()
+    except OSError as error:
+        raise UserError(f"cannot read {name or path}: {error.strerror}") from None
+    except UnicodeError:
+        raise not_text(path, name) from None
+
+
+def not_text(path: Path, name: str = "") -> UserError:
+    """The error for a file whose reading raised UnicodeError, with the first line that is not in its encoding."""
+    with path.open("rb") as file:
+        encoding = encoding_of(file.read(HEAD)).removesuffix("-sig")
+        file.seek(0)
+        where = ""
+        if encoding == "utf-8":
+            for number, line in enumerate(file, 1):
+                try:
+                    line.decode()
+                except UnicodeDecodeError as error:
+                    where = f"line {number} has {_shown(line, error.start)}"
+                    break
+    where = where or "it ends within a character"
+    return UserError(
+        f"{name or path} is not text in {encoding.upper()}, {where}: save it as UTF-8, with iconv for example"
+    )
+
+
+def _shown(line: bytes, at: int) -> str:
+    """The byte at `at` with what stands around it, as Latin-1 has it."""
+    around = line[max(0, at - 20) : at + 20].decode("latin-1").strip()
+    return f"the byte 0x{line[at]:02x}, in Latin-1 {around!r}"
