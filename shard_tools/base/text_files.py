@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from pathlib import Path
 from typing import TextIO
 
@@ -16,6 +17,8 @@ ENCODINGS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+NO_UTF8 = re.compile("[\udc80-\udcff]")
+"""What Python decodes bytes to that are no UTF-8."""
 NO_TEXT = {
     b"PK\x03\x04": "a zip archive or a workbook of Excel: save it as CSV",
     b"\xd0\xcf\x11\xe0": "a workbook of Excel: save it as CSV",
@@ -74,10 +77,9 @@ def not_text(path: Path, name: str = "") -> UserError:
         where = ""
         if encoding == "utf-8":
             for number, line in enumerate(file, 1):
-                try:
-                    line.decode()
-                except UnicodeDecodeError as error:
-                    where = f"line {number} has {_shown(line, error.start)}"
+                odd = NO_UTF8.search(line.decode(errors="surrogateescape"))
+                if odd:
+                    where = f"line {number} has the byte 0x{ord(odd[0]) - 0xDC00:02x}, in Latin-1 {_shown(line)!r}"
                     break
     where = where or "it ends within a character"
     return UserError(
@@ -85,7 +87,6 @@ def not_text(path: Path, name: str = "") -> UserError:
     )
 
 
-def _shown(line: bytes, at: int) -> str:
-    """The byte at `at` with what stands around it, as Latin-1 has it."""
-    around = line[max(0, at - 20) : at + 20].decode("latin-1").strip()
-    return f"the byte 0x{line[at]:02x}, in Latin-1 {around!r}"
+def _shown(line: bytes) -> str:
+    """A line as Latin-1 has it, cut to what a message has room for."""
+    return line.decode("latin-1").strip()[:40]
