@@ -9,16 +9,16 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from xxhash import xxh3_64_intdigest
 
 from shard_tools.base.errors import one_line
+from shard_tools.disagreements import disagreement
+from shard_tools.exif import orientations, upright
 
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp"}
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 256_000_000
-_ORIENTATION = 0x112
-
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is less
 
 
@@ -81,7 +81,7 @@ def extension_of(encoded: bytes) -> str:
 
 
 def fingerprint(encoded: bytes, appearance: bool = True) -> Fingerprint:
-    """Decodes the whole image and fingerprints it; raises ImageError if it cannot be used.
+    """Decodes the whole image and fingerprints it; raises ImageError if it cannot be used, by every decoder alike.
 
     Of a JPEG the luminance alone is turned into pixels: all of its code is read, at two thirds of the price.
     """
@@ -89,9 +89,11 @@ def fingerprint(encoded: bytes, appearance: bool = True) -> Fingerprint:
         extension = EXTENSIONS[image.format or ""]
         image.draft("L", None)
         image.load()
-        turned = "exif" in image.info and image.getexif().get(_ORIENTATION, 1) != 1
-        look = _difference_hash(ImageOps.exif_transpose(image) if turned else image) if appearance else 0
-    return Fingerprint(extension, content_hash(encoded), look, turned)
+        if reason := disagreement(encoded, image):
+            raise ImageError(f"{reason}: save it anew, or pack with --quality 95")
+        stated = orientations(encoded, image)
+        look = _difference_hash(upright(image, stated)) if appearance else 0
+    return Fingerprint(extension, content_hash(encoded), look, bool(stated - {1}))
 
 
 def reencode(encoded: bytes, shorter_side: int | None, quality: int) -> bytes:
@@ -107,11 +109,8 @@ def reencode(encoded: bytes, shorter_side: int | None, quality: int) -> bytes:
             plain = _plain(image).resize(box, Image.Resampling.BICUBIC)
         else:
             plain = _plain(image)
-        if "exif" in image.info:
-            plain.info["exif"] = image.info["exif"]
-            plain = ImageOps.exif_transpose(plain)
         buffer = io.BytesIO()
-        plain.save(buffer, "JPEG", quality=quality, exif=b"", icc_profile=None)
+        upright(plain, orientations(encoded, image)).save(buffer, "JPEG", quality=quality, exif=b"", icc_profile=None)
     return buffer.getvalue()
 
 
@@ -125,6 +124,7 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 def _difference_hash(image: Image.Image) -> int:
+    image.info.pop("transparency", None)  # of a palette: Pillow would warn
     gray = image if image.mode == "L" else image.convert("L")
     pixels = np.asarray(gray.resize((9, 8), Image.Resampling.BILINEAR))
     return int.from_bytes(np.packbits(pixels[:, :-1] < pixels[:, 1:]).tobytes(), "big")

@@ -16,12 +16,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch.nn.functional import grid_sample
 
 from hpcgender.data.augment import Draws, Floats
 from hpcgender.data.decoders.decoder import MEAN, STD, BadImages
 from hpcgender.data.shards import Encoded
+from shard_tools.exif import orientations, upright
 from shard_tools.images import ImageError, opened
 
 TASK = 16
@@ -99,11 +100,10 @@ class VisionDecoder:
 
 def cropped(encoded: Encoded, size: Floats, corner: Floats, image_size: int) -> Image.Image:
     """The crop of an image by a row of Draws, upright, in RGB, resized; ImageError if it does not decode."""
-    with opened(encoded.tobytes()) as image:
+    file = encoded.tobytes()
+    with opened(file) as image:
         face = rgb(image)
-        if "exif" in image.info:
-            face.info["exif"] = image.info["exif"]
-            face = ImageOps.exif_transpose(face)
+        face = upright(face, orientations(file, image))
     whole = np.array([face.height, face.width], dtype=np.float32)
     crop = np.maximum(np.floor(size * whole.min() + np.float32(0.5)), 1)
     top, left = np.floor(corner * (whole - crop) + np.float32(0.5)).astype(int).tolist()
