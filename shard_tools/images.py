@@ -20,6 +20,7 @@ EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "BMP": 
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 256_000_000
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is less
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of metadata and palettes that nobody reads
 
 
 class ImageError(Exception):
@@ -124,7 +125,6 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 def _difference_hash(image: Image.Image) -> int:
-    image.info.pop("transparency", None)  # of a palette: Pillow would warn
     gray = image if image.mode == "L" else image.convert("L")
     pixels = np.asarray(gray.resize((9, 8), Image.Resampling.BILINEAR))
     return int.from_bytes(np.packbits(pixels[:, :-1] < pixels[:, 1:]).tobytes(), "big")

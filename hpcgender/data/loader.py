@@ -38,6 +38,9 @@ AHEAD = 2 * PREFETCH
 BLOCK = 64
 """Steps whose samples are computed together: a piece is shuffled whole, so one step alone would cost more."""
 
+REMEDY = "pack the data set again with --quality 95, which leaves such images out or saves them anew, or raise --max-bad"
+"""What helps where too many images do not decode."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -172,20 +175,24 @@ class Loader(ABC):
         try:
             return self.decoder.result()
         except BadImages as error:
-            self.note_bad(batch.samples[error.positions].tolist(), error)
+            self.note_bad({int(batch.samples[place]): reason for place, reason in error.reasons.items()})
         self.replace_bad(order, batch)
         self.decoder.resubmit(batch.encoded, self.draws(order.epoch, batch.samples))
         return self.decoded(order, batch) if len(batch.samples) else torch.empty(0)
 
-    def note_bad(self, bad: list[int], error: BadImages) -> None:
-        """Remembers and prints images that did not decode; UserError if they are too many."""
-        for sample in sorted(set(bad) - self.bad):
+    def note_bad(self, reasons: dict[int, str]) -> None:
+        """Remembers and prints samples that did not decode, and why; UserError if they are too many."""
+        new = sorted(reasons.keys() - self.bad)
+        for sample in new:
             self.bad.add(sample)
-            print(f"hpcgender: {self.name(sample)} does not decode ({error}) and {self.BAD_IMAGE}", file=sys.stderr)
+            print(
+                f"hpcgender: {self.name(sample)} does not decode ({reasons[sample]}) and {self.BAD_IMAGE}",
+                file=sys.stderr,
+            )
         if len(self.bad) > self.most_bad:
             raise UserError(
                 f"{len(self.bad)} images of rank {self.ranks.rank} do not decode, more than --max-bad allows, the last "
-                f"{self.name(bad[-1])}: pack the data set again, or raise --max-bad"
+                f"{self.name(new[-1])}: {REMEDY}"
             )
 
     def replace_bad(self, order: Order, batch: Decoding) -> None:

@@ -66,6 +66,6 @@ class TrainingLoader(Loader):
                 position = order.after(position)
                 sample = int(order.at(position).samples[0])
             else:
-                raise UserError(f"no image of the {SPLIT} split decodes: pack the data set again")
+                raise UserError(f"no image of the {SPLIT} split decodes: pack it again with --quality 95")
             batch.samples[place] = sample
             batch.encoded[place] = self.reader.read_image(sample)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from hpcgender.data.evaluation import EvaluationLoader
-from hpcgender.data.loader import STAGING_TIMEOUT, Batch
+from hpcgender.data.loader import REMEDY, STAGING_TIMEOUT, Batch
 from hpcgender.data.order import Samples
 from hpcgender.inference.blocks import Blocks, Rows
 from hpcgender.inference.progress import Progress, Sums
@@ -162,9 +162,9 @@ def check_bad(session: Session[Any], split: str, bad: npt.NDArray[np.bool_]) -> 
     """
     count, total = int(np.count_nonzero(bad)), len(bad)
     if count == total:
-        raise UserError(f"no image of {split} in {session.manifest.root} decodes: pack it again")
+        raise UserError(f"no image of {split} in {session.manifest.root} decodes: pack it again with --quality 95")
     if count > math.ceil(session.config.max_bad * total):
-        raise UserError(f"{count} of {total} images do not decode, more than --max-bad allows: raise it")
+        raise UserError(f"{count} of {total} images do not decode, more than --max-bad allows: {REMEDY}")
     if count and session.ranks.is_first:
         print(f"{count} of {total} images do not decode and are left out: the ranks' logs name them", flush=True)
     return count

@@ -20,6 +20,7 @@ from hpcgender.data.augmentation import PRESETS, Augmentation
 from hpcgender.data.decoders.decoder import MEAN, PREFETCH, STD, BadImages
 from hpcgender.data.shards import Encoded
 from shard_tools.base.errors import one_line
+from shard_tools.images import ImageError, fingerprint
 
 
 @pipeline_def(enable_conditionals=True)  # type: ignore[untyped-decorator]
@@ -126,10 +127,10 @@ class DaliDecoder:
         try:
             (images,) = self.pipeline.share_outputs(cuda_stream=stream)
         except RuntimeError:
-            positions, reason = self.bad_images(*self.under_way[0])
-            if not positions:
+            reasons = self.bad_images(*self.under_way[0])
+            if not reasons:
                 raise
-            raise BadImages(positions, reason) from None
+            raise BadImages(reasons) from None
         self.pipeline.release_outputs()  # the dynamic executor's buffers live as long as the tensor does
         self.under_way.popleft()
         return torch.utils.dlpack.from_dlpack(images.as_tensor())
@@ -142,8 +143,8 @@ class DaliDecoder:
         for batch in self.under_way:
             self.feed(self.pipeline, *batch)
 
-    def bad_images(self, encoded: list[Encoded], draws: Draws) -> tuple[list[int], str]:
-        """Which images do not go through the graph alone, and why the first does not.
+    def bad_images(self, encoded: list[Encoded], draws: Draws) -> dict[int, str]:
+        """Which images do not go through the graph alone, and why.
 
         Raises DALI's error where memory is short, or where a faultless image does not go through either.
         """
@@ -157,8 +158,7 @@ class DaliDecoder:
                 if "alloc" in str(error):  # "Can't allocate", "bad_alloc", "ALLOCATOR_FAILURE"
                     raise
                 alone = self.build(1)
-                why = one_line(error).rpartition("encountered: ")[2].partition(" Current pipeline")[0]
-                return why.strip(" :") or "DALI gives no reason"
+                return reason_of(encoded[position], error)
             return ""
 
         faults = {position: why for position in range(len(encoded)) if (why := fault(position))}
@@ -166,9 +166,19 @@ class DaliDecoder:
             file = io.BytesIO()
             Image.new("RGB", (self.image_size, self.image_size)).save(file, "JPEG")
             self.run(alone, [np.frombuffer(file.getvalue(), dtype=np.uint8)], centred(1))
-        return list(faults), next(iter(faults.values()), "")
+        return faults
 
     def run(self, pipeline: Any, encoded: list[Encoded], draws: Draws) -> None:
         self.feed(pipeline, encoded, draws)
         pipeline.share_outputs()
         pipeline.release_outputs()
+
+
+def reason_of(encoded: Encoded, error: RuntimeError) -> str:
+    """Why DALI does not decode an image, as the packer words it; in DALI's words where the packer finds no fault."""
+    try:
+        fingerprint(encoded.tobytes(), appearance=False)
+    except ImageError as fault:
+        return str(fault)
+    why = one_line(error).rpartition("encountered: ")[2].partition(" Current pipeline")[0].strip(" :")
+    return f"NVIDIA DALI alone cannot read it: {why or 'it gives no reason'}"

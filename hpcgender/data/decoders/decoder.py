@@ -27,11 +27,11 @@ def to_pixels(images: torch.Tensor) -> torch.Tensor:
 
 
 class BadImages(Exception):  # noqa: N818 - it names what there is, as StopIteration does
-    """Images of the earliest submitted batch do not decode, at `positions` of it; the text is the first reason."""
+    """Images of the earliest submitted batch do not decode: `reasons` by their positions in it."""
 
-    def __init__(self, positions: list[int], reason: str) -> None:
-        super().__init__(reason)
-        self.positions = positions
+    def __init__(self, reasons: dict[int, str]) -> None:
+        super().__init__(next(iter(reasons.values())))
+        self.reasons = reasons
 
 
 class Decoder(Protocol):

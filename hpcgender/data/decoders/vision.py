@@ -88,7 +88,7 @@ class VisionDecoder:
         images, tasks = self.under_way[0]
         faults = {row: why for task in tasks for row, why in task.result().items()}
         if faults:
-            raise BadImages(list(faults), next(iter(faults.values())))
+            raise BadImages(faults)
         self.under_way.popleft()
         return images.to(self.device, non_blocking=True)
 

@@ -227,7 +227,7 @@ def test_a_bad_image_is_told_by_its_place(
     assert torch.equal(decoder.result(), expected[0])
     with pytest.raises(BadImages, match=r"\w") as caught:
         decoder.result()
-    assert caught.value.positions == positions
+    assert list(caught.value.reasons) == positions
     good = [i for i in range(4) if i not in positions]
     decoder.resubmit([batches[1][i] for i in good], draws[1].rows(good))
     decoder.submit(batches[0], draws[0])
@@ -246,7 +246,7 @@ def test_every_batch_under_way_may_have_bad_images(backend: Backend, drawn: list
         for replacement in (drawn[k][:50], drawn[20 + k]):  # what takes its place may be bad as well
             with pytest.raises(BadImages) as caught:
                 decoder.result()
-            assert caught.value.positions == [1]
+            assert list(caught.value.reasons) == [1]
             decoder.resubmit([drawn[k], replacement], centred(2))
         assert torch.equal(decoder.result(), decode(backend, [drawn[k], drawn[20 + k]]))
 
