@@ -38,7 +38,9 @@ AHEAD = 2 * PREFETCH
 BLOCK = 64
 """Steps whose samples are computed together: a piece is shuffled whole, so one step alone would cost more."""
 
-REMEDY = "pack the data set again with --quality 95, which leaves such images out or saves them anew, or raise --max-bad"
+REMEDY = (
+    "pack the data set again with --quality 95, which encodes such images anew or leaves them out, or raise --max-bad"
+)
 """What helps where too many images do not decode."""
 
 
