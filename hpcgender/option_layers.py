@@ -20,6 +20,7 @@ import tyro
 from shard_tools.base.commands import default_is
 from shard_tools.base.documents import Toml, read_toml, shipped
 from shard_tools.base.errors import unknown
+from shard_tools.base.options import expanded, parse
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -48,11 +49,11 @@ class SetupConfig:
     def from_arguments(cls: type[Layered], program: str, arguments: Sequence[str]) -> Layered:
         """The options that `arguments` and the layers below give.
 
-        Exits with 2 on a wrong argument, with 0 after --help and --print-config. Raises UserError for a preset or a
-        file that cannot be used.
+        Exits with 0 after --help and --print-config. Raises UserError for a wrong argument, and for a preset or a file
+        that cannot be used.
         """
-        layers, _ = tyro.cli(SetupConfig, prog=program, args=list(arguments), return_unknown_args=True, add_help=False)
-        options = parse_sections(cls(**read_layers(cls, layers)), program, arguments)
+        layers, _ = parse(SetupConfig, program, arguments, return_unknown_args=True, add_help=False)
+        options = parse_sections(cls(**read_layers(cls, expanded(layers))), program, arguments)
         if options.print_config:
             print(options.toml(), end="")
             sys.exit(0)
@@ -130,7 +131,7 @@ def docstrings(cls: type) -> dict[str, str]:
 
 
 def parse_sections(default: Options, program: str, arguments: Sequence[str]) -> Options:
-    """`default` with what the arguments say; --help shows the sections. Exits with 2 on a wrong argument."""
+    """`default` with what the arguments say; --help shows the sections. UserError for a wrong one."""
     kinds = get_type_hints(type(default), include_extras=True)
     parts = []
     for cls, helps in sections(type(default)).items():
@@ -141,7 +142,7 @@ def parse_sections(default: Options, program: str, arguments: Sequence[str]) -> 
         part = make_dataclass(cls.__name__, options, frozen=True, kw_only=True, namespace={"__doc__": cls.__doc__})
         parts.append((title(cls), part, field(default=part())))
     whole = make_dataclass(type(default).__name__, parts, namespace={"__doc__": type(default).__doc__})
-    given: Any = tyro.cli(whole, prog=program, args=list(arguments), config=(tyro.conf.OmitArgPrefixes,))
+    given: Any = parse(whole, program, arguments, config=(tyro.conf.OmitArgPrefixes,))
     values: dict[str, Any] = {}
     for part in vars(given).values():
         values.update(vars(part))

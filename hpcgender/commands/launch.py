@@ -11,6 +11,7 @@ from tyro.conf import arg
 
 from shard_tools.base.commands import Command, default_is
 from shard_tools.base.errors import UserError
+from shard_tools.base.names import check_name
 
 _MINUTES = {"d": 1440.0, "h": 60.0, "m": 1.0, "s": 1 / 60}
 
@@ -72,6 +73,8 @@ class LaunchConfig(JobConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.job_name:
+            check_name("--job-name", self.job_name)
         if self.attempts < 1:
             raise UserError(f"--attempts {self.attempts}: at least 1 is needed")
         for job_id in self.ancestors:

@@ -53,7 +53,7 @@ class ShowBatchConfig(BatchConfig):
     """A run stops if too many images do not decode; looking at its batches is how to find them, so this does not."""
 
     def check(self) -> None:
-        super().check()
+        """Raises UserError for what cannot work, with the run's options where there is a run."""
         for name in ("world", "images"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)} must be positive")
@@ -62,7 +62,9 @@ class ShowBatchConfig(BatchConfig):
         if not 0 <= self.rank < self.world:
             raise UserError(f"--rank {self.rank}: {self.world} processes have ranks 0 to {self.world - 1}, see --world")
         check_file(self.out, ".png")
-        read_manifest(self.data).split(self.split)
+        options = self.resolved()
+        BatchConfig.check(options)
+        read_manifest(options.data).split(self.split)
 
     def resolved(self) -> ShowBatchConfig:
         """These options with the run's in place of those it decides.

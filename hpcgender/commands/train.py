@@ -17,6 +17,7 @@ from hpcgender.option_layers import LAYERS, SetupConfig
 from shard_tools.base.commands import Command, Made, Shown
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import last_record, tail
+from shard_tools.base.names import check_name, safe_name
 from shard_tools.manifest import read_manifest
 
 
@@ -124,6 +125,9 @@ class RunConfig:
     (fp16: 100, while its loss scale adapts)."""
     timeout: float = 10.0
     """Minutes that a rank waits for the others, e.g. in an all-reduce, before it fails."""
+
+    def __post_init__(self) -> None:
+        check_name("--name", self.name)
 
     @property
     def run_dir(self) -> Path:
@@ -239,7 +243,7 @@ class Train(Command[TrainConfig]):
         """On the data set that the command before has packed, in a run named after it."""
         if not made.data or made.checkpoint:
             return None
-        return ("train", "--data", str(made.data), "--name", made.data.resolve().name, "--resume")
+        return ("train", "--data", str(made.data), "--name", safe_name(made.data.resolve().name), "--resume")
 
 
 COMMANDS = (

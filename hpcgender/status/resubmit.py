@@ -11,7 +11,7 @@ from hpcgender.commands.launch import LaunchConfig
 from hpcgender.launch.start import launch
 from hpcgender.status.runs import choose, read_records
 from jobs.records import Submission
-from shard_tools.base.commands import find_command
+from shard_tools.base.commands import find_command, plain_name
 from shard_tools.base.errors import UserError
 
 
@@ -47,6 +47,6 @@ def launch_config(submission: Submission, after: str = "", dry_run: bool = False
         scheduler=submission.scheduler,  # type: ignore[arg-type]
         site=str(submission.site.get("file") or submission.site["name"]),
         after=after,
-        job_name=submission.name,
+        job_name=plain_name(submission.name),
         dry_run=dry_run,
     )

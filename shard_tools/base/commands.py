@@ -8,11 +8,12 @@ import pkgutil
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
+from shard_tools.base import options
 from shard_tools.base.errors import BAD_INPUT, ENVIRONMENT, UserError, unknown
 
 Options = TypeVar("Options")
@@ -182,14 +183,14 @@ class Program:
         return max(fits, key=lambda command: len(command.name), default=None)
 
     def parse(self, command: Command[Any], words: Sequence[str]) -> Call[Any]:
-        """The call that a command line, which begins with the command's name, asks for; exits as `parse_options`."""
-        options = attribute(command.options) if isinstance(command.options, str) else command.options
+        """The call that a command line, which begins with the command's name, asks for; fails as `parse_options`."""
+        kind = attribute(command.options) if isinstance(command.options, str) else command.options
         arguments = words[len(command.name.split()) :]
         return Call(
             module=self.module,
             command=command,
             words=tuple(words),
-            options=parse_options(options, f"{self.name} {command.name}", arguments),
+            options=parse_options(kind, f"{self.name} {command.name}", arguments),
         )
 
     def main(self, *words: str) -> NoReturn:
@@ -202,8 +203,9 @@ class Program:
 
     def _run(self, argv: Sequence[str]) -> int | None:
         if command := self.find(argv):
-            options = self.parse(command, argv).options
-            code: int | None = attribute(command.work)(options)  # imported only now: --help need not wait for it
+            call = self.parse(command, argv)
+            call.check()  # before the work is imported, and with it torch
+            code: int | None = attribute(command.work)(call.options)
             return code
         group = argv[0] if argv and any(c.name.startswith(f"{argv[0]} ") for c in self.commands(argv[0])) else ""
         program, rest = (f"{self.name} {group}", argv[1:]) if group else (self.name, argv)
@@ -231,7 +233,7 @@ def _commands(package: str, word: str) -> tuple[Command[Any], ...]:
 def find_call(programs: Sequence[Program], words: Sequence[str]) -> Call[Any]:
     """The call of a launched command that a command line, with or without its program's name, asks for.
 
-    Raises UserError for an unknown command, and exits as `parse_options` does.
+    Raises UserError for an unknown command, and fails as `parse_options` does.
     """
     if words and any(words[0] == program.name for program in programs):
         words = words[1:]
@@ -280,18 +282,22 @@ def guarded(program: str, work: Callable[[], int | None]) -> int:
         return 130
 
 
-def parse_options(options: type[Options], program: str, argv: Sequence[str]) -> Options:
-    """An instance of the dataclass `options` from command line arguments; exits with 2 on a wrong one, 0 on --help.
+def parse_options(kind: type[Options], program: str, argv: Sequence[str]) -> Options:
+    """An instance of the dataclass `kind` from command line arguments; exits with 0 on --help.
 
-    Options that come from files too have a class method `from_arguments(program, argv)` that does the same.
+    Raises UserError for a wrong argument. Options that come from files too have a class method
+    `from_arguments(program, argv)` that does the same.
     """
-    from_arguments: Callable[[str, Sequence[str]], Options] | None = getattr(options, "from_arguments", None)
+    from_arguments: Callable[[str, Sequence[str]], Options] | None = getattr(kind, "from_arguments", None)
     if from_arguments:
-        return from_arguments(program, argv)
+        return options.expanded(from_arguments(program, argv))
     import tyro  # 0.15 s that other modules need not wait for
 
-    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
-    return tyro.cli(options, prog=program, args=list(argv), config=config)
+    # A flag that is on by default is shown with both of its forms, --decode and --no-decode: one alone reads backwards.
+    pairs = any(field.default is True for field in fields(kind))  # type: ignore[arg-type]
+    config = (tyro.conf.DisallowNone, *(() if pairs else (tyro.conf.FlagCreatePairsOff,)))
+    found: Options = options.parse(kind, program, argv, config=config)
+    return options.expanded(found)
 
 
 def default_is(text: str, metavar: str | None = None) -> object:

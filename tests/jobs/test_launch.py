@@ -123,7 +123,7 @@ def test_a_command_says_where_its_results_and_logs_are() -> None:
 
 
 def test_job_names_are_plain() -> None:
-    assert call("train", "--name", "a b'c $(x)").job_name == "train_a_b_c_x"
+    assert call("pack", "morph", "--images", "x", "--out", "a b'c $(x)").job_name == "pack_morph_a_b_c_x"
     assert plain_name("7th: run/2") == "job_7th_run_2"
 
 
