@@ -23,10 +23,14 @@ def named(name: str) -> Scheduler:
     return SCHEDULERS[name]
 
 
-def find_allocation(environ: Mapping[str, str]) -> Allocation:
-    """What the job around this process was granted, or this machine outside a job. UserError if it cannot be read."""
+def find_allocation(environ: Mapping[str, str], wanted: str = "auto") -> Allocation:
+    """What the job around this process was granted, or this machine outside a job. UserError if it cannot be read.
+
+    `wanted` is the only scheduler whose job counts, or auto for any: a terminal within a job may be used for others.
+    """
     for scheduler in SCHEDULERS.values():
-        if scheduler.has_queue and (found := scheduler.allocation(environ)):
+        asked = scheduler.has_queue and wanted in ("auto", scheduler.name)
+        if asked and (found := scheduler.allocation(environ)):
             return found
     return LOCAL.allocation(environ)
 

@@ -71,6 +71,7 @@ COMMANDS = (
         summary="heat maps: where the network looks, and averages",
         options=CamConfig,
         work="hpcgender.cam.heat_maps:cam",
+        without_gender=False,
         distributed=True,
     ),
 )

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, TypeVar
 
+from hpcgender.data.config import ReadConfig
 from hpcgender.evaluate.results import FILE, read_evaluation
 from hpcgender.inference.config import SplitConfig
 from shard_tools.base.commands import Command, Made, Shown, default_is
 from shard_tools.base.errors import UserError
-from shard_tools.manifest import read_manifest
+from shard_tools.manifest import MANIFEST, read_manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +78,12 @@ class EvaluateConfig(SplitConfig):
 Measured = TypeVar("Measured", bound=SplitConfig)
 
 
+@dataclass(frozen=True, kw_only=True)
 class MeasureCommand(Command[Measured]):
     """A command that measures a checkpoint on a split."""
+
+    without_gender: bool = True
+    """Whether it can measure a model that is trained for age alone."""
 
     def results(self, options: Measured) -> Path:
         return options.out_dir
@@ -95,13 +100,21 @@ class MeasureCommand(Command[Measured]):
         return sum(1 for _ in options.out_dir.rglob("keys-*.npy"))
 
     def made(self, options: Measured) -> Made:
-        return Made(data=options.data, checkpoint=options.checkpoint, split=options.split)
+        backend = "" if options.backend == ReadConfig.backend else options.backend
+        return Made(data=options.data, checkpoint=options.checkpoint, split=options.split, backend=backend)
 
     def following(self, made: Made) -> tuple[str, ...] | None:
         """On the checkpoint, data set and split of the command before: a training, or another such command."""
         if not made.checkpoint or not made.data:
             return None
-        return (self.name, "--checkpoint", str(made.checkpoint), "--data", str(made.data), "--split", made.split)
+        if (made.data / MANIFEST).is_file():  # else it is packed first
+            read_manifest(made.data).split(made.split)
+        if made.tasks and "gender" not in made.tasks and not self.without_gender:
+            raise UserError(
+                f"{self.name} needs a model that is trained for gender, not only {' and '.join(made.tasks)}"
+            )
+        words = ("--checkpoint", str(made.checkpoint), "--data", str(made.data), "--split", made.split)
+        return (self.name, *words, *(("--backend", made.backend) if made.backend else ()))
 
 
 class Evaluate(MeasureCommand[EvaluateConfig]):

@@ -237,7 +237,9 @@ class Train(Command[TrainConfig]):
         return shown
 
     def made(self, options: TrainConfig) -> Made:
-        return Made(data=options.data, checkpoint=options.run_dir / "checkpoints" / "best.pt")
+        backend = "" if options.backend == ReadConfig.backend else options.backend
+        best = options.run_dir / "checkpoints" / "best.pt"
+        return Made(data=options.data, checkpoint=best, tasks=options.tasks, backend=backend)
 
     def following(self, made: Made) -> tuple[str, ...] | None:
         """On the data set that the command before has packed, in a run named after it."""

@@ -51,14 +51,17 @@ class Layout:
 def make_layout(
     config: LaunchConfig, call: Call[Any], site: Site, granted: Allocation, environ: Mapping[str, str]
 ) -> Layout:
-    """Chooses hosts, processes and threads. Raises UserError if more nodes are asked for than were granted."""
+    """Chooses hosts, processes and threads. Raises UserError if more nodes or GPUs are asked for than there are."""
     distributed, scheduler = call.command.distributed, granted.scheduler
-    hosts = chosen_hosts(granted, config.nodes if distributed else 1)
+    hosts = chosen_hosts(granted, config.nodes if distributed else 1, config.cpus)
     variable = scheduler.gpu_variable(site)
     added = {machine.GPU_VARIABLE: variable} if variable else {}
     gpus = machine.visible_gpus({**environ, **added})
     shares = 1 if scheduler.has_queue else len(hosts)
-    per_node = len(gpus) // shares if config.gpus_per_node is None else min(config.gpus_per_node, len(gpus) // shares)
+    per_node = len(gpus) // shares
+    if config.gpus_per_node is not None:
+        check_gpus(config.gpus_per_node, len(gpus), granted, shares)
+        per_node = config.gpus_per_node
     procs = config.procs_per_node or max(1, per_node) if distributed else 1
     extra: list[dict[str, str]] = []
     for index, host in enumerate(hosts):
@@ -66,6 +69,8 @@ def make_layout(
         extra.append(threads | added)
         if 1 < shares <= shares * procs <= len(gpus):  # two local nodes must not both take the first GPU
             extra[-1]["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[index * procs : (index + 1) * procs])
+        elif gpus and config.gpus_per_node == 0:
+            extra[-1]["CUDA_VISIBLE_DEVICES"] = ""
         if site.scratch:
             extra[-1]["TMPDIR"] = os.path.expandvars(site.scratch)
     return Layout(
@@ -82,19 +87,37 @@ def make_layout(
     )
 
 
-def chosen_hosts(granted: Allocation, wanted: int | None) -> tuple[Host, ...]:
-    """The first `wanted` granted hosts; without a scheduler this one as often as wanted, its cores shared equally."""
+def check_gpus(wanted: int, there: int, granted: Allocation, shares: int) -> None:
+    """Raises UserError unless `wanted` GPUs per node are among those that are there for `shares` nodes."""
+    if wanted * shares <= there:
+        return
+    here = granted.hosts[0].name
+    where = (
+        f"job {granted.job_id} was granted {there} on {here}" if granted.scheduler.has_queue else f"{here} has {there}"
+    )
+    nodes = f" for {shares} nodes" if shares > 1 else ""
+    raise UserError(
+        f"--gpus-per-node {wanted}{nodes}, but {where}: ask for fewer, 0 for none, or see CUDA_VISIBLE_DEVICES"
+    )
+
+
+def chosen_hosts(granted: Allocation, wanted: int | None, cpus: int | None = None) -> tuple[Host, ...]:
+    """The first `wanted` granted hosts; without a scheduler this one as often as wanted, its cores shared equally.
+
+    At most `cpus` cores are used of each, if given.
+    """
     if not granted.scheduler.has_queue:
         (here,) = granted.hosts
         count = wanted or 1
-        return (Host(here.name, max(1, here.cpus // count)),) * count
+        share = max(1, here.cpus // count)
+        return (Host(here.name, min(share, cpus or share)),) * count
     count = len(granted.hosts)
     if wanted and wanted > count:
         raise UserError(
             f"--nodes {wanted}, but job {granted.job_id} was granted {count} host{'s' * (count > 1)} "
             f"({', '.join(host.name for host in granted.hosts)}): ask the scheduler for more, or leave --nodes out"
         )
-    return granted.hosts[: wanted or count]
+    return tuple(Host(host.name, min(host.cpus, cpus or host.cpus)) for host in granted.hosts[: wanted or count])
 
 
 def free_ports(allocation: Allocation) -> Iterator[int]:

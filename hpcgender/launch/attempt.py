@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hpcgender.commands.launch import LaunchConfig
+from hpcgender.commands.launch import LaunchConfig, minutes
 from hpcgender.launch import CODE, RECORD
 from hpcgender.launch.agents import Layout, make_layout, run_layout
 from hpcgender.log_lines import LAUNCH, NOT_REQUEUED
@@ -53,7 +53,8 @@ def run(config: LaunchConfig, call: Call[Any], site: Site, granted: Allocation, 
             if record:
                 end_before_start(record, call, BAD_INPUT, str(error))
             raise
-        limit = scheduler.end_time(granted, os.environ)
+        end_time = partial(job_end, config, granted, time.time())
+        limit = end_time()
         record = record or write_record(config, call, layout, site, limit, name)
         idle = requeue.idle_attempts(events, call.progress()) if events else 0
         if idle >= config.attempts:  # its nodes were lost: an attempt that ends in order finds out itself
@@ -61,8 +62,7 @@ def run(config: LaunchConfig, call: Call[Any], site: Site, granted: Allocation, 
             print(f"{LAUNCH}given up: {because}", file=sys.stderr)
             return FAILED
         if limit:
-            ask = partial(scheduler.end_time, granted, os.environ)
-            requests.watch(Limit(ask, margin(limit - time.time())))
+            requests.watch(Limit(end_time, margin(limit - time.time())))
         submission, hosts = records.read_submission(record), len(layout.allocation.hosts)
         if submission and hosts < submission.resources.nodes:  # of a PE whose allocation_rule is not a number
             wanted = submission.resources.nodes
@@ -140,6 +140,13 @@ class Attempt:
         )
 
 
+def job_end(config: LaunchConfig, granted: Allocation, began: float) -> float | None:
+    """When this job ends at the latest, in Unix time: by its scheduler, or by --time from `began` on; None: never."""
+    minute = minutes(config.time, "--time")
+    limits = (granted.scheduler.end_time(granted, os.environ), began + 60 * minute if minute else None)
+    return min((limit for limit in limits if limit), default=None)
+
+
 def end_before_start(record: Path, call: Call[Any], code: int, because: str) -> None:
     """Records that an attempt ended before it began, and why."""
     end = {"event": "end", "attempt": None, "stopped_by": None, "requeued": False, "code": code, "because": because}
@@ -148,12 +155,15 @@ def end_before_start(record: Path, call: Call[Any], code: int, because: str) -> 
 
 def find_record(call: Call[Any], job: Allocation) -> Path | None:
     """This job's record: of its submission, or of an earlier attempt; None if there is none yet."""
-    if submitted := os.environ.pop(RECORD, ""):
+    submitted = os.environ.pop(RECORD, "")
+    if not job.scheduler.has_queue:
+        return None
+    if submitted:
         record = Path(f"{submitted}-{job.job_id}")
         for log in record.glob(f"{job.job_id}_0_log.*"):  # submitit's, which nothing is written to
             log.unlink()
         return record
-    return records.find_record(call.results, job.job_id) if job.scheduler.has_queue else None
+    return records.find_record(call.results, job.job_id)
 
 
 def roots(call: Call[Any]) -> list[Path]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hpcgender.commands import PROGRAMS
@@ -12,15 +14,17 @@ from hpcgender.commands.launch import LaunchConfig
 from hpcgender.launch.agents import Layout, make_layout
 from hpcgender.launch.attempt import run
 from hpcgender.launch.submit import submit_all
+from hpcgender.log_lines import LAUNCH
 from jobs.schedulers import find_allocation, named
-from jobs.sites import find_site
+from jobs.sites import find_site, read_site
 from shard_tools.base.commands import Call, Command, find_call
 from shard_tools.base.errors import UserError, unknown
 
 
 def launch(config: LaunchConfig) -> int:
     """Runs or submits the command, and returns the exit code. Raises UserError for what can be checked beforehand."""
-    granted = find_allocation(os.environ)
+    wanted = read_site(config.site).scheduler if config.site and config.scheduler == "auto" else config.scheduler
+    granted = find_allocation(os.environ, wanted)
     in_job = granted.scheduler.has_queue
     site = find_site(config.site, granted.scheduler.name if in_job else config.scheduler, os.environ)
     call = find_call(PROGRAMS, config.command)
@@ -31,13 +35,27 @@ def launch(config: LaunchConfig) -> int:
         return submit_all(config, calls, site)
     if config.after and not in_job:
         raise UserError("--after needs a scheduler: run the commands one after the other with --chain")
+    layouts = [make_layout(config, each, site, granted, os.environ) for each in calls]
     if config.dry_run:
-        print(preview(make_layout(config, call, site, granted, os.environ)))
+        print("\n".join(map(preview, layouts)))
         return 0
+    for option in unused(config, in_job, layouts[0].allocation.hosts[0].cpus):
+        print(f"{LAUNCH}{option}", file=sys.stderr)
     for each in calls:
-        if code := run(config, each, site, granted, name=config.job_name if len(calls) == 1 else ""):
+        if code := run(config, each, site, granted, name=config.job_name if each is call else ""):
             return code
     return 0
+
+
+def unused(config: LaunchConfig, in_job: bool, cpus: int) -> Iterator[str]:
+    """The options that request what cannot be requested any more, or here, a line each; `cpus` are a node's."""
+    if config.cpus and config.cpus > cpus:
+        yield f"--cpus {config.cpus}: there are {cpus} for each node, which are used"
+    if config.mem:
+        how = "the job has what it was granted" if in_job else "without a scheduler nothing limits memory"
+        yield f"--mem {config.mem:g} has no effect: {how}"
+    if config.attempts != LaunchConfig.attempts and not in_job:
+        yield f"--attempts {config.attempts} has no effect: without a scheduler nothing is requeued"
 
 
 def chained(call: Call[Any], names: Sequence[str]) -> list[Call[Any]]:
@@ -45,15 +63,19 @@ def chained(call: Call[Any], names: Sequence[str]) -> list[Call[Any]]:
 
     Which can follow what, and with which options, is theirs: `Command.made`, `Command.following`.
     """
-    calls = [call]
+    calls, made = [call], call.made
     for name in names:
         before = calls[-1]
-        words = _follower(name).following(before.made)
+        try:
+            words = _follower(name).following(made)
+        except UserError as error:
+            raise UserError(f"--chain {name} cannot work: {error}") from None
         if words is None:
             raise UserError(
                 f"--chain: {name} cannot follow {before.command.name}: train follows pack, eval and cam follow train"
             )
         calls.append(find_call(PROGRAMS, words))
+        made = replace(calls[-1].made, tasks=calls[-1].made.tasks or made.tasks)
     return calls[1:]
 
 

@@ -48,7 +48,8 @@ class Slurm(Scheduler):
         names = expand_nodelist(nodelist)
         if not names:
             raise UserError(
-                f"SLURM_JOB_ID is set, but SLURM_JOB_NODELIST={nodelist!r} names no host: run inside sbatch or salloc"
+                f"SLURM_JOB_ID is set, but SLURM_JOB_NODELIST={nodelist!r} names no host: run inside sbatch or salloc, "
+                "or on this machine with --scheduler local"
             )
         cpus = expand_counts(environ.get("SLURM_JOB_CPUS_PER_NODE", environ.get("SLURM_CPUS_ON_NODE", "1")))
         if len(cpus) < len(names):

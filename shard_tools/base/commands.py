@@ -31,6 +31,10 @@ class Made:
     checkpoint: Path | None = None
     split: str = "test"
     """Split of `data` to measure the checkpoint on."""
+    tasks: tuple[str, ...] = ()
+    """What the checkpoint is trained for; empty if that is not known."""
+    backend: str = ""
+    """Decoder that was asked for, which the next command uses too; empty for the default one."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,8 @@ from hpcgender.commands import PROGRAMS
 from hpcgender.commands.launch import LaunchConfig, minutes
 from hpcgender.launch import start
 from hpcgender.launch.agents import Layout, attempt_line, free_ports, make_layout, run_layout
-from hpcgender.launch.start import chained
+from hpcgender.launch.attempt import job_end
+from hpcgender.launch.start import chained, unused
 from jobs.schedulers import find_allocation
 from jobs.site import Site
 from jobs.stopping import StopRequests
@@ -130,8 +131,8 @@ def test_job_names_are_plain() -> None:
 def test_what_follows_a_command_uses_its_results() -> None:
     pack = call("pack", "morph", "--images", "x", "--out", "data/m o")
     train, evaluate, cam = chained(pack, ("train", "eval", "cam"))
-    assert train.words == ("train", "--data", "data/m o", "--name", "m o", "--resume")
-    split = ("--checkpoint", "runs/m o/checkpoints/best.pt", "--data", "data/m o", "--split", "test")
+    assert train.words == ("train", "--data", "data/m o", "--name", "m_o", "--resume")
+    split = ("--checkpoint", "runs/m_o/checkpoints/best.pt", "--data", "data/m o", "--split", "test")
     assert evaluate.words == ("evaluate", *split)
     assert cam.words == ("cam", *split)
     with pytest.raises(UserError, match="train cannot follow evaluate"):
@@ -248,3 +249,90 @@ def test_a_taken_port_is_passed_over(monkeypatch: pytest.MonkeyPatch, capfd: pyt
     assert lines[1] == f"launch: port {port} on 127.0.0.1 is taken: trying another"
     assert len(lines) == 4
     assert lines[3] == "program: no such data"
+
+
+@pytest.mark.parametrize("environ", [{"SLURM_JOB_ID": "5"}, SLURM, {"JOB_ID": "3", "SGE_TASK_ID": "undefined"}])
+def test_this_machine_is_used_within_a_job_if_that_is_asked_for(environ: dict[str, str], tmp_path: Path) -> None:
+    for option in ("--scheduler", "--site"):
+        command = [sys.executable, "-m", "hpcgender.launch", option, "local", "--dry-run", "--", "models"]
+        done = subprocess.run(
+            command, check=True, capture_output=True, text=True, cwd=tmp_path, timeout=60, env=os.environ | environ
+        )
+        assert done.stdout.startswith(f"1 nodes ({socket.gethostname()}) with 1 processes each: ")
+    assert find_allocation(environ, "local").scheduler.name == "local"
+
+
+def test_another_schedulers_job_does_not_count() -> None:
+    assert find_allocation(SLURM, "slurm").scheduler.name == "slurm"
+    assert find_allocation(SLURM, "sge").scheduler.name == "local"
+
+
+@pytest.mark.parametrize(
+    ("options", "gpus", "environ", "says"),
+    [
+        ({"gpus_per_node": 1}, "", {}, f"--gpus-per-node 1, but {socket.gethostname()} has 0"),
+        ({"gpus_per_node": 2, "nodes": 2}, "0,1", {}, "--gpus-per-node 2 for 2 nodes, but"),
+        ({"gpus_per_node": 4}, "0,1", SLURM, "--gpus-per-node 4, but job 7 was granted 2 on node1"),
+        ({"gpus_per_node": 1, "command": ("verify", "x")}, "", {}, "--gpus-per-node 1, but"),
+    ],
+)
+def test_gpus_that_are_not_there_are_refused(
+    options: dict[str, Any], gpus: str, environ: dict[str, str], says: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        plan(LaunchConfig(**options), {**environ, "CUDA_VISIBLE_DEVICES": gpus})
+    assert str(error.value).startswith(says)
+
+
+def test_no_gpus_are_shown_to_a_command_that_asks_for_none() -> None:
+    for environ in ({}, SLURM):
+        planned = plan(LaunchConfig(gpus_per_node=0), {**environ, "CUDA_VISIBLE_DEVICES": "0,1"})
+        assert {extra["CUDA_VISIBLE_DEVICES"] for extra in planned.environ} == {""}
+        assert planned.procs_per_node == 1
+
+
+def test_cores_are_limited_as_asked_for() -> None:
+    planned = plan(LaunchConfig(cpus=8), {**SLURM, "CUDA_VISIBLE_DEVICES": "0,1"})
+    assert [host.cpus for host in planned.allocation.hosts] == [8, 8]
+    assert planned.threads == "4"
+    assert [host.cpus for host in plan(LaunchConfig(cpus=64), SLURM).allocation.hosts] == [16, 16]
+
+
+def test_options_without_an_effect_are_reported() -> None:
+    config = LaunchConfig(mem=32, attempts=5, cpus=8)
+    assert list(unused(config, in_job=False, cpus=4)) == [
+        "--cpus 8: there are 4 for each node, which are used",
+        "--mem 32 has no effect: without a scheduler nothing limits memory",
+        "--attempts 5 has no effect: without a scheduler nothing is requeued",
+    ]
+    assert list(unused(config, in_job=True, cpus=8)) == ["--mem 32 has no effect: the job has what it was granted"]
+    assert not list(unused(LaunchConfig(), in_job=False, cpus=1))
+
+
+def test_a_time_limit_holds_without_a_scheduler_too() -> None:
+    here = find_allocation({})
+    assert job_end(LaunchConfig(time="90m"), here, began=1000.0) == 1000.0 + 5400
+    assert job_end(LaunchConfig(), here, began=1000.0) is None
+
+
+def test_a_chain_whose_later_steps_cannot_work_is_refused(shards: Path, tmp_path: Path) -> None:
+    untested = tmp_path / "untested"
+    untested.mkdir()
+    manifest = json.loads((shards / "manifest.json").read_text())
+    manifest["splits"].pop("test")
+    (untested / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"^--chain eval cannot work: no split 'test' in .*untested"):
+        chained(call("train", "--data", str(untested)), ("eval",))
+    with pytest.raises(UserError, match=r"^--chain cam cannot work: cam needs a model that is trained for gender"):
+        chained(call("train", "--data", str(shards), "--tasks", "age"), ("eval", "cam"))
+    _, cam = chained(call("train", "--data", str(shards), "--backend", "torchvision"), ("eval", "cam"))
+    assert cam.words[-2:] == ("--backend", "torchvision")
+
+
+@pytest.mark.parametrize("name", ["", "..", "../evil", "a b", "-x"])
+def test_names_that_lead_elsewhere_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match="letters, digits"):
+        call("train", f"--name={name}")
+    if name:
+        with pytest.raises(UserError, match="letters, digits"):
+            LaunchConfig(job_name=name)
