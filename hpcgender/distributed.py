@@ -68,6 +68,15 @@ class Ranks:
         return values or []
 
 
+def select_device(local_rank: int = 0) -> torch.device:
+    """The device of a process of this node, also of one that is no rank: a GPU of its own, or else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
 @contextmanager
 def process_group(timeout: timedelta = TIMEOUT) -> Iterator[Ranks]:
     """Initialises the process group and destroys it at the end; a single process needs neither it nor torchrun."""
@@ -78,11 +87,7 @@ def process_group(timeout: timedelta = TIMEOUT) -> Iterator[Ranks]:
     rank, world_size, local_rank, local_world_size = (
         int(value or default) for value, default in zip(variables.values(), "0101", strict=True)
     )
-    if torch.cuda.is_available():
-        device = torch.device("cuda", local_rank)
-        torch.cuda.set_device(device)
-    else:
-        device = torch.device("cpu")
+    device = select_device(local_rank)
     if world_size == 1:
         yield Ranks(0, 1, device)
         return

@@ -20,7 +20,7 @@ from hpcgender.data.evaluation import EvaluationLoader
 from hpcgender.data.loader import Loader
 from hpcgender.data.order import Samples
 from hpcgender.data.training import TrainingLoader
-from hpcgender.distributed import Ranks, process_group
+from hpcgender.distributed import Ranks, select_device
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import write_file
 from shard_tools.base.sheet import Card, draw_sheet
@@ -81,14 +81,13 @@ def show_batch(config: ShowBatchConfig) -> None:
     manifest = read_manifest(config.data)
     if config.run:
         check_trained_on(config, manifest)
-    with process_group() as here:
-        ranks = Ranks(config.rank, config.world, here.device)
-        with closing(open_loader(config, manifest, ranks)) as loader:
-            epoch, step = divmod(config.step, len(loader))
-            if epoch and config.split != "train":
-                raise UserError(f"--step {config.step}: {config.split} has steps 0 to {len(loader) - 1}")
-            images, shown = load(config, manifest, loader, epoch, step)
-            lines = [printable(line) for line in facts(config, ranks, epoch, step, len(loader), len(shown))]
+    ranks = Ranks(config.rank, config.world, select_device())
+    with closing(open_loader(config, manifest, ranks)) as loader:
+        epoch, step = divmod(config.step, len(loader))
+        if epoch and config.split != "train":
+            raise UserError(f"--step {config.step}: {config.split} has steps 0 to {len(loader) - 1}")
+        images, shown = load(config, manifest, loader, epoch, step)
+        lines = [printable(line) for line in facts(config, ranks, epoch, step, len(loader), len(shown))]
     title = printable(heading(config, manifest))
     buffer = io.BytesIO()
     draw_sheet([cards(images, shown)], title, lines, ROOM).save(buffer, "PNG")

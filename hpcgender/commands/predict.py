@@ -15,7 +15,9 @@ from shard_tools.base.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """Predicts the class of each image file, and its probability."""
+    """Predicts the class of each image file, and its probability.
+
+    An image that cannot be used is named on stderr, with the reason; the exit code is 2 only if none can be used."""
 
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Image files: JPEG, PNG, WebP or BMP, cropped to the face as the training images are."""
@@ -24,15 +26,16 @@ class PredictConfig:
     backend: Backend = "dali"
     """Image decoder: dali (NVIDIA DALI), or torchvision (Pillow) on machines without DALI."""
     json: bool = False
-    """Print a JSON list instead of lines."""
+    """Print a JSON list instead of lines; an image that cannot be used has the field `error`."""
 
     def check(self) -> None:
         """Raises UserError for what cannot work."""
         if not self.images:
             raise UserError("no image given: hpcgender predict --checkpoint FILE IMAGE...")
-        for path in self.images:
-            if not path.is_file():
-                raise UserError(f"no image file {path}")
+        if not self.checkpoint.is_file():
+            raise UserError(
+                f"no checkpoint {self.checkpoint}: give one as --checkpoint, such as runs/<name>/checkpoints/best.pt"
+            )
 
 
 COMMANDS = (

@@ -11,7 +11,7 @@ from hpcgender.compare.page import checkpoint_of, images_of, page
 from hpcgender.compare.paired import pairs
 from hpcgender.compare.rows import Comparison, as_csv, as_json, row, tables
 from hpcgender.compare.speed import device_name, measure_speeds
-from hpcgender.distributed import process_group
+from hpcgender.distributed import select_device
 from hpcgender.models.table import cost
 from shard_tools.base.figures import as_png
 from shard_tools.base.files import write_file
@@ -23,9 +23,9 @@ def compare(config: CompareConfig) -> None:
     config.check()
     contenders = find_contenders(config)
     models = [(contender.model, contender.evaluation.checkpoint.image_size) for contender in contenders]
-    with process_group() as ranks:
-        speeds = measure_speeds(models, config.batch_size, config.rounds, ranks.device)
-        device = device_name(ranks.device)
+    selected = select_device()
+    speeds = measure_speeds(models, config.batch_size, config.rounds, selected)
+    device = device_name(selected)
     comparison = Comparison(
         data=contenders[0].evaluation.data,
         device=device,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from hpcgender.checkpoint import save_checkpoint
 from hpcgender.commands import PROGRAMS
@@ -89,9 +91,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
         ("evaluate --checkpoint foreign.pt --data data", "foreign.pt is cut short, or not a checkpoint of hpcgender"),
         ("cam --checkpoint cut.pt --data data", "cut.pt is cut short, or not a checkpoint of hpcgender"),
         ("cam --checkpoint good.pt --data data --examples 0", "must be positive"),
-        ("predict --checkpoint good.pt nobody.jpg", "no image file nobody.jpg"),
+        ("predict --checkpoint good.pt nobody.jpg", "cannot use nobody.jpg: it cannot be read: No such file"),
         ("predict --checkpoint good.pt no.jpg", "cannot use no.jpg: it is not an image"),
-        ("predict --checkpoint nothing.pt data/manifest.json", "cannot use data/manifest.json: it is not an image"),
+        ("predict --checkpoint nothing.pt data/manifest.json", "no checkpoint nothing.pt"),
         ("launch -- trian", "unknown command 'trian': did you mean train?"),
         ("launch --nodes 2 -- train --data nowhere", "no manifest.json in nowhere"),
         ("launch --nodes 2 -- evaluate --checkpoint swapped.pt --data data", "trained for classes male, female"),
@@ -114,3 +116,31 @@ def test_a_half_set_torchrun_environment_is_refused(run: Run, workplace: Path) -
     done = run("hpcgender", *["evaluate", "--checkpoint", "good.pt", "--data", "data"], cwd=workplace, RANK="0")
     assert done.returncode == 2
     assert "WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE not set" in done.stderr
+
+
+@pytest.mark.parametrize("backend", ["dali", "torchvision"])
+def test_predict_goes_on_past_images_that_cannot_be_used(
+    run: Run, workplace: Path, faces: Path, tmp_path: Path, backend: str
+) -> None:
+    """Also where a scheduler or a shell has left RANK behind: predict is one process."""
+    first, second = sorted(faces.iterdir())[:2]
+    (tmp_path / "half.jpg").write_bytes(first.read_bytes()[:500])
+    Image.open(first).save(tmp_path / "whole.png")
+    (tmp_path / "no-end.png").write_bytes((tmp_path / "whole.png").read_bytes()[:-12])
+    Image.open(first).save(tmp_path / "exif.jpg", exif=b"Exif\0\0" + bytes(range(60, 200)))
+    names = ("half.jpg", "whole.png", "no-end.png", "gone.jpg", "exif.jpg")
+    command = ("hpcgender", "predict", "--backend", backend, "--checkpoint", workplace / "good.pt")
+    images = [first, *(tmp_path / name for name in names), second]
+    done = run(*command, "--json", *images, RANK="3")
+    assert done.returncode == 0, done.stderr
+    rows = {Path(row["image"]).name: row for row in json.loads(done.stdout)}
+    assert list(rows) == [path.name for path in images]
+    assert {name for name, row in rows.items() if "error" in row} == {"half.jpg", "no-end.png", "gone.jpg"}
+    assert all(("label" in row) != ("error" in row) for row in rows.values())
+    lines = [line for line in done.stderr.splitlines() if line.startswith("hpcgender: ")]
+    assert lines[-1] == "hpcgender: 3 of 7 images cannot be used"
+    assert f"cannot use {tmp_path / 'no-end.png'}: it is a PNG without its end" in lines[1]
+
+    done = run(*command, tmp_path / "half.jpg", tmp_path / "gone.jpg")
+    assert done.returncode == 2
+    assert "2 of 2 images cannot be used" in done.stderr
