@@ -14,15 +14,13 @@ from typing import Any, BinaryIO
 import torch
 from xxhash import xxh3_128
 
+from hpcgender.checkpoint_file import FORMAT, MARK, TRAILER_BYTES, check_checkpoint
 from hpcgender.models.config import ModelConfig, read_model_config
 from hpcgender.models.create import create
 from hpcgender.models.network import Network
 from shard_tools.base.errors import UserError, one_line
 from shard_tools.manifest import CLASSES
 
-FORMAT = "hpcgender-checkpoint-2"
-_MARK = f"\n{FORMAT} xxh3-128 ".encode()
-_TRAILER_BYTES = len(_MARK) + 33
 _READ_BYTES = 1 << 22
 
 
@@ -77,7 +75,7 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
                 torch.save({"format": FORMAT, **content}, hashed)  # type: ignore[arg-type]  # torch.save calls only write and flush
             except RuntimeError as error:  # torch replaces the OSError by one about an unexpected position
                 raise hashed.error or error from None
-            file.write(_MARK + hashed.checksum.hexdigest().encode() + b"\n")
+            file.write(MARK + hashed.checksum.hexdigest().encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -98,13 +96,13 @@ def read_verified(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, tensors on the CPU; UnreadableError unless its checksum is correct."""
     try:
         with path.open("rb") as file:
-            left = os.fstat(file.fileno()).st_size - _TRAILER_BYTES
+            left = os.fstat(file.fileno()).st_size - TRAILER_BYTES
             checksum = xxh3_128()
             while left > 0 and (block := file.read(min(left, _READ_BYTES))):
                 checksum.update(block)
                 left -= len(block)
             mark, _, digest = file.read().rpartition(b" ")
-            if mark + b" " != _MARK:
+            if mark + b" " != MARK:
                 raise UnreadableError("is cut short, or not a checkpoint of hpcgender")
             if digest != checksum.hexdigest().encode() + b"\n":
                 raise UnreadableError("is damaged: its bytes do not match their checksum")
@@ -119,8 +117,7 @@ def read_verified(path: Path) -> dict[str, Any]:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, tensors on the CPU; UserError if it is missing, damaged or of another program."""
-    if not path.is_file():
-        raise UserError(f"no checkpoint {path}: give one as --checkpoint, such as runs/<name>/checkpoints/best.pt")
+    check_checkpoint(path)
     try:
         return read_verified(path)
     except UnreadableError as error:
@@ -158,10 +155,3 @@ def load_trained(path: Path, device: torch.device, classes: Sequence[str] = CLAS
     return Trained(
         model.eval(), options, config["model"], config["image_size"], tuple(classes), content["epoch"], about
     )
-
-
-def digest(path: Path) -> str:
-    """The checksum in the last line of a checkpoint, which identifies it."""
-    with path.open("rb") as file:
-        file.seek(-_TRAILER_BYTES, os.SEEK_END)
-        return file.read().rpartition(b" ")[2].strip().decode()

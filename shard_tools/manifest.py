@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shard_tools.base.documents import parse_json, restored
-from shard_tools.base.errors import UserError
+from shard_tools.base.errors import UserError, nearest
 
 if TYPE_CHECKING:  # numpy is for those who read an index
     from shard_tools.index import Index
@@ -73,7 +73,7 @@ class Manifest:
     def split(self, name: str) -> Split:
         """The split of that name; UserError if there is none."""
         if name not in self.splits:
-            raise UserError(f"no split {name!r} in {self.root}: it has {', '.join(self.splits)}")
+            raise UserError(f"no split {name!r} in {self.root}: {nearest(name, self.splits)}")
         return self.splits[name]
 
     def index(self, split: str) -> Index:

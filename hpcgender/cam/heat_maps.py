@@ -18,12 +18,13 @@ from hpcgender.cam.pictures import draw_overlays, draw_pictures, examples, faces
 from hpcgender.cam.results import FILE, Cam, Deletion
 from hpcgender.cam.subgroups import Subgroups
 from hpcgender.cam.tables import regions_of, write_maps_table
-from hpcgender.commands.cam import CamConfig
+from hpcgender.commands.cam import MAPS, CamConfig
 from hpcgender.data.loader import Batch
 from hpcgender.inference.blocks import Rows, read_rows
 from hpcgender.inference.engine import blocks_of, check_bad, run_pass
+from hpcgender.inference.facts import WORK
 from hpcgender.inference.outputs import check_finite, log_odds
-from hpcgender.inference.progress import WORK, Progress
+from hpcgender.inference.progress import Progress
 from hpcgender.inference.session import Session, open_session
 from shard_tools.base.errors import UserError
 
@@ -53,7 +54,7 @@ class HeatMaps:
         self.index = session.manifest.index(self.config.split)
         self.subgroups = Subgroups(self.index, session.trained.classes)
         self.blocks = blocks_of(session, self.config.split)
-        self.decides = session.decides(self.config.split)
+        self.origin = self.config.origin(self.config.split)
 
     def make(self) -> None:
         """Does what is missing, unless a stop is requested before the end."""
@@ -61,7 +62,7 @@ class HeatMaps:
         if faces is None:
             return
         seconds = time.time() - self.began
-        log_odds = read_rows(self.out / "maps", self.blocks, "log_odds", self.blocks.samples)
+        log_odds = read_rows(self.out / MAPS, self.blocks, "log_odds", self.blocks.samples)
         bad = check_bad(self.session, self.config.split, np.isnan(log_odds))
         codes = self.subgroups.codes(self.blocks.samples, log_odds)
         if not (codes >= 0).any():
@@ -71,7 +72,7 @@ class HeatMaps:
         check = self.deletion_pass(codes)
         if self.session.stop.reason:
             return
-        sums = sum_maps(self.out / "maps", self.blocks, self.subgroups, self.ranks, self.map_cells)
+        sums = sum_maps(self.out / MAPS, self.blocks, self.subgroups, self.ranks, self.map_cells)
         regions, masks = regions_of(self.session, self.subgroups, self.blocks, codes)
         shown = examples(self.subgroups.gender, codes, self.config.examples)
         pixels = faces_of(self.session, shown)
@@ -102,9 +103,9 @@ class HeatMaps:
 
     def map_pass(self) -> npt.NDArray[np.int64] | None:
         """Every image's map; None if it was stopped, else on rank 0 the sums of the faces by subgroup."""
+        progress = Progress(self.out / MAPS, self.out / WORK, self.blocks, self.ranks, self.origin, anew=False)
         if self.ranks.is_first:
             (self.out / FILE).unlink(missing_ok=True)
-        progress = Progress(self.out / "maps", self.out / WORK, self.blocks, self.ranks, self.decides, anew=False)
         self.computed = len(self.blocks.samples) - progress.images_there
         faces = FaceSums(self.subgroups.count, self.session.trained.image_size, self.ranks.device)
 
@@ -136,11 +137,11 @@ class HeatMaps:
             return None
         chosen = draw_images(np.flatnonzero(codes >= 0), config.deletion, config.seed, "deletion")
         blocks = blocks_of(self.session, config.split, chosen)
-        decides = {**self.decides, "images": config.deletion, "fractions": list(config.fractions), "seed": config.seed}
-        progress = Progress(self.out / "deletion", self.out / WORK, blocks, self.ranks, decides, anew=True)
+        origin = {**self.origin, "images": config.deletion, "fractions": list(config.fractions), "seed": config.seed}
+        progress = Progress(self.out / "deletion", self.out / WORK, blocks, self.ranks, origin, anew=True)
 
         def work(batch: Batch) -> Rows:
-            maps = read_rows(self.out / "maps", self.blocks, "maps", batch.samples)
+            maps = read_rows(self.out / MAPS, self.blocks, "maps", batch.samples)
             gender = self.subgroups.gender[batch.samples]
             orders = cell_orders(maps, gender, batch.samples, config.seed)
             counts = cells_masked(config.fractions, self.map_cells[0] * self.map_cells[1])

@@ -12,6 +12,9 @@ from shard_tools.base.commands import default_is
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
 
+MAPS = "maps"
+"""The pass that computes the maps, and the directory of the maps."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CamConfig(SplitConfig):
@@ -21,6 +24,7 @@ class CamConfig(SplitConfig):
     """
 
     results: ClassVar[str] = "cams"
+    kept: ClassVar[str] = "maps"
 
     examples: int = 6
     """Images of each class on the sheet."""
@@ -38,6 +42,10 @@ class CamConfig(SplitConfig):
     regions: Annotated[Path | None, default_is("none", "DIR")] = None
     """Directory of masks of face regions, for a table by region: per image KEY.png, a gray or palette image of the same
     view whose values are region numbers, and names.txt with a line NUMBER NAME per region."""
+
+    @property
+    def passes(self) -> dict[str, str]:
+        return {MAPS: self.split}
 
     def check(self) -> None:
         super().check()
@@ -68,6 +76,7 @@ class Cam(MeasureCommand[CamConfig]):
 COMMANDS = (
     Cam(
         name="cam",
+        kind=CamConfig.results,
         summary="heat maps: where the network looks, and averages",
         options=CamConfig,
         work="hpcgender.cam.heat_maps:cam",

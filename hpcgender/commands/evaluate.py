@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from hpcgender.data.config import ReadConfig
-from hpcgender.evaluate.results import FILE, read_evaluation
+from hpcgender.evaluate.results import FILE, Evaluation, read_evaluation
 from hpcgender.inference.config import SplitConfig
+from hpcgender.inference.facts import check_origin
 from shard_tools.base.commands import Command, Made, Shown, default_is
-from shard_tools.base.errors import UserError
+from shard_tools.base.errors import UserError, nearest
 from shard_tools.manifest import MANIFEST, read_manifest
 
 
@@ -23,6 +24,7 @@ class EvaluateConfig(SplitConfig):
     """
 
     results: ClassVar[str] = "evaluations"
+    kept: ClassVar[str] = "predictions"
 
     flip: bool = False
     """Average the predictions for each image and its mirror image."""
@@ -46,11 +48,51 @@ class EvaluateConfig(SplitConfig):
             columns_to_read(self.table, self.by)
         if self.temperature_from:
             self.check_temperature()
+        if (self.out_dir / FILE).exists():
+            self.check_held(read_evaluation(self.out_dir))
+
+    @property
+    def passes(self) -> dict[str, str]:
+        return {split: split for split in (self.split, self.temperature_split) if split}
+
+    def origin(self, split: str) -> dict[str, Any]:
+        return {**super().origin(split), "--flip": self.flip}
+
+    @property
+    def temperature_fitted_on(self) -> str:
+        """Where the temperature is fitted, as `Temperature.fitted_on` notes it; empty without one."""
+        if not self.temperature_from:
+            return ""
+        return self.temperature_split or str(Path(self.temperature_from).resolve())
+
+    def check_held(self, held: Evaluation) -> None:
+        """Raises UserError if the evaluation that `out_dir` holds has what this one would not have."""
+        options = held.options
+        origin = {
+            "checkpoint": held.checkpoint.digest,
+            "data set": held.data.manifest,
+            "split": held.data.split,
+            "--batch-size": options.batch_size,
+            "--backend": options.backend,
+            "--flip": options.flip,
+        }
+        mine = self.origin(self.split)
+        if held.gender and held.gender.temperature:
+            origin["--temperature-from"] = held.gender.temperature.fitted_on
+            mine["--temperature-from"] = self.temperature_fitted_on
+        if own := held.own_columns:
+            from hpcgender.evaluate.table import columns_to_read
+
+            columns = columns_to_read(self.table, self.by)[1] if self.table else ()
+            origin["--by"] = " ".join(own)
+            mine["--by"] = " ".join(column for column in own if column in columns)
+        check_origin(origin, mine, self.out_dir, "an evaluation")
 
     @property
     def temperature_split(self) -> str:
         """The split to fit the temperature on; empty if --temperature-from is an evaluation."""
-        return self.temperature_from if self.temperature_from in read_manifest(self.data).splits else ""
+        splits = read_manifest(self.data).splits if self.temperature_from else ()
+        return self.temperature_from if self.temperature_from in splits else ""
 
     def check_temperature(self) -> None:
         """Raises UserError if the temperature cannot be fitted there."""
@@ -64,8 +106,8 @@ class EvaluateConfig(SplitConfig):
         splits = read_manifest(self.data).splits
         if not (directory / FILE).is_file():
             raise UserError(
-                f"--temperature-from {self.temperature_from} is neither a split of {self.data} ({', '.join(splits)}) "
-                f"nor an evaluation's directory with {FILE}"
+                f"--temperature-from {self.temperature_from} is neither a split of {self.data} nor an evaluation's "
+                f"directory with {FILE}: {nearest(self.temperature_from, splits)}"
             )
         other = read_evaluation(directory)
         if other.options.flip != self.flip:
@@ -82,6 +124,8 @@ Measured = TypeVar("Measured", bound=SplitConfig)
 class MeasureCommand(Command[Measured]):
     """A command that measures a checkpoint on a split."""
 
+    kind: str
+    """Directory of such results within a run directory."""
     without_gender: bool = True
     """Whether it can measure a model that is trained for age alone."""
 
@@ -113,6 +157,11 @@ class MeasureCommand(Command[Measured]):
             raise UserError(
                 f"{self.name} needs a model that is trained for gender, not only {' and '.join(made.tasks)}"
             )
+        if made.tasks:  # a training, which will have replaced the checkpoint by then
+            run_dir = made.checkpoint.parent.parent
+            out = run_dir / self.kind / f"{made.data.resolve().name}-{made.split}"
+            if any(out.glob("*.json")):
+                raise UserError(f"{out} holds results of an earlier checkpoint, and is not replaced: move or remove it")
         words = ("--checkpoint", str(made.checkpoint), "--data", str(made.data), "--split", made.split)
         return (self.name, *words, *(("--backend", made.backend) if made.backend else ()))
 
@@ -136,6 +185,7 @@ COMMANDS = (
     Evaluate(
         name="evaluate",
         alias="eval",
+        kind=EvaluateConfig.results,
         summary="measure a checkpoint on a split, every image once",
         options=EvaluateConfig,
         work="hpcgender.evaluate.evaluation:evaluate",

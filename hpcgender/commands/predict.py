@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from hpcgender.checkpoint_file import check_checkpoint, checkpoint_file
 from hpcgender.data.config import Backend
 from shard_tools.base.commands import Command
 from shard_tools.base.errors import UserError
@@ -22,20 +23,20 @@ class PredictConfig:
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Image files: JPEG, PNG, WebP or BMP, cropped to the face as the training images are."""
     checkpoint: Path
-    """Checkpoint, e.g. runs/train/checkpoints/best.pt."""
+    """Checkpoint, e.g. runs/train/checkpoints/best.pt, or a run, e.g. runs/train, for its best one."""
     backend: Backend = "dali"
     """Image decoder: dali (NVIDIA DALI), or torchvision (Pillow) on machines without DALI."""
     json: bool = False
     """Print a JSON list instead of lines; an image that cannot be used has the field `error`."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "checkpoint", checkpoint_file(self.checkpoint))
+
     def check(self) -> None:
         """Raises UserError for what cannot work."""
         if not self.images:
             raise UserError("no image given: hpcgender predict --checkpoint FILE IMAGE...")
-        if not self.checkpoint.is_file():
-            raise UserError(
-                f"no checkpoint {self.checkpoint}: give one as --checkpoint, such as runs/<name>/checkpoints/best.pt"
-            )
+        check_checkpoint(self.checkpoint)
 
 
 COMMANDS = (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcgender.checkpoint import digest
+from hpcgender.checkpoint_file import digest
 from hpcgender.commands.evaluate import EvaluateConfig
 from hpcgender.evaluate import results
 from hpcgender.evaluate.age import age_errors, age_scores
@@ -22,8 +22,8 @@ from hpcgender.evaluate.resample import count_subjects
 from hpcgender.evaluate.results import Evaluation, Temperature, read_evaluation
 from hpcgender.evaluate.summary import summary
 from hpcgender.evaluate.table import read_columns
-from hpcgender.inference.facts import ComputeFacts
-from hpcgender.inference.progress import WORK, remove_state
+from hpcgender.inference.facts import WORK, ComputeFacts
+from hpcgender.inference.progress import remove_state
 from hpcgender.inference.session import Session, open_session
 from shard_tools.base.errors import UserError
 
@@ -35,6 +35,8 @@ def evaluate(config: EvaluateConfig) -> int:
     """
     with open_session(config) as session:
         check_tasks(session)
+        if session.ranks.is_first and (config.out_dir / results.FILE).exists():
+            print(f"{config.out_dir} holds this evaluation already: it is computed again", flush=True)
         keys = keys_of(session.manifest.index(config.split))
         more = read_columns(config.table, config.by, keys) if config.table else {}
         began = time.time()
@@ -134,7 +136,7 @@ def temperature_of(config: EvaluateConfig, labelled: Predictions, fitted_on: Pre
         return None
     return Temperature(
         value=value,
-        fitted_on=config.temperature_split or str(Path(config.temperature_from).resolve()),
+        fitted_on=config.temperature_fitted_on,
         images=len(known),
         calibration=calibration(labelled.logit.astype(np.float64) / value, labelled.label == 1),
     )

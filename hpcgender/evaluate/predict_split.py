@@ -10,8 +10,9 @@ from hpcgender.data.loader import Batch
 from hpcgender.evaluate.predictions import Predictions, from_index
 from hpcgender.inference.blocks import Rows, read_rows
 from hpcgender.inference.engine import blocks_of, check_bad, run_pass
+from hpcgender.inference.facts import WORK
 from hpcgender.inference.outputs import log_odds, outputs_of
-from hpcgender.inference.progress import WORK, Progress
+from hpcgender.inference.progress import Progress
 from hpcgender.inference.session import Session
 
 NAMES = ("log_odds", "age")
@@ -24,8 +25,8 @@ class SplitPass:
         self.session, self.split = session, split
         self.blocks = blocks_of(session, split)
         self.directory = session.config.out_dir / WORK / split
-        decides = {**session.decides(split), "flip": session.config.flip}
-        self.progress = Progress(self.directory, self.directory.parent, self.blocks, session.ranks, decides, anew=True)
+        origin = session.config.origin(split)
+        self.progress = Progress(self.directory, self.directory.parent, self.blocks, session.ranks, origin, anew=False)
         self.computed = len(self.blocks.samples) - self.progress.images_there
         """Images that this start has to compute, on all ranks."""
 

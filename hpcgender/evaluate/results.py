@@ -7,7 +7,8 @@ An evaluation is a directory:
     predictions.csv       the same
     errors.csv, errors.png   with --errors: the mistakes, the most confident first, and a sheet of the first of them
     work/                 the state of an unfinished evaluation, from which the same command resumes; removed when
-                          evaluation.json is written, so a finished evaluation is computed anew if asked for again
+                          evaluation.json is written, so a finished evaluation is computed anew if asked for again,
+                          and stays as it is until all of its images are; another one is refused
 
 Everything but the part `run` is the same to the last bit for any number of processes, and however often they were
 killed. What is not defined, e.g. the recall of a class without images, is nan here and null in the file. Proportions
@@ -25,6 +26,9 @@ from shard_tools.base.documents import read_document, restored, write_document
 
 FORMAT = "hpcgender-evaluation-1"
 FILE = "evaluation.json"
+
+COLUMNS = ("gender", "group", "age decade", "gender x group")
+"""What tables are by without a table of the user's."""
 
 Method = Literal["wilson", "bootstrap"]
 """How an interval was computed: Wilson's score interval of a proportion, or 1,000 bootstrap draws of subjects with all
@@ -207,7 +211,7 @@ class GroupTable:
     """A score by the values of a column."""
 
     column: str
-    """gender, group, age decade, gender x group, or a column of --by."""
+    """One of COLUMNS, or a column of --by."""
     measure: Literal["accuracy", "age_mae"]
     """Accuracy of gender, or mean absolute error of age, years."""
     groups: tuple[Group, ...]
@@ -234,6 +238,11 @@ class Evaluation:
         """The table of a score by a column, or None if there is none."""
         return next((table for table in self.tables if (table.column, table.measure) == (column, measure)), None)
 
+    @property
+    def own_columns(self) -> tuple[str, ...]:
+        """The columns of the user's table that there are tables by."""
+        return tuple(dict.fromkeys(table.column for table in self.tables if table.column not in COLUMNS))
+
     def write(self, directory: Path) -> None:
         """Writes evaluation.json, whole or not at all."""
         write_document(directory / FILE, FORMAT, asdict(self))
@@ -241,6 +250,6 @@ class Evaluation:
 
 def read_evaluation(directory: Path) -> Evaluation:
     """The evaluation in a directory; UserError if there is none, or it is of another format."""
-    path, again = directory / FILE, "evaluate again"
+    path, again = directory / FILE, "remove it and evaluate again"
     none = "name an evaluation such as runs/<name>/evaluations/<data>-test, or make one: hpcgender evaluate --help"
     return restored(Evaluation, read_document(path, FORMAT, none, again), path, again)

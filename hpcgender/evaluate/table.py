@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hpcgender.evaluate import results
 from hpcgender.evaluate.predictions import COLUMNS, Texts
 from shard_tools.base.errors import UserError, unknown
 from shard_tools.sources.tabular import TableFile, open_table
@@ -14,7 +15,7 @@ from shard_tools.sources.tabular import TableFile, open_table
 KEY = "key"
 MOST = 200
 """Different values that a column may have: each is a group."""
-TAKEN = (*COLUMNS, "gender", "age decade", "gender x group")
+TAKEN = (*COLUMNS, *results.COLUMNS)
 
 
 def columns_to_read(path: Path, wanted: Sequence[str]) -> tuple[TableFile, tuple[str, ...]]:

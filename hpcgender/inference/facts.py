@@ -1,9 +1,56 @@
-"""What results of evaluate and cam note of their origin: which checkpoint, which images, and how they were computed."""
+"""What results of evaluate and cam note of their origin: which checkpoint, which images, and how they were computed.
+
+Results of one origin are never replaced by those of another.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from shard_tools.base.errors import UserError
+
+WORK = "work"
+"""Directory of the states of passes, within that of their results."""
+REMEDY = "give another --out, or remove it"
+
+Origin = Mapping[str, Any]
+"""What decides results, by the names that an error calls it: those of options begin with --."""
+
+
+def note_path(work: Path, name: str) -> Path:
+    """The file with the origin of a pass, JSON."""
+    return work / f"{name}.json"
+
+
+def read_note(path: Path) -> dict[str, Any] | None:
+    """The origin of a pass; None if it has not begun, and empty, which is like no other, if it cannot be read."""
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def check_origin(held: Origin, mine: Origin, out: Path, what: str) -> None:
+    """Raises UserError, which names what differs, if `out` holds `what` of another origin than `mine`."""
+    different = [name for name in mine if held.get(name) != mine[name]]
+    if not different:
+        return
+    others = [name for name in different if not name.startswith("--")]
+    words = [f"of another {' and '.join(others)}"] if others else []
+    words += [as_given(name, held.get(name, "unknown")) for name in different if name not in others]
+    raise UserError(f"{out} holds {what} {', '.join(words)}: {REMEDY}")
+
+
+def as_given(option: str, value: object) -> str:
+    """An option with its value, as an error names it."""
+    return f"{'with' if value else 'without'} {option}" if isinstance(value, bool) else f"with {option} {value}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,8 @@
 Each rank of each start has a file of its own, `work/<pass>-<start>-<rank>.npz`: which blocks it did, the results of
 those whose shard is not complete yet, and sums over all of its images. It is written every few seconds, and when a
 stop is requested. Sums are of integers, so it does not matter which rank did what, or in which order. At the end they
-become one file, `work/<pass>.npz`, which means that the pass is complete. `work/<pass>.json` is what decides the
-results: those of another checkpoint, for example, are never taken for this one's.
+become one file, `work/<pass>.npz`, which means that the pass is complete. `work/<pass>.json` is their origin: results
+of another checkpoint, for example, are never taken for this one's.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from hpcgender.distributed import Ranks
 from hpcgender.inference.blocks import Blocks, Rows, shard_path, write_shard
+from hpcgender.inference.facts import Origin, check_origin, note_path, read_note
 from shard_tools.base.errors import UserError, one_line
 from shard_tools.base.files import write_whole
 
@@ -30,10 +31,6 @@ Sums = dict[str, npt.NDArray[np.int64]]
 
 SAVE_EVERY_S = 15.0
 """Seconds of work that a kill costs at most."""
-
-
-WORK = "work"
-"""Directory of the states of passes, within that of their results."""
 
 
 class Found(NamedTuple):
@@ -52,20 +49,19 @@ class Found(NamedTuple):
 class Progress:
     """What this rank is to do of a pass, and has done. Shards of results go into `directory`, the state into `work`.
 
-    `decides` is what decides the results, by names for an error. If the results that are there were decided by
-    something else, they are removed and begun `anew`, or it raises UserError. Every rank must create it together with
-    the others, and finish it.
+    If the results that are there are of another `origin`, they are removed and begun `anew`, or it raises UserError.
+    Every rank must create it together with the others, and finish it.
     """
 
     def __init__(
-        self, directory: Path, work: Path, blocks: Blocks, ranks: Ranks, decides: dict[str, Any], *, anew: bool
+        self, directory: Path, work: Path, blocks: Blocks, ranks: Ranks, origin: Origin, *, anew: bool
     ) -> None:
         self.directory, self.work, self.blocks, self.ranks = directory, work, blocks, ranks
         self.name = directory.name
-        self.note_path = work / f"{self.name}.json"
+        self.note_path = note_path(work, self.name)
         self.total_path = work / f"{self.name}.npz"
         # One rank looks: on network storage others may not see the newest yet.
-        found: Found = ranks.broadcast(self._look(decides, anew) if ranks.is_first else None)
+        found: Found = ranks.broadcast(self._look(origin, anew) if ranks.is_first else None)
         self.path = work / f"{self.name}-{found.start:04d}-{ranks.rank:04d}.npz"
         self.images_there = sum(len(blocks.block(number)) for number in found.done)
         """Images that were done before this start."""
@@ -86,13 +82,13 @@ class Progress:
             if number in found.open:
                 self._keep(number, found.open[number])
 
-    def _look(self, decides: dict[str, Any], anew: bool) -> Found:
+    def _look(self, origin: Origin, anew: bool) -> Found:
         """The state that is there, by rank 0."""
         for directory in (self.work, self.directory):
             directory.mkdir(parents=True, exist_ok=True)
             for path in directory.glob(".*.partial"):
                 path.unlink(missing_ok=True)
-        self._check(decides, anew)
+        self._check(origin, anew)
         if self.total_path.exists():
             return Found(0, set(range(self.blocks.count)), {}, set(range(self.blocks.shards)))
         done: set[int] = set()
@@ -114,19 +110,16 @@ class Progress:
         }
         return Found(start, done, still_open, complete)
 
-    def _check(self, decides: dict[str, Any], anew: bool) -> None:
-        """Notes what decides the results, or compares it with the note that is there."""
-        mine = json.loads(json.dumps(decides))
-        theirs = json.loads(self.note_path.read_bytes()) if self.note_path.exists() else None
-        if theirs == mine:
-            return
+    def _check(self, origin: Origin, anew: bool) -> None:
+        """Notes the origin of the results, or compares it with the note that is there."""
+        mine = json.loads(json.dumps(origin))
+        theirs = read_note(self.note_path)
         if theirs is not None:
-            different = " and ".join(sorted(name for name in mine if theirs.get(name) != mine[name]))
             if not anew:
-                raise UserError(
-                    f"{self.directory.parent} holds {self.name} of another {different}: give another --out, or remove "
-                    "it"
-                )
+                check_origin(theirs, mine, self.work.parent, self.name)
+            different = " and ".join(sorted(name for name in mine if theirs.get(name) != mine[name]))
+            if not different:
+                return
             print(f"discarding earlier results of {self.name}, which differ in {different}", flush=True)
         for path in (self.note_path, self.total_path, *self._state_paths(), *self.directory.glob("*.npy")):
             path.unlink(missing_ok=True)

@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 
 import hpcgender
-from hpcgender.checkpoint import Trained, digest, git_revision, load_trained
+from hpcgender.checkpoint import Trained, git_revision, load_trained
+from hpcgender.checkpoint_file import digest
 from hpcgender.distributed import Ranks, process_group, redirect_output
 from hpcgender.inference.config import SplitConfig
 from hpcgender.inference.facts import CheckpointFacts, ComputeFacts, SplitFacts
@@ -38,16 +39,6 @@ class Session(Generic[Options]):
     def exit_code(self) -> int:
         """0, or REQUEUE if a stop was requested before the end."""
         return REQUEUE if self.stop.reason else 0
-
-    def decides(self, split: str) -> dict[str, Any]:
-        """What decides the results of each image of a split, by the names that an error calls them."""
-        return {
-            "checkpoint": digest(self.config.checkpoint),
-            "data set": self.manifest.sha256,
-            "split": split,
-            "batch size": self.config.batch_size,
-            "backend": self.config.backend,
-        }
 
     def checkpoint_facts(self) -> CheckpointFacts:
         trained = self.trained

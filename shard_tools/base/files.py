@@ -73,6 +73,17 @@ def check_file(path: Path, suffix: str = "") -> None:
         raise UserError(f"{path} would be a {suffix[1:].upper()} file: name it {path.with_suffix(suffix).name}")
     if not path.parent.is_dir():
         raise UserError(f"no directory {path.parent} to write {path.name} into: make it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UserError(f"no permission to write {path.name} into {path.parent}: name another directory")
+
+
+def check_directory(out: Path) -> None:
+    """Raises UserError unless files can be written into `out`, which may be missing."""
+    there = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise UserError(f"{there} is no directory: give another one as --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"no permission to write into {there}: give another directory as --out")
 
 
 def check_empty(out: Path, besides: Collection[str] = ()) -> None:

@@ -86,7 +86,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
         ("train --data data --epochs 0", "--epochs 0 must be positive"),
         ("evaluate --checkpoint nothing.pt --data data", "no checkpoint nothing.pt"),
         ("evaluate --checkpoint good.pt --data nowhere", "no manifest.json in nowhere"),
-        ("evaluate --checkpoint good.pt --data data --split tset", "no split 'tset' in data: it has train, val, test"),
+        ("evaluate --checkpoint good.pt --data data --split tset", "no split 'tset' in data: did you mean test?"),
         ("evaluate --checkpoint swapped.pt --data data", "trained for classes male, female, not female, male"),
         ("evaluate --checkpoint foreign.pt --data data", "foreign.pt is cut short, or not a checkpoint of hpcgender"),
         ("cam --checkpoint cut.pt --data data", "cut.pt is cut short, or not a checkpoint of hpcgender"),

@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ import torch
 from PIL import Image
 
 from hpcgender.checkpoint import load_trained, read_checkpoint, save_checkpoint
-from hpcgender.commands.evaluate import EvaluateConfig
+from hpcgender.commands.evaluate import COMMANDS, EvaluateConfig
+from hpcgender.commands.predict import PredictConfig
 from hpcgender.data.config import ReadConfig
 from hpcgender.data.evaluation import EvaluationLoader
 from hpcgender.distributed import Ranks
 from hpcgender.evaluate.evaluation import evaluate
 from hpcgender.evaluate.predictions import read_predictions
 from hpcgender.evaluate.results import Evaluation, read_evaluation
+from shard_tools.base.commands import Made
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
 from tests.conftest import Run
@@ -182,7 +185,7 @@ def test_a_model_of_one_task_is_measured_by_it(
     if task == "age":
         for options in ({"errors": True}, {"temperature_from": "val"}):
             with pytest.raises(UserError, match=r"is about gender, and .* predicts age alone"):
-                evaluated(shards, model, tmp_path / "out", **options)
+                evaluated(shards, model, tmp_path / "other", **options)
 
 
 @pytest.fixture(scope="module")
@@ -226,14 +229,14 @@ def test_unknown_labels_count_for_nothing_and_are_counted(
 
 
 def test_a_split_of_one_class_and_one_without_labels(partly_labelled: Path, checkpoint: Path, tmp_path: Path) -> None:
-    men = evaluated(partly_labelled, checkpoint, tmp_path, split="train").gender
+    men = evaluated(partly_labelled, checkpoint, tmp_path / "men", split="train").gender
     assert men
     assert (men.roc, men.equal_error, men.classes[0].images) == ((), None, 0)
     assert np.isnan([men.roc_auc.value, men.d_prime.value, men.classes[0].recall.value, men.classes[0].f1.value]).all()
     assert men.balanced_accuracy.value == men.accuracy.value == men.classes[1].recall.value
-    nothing = evaluated(partly_labelled, checkpoint, tmp_path, split="val")
+    nothing = evaluated(partly_labelled, checkpoint, tmp_path / "val", split="val")
     assert (nothing.gender, nothing.age, nothing.tables) == (None, None, ())
-    assert len(rows_of(tmp_path / "predictions.csv")) == 30
+    assert len(rows_of(tmp_path / "val" / "predictions.csv")) == 30
 
 
 def test_scores_by_the_columns_of_a_table(
@@ -308,7 +311,10 @@ def test_a_temperature_is_fitted_on_a_split_or_on_its_evaluation(
     assert first.temperature.images == read_manifest(shards).split("val").samples
     for options, message in (
         ({"temperature_from": "test"}, "test is the split to evaluate, which would flatter"),
-        ({"temperature_from": "nowhere"}, r"nowhere is neither a split of .* \(train, val, test\) nor an evaluation's"),
+        (
+            {"temperature_from": "tets"},
+            r"tets is neither a split of .* nor an evaluation's .*: did you mean test\?",
+        ),
         ({"temperature_from": str(tmp_path / "a")}, "has the images to evaluate, which would flatter"),
         ({"temperature_from": str(tmp_path / "val"), "flip": True}, "was evaluated without --flip"),
     ):
@@ -318,7 +324,89 @@ def test_a_temperature_is_fitted_on_a_split_or_on_its_evaluation(
         evaluated(shards, checkpoint, tmp_path / "c", temperature_from=str(tmp_path / "val"))
 
 
+def test_an_evaluation_is_never_replaced_by_another(
+    partly_labelled: Path, shards: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, other = tmp_path / "out", save_model(tmp_path / "other.pt", seed=1)
+    first = evaluated(shards, checkpoint, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for data, model, options, message in (
+        (partly_labelled, checkpoint, {}, "an evaluation of another data set"),
+        (shards, other, {}, "an evaluation of another checkpoint"),
+        (partly_labelled, other, {}, "an evaluation of another checkpoint and data set"),
+        (shards, checkpoint, {"split": "val"}, "an evaluation of another split"),
+        (shards, checkpoint, {"flip": True}, "an evaluation without --flip"),
+        (shards, checkpoint, {"batch_size": 7}, "an evaluation with --batch-size 64"),
+        (shards, other, {"flip": True}, "an evaluation of another checkpoint, without --flip"),
+    ):
+        with pytest.raises(UserError, match=f"{out} holds {message}: give another --out, or remove it$"):
+            EvaluateConfig(data=data, checkpoint=model, out=out, **options).check()
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    capsys.readouterr()
+
+    tempered = evaluated(shards, checkpoint, out, temperature_from="val")  # has all that was there, and more
+    assert "holds this evaluation already: it is computed again" in capsys.readouterr().out
+    assert tempered.gender
+    assert replace(tempered.gender, temperature=None) == first.gender
+    if tempered.gender.temperature:
+        with pytest.raises(UserError, match="holds an evaluation with --temperature-from val: give another --out"):
+            EvaluateConfig(data=shards, checkpoint=checkpoint, out=out).check()
+    (out / "evaluation.json").write_text("{")
+    with pytest.raises(UserError, match=r"damaged .*: remove it and evaluate again"):
+        EvaluateConfig(data=shards, checkpoint=checkpoint, out=out).check()
+
+
+def test_a_table_of_the_users_is_kept(shards: Path, checkpoint: Path, tmp_path: Path) -> None:
+    keys = [key.decode() for key in read_manifest(shards).index("val")["key"]]
+    table = tmp_path / "table.csv"
+    table.write_text("key,glasses,light\n" + "".join(f"{key},{n % 2},{n % 3}\n" for n, key in enumerate(keys)))
+    options: dict[str, Any] = {"data": shards, "checkpoint": checkpoint, "split": "val", "out": tmp_path / "out"}
+    evaluate(EvaluateConfig(**options, table=table, by=("glasses",)))
+    EvaluateConfig(**options, table=table).check()
+    others: tuple[dict[str, Any], ...] = ({}, {"table": table, "by": ("light",)})
+    for more in others:
+        with pytest.raises(UserError, match="holds an evaluation with --by glasses: give another --out, or remove it"):
+            EvaluateConfig(**options, **more).check()
+
+
+def test_where_results_cannot_be_written_is_known_first(shards: Path, checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for out in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "dangling"):
+        with pytest.raises(UserError, match="is no directory: give another one as --out"):
+            EvaluateConfig(data=shards, checkpoint=checkpoint, out=out).check()
+    EvaluateConfig(data=shards, checkpoint=checkpoint, out=tmp_path / "new" / "out").check()
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_means_its_best_checkpoint(shards: Path, checkpoint: Path) -> None:
+    run_dir = checkpoint.parents[1]
+    for given in (run_dir, checkpoint.parent, checkpoint):
+        config = EvaluateConfig(data=shards, checkpoint=given)
+        config.check()
+        assert config.checkpoint == checkpoint
+        assert config.out_dir == run_dir / "evaluations" / f"{shards.name}-test"
+        assert PredictConfig(images=(), checkpoint=given).checkpoint == checkpoint
+    with pytest.raises(UserError, match=f"no checkpoint {shards}/checkpoints/best.pt: give one as --checkpoint"):
+        EvaluateConfig(data=shards, checkpoint=shards).check()
+    with pytest.raises(UserError, match=r"is cut short, or not a checkpoint of hpcgender"):
+        EvaluateConfig(data=shards, checkpoint=shards / "manifest.json").check()
+
+
 def test_a_model_that_diverged_is_an_error(shards: Path, tmp_path: Path) -> None:
     path = changed(save_model(tmp_path / "best.pt"), fc_bias=torch.full((2,), torch.nan))
     with pytest.raises(UserError, match="the model outputs NaN for some images"):
         evaluated(shards, path, tmp_path / "out")
+
+
+def test_a_chain_after_training_does_not_meet_earlier_results(tmp_path: Path) -> None:
+    (command,) = (one for one in COMMANDS if one.name == "evaluate")
+    best = tmp_path / "run" / "checkpoints" / "best.pt"
+    made = Made(data=tmp_path / "data", checkpoint=best, tasks=("gender",))
+    out = tmp_path / "run" / "evaluations" / "data-test"
+    (out / "submissions").mkdir(parents=True)
+    assert command.following(made)
+    (out / "evaluation.json").write_text("{}")
+    with pytest.raises(UserError, match=f"{out} holds results of an earlier checkpoint, and is not replaced"):
+        command.following(made)
+    assert command.following(replace(made, tasks=()))  # after heat maps, say: the checkpoint stays

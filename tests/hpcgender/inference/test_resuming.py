@@ -126,14 +126,17 @@ def test_out_of_time_it_saves_its_work_and_asks_to_be_started_again(
     same(whole, out)
 
 
-def test_unfinished_work_of_another_checkpoint_is_discarded(
+def test_unfinished_work_of_another_checkpoint_is_refused_and_kept(
     run: Run, checkpoint: Path, packed: Path, whole: Path, tmp_path: Path
 ) -> None:
     out, other = tmp_path / "out", save_model(tmp_path / "other.pt", seed=1)
-    assert evaluated(run, "SIGKILL test 4", other, packed, out).returncode == KILLED
+    assert evaluated(run, "SIGKILL test 4", checkpoint, packed, out).returncode == KILLED
+    refused = evaluated(run, "SIGTERM test 0", other, packed, out)
+    assert refused.returncode == 2
+    assert refused.stderr.endswith(f"{out} holds predictions of another checkpoint: give another --out, or remove it\n")
     done = evaluated(run, "SIGTERM test 0", checkpoint, packed, out)
     assert done.returncode == 0, done.stderr
-    assert "discarding earlier results of test, which differ in checkpoint" in done.stdout
+    assert "resuming test: " in done.stdout
     same(whole, out)
 
 

@@ -1,0 +1,42 @@
+"""The file of a checkpoint, without what is in it: which one a path names, and the checksum that identifies it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from shard_tools.base.errors import UserError
+
+FORMAT = "hpcgender-checkpoint-2"
+MARK = f"\n{FORMAT} xxh3-128 ".encode()
+TRAILER_BYTES = len(MARK) + 33
+
+
+def checkpoint_file(path: Path) -> Path:
+    """The checkpoint that a path names: itself, or the best one of a run's directory or of its checkpoints."""
+    if not path.is_dir():
+        return path
+    return path / "best.pt" if path.name == "checkpoints" else path / "checkpoints" / "best.pt"
+
+
+def check_checkpoint(path: Path) -> None:
+    """Raises UserError if there is no such file, or it does not end as a checkpoint does."""
+    if not path.is_file():
+        raise UserError(
+            f"no checkpoint {path}: give one as --checkpoint, such as runs/<name>/checkpoints/best.pt, or a run that "
+            "has one"
+        )
+    digest(path)
+
+
+def digest(path: Path) -> str:
+    """The checksum in the last line of a checkpoint, which identifies it; UserError if it has none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TRAILER_BYTES))
+            mark, _, checksum = file.read().rpartition(b" ")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    if mark + b" " != MARK:
+        raise UserError(f"{path} is cut short, or not a checkpoint of hpcgender; use another checkpoint of the run")
+    return checksum.strip().decode()
