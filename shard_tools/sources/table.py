@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from pathlib import Path, PurePosixPath
+from itertools import chain, islice
+from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
@@ -18,7 +19,11 @@ from shard_tools.images import ImageError
 from shard_tools.manifest import CLASSES
 from shard_tools.sources import ImageDirectory, Record
 from shard_tools.sources.columns import Columns, Label, Labeller, stated
+from shard_tools.sources.paths import SAMPLE, find_paths, outside
 from shard_tools.sources.tabular import TableFile, open_table
+
+SHOWN = 10
+"""Different reasons that are counted to name the one that most rows have."""
 
 
 class Part(NamedTuple):
@@ -56,18 +61,19 @@ class Table(Columns, ImageDirectory):
         if not self.images.is_dir():
             raise UserError(f"no directory {self.images}: give the one with the images as --images")
         counts = dict.fromkeys((-1, 0, 1), 0)
-        reason = ""
+        reasons: Counter[str] = Counter()
         labelled = self._merged(parts) if len(parts) > 1 else self._streamed(parts[0])
         for row, (name, label) in enumerate(labelled):
             if label.rejected:
-                reason = reason or label.rejected
+                if label.rejected in reasons or len(reasons) < SHOWN:
+                    reasons[label.rejected] += 1
             else:
                 counts[label.gender] += 1
             yield Record(row, name, *label)
-        self._check_genders(columns, parts, counts, reason)
+        self._check_genders(columns, parts, counts, reasons)
 
     def read(self, record: Record) -> bytes:
-        if _outside(record.name):
+        if outside(record.name):
             raise ImageError("its path leads outside --images")
         return super().read(record)
 
@@ -99,17 +105,33 @@ class Table(Columns, ImageDirectory):
         if not part.file:
             yield from map(part.labeller, zip(self.files(), strict=True))
             return
-        root = f"{self.images.absolute().as_posix()}/"
-        for line, values, problem in part.file.rows(part.labeller.wanted):
-            name, label = part.labeller(values)
-            name = name.removeprefix(root).removeprefix("./")
-            if problem:
-                label = Label(rejected=problem)
-            elif _outside(name):
-                label = Label(rejected="its path leads outside --images")
-            elif not name or name.endswith("/"):
-                label = Label(rejected="it has no image")
-            yield name or f"line {line} of {part.name}", label
+        read = self._read(part.file, part.labeller)
+        first = list(islice(read, SAMPLE))
+        paths = find_paths(self.images, [name for _, name, label in first if name and not label.rejected])
+        if paths.elsewhere:
+            self._remarks.append(f"paths of {part.name} begin with {paths.elsewhere}, which is taken for --images")
+        missing = ""
+        found = False
+        for line, listed, label in chain(first, read):
+            name = paths.below(listed)
+            wrong = label.rejected
+            if not wrong and (not name or name.endswith("/")):
+                wrong = "it has no image"
+            if not wrong and not found:
+                found = paths.has(name)
+                missing = missing or listed
+            if not wrong and outside(name):
+                wrong = "its path leads outside --images"
+            yield name or f"line {line} of {part.name}", Label(rejected=wrong) if wrong else label
+        if missing and not found:
+            raise paths.none_found(part.name, missing)
+
+    @staticmethod
+    def _read(file: TableFile, labeller: Labeller) -> Iterator[tuple[int, str, Label]]:
+        """Line, image file as the table has it, and label of every row."""
+        for line, values, problem in file.rows(labeller.wanted):
+            name, label = labeller(values)
+            yield line, name, Label(rejected=problem) if problem else label
 
     def _streamed(self, part: Part) -> Iterator[tuple[str, Label]]:
         """The rows of the only table as they come: there may be millions."""
@@ -133,14 +155,19 @@ class Table(Columns, ImageDirectory):
             yield name, _joined(entries, parts)
 
     @staticmethod
-    def _check_genders(columns: Columns, parts: list[Part], counts: dict[int, int], reason: str) -> None:
+    def _check_genders(columns: Columns, parts: list[Part], counts: dict[int, int], reasons: Counter[str]) -> None:
         """Raises UserError if the stated convention cannot be right."""
         values = sum((part.labeller.genders for part in parts), start=Counter[str]())
         found = ", ".join(f"{value!r} ({count} times)" for value, count in values.most_common())
         where = ", ".join(part.name for part in parts)
         if not counts[0] and not counts[1]:
-            why = f"its column {columns.gender} has {found}" if found else f"the first because {reason}"
-            raise UserError(f"no row of {where} gives a gender, {why}: state the values with --male and --female")
+            ((reason, times),) = reasons.most_common(1) or [("", 0)]
+            if not found or (not counts[-1] and not reason.startswith("its gender ")):
+                raise UserError(f"no row of {where} can be used, {times} because {reason}")
+            raise UserError(
+                f"no row of {where} gives a gender, its column {columns.gender} has {found}: state the values with "
+                "--male and --female"
+            )
         for gender, values_of in enumerate((columns.female, columns.male)):
             if values_of and not counts[gender]:
                 raise UserError(
@@ -176,8 +203,3 @@ def _joined(entries: list[tuple[int, Label]], parts: list[Part]) -> Label:
         if values:
             joined = joined._replace(**{field: next(iter(values))})
     return joined
-
-
-def _outside(name: str) -> bool:
-    """Whether a path is not one below a directory."""
-    return name.startswith("/") or "\0" in name or (".." in name and ".." in PurePosixPath(name).parts)

@@ -335,7 +335,7 @@ def test_real_lfw_labels(tmp_path: Path) -> None:
     assert read_manifest(tmp_path / "out").quarantined == 0
 
 
-def test_real_lists_of_the_face_analysis_field() -> None:
+def test_real_lists_of_the_face_analysis_field(tmp_path: Path) -> None:
     path = REAL_DATA / "lists" / "morph3_names_sample.txt"
     if not path.is_file():
         pytest.skip(f"no list {path}: set HPCGENDER_TEST_DATA to a directory that has lists")
@@ -343,8 +343,10 @@ def test_real_lists_of_the_face_analysis_field() -> None:
         "--table {path} --images {images} --out out --columns image race gender age --gender gender"
         " --male 1 --female 0 --age age --subject subject --pattern (?P<subject>[0-9]+)_[0-9]+(?P<letter>[MF])",
         path=path,
-        images=path.parent,
+        images=tmp_path,
     )
+    (tmp_path / path.read_text().split()[0]).parent.mkdir(parents=True)
+    (tmp_path / path.read_text().split()[0]).touch()
     records = list(source.records())
     assert len(records) == 512
     assert not any(record.rejected for record in records)
