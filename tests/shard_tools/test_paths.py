@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "faces"
 
 
-def listed(images: Path, paths: list[str], **options: str) -> Table:
+def listed(images: Path, paths: list[str], **options: Any) -> Table:
     """A table of these paths, of which the second half are men's."""
     genders = ["f" if 2 * n < len(paths) else "m" for n in range(len(paths))]
     rows = "".join(f"{path},{gender}\n" for path, gender in zip(paths, genders, strict=True))
