@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from shard_tools.base.documents import read_toml, shipped
 from shard_tools.base.errors import UserError, unknown
+from shard_tools.sources.conventions import check_column, check_words
 from shard_tools.sources.folders import GENDERS, SPLITS
 from shard_tools.sources.tabular import own_spelling
 from shard_tools.sources.values import MAX_AGE, NUMBER, UNKNOWN, MeaninglessError, age_of, canonical, is_age
@@ -100,12 +101,21 @@ Headers = Mapping[str, tuple[str, ...]]
 """Names of the columns of tables without a line of column names, by a pattern of the tables' file names."""
 
 
-def stated(options: Columns, mapping: Path | None) -> tuple[Columns, Headers]:
+class Stated(NamedTuple):
+    """What options and a mapping say together."""
+
+    columns: Columns
+    headers: Headers
+    expects: str
+    """The tables that the mapping is for; empty if it needs none or does not say."""
+
+
+def stated(options: Columns, mapping: Path | None) -> Stated:
     """The options, and for those not given the values of the mapping: the name of a ready one, or a TOML file.
 
     Raises UserError if there is no such mapping, or its keys are not those of `Columns`.
     """
-    values, headers = _load(mapping) if mapping else ({}, {})
+    values, headers, expects = _load(mapping) if mapping else ({}, {}, "")
     defaults = Columns()
     given = {f.name: getattr(options, f.name) for f in fields(Columns)}
     values |= {name: value for name, value in given.items() if value != getattr(defaults, name)}
@@ -113,11 +123,11 @@ def stated(options: Columns, mapping: Path | None) -> tuple[Columns, Headers]:
     if options.columns:
         headers = {}
     _check(columns)
-    return columns, headers
+    return Stated(columns, headers, expects)
 
 
-def _load(mapping: Path) -> tuple[dict[str, Any], Headers]:
-    """The values of the fields of `Columns` that a mapping sets, and its headers."""
+def _load(mapping: Path) -> tuple[dict[str, Any], Headers, str]:
+    """The values of the fields of `Columns` that a mapping sets, its headers, and the tables that it is for."""
     if mapping.suffix == ".toml":
         toml = read_toml(mapping)
     else:
@@ -126,11 +136,12 @@ def _load(mapping: Path) -> tuple[dict[str, Any], Headers]:
             raise unknown("mapping", str(mapping), list(ready))
         toml = read_toml(ready[str(mapping)], f"mapping {mapping}")
     content = dict(toml.content)
+    expects = str(content.pop("expects", ""))
     headers = content.pop("columns") if isinstance(content.get("columns"), dict) else {}
     silent = Columns()
     texts = {key: _texts(value, listed=type(getattr(silent, key, "")) is tuple) for key, value in content.items()}
     values = replace(toml, content=texts).values(Columns)
-    return values, {name: tuple(_texts(header)) for name, header in headers.items()}
+    return values, {name: tuple(_texts(header)) for name, header in headers.items()}, expects
 
 
 def _texts(value: Any, listed: bool = True) -> Any:
@@ -148,6 +159,7 @@ def _check(columns: Columns) -> None:
     for value in set().union(*genders):
         if sum(value in values for values in genders) > 1:
             raise UserError(f"{value!r} is stated to be more than one of male, female and unknown: which is it?")
+    check_words(columns.male, columns.female)
     for value, name in columns.splits.items():
         if name not in ("train", "val", "test"):
             raise UserError(f"--splits turns {value!r} into {name!r}: it must be train, val or test")
@@ -177,6 +189,9 @@ class Labeller:
         image = spelled(columns.image or "image", self.known)
         stated = {label: spelled(column, self.known) for label, column in columns.labels().items()}
         present = {label: column for label, column in stated.items() if not missing(column, self.known)}
+        self.gender = present.get("gender", "")
+        """The column of the gender as the table spells it; empty if it has none."""
+        check_column(self.gender, columns.male, columns.female, table)
         self.labels = frozenset(present)
         """Labels that this table has columns for."""
         specs = {"image": image, "path": spelled(columns.path, self.known) or image, **present}
@@ -204,6 +219,13 @@ class Labeller:
         }
         self.genders: Counter[str] = Counter()
         """Number of rows of each value of the gender column, for the first ten values."""
+
+    def gender_of(self, text: str) -> int:
+        """The gender that a value of the gender column means, -1 if it is unknown or not understood."""
+        try:
+            return int(self._values["gender"](text))
+        except MeaninglessError:
+            return -1
 
     def __call__(self, values: tuple[str, ...]) -> tuple[str, Label]:
         """File and label of a row with the values of the columns `wanted`; or why it is rejected."""

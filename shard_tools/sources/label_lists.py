@@ -18,8 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from shard_tools.base.errors import UserError
+from shard_tools.base.text_files import open_text
 from shard_tools.recordio import Ints
+from shard_tools.sources.conventions import FIRST, Tally, check_column, check_words
 from shard_tools.sources.folders import GENDERS
+from shard_tools.sources.tabular import find_head, quoting
+from shard_tools.sources.values import UNKNOWN, MeaninglessError, age_of, canonical
 
 What = Literal["key", "path", "identity"]
 WHATS: tuple[What, ...] = ("key", "path", "identity")
@@ -30,52 +34,46 @@ COLUMNS = {
     "is_female": "gender", "age": "age", "race": "race",
 }  # fmt: skip
 """Names that columns may have, and what is in them."""
-YES = ("1", "true", "yes", "t", "y")
 CHUNK = 1 << 18  # bytes of a list that are Python strings at one time
 
 Texts = Sequence[str]
-Find = Callable[[Texts], Ints]
-"""Turns what lines are about into places, int64 of the same length, -1 for what is not there; may raise RowError."""
+Wrong = dict[int, str]
+"""Rows of a piece of the list that cannot be understood, each with the reason."""
+Find = Callable[[Texts, Wrong], Ints]
+"""Turns what lines are about into places, int64 of the same length, -1 for what is not there; adds what is wrong."""
+MAX_WRONG = 0.01
+"""Fraction of lines that are left out if they cannot be understood; more of them are no slips."""
 
 _BITS = {0: 1, 1: 2, -1: 4}
 _GENDER_OF_BITS = np.array([-1, 0, 1, -1], np.int8)
+_BAD = -2
 _T = TypeVar("_T")
 
 
-class RowError(Exception):
-    """Why a row of a piece of the list cannot be understood, and which."""
-
-    def __init__(self, row: int, why: str) -> None:
-        super().__init__(why)
-        self.row = row
-
-
 class _Memo(dict[str, _T]):
-    """What a function makes of texts of which there are few, each asked for once."""
+    """What a function makes of texts of which there are few, each asked for once; _BAD if it raises ValueError."""
 
-    def __init__(self, function: Callable[[str], _T]) -> None:
+    def __init__(self, function: Callable[[str], _T], bad: _T) -> None:
         super().__init__()
         self.function = function
+        self.bad = bad
+        self.reasons: dict[str, str] = {}
 
     def __missing__(self, text: str) -> _T:
-        self[text] = self.function(text)
+        try:
+            self[text] = self.function(text)
+        except ValueError as error:
+            self.reasons[text] = str(error)
+            self[text] = self.bad
         return self[text]
 
-    def of(self, texts: Texts, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """What the function makes of each text; RowError for the first of which it makes a ValueError."""
-        try:
-            return np.fromiter(map(self.__getitem__, texts), dtype, len(texts))
-        except ValueError as error:
-            raise RowError(next(row for row, text in enumerate(texts) if text not in self), str(error)) from None
-
-
-def plain(text: str) -> str:
-    """A value as it is compared: in lower case, a number in its shortest form (1.000000 is 1)."""
-    text = text.strip().lower()
-    try:
-        return f"{float(text):g}"
-    except ValueError:
-        return text
+    def of(self, texts: Texts, dtype: npt.DTypeLike, wrong: Wrong) -> npt.NDArray[Any]:
+        """What the function makes of each text; adds the rows that it makes nothing of to `wrong`."""
+        found: npt.NDArray[Any] = np.fromiter(map(self.__getitem__, texts), dtype, len(texts))
+        if self.reasons:
+            for row in np.flatnonzero(found == self.bad).tolist():
+                wrong.setdefault(row, self.reasons[texts[row]])
+        return found
 
 
 class Convention:
@@ -87,40 +85,36 @@ class Convention:
     def __init__(self, male: str | None, female: str | None, unknown: Sequence[str]) -> None:
         if (male is None) != (female is None):
             raise UserError("--male and --female must be given together: the values that mean male and female")
-        self.stated = {plain(value): gender for value, gender in ((female, 0), (male, 1)) if value is not None}
-        values = [*self.stated, *map(plain, unknown)]
+        self.values = ([male] if male is not None else [], [female] if female is not None else [])
+        """The values that are stated to mean male, and female."""
+        check_words(*self.values)
+        self.stated = {canonical(value): gender for value, gender in ((female, 0), (male, 1)) if value is not None}
+        values = [*self.stated, *map(canonical, unknown)]
         if len(self.stated) == 1 or len(set(values)) < len(values):
             raise UserError(f"--male, --female and --unknown-value must all be different, not {', '.join(values)}")
         self.known = self.stated or GENDERS
-        self.codes = {**self.known, "": -1, **dict.fromkeys(map(plain, unknown), -1)}
+        self.codes = dict.fromkeys(UNKNOWN, -1) | self.known | dict.fromkeys(map(canonical, unknown), -1)
 
     def __str__(self) -> str:
         words = {0: "female", 1: "male", -1: "unknown"}
-        codes = {value: code for value, code in self.codes.items() if value}
+        codes = {value: code for value, code in self.codes.items() if value not in UNKNOWN}
         return ", ".join(f"{value} is {words[code]}" for value, code in codes.items()) if self.stated else "in words"
-
-    def check_column(self, name: str, where: Path) -> None:
-        """Raises UserError if the statement contradicts the column's name, as 0 is male in a column `male` does."""
-        gender = {"male": 1, "is_male": 1, "female": 0, "is_female": 0}.get(name)
-        if gender is not None and any(value in YES and code != gender for value, code in self.stated.items()):
-            yes = next(value for value in self.stated if value in YES)
-            raise UserError(f"{where}: {yes} in its column {name!r} cannot mean {'female' if gender else 'male'}")
 
     def code(self, text: str) -> int:
         """0 female, 1 male, -1 unknown; raises ValueError for any other value."""
         try:
-            return self.codes[plain(text)]
+            return self.codes[canonical(text)]
         except KeyError:
             raise ValueError(f"the gender {text!r} was not stated: {self}") from None
 
     def has_all(self, values: Iterable[str]) -> bool:
         """Whether the stated values are among these."""
-        return set(self.stated) <= set(map(plain, values))
+        return set(self.stated) <= set(map(canonical, values))
 
     def check_values(self, counts: Counter[str], where: str) -> None:
         """Raises UserError if values are not understood, or one that was stated does not occur."""
         found = ", ".join(f"{value} ({count} times)" for value, count in counts.most_common(10))
-        wrong = [value for value in counts if plain(value) not in self.codes]
+        wrong = [value for value in counts if canonical(value) not in self.codes]
         if wrong and not self.stated:
             raise UserError(
                 f"{where} has the genders {found}: state what they mean, for example "
@@ -165,6 +159,10 @@ class Labels:
     """Lines about what is not there."""
     stranger: str
     """The first of them."""
+    wrong: int
+    """Lines that cannot be understood and are left out."""
+    first_wrong: str
+    """The first of them, and why."""
 
 
 def layout_of(path: Path, by: What | None) -> Layout:
@@ -172,12 +170,14 @@ def layout_of(path: Path, by: What | None) -> Layout:
 
     Raises UserError if that is not clear.
     """
-    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-        number, first = next(((n, line) for n, line in enumerate(file, 1) if line.strip()), (0, ""))
-    if not first:
+    head = find_head(path, errors="surrogateescape")
+    if not head.text:
         raise UserError(f"{path} is empty: it should have a line of labels for each record, identity or path")
-    delimiter = next((sign for sign in "\t," if sign in first), None)
-    names = [cell.strip().lower() for cell in (first.split(delimiter))]
+    number, delimiter = head.line, None if head.separator == " " else head.separator
+    first = head.text.split() if delimiter is None else next(csv.reader([head.text], delimiter=delimiter))
+    names = [cell.strip().lower() for cell in first]
+    while names and not names[-1]:  # empty columns at the end, of a spreadsheet
+        names.pop()
     roles = tuple(COLUMNS.get(name, "") for name in names)
     present = [what for what in WHATS if what in roles]
     if present:
@@ -196,7 +196,7 @@ def layout_of(path: Path, by: What | None) -> Layout:
                 f"{path}: line {number} has {len(names)} columns, not `{by} gender` or `{by} race gender age`: "
                 "give it a first line of column names"
             )
-        header, chosen = 0, by
+        header, chosen = number - 1, by
         roles = (chosen, "gender") if len(names) == 2 else (chosen, "race", "gender", "age")
         names = list(roles)
     return Layout(path, delimiter, roles, names[roles.index("gender")], header, chosen)
@@ -207,34 +207,49 @@ def read_labels(layout: Layout, convention: Convention, find: Find, places: int)
 
     Raises UserError that names the line and the value that cannot be understood.
     """
-    convention.check_column(layout.gender_name, layout.path)
+    check_column(layout.gender_name, *convention.values, str(layout.path))
     seen = np.zeros(places, np.uint8)
     age = np.full(places, -1, np.float32) if "age" in layout.columns else None
     group = np.full(places, -1, np.int16) if "race" in layout.columns else None
     groups: list[str] = []
-    genders, ages, races = _Memo(convention.code), _Memo(_years), _Memo(lambda text: _number_of(text, groups))
-    strangers, stranger = 0, ""
-    for numbers, columns in chunks(layout):
+    genders, ages = _Memo(convention.code, _BAD), _Memo(_years, float(_BAD))
+    races = _Memo(lambda text: _number_of(text, groups, layout.path), _BAD)
+    names = Tally()
+    strangers, stranger, lines, faults, fault = 0, "", 0, 0, ""
+    for numbers, columns, ragged in chunks(layout):
         about = columns[layout.what]
-        try:
-            found = find(about)
-            gender = genders.of(columns["gender"], np.int8)
-            there = found >= 0
-            if not there.all():
-                stranger = stranger or about[int(np.argmin(there))]
-                strangers += len(about) - int(np.count_nonzero(there))
-            for code, bit in _BITS.items():  # equal values go to equal places, so it does not matter who comes last
-                seen[found[there & (gender == code)]] |= bit
-            if age is not None:
-                age[found[there]] = ages.of(columns["age"], np.float32)[there]
-            if group is not None:
-                group[found[there]] = races.of(columns["race"], np.int16)[there]
-        except RowError as error:
-            if not convention.stated:
-                convention.check_values(_genders(layout), str(layout.path))
-            raise UserError(f"{layout.path}: line {numbers[error.row]}: {error}") from None
+        wrong: Wrong = {}
+        found = find(about, wrong)
+        gender = genders.of(columns["gender"], np.int8, wrong)
+        years = None if age is None else ages.of(columns["age"], np.float32, wrong)
+        empty = [row for row in wrong if not any(texts[row].strip() for texts in columns.values())]
+        sound = np.ones(len(about), np.bool_)
+        sound[list(wrong)] = False
+        strange = sound & (found < 0)
+        if strange.any():
+            stranger = stranger or about[int(np.argmax(strange))]
+            strangers += int(np.count_nonzero(strange))
+        there = sound & (found >= 0)
+        for code, bit in _BITS.items():  # equal values go to equal places, so it does not matter who comes last
+            seen[found[there & (gender == code)]] |= bit
+        if age is not None and years is not None:
+            age[found[there]] = years[there]
+        if group is not None:
+            group[found[there]] = races.of(columns["race"], np.int16, {})[there]
+        if layout.what == "path" and not lines:
+            names = names.adding(about[:FIRST], gender[:FIRST].tolist())
+        ragged |= {numbers[row]: why for row, why in wrong.items() if row not in empty}
+        if ragged and not fault:
+            fault = "line {}: {}".format(*min(ragged.items()))
+        faults += len(ragged)
+        lines += len(about)
+    if faults > MAX_WRONG * lines:
+        if not convention.stated and genders.reasons:
+            convention.check_values(_genders(layout), str(layout.path))
+        raise UserError(f"{layout.path}: {fault}")
     if not convention.has_all(genders):
         convention.check_values(_genders(layout), str(layout.path))
+    names.check("the paths", f"{layout.path}: its genders")
     both = seen & (_BITS[0] | _BITS[1])
     return Labels(
         gender=_GENDER_OF_BITS[both],
@@ -245,16 +260,19 @@ def read_labels(layout: Layout, convention: Convention, find: Find, places: int)
         contradicted=np.flatnonzero(both == (_BITS[0] | _BITS[1])),
         strangers=strangers,
         stranger=stranger,
+        wrong=faults,
+        first_wrong=fault,
     )
 
 
-def chunks(layout: Layout) -> Iterator[tuple[Sequence[int], dict[str, Texts]]]:
+def chunks(layout: Layout) -> Iterator[tuple[Sequence[int], dict[str, Texts], dict[int, str]]]:
     """The list in pieces: the line number of each row, and the texts of each column, by what is in it.
 
-    Raises UserError for a line that has not as many columns as the first.
+    Lines that have not as many columns as the first are not among them, but apart: by number, and what is wrong. Raises
+    UserError for a quote that is not closed on its line.
     """
-    before = 0
-    with layout.path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+    before, count = 0, len(layout.columns)
+    with open_text(layout.path, errors="surrogateescape") as file:
         while lines := file.readlines(CHUNK):
             numbers: Sequence[int] = range(before + 1, before + 1 + len(lines))
             before += len(lines)
@@ -262,50 +280,58 @@ def chunks(layout: Layout) -> Iterator[tuple[Sequence[int], dict[str, Texts]]]:
                 kept = [(n, line) for n, line in zip(numbers, lines, strict=True) if n > layout.header_lines]
                 kept = [(n, line) for n, line in kept if line.strip()]
                 numbers, lines = [n for n, _ in kept], [line for _, line in kept]
-            rows = _rows(layout, lines)
-            wrong = next((i for i, row in enumerate(rows) if len(row) != len(layout.columns)), None)
-            if wrong is not None or len(rows) != len(lines):
-                number = numbers[wrong or 0]
-                raise UserError(
-                    f"{layout.path}: line {number} has not {len(layout.columns)} columns as the first line has: "
-                    f"{lines[wrong or 0].strip()[:80]!r}"
-                )
-            if rows:
-                yield numbers, dict(zip(layout.columns, zip(*rows, strict=True), strict=True))
+            rows = _rows(layout, numbers, lines)
+            ragged = {}
+            if any(len(row) != count for row in rows):
+                rows = [row if any(map(str.strip, row[count:])) else row[:count] for row in rows]
+                ragged = {
+                    number: f"it has not {count} columns as the first line has: {line.strip()[:80]!r}"
+                    for number, row, line in zip(numbers, rows, lines, strict=True)
+                    if len(row) != count
+                }
+                numbers = [number for number in numbers if number not in ragged]
+                rows = [row for row in rows if len(row) == count]
+            texts = zip(*rows, strict=True) if rows else [()] * count
+            yield numbers, dict(zip(layout.columns, texts, strict=True)), ragged
 
 
-def _rows(layout: Layout, lines: list[str]) -> list[list[str]]:
+def _rows(layout: Layout, numbers: Sequence[int], lines: list[str]) -> list[list[str]]:
     if layout.delimiter is None:  # a path may have spaces, what follows it has none
         return [line.rsplit(None, len(layout.columns) - 1) for line in lines]
+    reader = csv.reader(lines, delimiter=layout.delimiter, skipinitialspace=True, strict=True)
+    rows: list[list[str]] = []
     try:
-        return list(csv.reader(lines, delimiter=layout.delimiter, skipinitialspace=True))
+        for row in reader:
+            if reader.line_num > len(rows) + 1:
+                raise csv.Error("a quote takes in the next line")
+            rows.append(row)
     except csv.Error as error:
-        raise UserError(f"{layout.path} is not a table of text: {error}") from None
+        raise UserError(quoting(f"line {numbers[len(rows)]} of {layout.path}", error)) from None
+    return rows
 
 
 def _genders(layout: Layout) -> Counter[str]:
     """How often each value of the gender column occurs."""
     counts: Counter[str] = Counter()
-    for _, columns in chunks(layout):
+    for _, columns, _ in chunks(layout):
         counts.update(Counter(columns["gender"]))
     return counts
 
 
 def _years(text: str) -> float:
     try:
-        age = float(text.strip() or -1)
-    except ValueError:
-        raise ValueError(f"the age {text!r} is not a number") from None
-    return age if age >= 0 else -1.0
+        return age_of(text)
+    except MeaninglessError as error:
+        raise ValueError(str(error)) from None
 
 
-def _number_of(text: str, groups: list[str]) -> int:
-    """The number of a race in `groups`, a new one at their end; -1 for an empty or negative one."""
+def _number_of(text: str, groups: list[str], path: Path) -> int:
+    """The number of a race in `groups`, a new one at their end; -1 for an unknown or negative one."""
     name = text.strip()
-    if not name or name.startswith("-"):
+    if canonical(name) in UNKNOWN or name.startswith("-"):
         return -1
     if name not in groups:
         groups.append(name)
         if len(groups) > 1000:
-            raise ValueError("the column race has more than 1000 values: is it something else?")
+            raise UserError(f"{path}: the column race has more than 1000 values: is it something else?")
     return groups.index(name)

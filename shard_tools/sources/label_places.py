@@ -9,22 +9,23 @@ import numpy as np
 import numpy.typing as npt
 
 from shard_tools.base.errors import UserError
+from shard_tools.base.text_files import open_text
 from shard_tools.recordio import Ints, is_whole
-from shard_tools.sources.label_lists import CHUNK, Find, RowError, Texts
+from shard_tools.sources.label_lists import CHUNK, Find, Texts, Wrong
 
 Hashes = npt.NDArray[np.uint64]
 
 
 def by_key(keys: Ints) -> Find:
     """Finds record keys among the ascending `keys`."""
-    return lambda texts: _search(keys, _whole_numbers(texts, "record key"))
+    return lambda texts, wrong: _search(keys, _whole_numbers(texts, "record key", wrong))
 
 
 def by_identity(present: npt.NDArray[np.bool_]) -> Find:
     """Finds identities, which are their own places, if they are `present`."""
 
-    def find(texts: Texts) -> Ints:
-        numbers = _whole_numbers(texts, "number of an identity")
+    def find(texts: Texts, wrong: Wrong) -> Ints:
+        numbers = _whole_numbers(texts, "number of an identity", wrong)
         inside = (numbers >= 0) & (numbers < len(present))
         return np.where(inside & present[np.where(inside, numbers, 0)], numbers, -1)
 
@@ -38,20 +39,17 @@ def by_stem(keys: Ints, identities: npt.NDArray[np.int32] | None) -> Find:
     image's identity, where `identities` are known.
     """
 
-    def find(texts: Texts) -> Ints:
+    def find(texts: Texts, wrong: Wrong) -> Ints:
         parts = [text.strip().replace("\\", "/").rsplit("/", 2) for text in texts]
         stems = [part[-1].split(".", 1)[0] for part in parts]
-        places = _search(keys, _whole_numbers(stems, "record key (or give --lst to find records by path)"))
+        places = _search(keys, _whole_numbers(stems, "record key (or give --lst to find records by path)", wrong))
         if identities is not None:
             names = [part[-2] if len(part) > 1 and part[-2].isdecimal() else "-1" for part in parts]
             directory = np.fromiter(map(int, names), np.int64, len(names))
-            for row in np.flatnonzero((places >= 0) & (directory >= 0) & (identities[places] != directory))[
-                :1
-            ].tolist():
-                raise RowError(
-                    row,
+            for row in np.flatnonzero((places >= 0) & (directory >= 0) & (identities[places] != directory)).tolist():
+                wrong[row] = (
                     f"{texts[row]!r} is not in the directory of its identity: record {stems[row]} is of "
-                    f"{identities[places[row]]}; if the names are not record keys, give --lst to find records by path",
+                    f"{identities[places[row]]}; if the names are not record keys, give --lst to find records by path"
                 )
         return places
 
@@ -65,7 +63,7 @@ def by_path(lst: Path, keys: Ints) -> Find:
     """
     hashes = np.zeros(len(keys), np.uint64)
     before = 0
-    with lst.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+    with open_text(lst, errors="surrogateescape") as file:
         while lines := file.readlines(CHUNK):
             rows = [line.rstrip("\r\n").split("\t") for line in lines]
             for number, row in enumerate(rows, before + 1):
@@ -82,7 +80,7 @@ def by_path(lst: Path, keys: Ints) -> Find:
     for twice in np.flatnonzero(hashes[1:] == hashes[:-1])[:1]:
         raise UserError(f"{lst} has one path for the records {keys[order[twice]]} and {keys[order[twice + 1]]}")
 
-    def find(texts: Texts) -> Ints:
+    def find(texts: Texts, wrong: Wrong) -> Ints:
         found = _search(hashes, _hashes(texts))
         return np.where(found >= 0, order[found], -1) if len(order) else found
 
@@ -97,12 +95,15 @@ def _search(ascending: Ints | Hashes, values: Ints | Hashes) -> Ints:
     return np.where(ascending[found] == values, found, -1)
 
 
-def _whole_numbers(texts: Texts, what: str) -> Ints:
+def _whole_numbers(texts: Texts, what: str, wrong: Wrong) -> Ints:
+    """The texts as numbers; adds the rows of those that are none to `wrong`."""
     try:
         return np.fromiter(map(int, texts), np.int64, len(texts))
     except (ValueError, OverflowError):
-        row = next(row for row, text in enumerate(texts) if not is_whole(text))
-        raise RowError(row, f"{texts[row]!r} is not a {what}, which is a whole number") from None
+        whole = list(map(is_whole, texts))
+    for row in np.flatnonzero(np.logical_not(whole)).tolist():
+        wrong[row] = f"{texts[row]!r} is not a {what}, which is a whole number"
+    return np.array([int(text) if fine else -1 for text, fine in zip(texts, whole, strict=True)], np.int64)
 
 
 def _hashes(paths: Texts) -> Hashes:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shard_tools.base.errors import UserError
 from shard_tools.sources import ImageDirectory, Record
+from shard_tools.sources.conventions import is_swapped
 from shard_tools.sources.morph_pictures import (
     FIXABLE,
     RACES,
@@ -84,15 +86,22 @@ class Morph(ImageDirectory):
         self._remarks += unread
         contradicted: dict[str, list[str]] = {"subject": [], "gender": [], "age": []}
         merged = []
+        agreed = 0
         for name, named in zip(names, pictures, strict=True):
             row = listed.get(photo_of(name), Picture())
             for field, where in contradicted.items():
                 ours, theirs = getattr(named, field), getattr(row, field)
                 if ours is not None and theirs is not None and ours != theirs:
                     where.append(f"{file_of(name)} ({_shown(ours)} in the name, {_shown(theirs)} in the CSV)")
+            agreed += named.gender is not None and named.gender == row.gender
             known = {field: value for field, value in row._asdict().items() if value is not None}
             left = tuple(problem for problem in named.problems if problem[0] not in known)
             merged.append(named._replace(**{**known, "problems": (*row.problems, *left)}))
+        if is_swapped(agreed, len(contradicted["gender"])):
+            raise UserError(
+                f"the gender in {path.name} contradicts the names of {_count(len(contradicted['gender']))}, as of "
+                f"{contradicted['gender'][0]}: are male and female swapped?"
+            )
         for field, where in contradicted.items():
             if where:
                 some = ", ".join(where[:SHOWN]) + _more(where)

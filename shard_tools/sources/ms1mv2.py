@@ -22,9 +22,10 @@ from shard_tools.base.text import percent
 from shard_tools.images import ImageError
 from shard_tools.recordio import RecordError, RecordFile
 from shard_tools.sources import Record, Source
-from shard_tools.sources.label_lists import Convention, Labels, Layout, layout_of, plain, read_labels
+from shard_tools.sources.label_lists import Convention, Labels, Layout, layout_of, read_labels
 from shard_tools.sources.label_places import by_identity, by_key, by_path, by_stem
 from shard_tools.sources.record_listing import Listing, list_images, number_of_identities
+from shard_tools.sources.values import canonical
 
 AT_ONCE = 1 << 16
 
@@ -214,6 +215,11 @@ class Ms1mv2(Source):
                 f"{layout.path} is not about {self.rec}, which has no {layout.what} {labels.stranger!r} nor any other"
             )
         name = layout.path.name
+        if labels.wrong:
+            remarks.append(
+                f"lines of {name} that cannot be understood and are left out: {labels.wrong}, the first "
+                f"is {labels.first_wrong}"
+            )
         if labels.strangers:
             remarks.append(f"{labels.strangers} lines of {name} are about no image, the first about {labels.stranger}")
         missing = int(np.count_nonzero(pick(labels.listed.view(np.int8), places) == 0))
@@ -231,7 +237,7 @@ class Ms1mv2(Source):
         """The gender of each image by the first label of its record; -1 for damaged ones."""
         assert listing.first_labels is not None
         values, codes, counts = np.unique(listing.first_labels, return_inverse=True, return_counts=True)
-        texts = [plain(str(value)) if value == value else "" for value in values.tolist()]
+        texts = [canonical(str(value)) if value == value else "" for value in values.tolist()]
         self.stated.check_values(
             Counter({text: count for text, count in zip(texts, counts.tolist(), strict=True) if text}), str(self.rec)
         )

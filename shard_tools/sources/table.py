@@ -18,7 +18,8 @@ from shard_tools.base.errors import UserError, unknown
 from shard_tools.images import ImageError
 from shard_tools.manifest import CLASSES
 from shard_tools.sources import ImageDirectory, Record
-from shard_tools.sources.columns import Columns, Label, Labeller, stated
+from shard_tools.sources.columns import Columns, Headers, Label, Labeller, stated
+from shard_tools.sources.conventions import check_rows
 from shard_tools.sources.paths import SAMPLE, find_paths, outside
 from shard_tools.sources.tabular import TableFile, open_table
 
@@ -53,7 +54,7 @@ class Table(Columns, ImageDirectory):
 
     @property
     def convention(self) -> str:
-        return f"table: {stated(self, self.mapping)[0].describe()}"
+        return f"table: {stated(self, self.mapping).columns.describe()}"
 
     def records(self) -> Iterator[Record]:
         columns, parts = self._parts()
@@ -82,12 +83,25 @@ class Table(Columns, ImageDirectory):
 
     def _parts(self) -> tuple[Columns, list[Part]]:
         """The tables, opened, and what their columns mean; UserError if a column that is needed is in none."""
-        columns, headers = stated(self, self.mapping)
+        columns, headers, expects = stated(self, self.mapping)
+        advice = f"--mapping {self.mapping} expects {expects}"
+        if expects and not self.table:
+            raise UserError(f"no --table: {advice}")
+        try:
+            return columns, self._opened(columns, headers)
+        except UserError as error:
+            raise UserError(f"{error} ({advice})" if expects else str(error)) from None
+
+    def _opened(self, columns: Columns, headers: Headers) -> list[Part]:
+        """The tables as parts."""
         parts = []
         for path in self.table:
             header = next((names for glob, names in headers.items() if fnmatch(path.name, glob)), columns.columns)
             file = open_table(path, header, unnamed=columns.image or "image")
-            parts.append(Part(path.name, file, Labeller(columns, path.name, file.columns)))
+            labeller = Labeller(columns, path.name, file.columns)
+            if labeller.gender in file.columns:
+                check_rows(file, labeller.gender, labeller.gender_of)
+            parts.append(Part(path.name, file, labeller))
         if not parts:
             name = "the paths of the image files"
             parts = [Part(name, None, Labeller(columns, name, (columns.image or "image",)))]
@@ -98,7 +112,7 @@ class Table(Columns, ImageDirectory):
         for label, column in columns.labels().items():
             if label not in columns.optional and not any(label in part.labeller.labels for part in parts):
                 raise unknown(f"column of {where}", column, known)
-        return columns, parts
+        return parts
 
     def _rows(self, part: Part) -> Iterator[tuple[str, Label]]:
         """Image file and label of every row of a table."""

@@ -121,7 +121,7 @@ def own_spelling(name: str, columns: Sequence[str]) -> str:
     return alike[0] if len(alike) == 1 else name
 
 
-def find_head(path: Path) -> Head:
+def find_head(path: Path, errors: str = "strict") -> Head:
     """How a table of text begins.
 
     Excel's sep=; is understood, as are comments that begin with # and a lone number that counts the rows, as in
@@ -131,7 +131,7 @@ def find_head(path: Path) -> Head:
     hashes: list[tuple[int, str]] = []
     others: list[tuple[int, str]] = []
     stated, before = "", 0
-    with _readable(path), open_text(path) as file:
+    with _readable(path), open_text(path, errors) as file:
         for number, line in enumerate(file, 1):
             found = STATED_SEPARATOR.fullmatch(line) if not stated and not hashes else None
             if found:
@@ -155,7 +155,7 @@ def find_head(path: Path) -> Head:
     return Head(hashes[-1][0] if hashes and hashes[-1][0] > before else before, separator, *others[0])
 
 
-def _separator(line: str, next_line: str = "") -> str:
+def _separator(line: str = "", next_line: str = "") -> str:
     """What separates the fields of a line: the sign that is most often there, those first that the next has as often.
 
     What is between quotes does not count.

@@ -18,6 +18,7 @@ from shard_tools.keys import key_of
 from shard_tools.manifest import CLASSES
 from shard_tools.sources import Record, Source
 from shard_tools.sources.columns import BRACES, Columns, Labeller, stated
+from shard_tools.sources.conventions import check_column
 from shard_tools.sources.keyed_table import KeyedTable, open_keyed
 from shard_tools.sources.tabular import text_of
 from shard_tools.sources.tar_stream import Sample, read_samples
@@ -126,7 +127,8 @@ class Webdataset(Source):
             splits=self.splits,
             optional=self.optional,
         )
-        return stated(given, None)[0]
+        check_column(self.label.rpartition(":")[2].rpartition(".")[2], self.male, self.female, "the tars")
+        return stated(given, None).columns
 
     @cached_property
     def places(self) -> dict[str, bool]:

@@ -265,9 +265,9 @@ def test_a_vote_gives_each_identity_one_gender(rec: Path) -> None:
         ("key,sex,gender\n1,0,0\n", {"by": None}, "needs one column 'gender'"),
         ("1 2 3\n", {}, "line 1 has 3 columns"),
         ("", {}, "is empty"),
-        (BY_KEY + "11\n", {}, "line 11 has not 2 columns"),
+        (BY_KEY + "11\n", {}, "line 11: it has not 2 columns"),
         (BY_KEY.replace("3 1", "3.5 1"), {}, "line 3: '3.5' is not a record key"),
-        ("1 0 1 x\n", {}, "line 1: the age 'x' is not a number"),
+        ("1 0 1 x\n", {}, "line 1: its age 'x' is neither 0 to 130 years"),
         ("".join(f"{k + 90} {k % 2}\n" for k in range(9)), {}, "which has no key '90' nor any other"),
         (BY_KEY.replace(" 0", " 2").replace(" 1", " 2"), {"unknown_value": ("2",)}, "only, not both"),
         ("imgs/0/x.jpg 1\n", {"by": "path"}, "line 1: 'x' is not a record key .*--lst"),
@@ -284,6 +284,73 @@ def test_what_cannot_be_right_is_one_line(rec: Path, labels: str | None, options
     with pytest.raises(UserError, match=says) as caught:
         list(replace(source(rec, labels), **options).records())
     assert "\n" not in str(caught.value)
+
+
+MANY = [f"{key % 10 + 1} {(key + 1) % 2}\n" for key in range(300)]
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("3 2", "line 300: the gender '2' was not stated"),
+        ("3", "line 300: it has not 2 columns"),
+        ("x 1", "line 300: 'x' is not a record key"),
+        (f"{2**80} 1", "line 300: '1208925819614629174706176' is not a record key"),
+    ],
+)
+def test_a_bad_line_among_many_is_left_out_and_counted(rec: Path, line: str, why: str) -> None:
+    faces = source(rec, "".join(MANY[:299]) + f"{line}\n" + MANY[-1])
+    assert genders(list(faces.records())) == {key: key % 2 for key in range(1, 11)}
+    assert [remark for remark in faces.remarks() if "cannot be understood" in remark] == [
+        remark for remark in faces.remarks() if f"left out: 1, the first is {why}" in remark
+    ]
+    assert sum("left out: 1" in remark for remark in faces.remarks()) == 1
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        BY_KEY.replace(" ", ";"),
+        "sep=;\n" + BY_KEY.replace(" ", ";"),
+        "# predicted by a network\n\n" + BY_KEY.replace(" ", ","),
+        "Key;Gender;;\n" + BY_KEY.replace(" ", ";").replace("\n", ";;\n") + ";;;\n",
+        BY_KEY.replace("\n", "\r"),
+        BY_KEY.replace(" ", ",").replace("\n", ",\r\n"),
+        BY_KEY + "3 NA\n4 ?\n",
+    ],
+)
+def test_lists_that_programs_write_oddly(rec: Path, labels: str) -> None:
+    assert genders(list(source(rec, labels).records())) == {key: key % 2 for key in range(1, 11)}
+    again = source(rec, labels)
+    (rec.parent / "labels.txt").write_bytes(labels.encode("utf-16"))
+    assert genders(list(again.records())) == {key: key % 2 for key in range(1, 11)}
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "says"),
+    [
+        ('key,gender\n1,0\n2,"1\n3,0\n4,0\n', {"by": None}, "line 3 of .* quote"),
+        ('key,gender\n1,0\n2,"1\n3,"0\n4,0\n', {"by": None}, "line 3 of .* quote"),
+        ('key,gender\n1,0\n2,"1\n3,0"\n4,0\n', {"by": None}, "line 3 of .* quote"),
+        (BY_KEY, {"male": "F", "female": "M"}, "'F' is a word for female: it cannot be given as --male"),
+        (BY_KEY, {"male": "woman", "female": "1"}, "'woman' is a word for female"),
+        (
+            "key,Male\n" + BY_KEY.replace(" ", ","),
+            {"by": None, "male": "0", "female": "1"},
+            "'male' cannot mean female",
+        ),
+        ("path,gender,age\nimgs/0/1.jpg,0,1e30\n", {"by": None}, "line 2: its age '1e30' is neither"),
+        ("path,gender,age\nimgs/0/1.jpg,0,inf\n", {"by": None}, "line 2: its age 'inf' is neither"),
+        (
+            "".join(f"{'female' if k % 2 else 'male'}/{k % 10 + 1}.jpg {k % 2}\n" for k in range(40)),
+            {"by": "path"},
+            "its genders contradict the paths in 40 of the first 40 images, as in 'male/1.jpg': are .* swapped?",
+        ),
+    ],
+)
+def test_quotes_ages_and_swapped_genders_in_lists(rec: Path, labels: str, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        list(source(rec, labels, **options).records())
 
 
 def test_an_idx_of_another_file_is_refused(rec: Path) -> None:
