@@ -95,7 +95,7 @@ def test_a_field_named_male_is_checked_too(tmp_path: Path, label: str) -> None:
         (
             "celeba",
             "identity_CelebA.txt",
-            "'Male': known: image_id, identity, table; --mapping celeba expects list_attr",
+            "(--mapping celeba expects list_attr_celeba.txt, and for subjects",
         ),
         ("lfw", "", "no --table: --mapping lfw expects male_names.txt and female_names.txt"),
         ("fairface", "identity_CelebA.txt", "(--mapping fairface expects fairface_label_train.csv"),
