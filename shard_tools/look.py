@@ -8,9 +8,11 @@ digest.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
-from shard_tools.base.errors import one_line
+from shard_tools.base.errors import UserError, one_line
 from shard_tools.base.files import whole_file, write_whole
 from shard_tools.images import (
     EXTENSIONS,
@@ -32,11 +34,12 @@ from shard_tools.images import (
     fingerprint,
     reencode,
 )
-from shard_tools.sources import Record, Source
+from shard_tools.sources import SPLIT_NAMES, Record, Source
 
 CHUNK = 1024
 """Images of a chunk: what a killed process has to look at again, at most. A streamed source has a file a chunk."""
-SPLITS = ("train", "val", "test")
+ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
+"""Errors where there is no such file."""
 EXTENSION_NAMES = tuple(sorted(set(EXTENSIONS.values())))
 
 SEEN = np.dtype(
@@ -50,7 +53,7 @@ SEEN = np.dtype(
         ("line", "<u4"),  # length of that line, bytes
         ("length", "<u4"),  # of the encoded image, bytes
         ("gender", "i1"),
-        ("split", "i1"),  # the source's own: place in SPLITS, -1 none
+        ("split", "i1"),  # the source's own: place in SPLIT_NAMES, -1 none
         ("extension", "u1"),  # place in EXTENSION_NAMES
         ("turned", "?"),  # by its EXIF tag
         ("rejected", "?"),  # then its line of labels says why
@@ -106,19 +109,26 @@ class Work:
 
 
 def list_source(work: Work, part: int = 0, parts: int = 1) -> Iterator[Chunk]:
-    """Lists the source and yields its chunks; writes the records of those of one part, each `parts`-th from `part`."""
+    """Lists the source and yields its chunks; writes the records of those of one part, each `parts`-th from `part`.
+
+    Raises UserError if the source cannot be listed, or its own splits and the options contradict each other.
+    """
     for name in ("listed", "looked", "kept"):
         (work.directory / name).mkdir(parents=True, exist_ok=True)
     records = work.source.records()
     size = 1 if work.source.streamed else CHUNK
     number = 0
+    own: Counter[str] = Counter()
     while some := list(itertools.islice(records, size)):
         text = _encode(some).encode()
         chunk = Chunk(number, hashlib.sha256(text).hexdigest(), len(some))
         if chunk.number % parts == part and not work.looked(chunk, ".rows").exists():
             write_whole(work.listed(chunk.number), text)
+        own.update(record.split for record in some if not record.rejected)
         yield chunk
         number += 1
+    if not work.source.streamed:
+        work.source.shares(own)
 
 
 def look(work: Work, chunk: Chunk) -> int:
@@ -155,7 +165,7 @@ def look(work: Work, chunk: Chunk) -> int:
                     len(line),
                     length,
                     record.gender,
-                    SPLITS.index(record.split) if record.split else -1,
+                    SPLIT_NAMES.index(record.split) if record.split else -1,
                     EXTENSION_NAMES.index(seen.extension),
                     seen.turned,
                     rejected,
@@ -169,14 +179,22 @@ def look(work: Work, chunk: Chunk) -> int:
 
 
 def examine(work: Work, record: Record, read: Callable[[], bytes]) -> tuple[bytes, Fingerprint]:
-    """The image of a record as it will be packed, and its fingerprint; raises ImageError if it cannot be."""
+    """The image of a record as it will be packed, and its fingerprint; raises ImageError if it cannot be.
+
+    Raises UserError if it is there but cannot be read: that is not the image's fault, and may be that of all others.
+    """
     source = work.source
     if record.rejected:
         raise ImageError(record.rejected)
     try:
         encoded = read()
     except OSError as error:
-        raise ImageError(f"it cannot be read: {error.strerror or one_line(error)}") from None
+        reason = error.strerror or one_line(error)
+        if error.errno in ABSENT:
+            raise ImageError(f"it cannot be read: {reason}") from None
+        raise UserError(
+            f"cannot read {error.filename or record.name}: {reason}; after that is fixed, the same command resumes"
+        ) from None
     if work.reencodes:
         encoded = reencode(encoded, source.resize, source.quality or 95)
     if source.decode:

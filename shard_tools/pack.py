@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import re
 import tempfile
 from collections import Counter
@@ -58,7 +59,8 @@ def pack(source: Source) -> None:
                 gather(work, listing.chunks)
                 with Catalogue(work.directory) as catalogue:
                     check_genders(source, catalogue)
-                    _say(summary(source, catalogue, make_plan(source, catalogue)), listing.remarks)
+                    plan = make_plan(source, catalogue)
+                    _say(summary(source, catalogue, plan), listing.remarks, plan.warnings)
                 print("nothing was written: a dry run")
         return
     with _abandoned_if_unusable(source.out, parts), unfinished.held(source.out, part, parts):
@@ -101,11 +103,11 @@ def finalize(config: FinalizeConfig) -> None:
 
 def check(source: Source) -> tuple[int, int]:
     """Which part to pack, from 0, and of how many; raises UserError for options that cannot work."""
-    if source.val < 0 or source.test < 0 or source.val + source.test > 1:
-        raise UserError(
-            f"--val {source.val} and --test {source.test} are not shares of all images: give 0 to 1 together"
-        )
-    if source.shard_mb <= 0 or source.workers < 1:
+    given = {name: share for name in ("val", "test") if (share := getattr(source, name)) is not None}
+    if any(not 0 <= share <= 1 for share in given.values()) or sum(given.values()) > 1:
+        options = " and ".join(f"--{name} {share:g}" for name, share in given.items())
+        raise UserError(f"{options}: give fractions of the images, 0 to 1 together")
+    if not 0 < source.shard_mb < math.inf or source.workers < 1:
         raise UserError("--shard-mb and --workers must be positive")
     if source.resize is not None and source.resize < 1:
         raise UserError(f"--resize {source.resize} is no number of pixels")
@@ -172,15 +174,18 @@ def _complete(work: Work, workers: Workers, listing: Listing) -> None:
     source = work.source
     digest = gather(work, listing.chunks)
     with Catalogue(work.directory) as catalogue:
-        plan = make_plan(source, catalogue)
-        lines = summary(source, catalogue, plan)
         check_genders(source, catalogue)
+        try:
+            plan = make_plan(source, catalogue)
+        except UserError as error:
+            raise UnusableSourceError(*error.args) from None
+        lines = summary(source, catalogue, plan)
         if not plan.splits:
             raise UnusableSourceError(f"none of {catalogue.size} images can be used{_first_reason(catalogue, plan)}")
         splits = _write(work, workers, plan, digest)
         write_quarantine(source, catalogue, plan)
         write_contradictions(source.out, catalogue, plan)
-    text = "\n".join([*lines, *listing.remarks]) + "\n"
+    text = "\n".join([*lines, *listing.remarks, *_loud(plan.warnings)]) + "\n"
     (source.out / "summary.txt").write_text(text, encoding="utf-8", errors="backslashreplace")
     _remove_strangers(source.out, splits)
     write_manifest(
@@ -195,7 +200,7 @@ def _complete(work: Work, workers: Workers, listing: Listing) -> None:
         )
     )
     unfinished.finish(work.directory)
-    _say(lines, listing.remarks)
+    _say(lines, listing.remarks, plan.warnings)
     print(f"packed into {source.out}")
 
 
@@ -214,11 +219,16 @@ def check_genders(source: Source, catalogue: Catalogue) -> None:
             raise UnusableSourceError(*error.args) from None
 
 
-def _say(lines: list[str], remarks: list[str]) -> None:
-    """Prints what there is to say, of remarks the first."""
-    print("\n".join(lines + remarks[:SHOWN]).encode(errors="backslashreplace").decode())  # names may be no UTF-8
+def _say(lines: list[str], remarks: list[str], warnings: list[str]) -> None:
+    """Prints what there is to say: of remarks the first, and warnings last."""
+    shown = [*lines, *remarks[:SHOWN]]
     if len(remarks) > SHOWN:
-        print(f"and {len(remarks) - SHOWN} remarks more, all in summary.txt")
+        shown.append(f"and {len(remarks) - SHOWN} remarks more, all in summary.txt")
+    print("\n".join([*shown, *_loud(warnings)]).encode(errors="backslashreplace").decode())  # names may be no UTF-8
+
+
+def _loud(warnings: list[str]) -> list[str]:
+    return [f"WARNING: {warning}" for warning in warnings]
 
 
 def _write(work: Work, workers: Workers, plan: Plan, digest: str) -> dict[str, Split]:

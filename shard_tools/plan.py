@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,11 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from shard_tools import tar
+from shard_tools.base.errors import UserError
 from shard_tools.catalogue import Catalogue
-from shard_tools.look import SPLITS
 from shard_tools.manifest import CLASSES
-from shard_tools.sources import Source
+from shard_tools.sources import SPLIT_NAMES, Source
 from shard_tools.split import Numbers, Splits, balance, first_of_equals, keep_own_splits, linked_groups, split_groups
+
+FEW = 0.1
+"""Fraction of the larger class below which the smaller one is worth a warning."""
 
 Flags = npt.NDArray[np.bool_]
 
@@ -47,11 +51,17 @@ class Plan:
     pictures: Numbers
     """Number of the first image of the same picture, for each of `contradicting`."""
     remarks: list[str]
+    warnings: list[str]
+    """What a person should know before training on it."""
 
 
 def make_plan(source: Source, catalogue: Catalogue) -> Plan:
-    """The plan, by the source's options and what is known of its images. No split is empty."""
+    """The plan, by the source's options and what is known of its images. No split is empty.
+
+    Raises UserError where the source's own splits and the options contradict each other.
+    """
     remarks: list[str] = []
+    warnings: list[str] = []
     rejected = catalogue.column("rejected")
     packed = np.logical_not(rejected)
     genders = catalogue.column("gender")
@@ -77,12 +87,15 @@ def make_plan(source: Source, catalogue: Catalogue) -> Plan:
 
     groups = linked_groups(pictures, first_of_equals(catalogue.column("subject")))
     del pictures
-    splits = _assign_splits(source, catalogue.column("split"), groups, packed, remarks)
+    splits = _assign_splits(source, catalogue.column("split"), groups, packed, remarks, warnings)
     del groups
     if source.balance == "equal":
+        for value, label in enumerate(CLASSES):
+            if not (packed & (genders == value)).any():
+                raise UserError(f"no image is {label}: --balance equal would leave none at all")
         before = np.count_nonzero(packed)
         subjects = catalogue.column("subject")
-        for number in range(len(SPLITS)):
+        for number in range(len(SPLIT_NAMES)):
             members = np.flatnonzero(splits == number).astype(np.int32)
             packed[members] = False
             packed[members[balance(genders[members], subjects[members], source.seed)]] = True
@@ -94,17 +107,24 @@ def make_plan(source: Source, catalogue: Catalogue) -> Plan:
     del keys
     repeated = np.bincount(firsts)[firsts] > 1
     del firsts
+    planned = list(_split_plans(source, catalogue, splits, genders, repeated))
     return Plan(
-        splits=list(_split_plans(source, catalogue, splits, genders, repeated)),
+        splits=planned,
         rejected=np.flatnonzero(rejected).astype(np.int32),
         contradicting=contradicting,
         pictures=contradicted,
         remarks=remarks,
+        warnings=[*warnings, *_class_warnings(planned)],
     )
 
 
-def _assign_splits(source: Source, own: Splits, groups: Numbers, packed: Flags, remarks: list[str]) -> Splits:
-    """The split of each image, -1 for those that are not packed. `own` are the source's own splits, or all -1."""
+def _assign_splits(
+    source: Source, own: Splits, groups: Numbers, packed: Flags, remarks: list[str], warnings: list[str]
+) -> Splits:
+    """The split of each image, -1 for those that are not packed. `own` are the source's own splits, or all -1.
+
+    What the source has no split for is taken from its train; groups stay whole. Raises UserError as Source.shares does.
+    """
     splits = np.full(len(groups), -1, dtype=np.int8)
     if not packed.any():
         return splits
@@ -115,13 +135,37 @@ def _assign_splits(source: Source, own: Splits, groups: Numbers, packed: Flags, 
         f" {sizes.max()}; no group is in two splits"
     )
     del sizes
-    if (own[packed] >= 0).any():
-        splits[packed], moved = keep_own_splits(groups, np.maximum(own[packed], np.int8(0)))
+    own = own[packed]
+    counts = Counter({name: int(np.count_nonzero(own == number)) for number, name in enumerate(SPLIT_NAMES)})
+    counts[""] = len(own) - counts.total()
+    val, test = source.shares(counts)
+    has_own = counts[""] < len(own)
+    if has_own:
+        own, moved = keep_own_splits(groups, own)
         if moved:
             remarks.append(f"{moved} images moved to the split of a picture that is the same or of the same subject")
-    else:
-        splits[packed] = split_groups(groups, (1 - source.val - source.test, source.val, source.test), source.seed)
+    drawn = np.flatnonzero(own == 0 if has_own else own < 0).astype(np.int32)
+    own[drawn] = split_groups(groups[drawn], (1 - val - test, val, test), source.seed)
+    for number, (name, share) in enumerate((("val", val), ("test", test)), 1):
+        taken = int(np.count_nonzero(own[drawn] == number))
+        if taken and has_own:
+            remarks.append(f"{name}: taken from the source's own train, {share:g} of its images, as it has no {name}")
+        if share and len(drawn) and not taken:
+            warnings.append(f"no image is in {name}: of {len(drawn)} images, {share:g} is too little, see --{name}")
+    splits[packed] = own
     return splits
+
+
+def _class_warnings(splits: list[SplitPlan]) -> Iterator[str]:
+    """Where a class is missing, or is a small minority of all images."""
+    total = {label: sum(split.counts[label] for split in splits) for label in CLASSES}
+    few, many = sorted(CLASSES, key=total.__getitem__)
+    if total[many] and total[few] < FEW * total[many]:
+        yield f"{total[few] or 'none'} of {sum(total.values())} images with a gender are {few}: is that all of them?"
+    for split in splits:
+        for label, count in split.counts.items():
+            if not count and total[label] and any(split.counts.values()):
+                yield f"{split.name} has no {label} images"
 
 
 def _contradicting(pictures: Numbers, genders: npt.NDArray[np.int8], packed: Flags) -> Numbers:
@@ -139,7 +183,7 @@ def _split_plans(
         catalogue.column("line").astype(np.int32)
     )
     limit = (int(source.shard_mb * 1e6) - len(tar.END)) // tar.BLOCK
-    for number, name in enumerate(SPLITS):
+    for number, name in enumerate(SPLIT_NAMES):
         samples = np.flatnonzero(splits == number).astype(np.int32)
         if not len(samples):
             continue

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
+from shard_tools.base.commands import default_is
 from shard_tools.base.errors import UserError
 from shard_tools.images import MAX_BYTES, ImageError
 from shard_tools.keys import key_of
+from shard_tools.sources.image_files import ImageFiles
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+SPLIT_NAMES = ("train", "val", "test")
+SHARE = 0.1
+"""Of the images for validation, and for testing, unless the options say otherwise."""
 
 
 class Record(NamedTuple):
@@ -54,10 +58,12 @@ class Source:
 
     out: Path
     """Directory to write: new, empty, or with the same pack unfinished, which is resumed."""
-    val: float = 0.1
-    """Fraction of the images for validation."""
-    test: float = 0.1
-    """Fraction of the images for testing; the rest is for training."""
+    val: Annotated[float | None, default_is("0.1, or the source's own validation split")] = None
+    """Fraction of the images for validation; of a source that has splits but none for validation, of its training
+    images."""
+    test: Annotated[float | None, default_is("0.1, or the source's own splits alone")] = None
+    """Fraction of the images for testing; of a source that has splits but none for testing, of its training images.
+    The rest is for training."""
     seed: int = 0
     """Seed of the splits, the balance and the order of the images in the shards."""
     order: Literal["shuffled", "source"] = "shuffled"
@@ -108,6 +114,35 @@ class Source:
         """The key of the image that has this name in the source."""
         return key_of(name)
 
+    def shares(self, own: Mapping[str, int]) -> tuple[float, float]:
+        """Fractions to take for validation and testing, of the images or, if `own` has any split, of its train.
+
+        `own` counts the images by the source's own splits, those of none as an empty one. Raises UserError if some
+        images have a split and others none, or --val or --test cannot do anything.
+        """
+        known = [f"{own[name]} in {name}" for name in SPLIT_NAMES if own[name]]
+        if not known:
+            val = min(SHARE, 1 - (self.test or 0)) if self.val is None else self.val
+            return val, min(SHARE, 1 - val) if self.test is None else self.test
+        if own[""]:
+            raise UserError(
+                f"{own['']} images have no split, others have one of the source's own ({', '.join(known)}): give each "
+                "one, or state what their value means, as in --splits '' train"
+            )
+        for name, share in (("val", self.val), ("test", self.test)):
+            if share and own[name]:
+                raise UserError(
+                    f"the source has a split {name} of its own, {own[name]} images: leave --{name} {share:g} out, or "
+                    "give that split another meaning with --splits"
+                )
+            if share and not own["train"]:
+                raise UserError(
+                    f"--{name} {share:g} is taken from training images, and the source has none of them, but "
+                    f"{', '.join(known)}: leave it out"
+                )
+        val = (0.0 if own["val"] else min(SHARE, 1 - (self.test or 0))) if self.val is None else self.val
+        return val, self.test or 0.0
+
     def check_genders(self, female: int, male: int) -> None:
         """Raises UserError if the labels cannot be right, of which so many are female and male."""
 
@@ -121,16 +156,27 @@ class ImageDirectory(Source):
     """A source that is a directory of image files."""
 
     images: Path
-    """Directory with the images; searched with its subdirectories."""
+    """Directory with the images; searched with its subdirectories and what links lead to, hidden ones aside."""
+
+    def __post_init__(self) -> None:
+        self._remarks: list[str] = []
 
     def files(self) -> list[str]:
-        """Paths of the image files below `images`, sorted; UserError if the directory is missing or has none."""
+        """Paths of the image files below `images`, sorted; remarks what else is there.
+
+        Raises UserError if the directory is missing, has no images, or has something that cannot be read.
+        """
         if not self.images.is_dir():
             raise UserError(f"no directory {self.images}: give the one with the images as --images")
-        paths = [p for p in self.images.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
-        if not paths:
-            raise UserError(f"no images in {self.images}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
-        return sorted(p.relative_to(self.images).as_posix() for p in paths)
+        found = ImageFiles(self.images, self.out)
+        not_taken = found.not_taken()
+        if not found.names:
+            raise UserError(f"no images in {self.images}{f': {not_taken}' if not_taken else ''}")
+        self._remarks += [not_taken] if not_taken else []
+        return found.names
+
+    def remarks(self) -> list[str]:
+        return self._remarks
 
     def read(self, record: Record) -> bytes:
         with (self.images / record.name).open("rb") as file:

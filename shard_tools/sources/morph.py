@@ -36,9 +36,6 @@ class Morph(ImageDirectory):
     fixes: Path | None = None
     """Corrections as CSV: a column subject or photo, any of gender, race, dob and age to set, and perhaps a note."""
 
-    def __post_init__(self) -> None:
-        self._remarks: list[str] = []
-
     @property
     def convention(self) -> str:
         parts = ["MORPH names subject_picture{M|F}age: F is 0 female, M is 1 male"]
@@ -52,7 +49,6 @@ class Morph(ImageDirectory):
     def records(self) -> Iterator[Record]:
         names = self.files()
         pictures = [from_name(name) for name in names]
-        self._remarks = []
         if self.csv:
             pictures = self._merged(self.csv, names, pictures)
         if self.fixes:
@@ -76,9 +72,6 @@ class Morph(ImageDirectory):
                     subject=picture.subject,
                     group=picture.race or "",
                 )
-
-    def remarks(self) -> list[str]:
-        return self._remarks
 
     def _merged(self, path: Path, names: list[str], pictures: list[Picture]) -> list[Picture]:
         """The pictures with their labels in the CSV; remarks where it contradicts the names or lacks pictures."""

@@ -49,16 +49,13 @@ class Table(Columns, ImageDirectory):
     mapping: Path | None = None
     """fairface, celeba, afad, lfw, or a TOML file whose keys are these options; options given here override it."""
 
-    def __post_init__(self) -> None:
-        self._remarks: list[str] = []
-
     @property
     def convention(self) -> str:
         return f"table: {stated(self, self.mapping).columns.describe()}"
 
     def records(self) -> Iterator[Record]:
         columns, parts = self._parts()
-        self._remarks = _absent(columns, parts)
+        self._remarks += _absent(columns, parts)
         if not self.images.is_dir():
             raise UserError(f"no directory {self.images}: give the one with the images as --images")
         counts = dict.fromkeys((-1, 0, 1), 0)
@@ -77,9 +74,6 @@ class Table(Columns, ImageDirectory):
         if outside(record.name):
             raise ImageError("its path leads outside --images")
         return super().read(record)
-
-    def remarks(self) -> list[str]:
-        return self._remarks
 
     def _parts(self) -> tuple[Columns, list[Part]]:
         """The tables, opened, and what their columns mean; UserError if a column that is needed is in none."""

@@ -168,7 +168,7 @@ def test_what_cannot_be_used_is_left_out_with_the_reason(utkface: Path, tmp_path
         (["utkface", "--images", "empty"], "no images in empty"),
         (["utkface", "--images", "wrong"], "none of 1 images can be used"),
         (["folders", "--images", "wrong"], "no class directories in wrong"),
-        (["utkface", "--images", "wrong", "--val", "0.6", "--test", "0.5"], "are not shares of all images"),
+        (["utkface", "--images", "wrong", "--val", "0.6", "--test", "0.5"], "--val 0.6 and --test 0.5: give fractions"),
         (["utkfaces"], "did you mean utkface?"),
     ],
 )
