@@ -62,6 +62,7 @@ def table(costs: Sequence[Cost], image_size: int) -> Table:
         title=f"models for {len(CLASSES)} classes; one image of {image_size}x{image_size}, float32",
         caption="Activations are kept by training for the backward pass: multiply by the images in a process's batch.",
         left=frozenset({"source"}),
+        spare=("weights MB", "activations MB", "source"),
     )
 
 

@@ -26,6 +26,7 @@ HEADER = ("run", "job", "scheduler", "state", "epoch", "accuracy", "img/s", "eta
 
 _STYLES = {"running": "green", "done": "dim", "pending": "yellow", "held": "yellow", "failed": "red", "error": "red"}
 _LEFT = frozenset({"job", "scheduler", "state", "reason"})
+_SPARE = ("scheduler", "requeues", "limit", "img/s", "eta", "accuracy", "epoch", "reason")  # not: run, job, state
 _NAMED = 5  # jobs without a record that are named
 
 
@@ -59,7 +60,8 @@ def list_jobs(config: JobsConfig) -> None:
         for cells in (HEADER, *(row(*pair) for pair in listed)):
             print("\t".join(cells))
     elif listed:
-        print_tables(Table(HEADER, tuple(row(*pair) for pair in listed), left=_LEFT, max_name=None), style=_style)
+        table = Table(HEADER, tuple(row(*pair) for pair in listed), left=_LEFT, max_name=None, spare=_SPARE)
+        print_tables(table, style=_style)
     else:
         print(f"no runs in {', '.join(map(str, config.within))}: submit one with hpcgender launch")
     if rest:

@@ -52,3 +52,45 @@ def test_no_character_controls_the_terminal(capsys: pytest.CaptureFixture[str]) 
     shown = capsys.readouterr().out
     assert {c for c in shown if not c.isprintable()} == {"\n"}
     assert shown.count("\N{REPLACEMENT CHARACTER}") == 5
+
+
+def terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+
+
+RUNS = Table(
+    ("run", "job", "state", "epoch", "eta", "reason"),
+    (
+        ("se_resnet152_ms1mv2_strong_seed0", "20612", "running", "12.5/50", "3h12m", "-"),
+        ("a", "20613", "failed", "-", "-", "exit code 1: RuntimeError: CUDA error: an illegal memory access"),
+    ),
+    left=frozenset({"job", "state", "reason"}),
+    max_name=None,
+    spare=("eta", "epoch", "reason"),
+)
+
+
+@pytest.mark.parametrize("columns", [120, 100, 80, 60, 40, 20])
+def test_a_narrow_terminal_cuts_nothing_and_says_what_is_left_out(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal(monkeypatch, columns)
+    print_tables(RUNS)
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert "…" not in text
+    whole = text.replace("\n", "") if columns == 20 else text  # a name of 32 letters takes two lines
+    for name in ("se_resnet152_ms1mv2_strong_seed0", "20612", "running", "20613", "failed"):
+        assert name in whole
+    dropped = [column for column in RUNS.spare if column not in text.replace(" left out", "")]
+    assert not dropped
+    assert ("left out, as the terminal is narrow: " in text) == (columns in (60, 80))
+
+
+def test_where_there_is_no_terminal_a_line_is_as_long_as_it_has_to_be(capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = tuple(f"{number}" * 12 for number in range(1, 12))
+    print_tables(Table(("run", *numbers), (("a", *numbers),)))
+    assert [line.split()[1:] for line in capsys.readouterr().out.splitlines()] == [list(numbers)] * 2
