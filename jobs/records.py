@@ -32,6 +32,7 @@ from typing import Any
 
 from shard_tools.base.contracts import SUBMISSIONS
 from shard_tools.base.documents import parse_json, restored
+from shard_tools.base.errors import UserError
 from shard_tools.base.files import write_whole
 from shard_tools.base.text import utc
 
@@ -39,6 +40,7 @@ _SUBMISSION, _ATTEMPTS = "submission.json", "attempts.jsonl"
 _DEPTH = 4  # RUNS/NAME/evaluations/DATA-SPLIT/submissions
 _WITHOUT = frozenset({"checkpoints", "tensorboard", "logs"})  # directories that hold no results of commands
 _GIT_SECONDS = 30
+_MAKING_SECONDS = 600  # that a submission may take to write its record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +118,7 @@ def find_record(results: Path, job_id: str) -> Path | None:
 def find_anywhere(roots: Iterable[Path], job_id: str) -> Path | None:
     """The record of a job below some directories."""
     for root in roots:
-        for record in _records(root, _DEPTH):
+        for record in _records(root, _DEPTH, []):
             if record.name.partition("-")[2] == job_id:
                 return record
     return None
@@ -152,7 +154,7 @@ def append_event(record: Path, **event: Any) -> None:
 def read_events(record: Path) -> list[dict[str, Any]]:
     """The events of a record; none if there are none, and without a line that a kill has torn."""
     try:
-        text = (record / _ATTEMPTS).read_text()
+        text = (record / _ATTEMPTS).read_text(errors="replace")
     except FileNotFoundError:
         return []
     return [event for event in map(_event, text.splitlines()) if event]
@@ -163,7 +165,9 @@ def _event(line: str) -> dict[str, Any] | None:
         event = json.loads(line)
     except json.JSONDecodeError:
         return None
-    return event if isinstance(event, dict) else None
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        return None
+    return event if isinstance(event.get("hosts", []), list) else {**event, "hosts": []}
 
 
 def succeeded(events: Sequence[Mapping[str, Any]]) -> bool:
@@ -171,10 +175,33 @@ def succeeded(events: Sequence[Mapping[str, Any]]) -> bool:
     return bool(events) and events[-1]["event"] == "end" and events[-1]["code"] == 0
 
 
-def read_submissions(root: Path) -> list[Submission]:
-    """All submissions below `root`, such as runs/, the oldest first."""
-    found = [read_submission(record) for record in _records(root, _DEPTH)]
-    return sorted(filter(None, found), key=lambda submission: (submission.submitted, submission.directory.name))
+def read_submissions(root: Path) -> tuple[list[Submission], list[str]]:
+    """All submissions below `root`, such as runs/, the oldest first; and a line for each that cannot be read.
+
+    Their events have been read, too.
+    """
+    found: list[Submission] = []
+    faults: list[str] = []
+    for record in _records(root, _DEPTH, faults):
+        submission = _read_or_report(record, faults)
+        found += [submission] if submission else []
+    return sorted(found, key=lambda submission: (submission.submitted, submission.directory.name)), faults
+
+
+def _read_or_report(record: Path, faults: list[str]) -> Submission | None:
+    try:
+        submission = read_submission(record)
+        if submission:
+            submission.attempts  # noqa: B018  # reads them
+        elif record.is_dir() and time.time() - record.stat().st_mtime > _MAKING_SECONDS:
+            faults.append(f"{record} has no {_SUBMISSION}")
+    except UserError as error:
+        faults.append(str(error))
+    except OSError as error:
+        faults.append(f"cannot read {error.filename or record}: {error.strerror}")
+    else:
+        return submission
+    return None
 
 
 def read_submission(record: Path) -> Submission | None:
@@ -185,19 +212,27 @@ def read_submission(record: Path) -> Submission | None:
     content = parse_json(path.read_bytes(), path, again)
     # What a later version added is no reason to refuse the lists of all runs.
     known = {field.name: content[field.name] for field in fields(Submission) if field.name in content}
-    return restored(Submission, {**known, "directory": str(record)}, path, again)
+    found = restored(Submission, {**known, "directory": str(record)}, path, again)
+    try:
+        found.submitted_at  # noqa: B018  # fails if it is no time
+    except ValueError:
+        raise UserError(f"{path} is damaged (submitted: {found.submitted!r} is no time): {again}") from None
+    return found
 
 
-def _records(directory: Path, depth: int) -> Iterator[Path]:
+def _records(directory: Path, depth: int, faults: list[str]) -> Iterator[Path]:
+    """The records below a directory; a line in `faults` for each directory that cannot be read."""
     try:
         entries = [entry for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
+        for entry in entries:
+            if entry.name == SUBMISSIONS:
+                yield from (Path(entry.path, name) for name in os.listdir(entry.path) if name[:1] != ".")  # noqa: PTH208
+            elif depth > 0 and entry.name not in _WITHOUT and entry.name[:1] != ".":
+                yield from _records(Path(entry.path), depth - 1, faults)
     except (FileNotFoundError, NotADirectoryError):
         return
-    for entry in entries:
-        if entry.name == SUBMISSIONS:
-            yield from (Path(entry.path, name) for name in os.listdir(entry.path) if name[:1] != ".")  # noqa: PTH208
-        elif depth > 0 and entry.name not in _WITHOUT and entry.name[:1] != ".":
-            yield from _records(Path(entry.path), depth - 1)
+    except OSError as error:
+        faults.append(f"cannot read {error.filename or directory}: {error.strerror}")
 
 
 def revision(code: Path) -> str:
@@ -225,11 +260,19 @@ def packages() -> list[str]:
     return [f"python=={sys.version.split()[0]}", *sorted(named, key=str.lower)]
 
 
+def user_name() -> str:
+    """This user's name, or number where it has no name, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
 def who_and_where() -> dict[str, str]:
     """The fields of a submission that this process and the moment give."""
     return {
         "cwd": str(Path.cwd()),
-        "user": getpass.getuser(),
+        "user": user_name(),
         "host": socket.gethostname(),
         "submitted": utc(),
     }

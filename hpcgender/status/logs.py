@@ -10,7 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from hpcgender.commands.jobs import LogsConfig
-from hpcgender.status.runs import RunRecord, ask, choose, has_ended, judge_all, matching, no_run, read_records
+from hpcgender.status.direct import named as find_direct
+from hpcgender.status.runs import (
+    RunRecord,
+    ask,
+    choose,
+    has_ended,
+    judge_all,
+    matching,
+    no_run,
+    read_direct,
+    read_records,
+)
 from hpcgender.status.state import read_history
 from jobs.records import read_events
 from jobs.schedulers import named
@@ -59,7 +70,12 @@ def show_logs(config: LogsConfig) -> None:
     records = read_records(config.within)
     found = matching(records, config.run)
     if not found:
-        raise no_run(config.run, records, config.within)
+        direct = find_direct(read_direct(config.within, records, ()), config.run)
+        path = direct.results / rank_log(config.rank) if direct and config.rank else None
+        if not path or not path.is_file():
+            raise no_run(config.run, records, config.within)
+        write(b"".join(path.read_bytes().splitlines(keepends=True)[-config.lines :]))
+        return
     record, waiting = _last_with_log(found, config.rank), ""
     if config.follow:
         run, queues = choose(records, config.run, config.within)
@@ -84,10 +100,15 @@ def show_logs(config: LogsConfig) -> None:
 def log_file(record: RunRecord, rank: int) -> Path:
     """The log of a rank; UserError if a local run's went to a terminal."""
     if rank:
-        return record.results / "logs" / f"rank-{rank}.log"
+        return record.results / rank_log(rank)
     if not record.submission.log:
         raise UserError(f"run {record.run} wrote to a terminal: only other ranks have logs, as --rank 1")
     return Path(record.submission.log)
+
+
+def rank_log(rank: int) -> str:
+    """The log of a rank above 0, within the directory of its run."""
+    return f"logs/rank-{rank}.log"
 
 
 def _last_with_log(records: Iterable[RunRecord], rank: int) -> RunRecord:

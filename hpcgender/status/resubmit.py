@@ -11,6 +11,7 @@ from hpcgender.commands.launch import LaunchConfig
 from hpcgender.launch.start import launch
 from hpcgender.status.runs import choose, read_records
 from jobs.records import Submission
+from jobs.schedulers import named
 from shard_tools.base.commands import find_command, plain_name
 from shard_tools.base.errors import UserError
 
@@ -39,7 +40,7 @@ def launch_config(submission: Submission, after: str = "", dry_run: bool = False
     return LaunchConfig(
         command=command.resumed(submission.command) if command else submission.command,
         nodes=wanted.nodes or None,
-        gpus_per_node=wanted.gpus_per_node,
+        gpus_per_node=wanted.gpus_per_node or (0 if named(submission.scheduler).has_queue else None),
         procs_per_node=wanted.procs_per_node or None,
         cpus=wanted.cpus or None,
         mem=wanted.mem or None,

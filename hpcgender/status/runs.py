@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcgender.status.direct import DirectRun, direct_runs, resuming
+from hpcgender.status.direct import named as find_direct
 from hpcgender.status.state import Status, judge, read_history
 from jobs.command import SchedulerError
 from jobs.records import Submission, read_submissions
 from jobs.scheduler import LIVE, UNKNOWN, Job
-from jobs.schedulers import named, schedulers_here
+from jobs.schedulers import SCHEDULERS, named, schedulers_here
 from shard_tools.base.errors import UserError, unknown
+from shard_tools.base.text import plural, printable
 
 ACCOUNTING_DAYS = 30
 """How long after its submission accounting is asked about a job without an end in its record."""
+
+
+_NAMED = 3  # records that cannot be read that are named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +56,28 @@ class Queues:
 
 
 def read_records(within: Iterable[Path]) -> list[RunRecord]:
-    """All records below some directories, the oldest first. UserError if one cannot be read."""
-    places = list(within)
-    found = []
-    for number, place in enumerate(places):
-        found += [
-            RunRecord(run=_name(place if number == 0 else None, submission), submission=submission)
-            for submission in read_submissions(place)
-        ]
+    """All records below some directories, the oldest first; one line on stderr counts those that cannot be read."""
+    found, faults = [], []
+    for number, place in enumerate(within):
+        submissions, unreadable = read_submissions(place)
+        faults += unreadable
+        for submission in submissions:
+            if submission.scheduler in SCHEDULERS:
+                run = _name(place if number == 0 else None, submission)
+                found.append(RunRecord(run=run, submission=submission))
+            else:
+                faults.append(f"{submission.directory} has an unknown scheduler, {submission.scheduler!r}")
+    if faults:
+        faults.sort()
+        shown = "; ".join(faults[:_NAMED]) + (f"; and {len(faults) - _NAMED} more" if len(faults) > _NAMED else "")
+        print(f"hpcgender jobs: {plural(len(faults), 'record')} left out: {printable(shown)}", file=sys.stderr)
     return sorted(found, key=lambda record: record.submission.submitted)
+
+
+def read_direct(within: Iterable[Path], records: Sequence[RunRecord], runs: Sequence[ListedRun]) -> list[DirectRun]:
+    """The runs that are in none of the records, or are trained now although none of `runs`, their jobs, is alive."""
+    alive = {run.record.results for run in runs if run.status.alive}
+    return direct_runs(within, {record.results for record in records}, alive)
 
 
 def _name(runs: Path | None, submission: Submission) -> str:
@@ -83,11 +103,18 @@ def matching(records: Sequence[RunRecord], wanted: str) -> list[RunRecord]:
     return []
 
 
-def no_run(wanted: str, records: Sequence[RunRecord], within: Iterable[Path]) -> UserError:
-    """The error for a run that is not there."""
-    if not records:
-        return UserError(f"no run {wanted!r}: there are no records in {', '.join(map(str, within))}; give --within DIR")
-    return unknown("run", wanted, sorted({record.run for record in records}))
+def no_run(wanted: str, records: Sequence[RunRecord], within: Sequence[Path]) -> UserError:
+    """The error for a run that is not there, or for one that only its own process could do this to."""
+    direct = read_direct(within, records, ())
+    if run := find_direct(direct, wanted):
+        end = (
+            f"it trains in {run.process}, which `kill` ends there" if run.status.alive else f"to go on: {resuming(run)}"
+        )
+        return UserError(f"run {run.run} was trained without the launcher, so it has no job and no log: {end}")
+    known = sorted({record.run for record in records} | {run.run for run in direct})
+    if not known:
+        return UserError(f"no run {wanted!r}: there are no runs in {', '.join(map(str, within))}; give --within DIR")
+    return unknown("run", wanted, known)
 
 
 def ask(records: Iterable[RunRecord]) -> Queues:
@@ -150,7 +177,7 @@ def shown(runs: Sequence[ListedRun]) -> list[ListedRun]:
 
 
 def choose(
-    records: Sequence[RunRecord], wanted: str, within: Iterable[Path], queues: Queues | None = None
+    records: Sequence[RunRecord], wanted: str, within: Sequence[Path], queues: Queues | None = None
 ) -> tuple[ListedRun, Queues]:
     """The one run that a person means: of its submissions one that runs, or else waits, or else the last.
 

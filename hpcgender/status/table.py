@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
-import getpass
+import difflib
 import json
+import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hpcgender.commands import PROGRAMS
+from hpcgender.commands import HPCGENDER, PROGRAMS
 from hpcgender.commands.jobs import JobsConfig
 from hpcgender.status import failure
-from hpcgender.status.runs import ListedRun, ask, judge_all, matching, no_run, others, read_records, shown
-from hpcgender.status.state import BAD_OPTIONS
+from hpcgender.status.direct import DirectRun
+from hpcgender.status.direct import named as find_direct
+from hpcgender.status.runs import (
+    ListedRun,
+    RunRecord,
+    ask,
+    judge_all,
+    matching,
+    no_run,
+    others,
+    read_direct,
+    read_records,
+    shown,
+)
+from hpcgender.status.state import BAD_OPTIONS, Status
+from jobs.records import Submission, user_name
 from jobs.scheduler import Job
 from shard_tools.base.commands import Shown, find_command
-from shard_tools.base.text import Table, duration, print_tables
+from shard_tools.base.errors import UserError
+from shard_tools.base.text import Table, duration, print_tables, printable
 
 HEADER = ("run", "job", "scheduler", "state", "epoch", "accuracy", "img/s", "eta", "limit", "requeues", "reason")
 """Columns of the list: eta is the time until the work is done, limit the rest of the job's time limit."""
 
-_STYLES = {"running": "green", "done": "dim", "pending": "yellow", "held": "yellow", "failed": "red", "error": "red"}
+_STYLES = {"running": "green", "done": "dim", "failed": "red", "error": "red"} | dict.fromkeys(
+    ("pending", "held", "stopped"), "yellow"
+)
 _LEFT = frozenset({"job", "scheduler", "state", "reason"})
 _SPARE = ("scheduler", "requeues", "limit", "img/s", "eta", "accuracy", "epoch", "reason")  # not: run, job, state
 _NAMED = 5  # jobs without a record that are named
@@ -33,37 +51,41 @@ _NAMED = 5  # jobs without a record that are named
 def list_jobs(config: JobsConfig) -> None:
     """Prints the list; reports a scheduler that does not answer on stderr. UserError for an unknown run."""
     records = read_records(config.within)
-    chosen = records
-    if config.runs:
-        chosen = []
-        for name in config.runs:
-            found = matching(records, name)
-            if not found:
-                raise no_run(name, records, config.within)
-            chosen += [record for record in found if record not in chosen]
-    else:
-        user = getpass.getuser()
+    chosen: list[RunRecord] = []
+    for name in config.runs:
+        found = matching(records, name)
+        if not found and not find_direct(read_direct(config.within, records, ()), name):
+            raise _mistyped(name) or no_run(name, records, config.within)
+        chosen += [record for record in found if record not in chosen]
+    if not config.runs:
+        user = user_name()
         chosen = [record for record in records if record.submission.user == user]
     queues = ask(chosen)
     now = time.time()
     runs = judge_all(chosen, queues, now)
+    direct = read_direct(config.within, records, runs)
+    if config.runs:
+        direct = [run for run in direct if any(find_direct([run], name) for name in config.runs)]
+    else:
+        direct = [run for run in direct if run.results.stat().st_uid == os.getuid()]
     runs = [run for run in (runs if config.all else shown(runs)) if run.status.alive or not config.active]
-    listed = [(_with_cause(run), _shown(run, now)) for run in runs]
+    listed = [_listed(_with_cause(run), now) for run in runs]
+    listed += [_listed_direct(run, now) for run in direct if run.status.alive or not config.active]
     rest = [] if config.runs else others(records, queues)
     for error in queues.silent.values():
         print(f"hpcgender jobs: {error}; states are those in the records", file=sys.stderr)
     if config.json:
-        content = {"runs": [as_json(*pair) for pair in listed], "without_record": [_other_json(*pair) for pair in rest]}
+        content = {"runs": list(map(as_json, listed)), "without_record": [_other_json(*pair) for pair in rest]}
         print(json.dumps(content, indent=1))
         return
     if not sys.stdout.isatty():
-        for cells in (HEADER, *(row(*pair) for pair in listed)):
+        for cells in (HEADER, *map(row, listed)):
             print("\t".join(cells))
     elif listed:
-        table = Table(HEADER, tuple(row(*pair) for pair in listed), left=_LEFT, max_name=None, spare=_SPARE)
+        table = Table(HEADER, tuple(map(row, listed)), left=_LEFT, max_name=None, spare=_SPARE)
         print_tables(table, style=_style)
     else:
-        print(f"no runs in {', '.join(map(str, config.within))}: submit one with hpcgender launch")
+        print(f"no runs in {', '.join(map(str, config.within))}: start one with hpcgender train, or hpcgender launch")
     if rest:
         print(other_line(rest), file=sys.stderr)
 
@@ -83,17 +105,43 @@ def _style(column: str, cell: str) -> str:
     return _STYLES.get(cell, "") if column == "state" else ""
 
 
-def _shown(run: ListedRun, now: float) -> Shown:
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """One line of the list: a job, or a run without one."""
+
+    run: str
+    job_id: str
+    status: Status
+    shown: Shown
+    submission: Submission | None = None
+
+
+def _listed(run: ListedRun, now: float) -> Listed:
     submission = run.record.submission
     command = find_command(PROGRAMS, submission.command)
-    if command is None:  # of another version of the code
-        return Shown()
-    return command.shown(run.record.results, submission.log, run.status.state == "running", now)
+    found = Shown()
+    if command:  # else of another version of the code
+        found = command.shown(run.record.results, submission.log, run.status.state == "running", now)
+    return Listed(run=run.record.run, job_id=submission.job_id, status=run.status, shown=found, submission=submission)
 
 
-def row(run: ListedRun, shown: Shown) -> tuple[str, ...]:
+def _listed_direct(run: DirectRun, now: float) -> Listed:
+    train = HPCGENDER.find(["train"])
+    assert train
+    found = train.shown(run.results, "", run.status.alive, now)
+    return Listed(run=run.run, job_id=run.pid, status=run.status, shown=found)
+
+
+def _mistyped(word: str) -> UserError | None:
+    """The error for a word that is no run, but nearly a command below `jobs`; None if it is like none."""
+    commands = [command.name.removeprefix("jobs ") for command in HPCGENDER.commands("jobs")]
+    near = difflib.get_close_matches(word, commands, n=1)
+    return UserError(f"no run and no command {word!r}: did you mean hpcgender jobs {near[0]}?") if near else None
+
+
+def row(listed: Listed) -> tuple[str, ...]:
     """The cells of a run, `-` for what is unknown."""
-    submission, status = run.record.submission, run.status
+    shown, status = listed.shown, listed.status
     epoch = "-"
     if shown.epochs_done is not None:
         epoch = f"{int(10 * shown.epochs_done) / 10:g}/{shown.epochs}"
@@ -102,9 +150,9 @@ def row(run: ListedRun, shown: Shown) -> tuple[str, ...]:
         accuracy = f"{shown.accuracy:.2%}"
     ended = not status.alive
     cells = (
-        run.record.run,
-        submission.job_id,
-        submission.scheduler,
+        listed.run,
+        listed.job_id or "-",
+        listed.submission.scheduler if listed.submission else "-",
         status.state,
         epoch,
         accuracy,
@@ -114,17 +162,17 @@ def row(run: ListedRun, shown: Shown) -> tuple[str, ...]:
         str(status.requeues),
         " ".join(status.reason.split()) or "-",
     )
-    return tuple(cell.replace("\t", " ") for cell in cells)
+    return tuple(printable(cell.replace("\t", " ")) for cell in cells)
 
 
-def as_json(run: ListedRun, shown: Shown) -> dict[str, Any]:
-    """A run as JSON; times in seconds, None is unknown."""
-    submission, status = run.record.submission, run.status
+def as_json(listed: Listed) -> dict[str, Any]:
+    """A run as JSON; times in seconds, None is unknown. A run that was not launched has no scheduler."""
+    submission, status, shown = listed.submission, listed.status, listed.shown
     return {
-        "run": run.record.run,
-        "job": submission.job_id,
-        "name": submission.name,
-        "scheduler": submission.scheduler,
+        "run": listed.run,
+        "job": listed.job_id,
+        "name": submission.name if submission else listed.run,
+        "scheduler": submission.scheduler if submission else None,
         "state": status.state,
         "reason": status.reason,
         "attempt": status.attempt,
@@ -137,10 +185,10 @@ def as_json(run: ListedRun, shown: Shown) -> dict[str, Any]:
         "images_per_s": shown.images_per_s,
         "eta": shown.eta if status.alive else None,
         "limit": status.left,
-        "submitted": submission.submitted,
-        "command": list(submission.command),
-        "log": submission.log,
-        "record": str(submission.directory),
+        "submitted": submission.submitted if submission else None,
+        "command": list(submission.command) if submission else None,
+        "log": submission.log if submission else "",
+        "record": str(submission.directory) if submission else None,
     }
 
 

@@ -7,11 +7,25 @@ from pathlib import Path
 
 from hpcgender.commands.jobs import WhyConfig
 from hpcgender.status import failure
-from hpcgender.status.runs import ListedRun, Queues, ask, choose, has_ended, matching, no_run, others, read_records
+from hpcgender.status.direct import explain as explain_direct
+from hpcgender.status.direct import named as find_direct
+from hpcgender.status.runs import (
+    ListedRun,
+    Queues,
+    ask,
+    choose,
+    has_ended,
+    matching,
+    no_run,
+    others,
+    read_direct,
+    read_records,
+)
 from hpcgender.status.state import read_history
 from jobs.command import SchedulerError
 from jobs.scheduler import Scheduler
 from jobs.schedulers import named
+from shard_tools.base.text import printable
 
 
 def why(config: WhyConfig) -> None:
@@ -24,9 +38,15 @@ def why(config: WhyConfig) -> None:
                 print(f"job {job.job_id} {job.name} on {named(scheduler).title}: {job.state}")
                 print("\n".join(f"  {line}" for line in waiting(named(scheduler), job.job_id, job.reason)))
                 return
+        if direct := find_direct(read_direct(config.within, records, ()), config.run):
+            print("\n".join(map(printable, explain_direct(direct))))
+            return
         raise no_run(config.run, records, config.within)
     run, queues = choose(records, config.run, config.within)
     print("\n".join(explain(run, queues)))
+    for direct in read_direct(config.within, records, [run]):
+        if direct.results == run.record.results:
+            print("\n".join(map(printable, explain_direct(direct))))
 
 
 def explain(run: ListedRun, queues: Queues) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import pkgutil
 import re
@@ -198,7 +199,12 @@ class Program:
         )
 
     def main(self, *words: str) -> NoReturn:
-        """Runs the command that `words`, or else the first argument, names, and exits with its code."""
+        """Runs the command that `words`, or else the first argument, names, and exits with its code.
+
+        Names of files need not be text that this terminal can show: what it cannot is printed as an escape.
+        """
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
         sys.exit(self.run([*words, *sys.argv[1:]]))
 
     def run(self, argv: Sequence[str]) -> int:

@@ -1,15 +1,17 @@
 """Records of submissions: written, found, and told apart from what a kill left half done."""
 
 import json
+import os
+import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobs import records
 from jobs.records import Resources, Submission
 from shard_tools.base.contracts import SUBMISSIONS
-from shard_tools.base.errors import UserError
 
 TREE = ("runs/a", "runs/a/evaluations/x-test", "runs/a/cams/x-test", "runs/b")
 
@@ -44,7 +46,8 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert written.directory.name == "19700101T000000-7"
     assert records.find_record(tmp_path / "runs" / "a", "7") == written.directory
     assert records.find_record(tmp_path / "runs" / "a", "77") is None
-    (read,) = records.read_submissions(tmp_path / "runs")
+    (read,), faults = records.read_submissions(tmp_path / "runs")
+    assert faults == []
     # JSON has no tuples
     assert read.site == {"name": "slurm", "options": ["--constraint=a100"]}
     assert (read.command, read.after, read.resources) == (written.command, ("6",), written.resources)
@@ -59,27 +62,57 @@ def test_records_of_all_results_of_a_run_are_found(tmp_path: Path) -> None:
         write(tmp_path / results, str(number), tmp_path)
     for nothing in ("runs/a/checkpoints/submissions/x", "runs/b/submissions/20260101T000000-9"):
         (tmp_path / nothing).mkdir(parents=True)  # the second is being made
-    assert sorted(read.job_id for read in records.read_submissions(tmp_path / "runs")) == ["0", "1", "2", "3"]
+    found, faults = records.read_submissions(tmp_path / "runs")
+    assert (sorted(read.job_id for read in found), faults) == (["0", "1", "2", "3"], [])
     assert records.find_anywhere([tmp_path / "none", tmp_path / "runs"], "2") is not None
     assert records.find_anywhere([tmp_path / "runs"], "12") is None
-    assert records.read_submissions(tmp_path / "none") == []
+    assert records.read_submissions(tmp_path / "none") == ([], [])
 
 
-def test_a_record_that_is_none_is_one_line_for_a_person(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('{"name": "x"}', r"submission.json is damaged \(command is missing.*\): it is no record"),
+        ("", r"submission.json is damaged \(Expecting value.*\): it is no record"),
+        ("\0" * 100, r"submission.json is damaged \(Expecting value.*\): it is no record"),
+        (None, "19700101T000000-7 has no submission.json"),
+        ({"submitted": "yesterday"}, "submitted: 'yesterday' is no time"),
+        ({"job_id": 7}, "job_id must be text in quotes, not 7"),
+    ],
+)
+def test_a_record_that_is_none_is_one_line_and_the_others_are_read(
+    content: str | dict[str, Any] | None, says: str, tmp_path: Path
+) -> None:
     record = write(tmp_path / "runs" / "a", "7", tmp_path).directory
-    (record / "submission.json").write_text('{"name": "x"}')
-    with pytest.raises(
-        UserError, match=r"submission.json is damaged \(command is missing.*\): it is no record"
-    ) as caught:
-        records.read_submissions(tmp_path)
-    assert "\n" not in str(caught.value)
+    good = write(tmp_path / "runs" / "b", "8", tmp_path)
+    file = record / "submission.json"
+    if content is None:
+        file.unlink()
+        os.utime(record, (0, 0))
+    else:
+        file.write_text(
+            content if isinstance(content, str) else json.dumps({**json.loads(file.read_text()), **content})
+        )
+    found, (fault,) = records.read_submissions(tmp_path)
+    assert found == [good]
+    assert re.search(says, fault)
+    assert "\n" not in fault
+
+
+def test_events_of_another_shape_are_passed_over(tmp_path: Path) -> None:
+    record = write(tmp_path / "runs" / "a", "7", tmp_path).directory
+    (record / "attempts.jsonl").write_bytes(
+        b'{"event": "start", "hosts": null}\n{"event": 3}\n[1]\n\xff\n{"event": "end"}\n'
+    )
+    assert [event["event"] for event in records.read_events(record)] == ["start", "end"]
+    assert records.read_events(record)[0]["hosts"] == []
 
 
 def test_a_record_of_a_later_version_is_read(tmp_path: Path) -> None:
     written = write(tmp_path / "runs" / "a", "7", tmp_path)
     file = written.directory / "submission.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "added_later": [1]}))
-    assert records.read_submissions(tmp_path) == [written]
+    assert records.read_submissions(tmp_path) == ([written], [])
 
 
 def test_events_are_kept_in_order_and_a_torn_line_is_passed_over(tmp_path: Path) -> None:
