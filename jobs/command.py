@@ -38,6 +38,8 @@ def run(*command: str, seconds: float | None = None) -> subprocess.CompletedProc
         )
     except FileNotFoundError:
         raise SchedulerError(f"there is no {name} here: log in to a machine of the cluster") from None
+    except OSError as error:
+        raise SchedulerError(f"cannot run {name}: {error.strerror}") from None
     except subprocess.TimeoutExpired:
         raise SchedulerError(f"{name} gave no answer in {limit:g} s: the scheduler seems to be down") from None
 

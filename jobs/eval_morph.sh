@@ -22,6 +22,7 @@
 # A scheduler runs a copy of this file from another directory.
 cd "$(dirname "$0")/.." && [ -d hpcgender ] || cd "${SLURM_SUBMIT_DIR:-$SGE_O_WORKDIR}" || exit 2
 [ ! -f .venv/bin/activate ] || . .venv/bin/activate
+command -v python >/dev/null || { echo "$0: no python here: bash jobs/install.sh, or load a module" >&2; exit 2; }
 request=() # a job has its resources already
 [ -n "$SLURM_JOB_ID$SGE_TASK_ID" ] || request=(--nodes 2)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from jobs.command import SUBMIT_SECONDS, SchedulerError, run
 from shard_tools.base.errors import UserError
+from shard_tools.base.text import printable
 
 _PHRASES = ("sbatch: error: ", "sbatch: ", "Unable to run job: ", "allocation failure: ", "verification: ")
+_AWAY = ("configuration source", "unable to contact", "read qmaster name", "cannot contact", "connection refused")
 _EMPTY = ("Exiting.", "no suitable queues")
 
 
@@ -40,6 +43,9 @@ def try_script(
         known = _known(answer, hints) if done.returncode else ""
     except SchedulerError as error:
         raise UserError(str(error)) from None
+    if done.returncode and any(phrase in answer.lower() for phrase in _AWAY):
+        last = refusal(answer).rpartition("; ")[2]
+        raise UserError(f"{title} does not answer here, log in to a machine of its cluster: {last}")
     if done.returncode:
         raise UserError(f"{title} refuses {name}: {refusal(answer)}" + (f" ({known})" if known else ""))
     return refusal(answer)
@@ -48,12 +54,12 @@ def try_script(
 def refusal(answer: str) -> str:
     """A scheduler's message of several lines on one line, without its standard phrases."""
     lines = []
-    for line in map(str.strip, answer.splitlines()):
+    for line in map(str.strip, re.sub(r"\x1b\[[0-9;]*m", "", answer).splitlines()):
         for phrase in _PHRASES:
             line = line.removeprefix(phrase)  # noqa: PLW2901
         if line and line not in _EMPTY:
             lines.append(line)
-    return "; ".join(dict.fromkeys(lines)) or "no reason given"
+    return printable("; ".join(dict.fromkeys(lines))) or "no reason given"
 
 
 def _known(answer: str, hints: Iterable[Hint]) -> str:

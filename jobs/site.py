@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from shard_tools.base.errors import UserError
+from shard_tools.base.options import expand
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,9 @@ class Site:
     @cached_property
     def agent_python(self) -> tuple[str, ...]:
         """The command that starts Python for agents and ranks."""
-        return (*shlex.split(self.container), self.container_python) if self.container else (sys.executable,)
+        return (
+            (*map(expand, shlex.split(self.container)), self.container_python) if self.container else (sys.executable,)
+        )
 
     @property
     def launcher_python(self) -> str:

@@ -10,6 +10,7 @@ from jobs.schedulers import SCHEDULERS, find_scheduler, named
 from jobs.site import Site
 from shard_tools.base.documents import Toml, read_toml, shipped
 from shard_tools.base.errors import UserError
+from shard_tools.base.options import expand, expanded
 
 PROFILES = Path(__file__).parent
 
@@ -21,7 +22,7 @@ def site_names() -> list[str]:
 
 def read_site(name: str) -> Site:
     """The profile in a file, or the shipped one of that name. UserError, with one line, if it cannot be used."""
-    path = Path(name)
+    path = expand(Path(name))
     if path.is_file():
         return replace(parse_site(path.stem, read_toml(path)), file=str(path.absolute()))
     if name in site_names():
@@ -37,7 +38,7 @@ def parse_site(name: str, toml: Toml) -> Site:
         raise UserError(f"{toml.name}: scheduler is missing: it must be {choices}")
     if values["scheduler"] not in SCHEDULERS:
         raise toml.fault("scheduler", (), f"must be {choices}, not {values['scheduler']!r}")
-    return Site(**values, name=name)
+    return expanded(Site(**values, name=name))
 
 
 def find_site(name: str, scheduler: str, environ: Mapping[str, str]) -> Site:

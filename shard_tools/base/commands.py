@@ -209,7 +209,13 @@ class Program:
 
     def run(self, argv: Sequence[str]) -> int:
         """Runs a command line, without the program's name, and returns its exit code."""
-        return guarded(self.name, lambda: self._run(argv))
+        return guarded(self.name, lambda: self._installed(argv))
+
+    def _installed(self, argv: Sequence[str]) -> int | None:
+        try:
+            return self._run(argv)
+        except ModuleNotFoundError as error:
+            raise not_installed(error) from None
 
     def _run(self, argv: Sequence[str]) -> int | None:
         if command := self.find(argv):
@@ -270,6 +276,19 @@ def attribute(path: str) -> Any:
     """The object that `module:attribute` names."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def not_installed(error: ModuleNotFoundError) -> Exception:
+    """The error for a Python without the packages that are needed; `error` itself if one of these three is missing."""
+    missing = (error.name or "").partition(".")[0]
+    if missing in ("", "hpcgender", "jobs", "shard_tools"):
+        return error
+    checkout = Path(__file__).resolve().parents[2]
+    installer, activate = checkout / "jobs" / "install.sh", checkout / ".venv" / "bin" / "activate"
+    how = f"install the project: bash {installer}" if installer.is_file() else "install hpcgender with its dependencies"
+    if activate.is_file() and Path(sys.prefix).resolve() != activate.parents[1].resolve():
+        how = f"activate the project's environment: . {activate}"
+    return UserError(f"{sys.executable} has no module {missing}: {how}")
 
 
 def guarded(program: str, work: Callable[[], int | None]) -> int:

@@ -116,13 +116,14 @@ def option_names(kind: Any) -> list[str]:
 def expanded(options: Options) -> Options:
     """Options whose paths that begin with ~ are below a home directory, as a shell has it that sees no quotes."""
     values = {field.name: getattr(options, field.name) for field in fields(options)}  # type: ignore[arg-type]
-    changed = {name: path for name, value in values.items() if (path := _expanded(value)) != value}
+    changed = {name: path for name, value in values.items() if (path := expand(value)) != value}
     return replace(options, **changed) if changed else options  # type: ignore[type-var]
 
 
-def _expanded(value: Any) -> Any:
+def expand(value: Any) -> Any:
+    """A path, or a text that begins with ~/, below a home directory; a tuple of them; anything else as it is."""
     if isinstance(value, tuple):
-        return tuple(map(_expanded, value))
+        return tuple(map(expand, value))
     if isinstance(value, Path) or (isinstance(value, str) and value.startswith("~/")):
         return type(value)(os.path.expanduser(value))  # noqa: PTH111  # which leaves ~x where there is no user x
     return value

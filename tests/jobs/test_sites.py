@@ -90,3 +90,12 @@ def test_a_site_sets_up_the_job(tmp_path: Path) -> None:
         "conda activate lab",
     ]
     assert site.launcher_python == "python"
+
+
+def test_paths_of_a_site_may_begin_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    text = 'scheduler = "slurm"\nvenv = "~/env"\nscratch = "~/tmp/$USER"\ncontainer = "apptainer exec ~/hpc.sif"\n'
+    (tmp_path / "lab.toml").write_text(text)
+    site = read_site("~/lab.toml")
+    assert (site.setup(), site.scratch) == ([f". {tmp_path}/env/bin/activate"], f"{tmp_path}/tmp/$USER")
+    assert site.agent_python == ("apptainer", "exec", f"{tmp_path}/hpc.sif", "python3")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.preflight import refusal
+from jobs.preflight import refusal, try_script
 from jobs.records import Resources
 from jobs.scheduler import Request
 from jobs.schedulers import SCHEDULERS
@@ -146,8 +146,29 @@ def test_the_log_is_for_the_command(tmp_path: Path) -> None:
             "verification: no suitable queues\nExiting.\n",
             'Job 7 cannot run in PE "mpi" because it only offers 4 slots',
         ),
+        ("\x1b[31msbatch: error: no such partition\x1b[0m\n\x07", "no such partition; \N{REPLACEMENT CHARACTER}"),
         ("", "no reason given"),
     ],
 )
 def test_refusals_are_one_line_in_the_schedulers_words(said: str, kept: str) -> None:
     assert refusal(said) == kept
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        (
+            "#!/bin/sh\necho 'sbatch: fatal: Could not establish a configuration source' >&2; exit 1\n",
+            "does not answer here",
+        ),
+        ("#!/nowhere/sh\n", "there is no try here"),
+        ("neither a script nor a program", "cannot run try: Exec format error"),
+    ],
+)
+def test_a_scheduler_that_cannot_be_asked_is_one_line(script: str, says: str, tmp_path: Path) -> None:
+    program = tmp_path / "try"
+    program.write_text(script)
+    program.chmod(0o755)
+    with pytest.raises(UserError, match=says) as caught:
+        try_script("Slurm", "check", "", lambda file: (str(program), file))
+    assert "\n" not in str(caught.value)

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import errno
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shard_tools.base.commands import Command, Program, find_call
+from shard_tools.base.commands import Command, Program, find_call, not_installed
 from shard_tools.base.errors import UserError, one_line
 
 
@@ -19,6 +21,8 @@ class Options:
     error: str = ""
     """What to raise."""
 
+
+ROOT = Path(__file__).resolve().parents[2]
 
 ERRORS = {
     "user": UserError("no file x: give another"),
@@ -47,7 +51,16 @@ class FromElsewhere(Options):
         return cls()
 
 
+@dataclass(kw_only=True)
+class Checked(Options):
+    """Cannot work."""
+
+    def check(self) -> None:
+        raise UserError("it cannot work")
+
+
 FILES = {
+    "checked.py": "Command(name='checked', summary='', options=Checked, work='nowhere:work')",
     "do.py": "does('do', 'does it', 'Options')",
     "do_not.py": "does('do-not', 'does nothing', 'Options')",
     "elsewhere.py": "does('elsewhere', 'does what a file says', 'FromElsewhere')",
@@ -68,7 +81,9 @@ def tool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     (root / "tool_of_tests").mkdir()
     (root / "tool_of_tests" / "__init__.py").write_text("")
     for name, commands in FILES.items():
-        code = f"from {__name__} import Options, does\n\nCOMMANDS = ({commands},)\n" if commands else ""
+        code = (
+            f"from {__name__} import Checked, Command, Options, does\n\nCOMMANDS = ({commands},)\n" if commands else ""
+        )
         (root / "tool_of_tests" / name).write_text(code)
     sys.path.insert(0, str(root))
     yield Program("tool", "tool_of_tests")
@@ -106,7 +121,7 @@ def test_bugs_keep_their_traceback(tool: Program, error: str, kind: type[Excepti
     ("argv", "says"),
     [
         (["doo"], "unknown command 'doo': did you mean do?"),
-        (["xyz"], "unknown command 'xyz': known: do, do-not, elsewhere, pack one, pack two"),
+        (["xyz"], "unknown command 'xyz': known: checked, do, do-not, elsewhere, pack one, pack two"),
         (["pack", "three"], "unknown command 'three': known: one, two"),
     ],
 )
@@ -127,7 +142,8 @@ def test_the_list_of_commands(tool: Program, argv: list[str], code: int, capsys:
     assert tool.run(argv) == code
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "usage: tool COMMAND [OPTIONS]"
-    assert lines[3:8] == [
+    assert lines[3:9] == [
+        "  checked    ",
         "  do         does it",
         "  do-not     does nothing",
         "  elsewhere  does what a file says",
@@ -148,6 +164,26 @@ def test_a_call_is_found_with_and_without_its_programs_name(tool: Program) -> No
     )
     with pytest.raises(UserError, match="did you mean elsewhere"):
         find_call([tool], ["elsewere"])
+
+
+def test_a_python_without_the_environment_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-S", "-m", "hpcgender.launch", "--nodes", "2"]  # -S: without installed packages
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"hpcgender: {sys.executable} has no module tyro: ")
+    assert done.stderr.endswith(("install.sh\n", "activate\n"))
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("module", "kind"), [("tyro", UserError), ("torch.cuda", UserError), ("jobs.nowhere", None)])
+def test_a_missing_module_of_ours_is_a_bug(module: str, kind: type[Exception] | None) -> None:
+    error = ModuleNotFoundError(name=module)
+    assert type(not_installed(error)) is (kind or ModuleNotFoundError)
+
+
+def test_options_are_checked_before_the_work_is_imported(tool: Program, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tool.run(["checked"]) == 2
+    assert capsys.readouterr().err == "tool: it cannot work\n"
 
 
 def test_an_exception_on_one_line() -> None:
