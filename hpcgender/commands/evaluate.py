@@ -35,6 +35,8 @@ class EvaluateConfig(SplitConfig):
     """CSV, TSV or Parquet file with further labels; its column key has the images' keys, as in predictions.csv."""
     by: Annotated[tuple[str, ...], default_is("all", "COLUMN ...")] = ()
     """Columns of --table to report scores by."""
+    without_trained: bool = False
+    """Leave out images that lie byte for byte in the training split of the checkpoint's run."""
     errors: bool = False
     """Write errors.csv, the misclassified images, the most confident first, and errors.png with the first of them."""
 
@@ -75,8 +77,9 @@ class EvaluateConfig(SplitConfig):
             "--batch-size": options.batch_size,
             "--backend": options.backend,
             "--flip": options.flip,
+            "--without-trained": held.data.trained_on.left_out,
         }
-        mine = self.origin(self.split)
+        mine = {**self.origin(self.split), "--without-trained": self.without_trained}
         if held.gender and held.gender.temperature:
             origin["--temperature-from"] = held.gender.temperature.fitted_on
             mine["--temperature-from"] = self.temperature_fitted_on

@@ -9,7 +9,7 @@ from hpcgender.compare.charts import picture
 from hpcgender.compare.contenders import find_contenders
 from hpcgender.compare.page import checkpoint_of, images_of, page
 from hpcgender.compare.paired import pairs
-from hpcgender.compare.rows import Comparison, as_csv, as_json, row, tables
+from hpcgender.compare.rows import Comparison, as_csv, as_json, row, tables, verdicts_of
 from hpcgender.compare.speed import device_name, measure_speeds
 from hpcgender.distributed import select_device
 from hpcgender.models.table import cost
@@ -26,6 +26,7 @@ def compare(config: CompareConfig) -> None:
     selected = select_device()
     speeds = measure_speeds(models, config.batch_size, config.rounds, selected)
     device = device_name(selected)
+    paired = tuple(pairs([(contender.name, contender.predictions) for contender in contenders]))
     comparison = Comparison(
         data=contenders[0].evaluation.data,
         device=device,
@@ -33,7 +34,8 @@ def compare(config: CompareConfig) -> None:
             row(contender, cost(*model), speed)
             for contender, model, speed in zip(contenders, models, speeds, strict=True)
         ),
-        pairs=tuple(pairs([(contender.name, contender.predictions) for contender in contenders])),
+        pairs=paired,
+        verdicts=verdicts_of(contenders, paired),
     )
     written = {}
     if config.csv:
@@ -53,6 +55,9 @@ def compare(config: CompareConfig) -> None:
         print(printable(f"{contender.name}: {checkpoint_of(contender)}"))
     print()
     print_tables(*tables(comparison).values())
-    print(f"\ntimes: {printable(device)}")
+    print()
+    for line in comparison.verdicts:
+        print(printable(line))
+    print(f"times: {printable(device)}")
     for what, path in written.items():
         print(f"{what}: {path}")

@@ -31,6 +31,7 @@ def page(comparison: Comparison, contenders: Sequence[Contender]) -> str:
             **{contender.name: checkpoint_of(contender) for contender in contenders},
         },
         tables=tables(comparison),
+        verdicts=comparison.verdicts,
         legend=[
             (LETTERS[place % len(LETTERS)], f"s{place % len(SERIES)}", contender.name)
             for place, contender in enumerate(contenders)

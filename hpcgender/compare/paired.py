@@ -12,7 +12,10 @@ import numpy.typing as npt
 from hpcgender.evaluate.predictions import Predictions
 from hpcgender.evaluate.resample import clusters_of, drawn_score, parts, resampled_sums
 from hpcgender.evaluate.results import Score
+from shard_tools.base.text import plural
 
+SIGNIFICANT = 0.05
+"""Corrected p below which one of several pairs differs."""
 EXACT_UP_TO = 1000
 """Images on which two models differ, up to which McNemar's test is exact."""
 
@@ -73,6 +76,23 @@ def pair(first: str, of_first: Predictions, second: str, of_second: Predictions)
     return Pair(
         first=first, second=second, images=int(known.sum()), accuracy=accuracy, mcnemar=mcnemar, age_mae=age_mae
     )
+
+
+def verdict(pair: Pair, *, alone: bool) -> str:
+    """A sentence: which of two models is more accurate, or that it cannot be told.
+
+    They differ by more than chance if the interval of the difference excludes zero and, of several pairs, Holm's p is
+    below 0.05 too. `alone`: it is the only pair. Both must predict gender.
+    """
+    assert pair.accuracy
+    assert pair.mcnemar
+    better, worse = (pair.first, pair.second) if pair.accuracy.value > 0 else (pair.second, pair.first)
+    excludes_zero = pair.accuracy.low > 0 or pair.accuracy.high < 0
+    if excludes_zero and (alone or pair.mcnemar.p_holm < SIGNIFICANT):
+        points = abs(pair.accuracy.value) * 100
+        return f"{better} is more accurate than {worse}, by {points:.2f} points: more than chance."
+    images = plural(pair.images, "image")
+    return f"Whether {pair.first} or {pair.second} is more accurate cannot be told with {images}."
 
 
 def mean_difference(differences: npt.NDArray[np.float64], clusters: npt.NDArray[np.int64]) -> Score:

@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hpcgender.compare.contenders import Contender
-from hpcgender.compare.paired import Pair
+from hpcgender.compare.paired import Pair, verdict
 from hpcgender.compare.speed import Speed
 from hpcgender.evaluate.results import Data, Score
+from hpcgender.evaluate.summary import against_baseline
+from hpcgender.evaluate.trained_on import warning
 from hpcgender.models.table import Cost
 from hpcgender.report.words import difference, interval, number, p_value, time_spent
 from shard_tools.base.documents import without_nan
@@ -33,6 +35,13 @@ class Row:
     accuracy: float
     accuracy_low: float
     accuracy_high: float
+    baseline: str
+    """The class that the majority-class baseline predicts for each image; empty without both classes."""
+    baseline_accuracy: float
+    above_baseline: float
+    """Accuracy minus that of the baseline."""
+    above_baseline_low: float
+    above_baseline_high: float
     balanced_accuracy: float
     roc_auc: float
     age_mae: float
@@ -63,6 +72,8 @@ def row(contender: Contender, cost: Cost, speed: Speed) -> Row:
     evaluation, run = contender.evaluation, contender.run
     gender, age = evaluation.gender, evaluation.age
     accuracy = gender.accuracy if gender else NO_SCORE
+    baseline = gender.baseline if gender else None
+    above = baseline.difference if baseline else NO_SCORE
     trained = run is not None and bool(run.records)
     return Row(
         name=contender.name,
@@ -72,6 +83,11 @@ def row(contender: Contender, cost: Cost, speed: Speed) -> Row:
         accuracy=accuracy.value,
         accuracy_low=accuracy.low,
         accuracy_high=accuracy.high,
+        baseline=baseline.name if baseline else "",
+        baseline_accuracy=baseline.accuracy if baseline else math.nan,
+        above_baseline=above.value,
+        above_baseline_low=above.low,
+        above_baseline_high=above.high,
         balanced_accuracy=gender.balanced_accuracy.value if gender else math.nan,
         roc_auc=gender.roc_auc.value if gender else math.nan,
         age_mae=age.mae.value if age else math.nan,
@@ -105,6 +121,20 @@ class Comparison:
     """That times were measured on."""
     rows: tuple[Row, ...]
     pairs: tuple[Pair, ...]
+    verdicts: tuple[str, ...]
+    """What the intervals allow to conclude: each run against the majority-class baseline, and the pairs."""
+
+
+def verdicts_of(contenders: Sequence[Contender], pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """The sentences of a comparison."""
+    lines = []
+    for contender in contenders:
+        gender = contender.evaluation.gender
+        if gender and gender.baseline:
+            lines.append(f"{contender.name} is {against_baseline(gender)} ({percent(gender.baseline.accuracy, 2)}).")
+        if line := warning(contender.evaluation.data.trained_on):
+            lines.append(f"{contender.name}: {line}.")
+    return (*lines, *(verdict(pair, alone=len(pairs) == 1) for pair in pairs if pair.accuracy))
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
@@ -115,6 +145,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "device": comparison.device,
         "runs": [without_nan(asdict(row)) for row in comparison.rows],
         "pairs": [without_nan(asdict(pair)) for pair in comparison.pairs],
+        "verdicts": list(comparison.verdicts),
     }
 
 

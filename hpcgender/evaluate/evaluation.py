@@ -19,9 +19,10 @@ from hpcgender.evaluate.groups import columns_of, group_tables
 from hpcgender.evaluate.predict_split import SplitPass
 from hpcgender.evaluate.predictions import Predictions, keys_of, read_predictions, write_predictions
 from hpcgender.evaluate.resample import count_subjects
-from hpcgender.evaluate.results import Evaluation, Temperature, read_evaluation
+from hpcgender.evaluate.results import Evaluation, Temperature, TrainedOn, read_evaluation
 from hpcgender.evaluate.summary import summary
 from hpcgender.evaluate.table import read_columns
+from hpcgender.evaluate.trained_on import Overlap, find_overlap, warning
 from hpcgender.inference.facts import WORK, ComputeFacts
 from hpcgender.inference.progress import remove_state
 from hpcgender.inference.session import Session, open_session
@@ -37,7 +38,9 @@ def evaluate(config: EvaluateConfig) -> int:
         check_tasks(session)
         if session.ranks.is_first and (config.out_dir / results.FILE).exists():
             print(f"{config.out_dir} holds this evaluation already: it is computed again", flush=True)
-        keys = keys_of(session.manifest.index(config.split))
+        index = session.manifest.index(config.split)
+        overlap = trained_images(session)
+        keys = keys_of(index)
         more = read_columns(config.table, config.by, keys) if config.table else {}
         began = time.time()
         passes = []
@@ -52,10 +55,28 @@ def evaluate(config: EvaluateConfig) -> int:
             fitted_on = others[0] if others else None
             if config.temperature_from and not config.temperature_split:
                 fitted_on = read_predictions(Path(config.temperature_from))
-            lines = write_results(session, replace(predictions, more=more), fitted_on, run)
+            predictions = replace(predictions, more=more)
+            if overlap.facts.left_out:
+                predictions = predictions.rows(~overlap.trained[np.argsort(index["key"], kind="stable")])
+            lines = write_results(session, predictions, fitted_on, run, overlap.facts)
             remove_state(config.out_dir / WORK)  # also that of a split on which an earlier start fitted a temperature
             print("\n".join(lines))
     return session.exit_code
+
+
+def trained_images(session: Session[EvaluateConfig]) -> Overlap:
+    """Which of the images were trained on; rank 0 prints it if there are any, or if it cannot be known."""
+    config, about = session.config, session.trained.about
+    overlap = find_overlap(
+        Path(about["config"]["data"]),
+        about["manifest"],
+        session.manifest,
+        config.split,
+        leave_out=config.without_trained,
+    )
+    if session.ranks.is_first and (line := warning(overlap.facts)):
+        print(line, flush=True)
+    return overlap
 
 
 def check_tasks(session: Session[EvaluateConfig]) -> None:
@@ -74,7 +95,11 @@ def check_tasks(session: Session[EvaluateConfig]) -> None:
 
 
 def write_results(
-    session: Session[EvaluateConfig], predictions: Predictions, fitted_on: Predictions | None, run: ComputeFacts
+    session: Session[EvaluateConfig],
+    predictions: Predictions,
+    fitted_on: Predictions | None,
+    run: ComputeFacts,
+    trained_on: TrainedOn,
 ) -> list[str]:
     """Computes all numbers and writes the files, evaluation.json last; returns the lines of a summary."""
     config, out = session.config, session.config.out_dir
@@ -85,7 +110,7 @@ def write_results(
     if config.errors:
         title = f"Mistakes of {session.trained.name} in {config.split} of {config.data.resolve().name}"
         wrong = write_errors(out, predictions, session.manifest, config.split, title)
-    evaluation = evaluation_of(session, predictions, fitted_on, run)
+    evaluation = evaluation_of(session, predictions, fitted_on, run, trained_on)
     evaluation.write(out)
     lines = summary(evaluation)
     lines.append(f"per image: {out / 'predictions.csv'} and .parquet, all numbers: {out / results.FILE}")
@@ -95,7 +120,11 @@ def write_results(
 
 
 def evaluation_of(
-    session: Session[EvaluateConfig], predictions: Predictions, fitted_on: Predictions | None, run: ComputeFacts
+    session: Session[EvaluateConfig],
+    predictions: Predictions,
+    fitted_on: Predictions | None,
+    run: ComputeFacts,
+    trained_on: TrainedOn,
 ) -> Evaluation:
     """All numbers, from predictions sorted by key."""
     config = session.config
@@ -112,7 +141,7 @@ def evaluation_of(
         tables += group_tables(aged, columns_of(aged), np.abs(age_errors(aged)), "age_mae")
     return Evaluation(
         checkpoint=session.checkpoint_facts(),
-        data=data_facts(session, predictions),
+        data=data_facts(session, predictions, trained_on),
         options=results.Options(batch_size=config.batch_size, backend=config.backend, flip=config.flip),
         gender=gender,
         age=age,
@@ -142,11 +171,12 @@ def temperature_of(config: EvaluateConfig, labelled: Predictions, fitted_on: Pre
     )
 
 
-def data_facts(session: Session[EvaluateConfig], predictions: Predictions) -> results.Data:
+def data_facts(session: Session[EvaluateConfig], predictions: Predictions, trained_on: TrainedOn) -> results.Data:
     """Which images they are."""
     decoded = predictions.rows(predictions.decoded)
     return results.Data(
-        **asdict(session.split_facts(len(predictions) - len(decoded))),
+        **{**asdict(session.split_facts(len(predictions) - len(decoded))), "images": len(predictions)},
+        trained_on=trained_on,
         labelled={name: int(np.sum(decoded.label == code)) for code, name in enumerate(session.manifest.classes)},
         aged=int(np.count_nonzero(~np.isnan(decoded.age))),
         subjects=count_subjects(decoded.subject),

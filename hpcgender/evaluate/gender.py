@@ -20,7 +20,7 @@ from hpcgender.evaluate.resample import (
     proportion_score,
     resampled_sums,
 )
-from hpcgender.evaluate.results import ClassScores, EqualError, Gender, RocPoint, Temperature
+from hpcgender.evaluate.results import Baseline, ClassScores, EqualError, Gender, RocPoint, Temperature
 from shard_tools.manifest import CLASSES
 
 ROC_POINTS = 500
@@ -69,6 +69,7 @@ def gender_scores(predictions: Predictions, temperature: Temperature | None) -> 
             drawn[:, 0, 0] + drawn[:, 1, 1],
             drawn.sum((1, 2)),
         ),
+        baseline=majority_baseline(counts, drawn) if counts.sum(1).all() else None,
         balanced_accuracy=drawn_score(float(balanced_accuracy(counts)), balanced_accuracy(drawn)),
         roc_auc=area_score(logit, male, clusters),
         d_prime=drawn_score(
@@ -81,6 +82,24 @@ def gender_scores(predictions: Predictions, temperature: Temperature | None) -> 
         equal_error=equal_error(logit, male, *curve) if curve else None,
         calibration=calibration(logit, male),
         temperature=temperature,
+    )
+
+
+def majority_baseline(counts: Floats, drawn: Floats) -> Baseline:
+    """The baseline of a confusion matrix (2, 2), labels by predictions, and of those of all draws (draws, 2, 2).
+
+    The model gains the images of the other class that it classifies correctly, and loses those of the majority class
+    that it does not.
+    """
+    most = int(counts.sum(1).argmax())
+
+    def gain(cells: Floats) -> Floats:
+        return parts(cells[..., 1 - most, 1 - most] - cells[..., most, 1 - most], cells.sum((-2, -1)))
+
+    return Baseline(
+        name=CLASSES[most],
+        accuracy=float(counts[most].sum() / counts.sum()),
+        difference=drawn_score(float(gain(counts)), gain(drawn)),
     )
 
 

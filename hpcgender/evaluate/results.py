@@ -24,7 +24,7 @@ from typing import Literal
 from hpcgender.inference.facts import CheckpointFacts, ComputeFacts, SplitFacts
 from shard_tools.base.documents import read_document, restored, write_document
 
-FORMAT = "hpcgender-evaluation-1"
+FORMAT = "hpcgender-evaluation-2"
 FILE = "evaluation.json"
 
 COLUMNS = ("gender", "group", "age decade", "gender x group")
@@ -46,8 +46,24 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainedOn:
+    """The images of the split that lie in the training split of the checkpoint's run, byte for byte."""
+
+    images: int | None
+    """None: that could not be checked."""
+    of: int
+    """Images of the split."""
+    why: str
+    """Why it could not be checked; empty if it was."""
+    left_out: bool
+    """Whether they are left out of predictions and scores, by --without-trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Data(SplitFacts):
-    """The evaluated images."""
+    """The evaluated images; `images` counts those alone that are not left out because they were trained on."""
+
+    trained_on: TrainedOn
 
     labelled: dict[str, int]
     """Decoded images of each class; the gender of the others is unknown."""
@@ -143,11 +159,24 @@ class Temperature:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """The majority-class baseline: predicting, for each of the images, the class that most of them have."""
+
+    name: str
+    """That class."""
+    accuracy: float
+    difference: Score
+    """The model's accuracy minus the baseline's, on the same images."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Gender:
     """Scores of gender, over the labelled images that decode."""
 
     images: int
     accuracy: Score
+    baseline: Baseline | None
+    """None without both classes."""
     balanced_accuracy: Score
     """The mean of the classes' recalls."""
     roc_auc: Score

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 from hpcgender.evaluate.results import Age, Evaluation, Gender, GroupTable, Score
+from hpcgender.evaluate.trained_on import warning
+from shard_tools.base.text import plural
 
 
 def summary(evaluation: Evaluation) -> list[str]:
@@ -13,6 +15,8 @@ def summary(evaluation: Evaluation) -> list[str]:
     subjects = f" of {data.subjects} subjects" if data.subjects else ""
     images = f"{data.images - data.left_out} images{subjects}"
     lines = [f"{data.split} of {data.path}: {images}, {evaluation.run.images_per_s:.0f} img/s"]
+    if line := warning(data.trained_on):
+        lines.append(line)
     if evaluation.gender:
         lines += gender_lines(evaluation.gender)
     if evaluation.age:
@@ -22,10 +26,25 @@ def summary(evaluation: Evaluation) -> list[str]:
     return lines
 
 
+def against_baseline(gender: Gender) -> str:
+    """Whether the model is better than the majority-class baseline, by the interval of the difference."""
+    if not gender.baseline:
+        return ""
+    always = f"always predicting {gender.baseline.name}"
+    if gender.baseline.difference.low > 0:
+        return f"better than {always}"
+    if gender.baseline.difference.high < 0:
+        return f"worse than {always}"
+    return f"not distinguishable from {always} with {plural(gender.images, 'image')}"
+
+
 def gender_lines(gender: Gender) -> list[str]:
     """The scores of gender."""
     recalls = ", ".join(f"{scores.name} {percent(scores.recall)}" for scores in gender.classes if scores.images)
     lines = [f"accuracy {percent(gender.accuracy)} ({recalls}), balanced {percent(gender.balanced_accuracy)}"]
+    if gender.baseline:
+        verdict = f"{against_baseline(gender)}: {points(gender.baseline.difference)} points"
+        lines.append(f"majority-class baseline {gender.baseline.accuracy:.2%}; the model is {verdict}")
     if gender.equal_error:
         equal = gender.equal_error
         lines.append(
@@ -73,7 +92,8 @@ def percent(score: Score) -> str:
 
 def points(score: Score) -> str:
     """A difference of fractions with its interval, in percentage points."""
-    return f"{100 * score.value:.2f} [{100 * score.low:.2f}, {100 * score.high:.2f}]"
+    interval = "" if math.isnan(score.low) else f" [{100 * score.low:.2f}, {100 * score.high:.2f}]"
+    return f"{100 * score.value:.2f}{interval}"
 
 
 def years(score: Score) -> str:

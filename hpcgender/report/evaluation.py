@@ -11,10 +11,12 @@ from matplotlib.figure import Figure
 from hpcgender.evaluate.errors import SHEET, faces_of, mistakes
 from hpcgender.evaluate.predictions import Predictions, read_predictions
 from hpcgender.evaluate.results import Age, Evaluation, Gap, Gender, GroupTable, Score
+from hpcgender.evaluate.summary import against_baseline
+from hpcgender.evaluate.trained_on import warning
 from hpcgender.report.charts import confusion, cumulative_ages, forest, reliability, roc, score_distributions
 from hpcgender.report.sources import Part
 from hpcgender.report.training import manifest_of
-from hpcgender.report.words import interval, number, time_spent, when
+from hpcgender.report.words import difference, interval, number, time_spent, when
 from shard_tools.base.figures import as_svg, charts
 from shard_tools.base.text import NOTHING, Table, percent, plural
 
@@ -46,6 +48,7 @@ def evaluation_section(directory: Path, evaluation: Evaluation, faces: int) -> d
         "facts": measured_facts(evaluation),
         "scores": [side for side in (left, right) if side],
         "charts": charts(drawn),
+        "verdict": f"The model is {against_baseline(gender)}." if gender and gender.baseline else "",
         "groups": [group_content(evaluation, table) for table in evaluation.tables],
         "mistakes": mistakes_content(directory, evaluation, predictions, faces),
     }
@@ -55,17 +58,12 @@ def measured_facts(evaluation: Evaluation) -> dict[str, str]:
     """Data, checkpoint, options and machine."""
     data, checkpoint, options, run = evaluation.data, evaluation.checkpoint, evaluation.options, evaluation.run
     labelled = ", ".join(f"{count:,} {name}" for name, count in data.labelled.items())
-    same = (
-        "the data set it was trained on; this split was held out"
-        if data.split != "train"
-        else "the images it was trained on"
-    )
     facts = {
         "data": f"{data.path}, {data.split}: {data.images:,} images ({labelled})",
         "subjects": f"{data.subjects:,}" if data.subjects else "unknown",
         "ages": f"known for {data.aged:,} images" if data.aged else "unknown",
         "left out": f"{plural(data.left_out, 'image')} that did not decode" if data.left_out else "",
-        "relation": same if data.manifest == checkpoint.manifest else "another data set than it was trained on",
+        "relation": relation(evaluation),
         "manifest": data.manifest,
         "checkpoint": f"{checkpoint.path}, epoch {checkpoint.epoch}, step {checkpoint.step}",
         "digest": checkpoint.digest,
@@ -77,6 +75,16 @@ def measured_facts(evaluation: Evaluation) -> dict[str, str]:
         "code": ", ".join((*([f"git {run.revision}"] if run.revision else []), *map(" ".join, run.versions.items()))),
     }
     return {name: line for name, line in facts.items() if line}
+
+
+def relation(evaluation: Evaluation) -> str:
+    """How the images are related to those that the model was trained on."""
+    data = evaluation.data
+    if found := warning(data.trained_on):
+        return found
+    if data.manifest == evaluation.checkpoint.manifest:
+        return "the data set it was trained on; this split was held out"
+    return "another data set than it was trained on; no image lies byte for byte in its training split"
 
 
 def method(evaluation: Evaluation, score: Score) -> str:
@@ -100,6 +108,12 @@ def scores_table(evaluation: Evaluation, gender: Gender) -> Table:
         ("d-prime", number(gender.d_prime.value), interval(gender.d_prime, 2, fraction=False), gender.d_prime),
     ]
     lines = [(name, value, where, method(evaluation, score)) for name, value, where, score in rows]
+    if baseline := gender.baseline:
+        gain = baseline.difference
+        lines.insert(1, ("majority-class baseline", percent(baseline.accuracy, 2), NOTHING, f"always {baseline.name}"))
+        lines.insert(
+            2, ("accuracy minus baseline", difference(gain, ends=False), interval(gain, 2), method(evaluation, gain))
+        )
     if equal := gender.equal_error:
         lines.append(("equal error rate", percent(equal.rate, 2), NOTHING, f"threshold {equal.probability:.3f}"))
     lines.append(("calibration error", percent(gender.calibration.ece, 2), NOTHING, "15 bins"))
@@ -224,7 +238,17 @@ def largest_gap(evaluation: Evaluation) -> Gap | None:
 
 def summary_table(parts: Sequence[Part]) -> Table:
     """A row for each evaluation."""
-    columns = ("run", "data", "images", "accuracy (95 %)", "ROC AUC", "ECE", "age MAE (95 %)", "largest gap, points")
+    columns = (
+        "run",
+        "data",
+        "images",
+        "accuracy (95 %)",
+        "baseline",
+        "ROC AUC",
+        "ECE",
+        "age MAE (95 %)",
+        "largest gap, points",
+    )
     rows = [summary_row(part.name, evaluation) for part in parts for evaluation in part.evaluations.values()]
     return Table(columns, tuple(rows), "summary")
 
@@ -236,6 +260,7 @@ def summary_row(name: str, evaluation: Evaluation) -> tuple[str, ...]:
         f"{Path(data.path).name}, {data.split}",
         f"{data.images:,}",
         f"{percent(gender.accuracy.value, 2)} ({interval(gender.accuracy, 2)})" if gender else NOTHING,
+        f"{percent(gender.baseline.accuracy, 2)}, {gender.baseline.name}" if gender and gender.baseline else NOTHING,
         number(gender.roc_auc.value, 4) if gender else NOTHING,
         percent(gender.calibration.ece, 1) if gender else NOTHING,
         f"{number(age.mae.value)} ({interval(age.mae, 2, fraction=False)})" if age else NOTHING,
@@ -267,8 +292,11 @@ def limits_of(evaluation: Evaluation) -> Iterator[str]:
     if gender := evaluation.gender:
         if gender.balanced_accuracy.low <= 0.5:
             yield f"no better than chance: balanced accuracy {percent(gender.balanced_accuracy.value)}."
+        if gender.baseline and not gender.baseline.difference.low > 0:
+            yield f"{against_baseline(gender)}."
         yield f"expected calibration error {percent(gender.calibration.ece)}."
     if not evaluation.data.subjects:
         yield "subjects are unknown: several pictures of one person may make intervals too short."
-    if evaluation.data.split == "train":
-        yield "evaluated on the images it was trained on: on others it is worse."
+    trained_on = evaluation.data.trained_on
+    if trained_on.images and not trained_on.left_out:
+        yield f"{warning(trained_on)}: on others the model is worse."

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcgender.commands.report import ReportConfig
+from hpcgender.report.comparison import comparison_section
 from hpcgender.report.evaluation import evaluation_section, largest_gap, limits, summary_table
 from hpcgender.report.heat_maps import heat_map_section
 from hpcgender.report.sources import Part, find_parts
@@ -53,6 +54,8 @@ def page(parts: Sequence[Part], title: str, faces: int) -> str:
 def sections(parts: Sequence[Part], faces: int) -> list[Section]:
     """The sections in their order."""
     found = []
+    if compared := comparison_section(parts):
+        found.append(Section("comparison", "comparison.html", compared))
     for part in parts:
         if part.run:
             found.append(Section(f"{part.name}: training", "training.html", training_section(part, part.run)))
@@ -68,14 +71,18 @@ def sections(parts: Sequence[Part], faces: int) -> list[Section]:
 
 
 def tiles(parts: Sequence[Part]) -> list[tuple[str, str]]:
-    """The few numbers that come first: of the first evaluation, or else of the first run."""
-    first = next((evaluation for part in parts for evaluation in part.evaluations.values()), None)
+    """The few numbers that come first: of one run those of its first evaluation, of several the accuracy of each."""
+    if len(parts) > 1:
+        return [tile for part in parts for tile in tiles_of(part)]
+    first = next(iter(parts[0].evaluations.values()), None)
     run = parts[0].run
     found = []
     if first:
         found.append((f"images of {Path(first.data.path).name}, {first.data.split}", f"{first.data.images:,}"))
         if gender := first.gender:
             found.append(("accuracy", percent(gender.accuracy.value, 2)))
+            if gender.baseline:
+                found.append((f"baseline: always {gender.baseline.name}", percent(gender.baseline.accuracy, 2)))
             found.append(("ROC AUC", f"{gender.roc_auc.value:.4f}"))
         if gap := largest_gap(first):
             found.append(("points, largest gap", f"{gap.score.value * 100:.1f}"))
@@ -84,3 +91,14 @@ def tiles(parts: Sequence[Part]) -> list[tuple[str, str]]:
     if run and run.records:
         found.append((f"training, {len(run.records)} epochs", time_spent(run.seconds)))
     return found
+
+
+def tiles_of(part: Part) -> list[tuple[str, str]]:
+    """The numbers of one of several runs, each with the run's name: of its first evaluation, or of its training."""
+    first = next(iter(part.evaluations.values()), None)
+    if first is None:
+        records = part.run.records if part.run else ()
+        return [(f"{part.name}: epochs of training", f"{len(records)}")]
+    on = f"{part.name} on {Path(first.data.path).name}, {first.data.split}"
+    found = [(f"accuracy, {on}", percent(first.gender.accuracy.value, 2))] if first.gender else []
+    return found + ([(f"years of age MAE, {on}", f"{first.age.mae.value:.2f}")] if first.age else [])

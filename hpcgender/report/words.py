@@ -21,13 +21,14 @@ def interval(score: Score, digits: int = 1, *, fraction: bool = True) -> str:
     return f"{score.low * scale:.{digits}f} to {score.high * scale:.{digits}f}"
 
 
-def difference(score: Score, *, fraction: bool = True) -> str:
-    """A signed difference and its interval, of fractions in percentage points; NOTHING if it is not known."""
+def difference(score: Score, *, fraction: bool = True, ends: bool = True) -> str:
+    """A signed difference, with the ends of its interval, of fractions in percentage points; NOTHING if not known."""
     if math.isnan(score.value):
         return NOTHING
     scale = 100 if fraction else 1
-    ends = "" if math.isnan(score.low) else f" ({score.low * scale:+.2f} to {score.high * scale:+.2f})"
-    return f"{score.value * scale:+.2f}{ends}"
+    known = ends and not math.isnan(score.low)
+    where = f" ({score.low * scale:+.2f} to {score.high * scale:+.2f})" if known else ""
+    return f"{score.value * scale:+.2f}{where}"
 
 
 def p_value(p: float) -> str:

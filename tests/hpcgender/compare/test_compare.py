@@ -12,6 +12,7 @@ from PIL import Image
 from hpcgender.commands.compare import CompareConfig
 from hpcgender.compare.comparison import compare
 from hpcgender.evaluate.results import read_evaluation
+from hpcgender.evaluate.summary import against_baseline
 from shard_tools.base.errors import UserError
 from tests.conftest import Run
 from tests.hpcgender.report.browser import chromium
@@ -80,6 +81,11 @@ def test_tables_fit_a_log(evaluated: Path, capsys: pytest.CaptureFixture[str]) -
     for title in ("scores", "cost of a forward pass", "cost of training", "differences"):
         assert f"\n{title}\n" in shown
     assert "both - lean" in shown
+    for name in ("both", "lean"):
+        gender = read_evaluation(on_val(evaluated, name)).gender
+        assert gender
+        assert gender.baseline
+        assert f"{name} is {against_baseline(gender)} ({gender.baseline.accuracy:.2%}).".replace("%", " %") in shown
 
 
 def test_the_page_in_a_browser(evaluated: Path, tmp_path: Path) -> None:

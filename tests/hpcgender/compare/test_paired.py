@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hpcgender.compare.paired import Pair, holm, mcnemar_test, pairs
+from hpcgender.compare.paired import McNemar, Pair, holm, mcnemar_test, pairs, verdict
 from hpcgender.evaluate.predictions import Predictions
 from hpcgender.evaluate.results import Score
 
@@ -112,3 +112,19 @@ def test_three_models_make_three_pairs_corrected_together() -> None:
     tests = [pair.mcnemar for pair in found if pair.mcnemar]
     assert [test.p_holm for test in tests] == holm([test.p for test in tests])
     assert all(test.p_holm >= test.p for test in tests)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "alone", "words"),
+    [
+        (0.01, 0.03, 0.02, True, "a is more accurate than b, by 2.00 points: more than chance."),
+        (0.01, 0.03, 0.08, False, "Whether a or b is more accurate cannot be told with 150 images."),
+        (-0.01, 0.05, 0.02, True, "Whether a or b is more accurate cannot be told with 150 images."),
+        (math.nan, math.nan, 1.0, True, "Whether a or b is more accurate cannot be told with 150 images."),
+    ],
+)
+def test_a_pair_is_concluded_in_a_sentence(low: float, high: float, p: float, alone: bool, words: str) -> None:
+    test = McNemar(only_first=9, only_second=6, p=p, exact=True, p_holm=p)
+    score = Score(value=0.02, low=low, high=high)
+    found = Pair(first="a", second="b", images=150, accuracy=score, mcnemar=test, age_mae=None)
+    assert verdict(found, alone=alone) == words

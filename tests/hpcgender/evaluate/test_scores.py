@@ -22,8 +22,10 @@ from hpcgender.evaluate.gender import gender_scores
 from hpcgender.evaluate.groups import columns_of
 from hpcgender.evaluate.predictions import Predictions, read_predictions, write_predictions
 from hpcgender.evaluate.results import Evaluation, read_evaluation
+from hpcgender.evaluate.summary import against_baseline
 from hpcgender.inference.facts import CheckpointFacts, ComputeFacts
 from shard_tools.base.errors import UserError
+from shard_tools.manifest import CLASSES
 from tests.hpcgender.evaluate.examples import labelled, predictions
 
 
@@ -48,6 +50,37 @@ def test_scores_of_gender_are_scikit_learns(subjects: int) -> None:
     for score in (scores.accuracy, scores.balanced_accuracy, scores.roc_auc, scores.d_prime, scores.classes[0].f1):
         assert score.low < score.value < score.high
     assert scores.accuracy.method == ("bootstrap" if subjects else "wilson")
+
+
+@pytest.mark.parametrize(
+    ("women", "men", "correct_women", "correct_men", "verdict"),
+    [
+        (40, 160, 0, 160, "not distinguishable from always predicting male with 200 images"),
+        (40, 160, 20, 150, "not distinguishable from always predicting male with 200 images"),
+        (40, 160, 35, 155, "better than always predicting male"),
+        (40, 160, 35, 60, "worse than always predicting male"),
+        (160, 40, 60, 35, "worse than always predicting female"),
+    ],
+)
+@pytest.mark.parametrize("subjects", [False, True])
+def test_the_majority_class_is_the_baseline(
+    women: int, men: int, correct_women: int, correct_men: int, verdict: str, subjects: bool
+) -> None:
+    label = np.repeat([0, 1], [women, men])
+    male = np.concatenate([np.arange(women) >= correct_women, np.arange(men) < correct_men])
+    predicted = replace(
+        labelled(300).rows(np.arange(women + men)), label=label, logit=(2 * male - 1).astype(np.float32)
+    )
+    if subjects:
+        predicted = replace(predicted, subject=np.array([f"s{n // 2}" for n in range(women + men)], dtype=object))
+    scores = gender_scores(predicted, None)
+    baseline = scores.baseline
+    assert baseline
+    assert (baseline.name, baseline.accuracy) == (CLASSES[int(men > women)], max(women, men) / (women + men))
+    assert baseline.difference.value == pytest.approx(scores.accuracy.value - baseline.accuracy)
+    assert against_baseline(scores) == verdict
+    alone = gender_scores(predicted.rows(label == 1), None)
+    assert (alone.baseline, against_baseline(alone)) == (None, "")
 
 
 def test_the_roc_curve_is_scikit_learns() -> None:
@@ -229,6 +262,7 @@ def test_numbers_are_written_and_read_whole(tmp_path: Path) -> None:
         data=results.Data(
             path="/d", source="morph", manifest="e", split="test", images=3, left_out=1, classes=("female", "male"),
             labelled={"female": 1, "male": 1}, aged=0, subjects=0,
+            trained_on=results.TrainedOn(images=None, of=3, why="it is gone", left_out=False),
         ),
         options=results.Options(batch_size=64, backend="dali", flip=False),
         gender=replace(scores, temperature=temperature),

@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from hpcgender.commands.report import ReportConfig
+from hpcgender.compare.paired import pairs, verdict
+from hpcgender.evaluate.predictions import read_predictions
 from hpcgender.evaluate.results import read_evaluation
+from hpcgender.evaluate.summary import against_baseline
 from hpcgender.report.page import report
 from jobs.records import Resources, Submission, append_event, write_submission
 from shard_tools.base.errors import UserError
@@ -153,6 +156,21 @@ def test_training_evaluation_and_heat_maps_are_on_it(page: Path, shards: Path) -
         assert f"Largest gap: {gap.gap.best} to {gap.gap.worst}" in text
     if any(group.small for table in evaluation.tables for group in table.groups):
         assert "Groups marked few" in text
+
+
+def test_each_number_of_two_runs_has_its_run_and_the_two_are_compared(page: Path) -> None:
+    text = re.sub(r"<svg.*?</svg>|<[^>]+>", " ", page.read_text(), flags=re.DOTALL)
+    found = {name: read_evaluation(evaluation_of(page.parent / name)) for name in ("both", "lean")}
+    for name, evaluation in found.items():
+        assert evaluation.gender
+        assert evaluation.gender.baseline
+        accuracy = f"{evaluation.gender.accuracy.value:.2%}".replace("%", " %")
+        assert re.search(rf"{accuracy}\s+accuracy, {name} on {Path(evaluation.data.path).name}, val", text)
+        assert f"The model is {against_baseline(evaluation.gender)}." in text
+        assert f"always {evaluation.gender.baseline.name}" in text
+    (pair,) = pairs([(name, read_predictions(evaluation_of(page.parent / name))) for name in found])
+    assert "both - lean" in text
+    assert verdict(pair, alone=True) in text
 
 
 def test_each_attempt_of_a_job_is_a_row(page: Path) -> None:

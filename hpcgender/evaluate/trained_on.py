@@ -1,0 +1,68 @@
+"""Which of the images to evaluate lie in the training split of the model's run, byte for byte.
+
+Hashes of the encoded bytes are compared, which the indexes of both data sets hold: no image is read. Copies with other
+bytes, resized or compressed anew, are not found: `shard-tools verify --leaks` compares pictures, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hpcgender.evaluate.predictions import Mask
+from hpcgender.evaluate.results import TrainedOn
+from shard_tools.base.errors import UserError
+from shard_tools.base.text import plural
+from shard_tools.manifest import Manifest, read_manifest
+
+TRAIN = "train"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlap:
+    """What a split shares with the training split of a run."""
+
+    trained: Mask
+    """Of the split's images, in the order of its index, those that the model was trained on; none if not known."""
+    facts: TrainedOn
+
+
+def find_overlap(training: Path, digest: str, evaluated: Manifest, split: str, *, leave_out: bool) -> Overlap:
+    """What a split shares with the training split of a run.
+
+    The run's data set was in `training`, with a manifest whose SHA-256 is `digest`.
+    UserError if such images are to be left out, and that cannot be done.
+    """
+    content = evaluated.index(split)["content"]
+    trained = np.zeros(len(content), dtype=bool)
+    learned, why = content, ""
+    try:
+        manifest = evaluated if evaluated.sha256 == digest else read_manifest(training)
+        learned = np.sort(manifest.index(TRAIN)["content"])
+        if manifest.sha256 != digest:
+            why = f"the training data set {training} has been packed again since"
+    except UserError:
+        why = f"the training data set is no longer at {training}"
+    if not why and not (content.any() and learned.any()):
+        why = "an index has no hashes of its images"
+    if not why:
+        places = np.minimum(np.searchsorted(learned, content), len(learned) - 1)
+        trained = (learned[places] == content) & (content != 0)
+    if leave_out and why:
+        raise UserError(f"--without-trained cannot leave images out, because {why}: put it back, or omit the option")
+    if leave_out and trained.all():
+        raise UserError(f"--without-trained leaves no image of {split} in {evaluated.root}: all were trained on")
+    count = None if why else int(np.count_nonzero(trained))
+    return Overlap(trained=trained, facts=TrainedOn(images=count, of=len(content), why=why, left_out=leave_out))
+
+
+def warning(facts: TrainedOn) -> str:
+    """One line about images that were trained on, or may have been; empty if there are none."""
+    if facts.images is None:
+        return f"whether images lie in the run's training split could not be checked: {facts.why}"
+    if not facts.images:
+        return ""
+    found = f"{facts.images:,} of {plural(facts.of, 'image')} lie byte for byte in the run's training split"
+    return f"{found} and are left out" if facts.left_out else f"{found}, which flatters (--without-trained omits them)"

@@ -1,0 +1,49 @@
+"""A report's section that compares runs: the paired differences where several were evaluated on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hpcgender.compare.paired import pairs, verdict
+from hpcgender.compare.rows import differences_table
+from hpcgender.evaluate.predictions import Predictions, read_predictions
+from hpcgender.evaluate.results import Evaluation
+from hpcgender.report.sources import Part
+
+Found = list[tuple[str, Path, Evaluation]]
+"""Evaluations with the names of their runs and their directories."""
+
+
+def comparison_section(parts: Sequence[Part]) -> dict[str, object] | None:
+    """The content of comparison.html; None if no two runs were evaluated on the same images."""
+    together: dict[tuple[str, str], Found] = {}
+    for part in parts:
+        for directory, evaluation in part.evaluations.items():
+            of = (evaluation.data.manifest, evaluation.data.split)
+            together.setdefault(of, []).append((part.name, directory, evaluation))
+    comparisons = [content for found in together.values() if (content := comparison(found))]
+    return {"comparisons": comparisons} if comparisons else None
+
+
+def comparison(found: Found) -> dict[str, object] | None:
+    """The differences between evaluations of one split; None if they are of one run, or of other images."""
+    runs = [name for name, _, _ in found]
+    if len(set(runs)) < 2:
+        return None
+    named: list[tuple[str, Predictions]] = []
+    for name, directory, _ in found:
+        predictions = read_predictions(directory)
+        if not named or np.array_equal(predictions.key, named[0][1].key):
+            named.append((name if runs.count(name) == 1 else f"{name}: {directory.resolve().name}", predictions))
+    if len(named) < 2:
+        return None
+    compared = pairs(named)
+    data = found[0][2].data
+    return {
+        "name": f"{Path(data.path).name}, {data.split}",
+        "verdicts": [verdict(pair, alone=len(compared) == 1) for pair in compared if pair.accuracy],
+        "table": differences_table(compared),
+    }
