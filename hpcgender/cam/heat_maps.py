@@ -28,6 +28,8 @@ from hpcgender.inference.progress import Progress
 from hpcgender.inference.session import Session, open_session
 from shard_tools.base.errors import UserError
 
+ONE_CELL = (1, 1)
+
 
 def cam(config: CamConfig) -> int:
     """Computes maps as `config` says; rank 0 writes what results.py lists.
@@ -51,6 +53,12 @@ class HeatMaps:
         self.computed = 0
         """Images whose maps this start computed, on all ranks."""
         self.map_cells = map_cells(self.model, session.trained.image_size, self.ranks.device)
+        if self.map_cells == ONE_CELL and self.ranks.is_first:
+            print(
+                "heat maps of 1x1 cells do not show where the evidence is, and there is no deletion check: "
+                f"train with an --image-size above {session.trained.image_size}, or --output-stride 16",
+                flush=True,
+            )
         self.index = session.manifest.index(self.config.split)
         self.subgroups = Subgroups(self.index, session.trained.classes)
         self.blocks = blocks_of(session, self.config.split)
@@ -131,9 +139,9 @@ class HeatMaps:
         return progress.finish().get("faces", np.empty(0, dtype=np.int64))
 
     def deletion_pass(self, codes: npt.NDArray[np.int64]) -> Deletion | None:
-        """The deletion check, on rank 0; None if it was stopped, or not asked for."""
+        """The deletion check, on rank 0; None if it was stopped, not asked for, or would mask the whole image."""
         config = self.config
-        if not config.deletion:
+        if not config.deletion or self.map_cells == ONE_CELL:
             return None
         chosen = draw_images(np.flatnonzero(codes >= 0), config.deletion, config.seed, "deletion")
         blocks = blocks_of(self.session, config.split, chosen)

@@ -32,7 +32,8 @@ class EvaluateConfig(SplitConfig):
     """Calibrate the probabilities by temperature scaling; the temperature is fitted on another split of the data,
     e.g. val, or on another evaluation of the checkpoint, given by its directory."""
     table: Annotated[Path | None, default_is("none", "FILE")] = None
-    """CSV, TSV or Parquet file with further labels; its column key has the images' keys, as in predictions.csv."""
+    """CSV, TSV or Parquet file with further labels; its column key has the images' keys, as in predictions.csv,
+    or its column image, file or path the paths of the files that were packed."""
     by: Annotated[tuple[str, ...], default_is("all", "COLUMN ...")] = ()
     """Columns of --table to report scores by."""
     without_trained: bool = False
@@ -86,7 +87,7 @@ class EvaluateConfig(SplitConfig):
         if own := held.own_columns:
             from hpcgender.evaluate.table import columns_to_read
 
-            columns = columns_to_read(self.table, self.by)[1] if self.table else ()
+            columns = columns_to_read(self.table, self.by).wanted if self.table else ()
             origin["--by"] = " ".join(own)
             mine["--by"] = " ".join(column for column in own if column in columns)
         check_origin(origin, mine, self.out_dir, "an evaluation")

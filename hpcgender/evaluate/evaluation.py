@@ -21,7 +21,7 @@ from hpcgender.evaluate.predictions import Predictions, keys_of, read_prediction
 from hpcgender.evaluate.resample import count_subjects
 from hpcgender.evaluate.results import Evaluation, Temperature, TrainedOn, read_evaluation
 from hpcgender.evaluate.summary import summary
-from hpcgender.evaluate.table import read_columns
+from hpcgender.evaluate.table import read_columns, shared_keys
 from hpcgender.evaluate.trained_on import Overlap, find_overlap, warning
 from hpcgender.inference.facts import WORK, ComputeFacts
 from hpcgender.inference.progress import remove_state
@@ -41,7 +41,7 @@ def evaluate(config: EvaluateConfig) -> int:
         index = session.manifest.index(config.split)
         overlap = trained_images(session)
         keys = keys_of(index)
-        more = read_columns(config.table, config.by, keys) if config.table else {}
+        more = read_columns(config.table, config.by, keys, shared_keys(session.manifest)) if config.table else {}
         began = time.time()
         passes = []
         for split in (config.split, config.temperature_split):

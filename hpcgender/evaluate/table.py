@@ -1,8 +1,12 @@
-"""Further labels of the images from the user's own table: any columns, found by key."""
+"""Further labels of the images from the user's own table: any columns, found by key, or by the path of the image file.
+
+A path is that of the packed image file, as its source has it, with any directories before it: its key follows from it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,57 +14,89 @@ import numpy as np
 from hpcgender.evaluate import results
 from hpcgender.evaluate.predictions import COLUMNS, Texts
 from shard_tools.base.errors import UserError, unknown
+from shard_tools.keys import key_of
+from shard_tools.manifest import Manifest
 from shard_tools.sources.tabular import TableFile, open_table
 
 KEY = "key"
+NAMING = (KEY, "image", "file", "path", "filename", "file_name", "image_path", "img")
+"""Names of the column with the images, the first that a table has, in any case."""
 MOST = 200
 """Different values that a column may have: each is a group."""
 TAKEN = (*COLUMNS, *results.COLUMNS)
 
 
-def columns_to_read(path: Path, wanted: Sequence[str]) -> tuple[TableFile, tuple[str, ...]]:
-    """The table in a file (CSV, TSV or Parquet) and its columns to read: `wanted`, or all but the key.
+@dataclass(frozen=True)
+class Columns:
+    """A table, its column that names the images, and the columns to read."""
 
-    UserError if it cannot be read, has no column `key` or none of those wanted, or one has a name that is taken.
+    table: TableFile
+    naming: str
+    wanted: tuple[str, ...]
+
+
+def columns_to_read(path: Path, wanted: Sequence[str]) -> Columns:
+    """The table in a file (CSV, TSV or Parquet) and its columns to read: `wanted`, or all but the one with the images.
+
+    UserError if it cannot be read, has no column of NAMING or none of those wanted, or one has a name that is taken.
     """
     table = open_table(path)
-    if KEY not in table.columns:
+    naming = next((column for name in NAMING for column in table.columns if column.lower() == name), None)
+    if naming is None:
         raise UserError(
-            f"{path} has no column {KEY}, only {', '.join(table.columns)}: name so the one with the images' keys, "
-            "which are those in predictions.csv"
+            f"{path} has no column {KEY}, image, file or path, only {', '.join(table.columns)}: name so the one with "
+            "the images' keys, which are those in predictions.csv, or with the paths of their files"
         )
-    columns = tuple(wanted) or tuple(name for name in table.columns if name != KEY)
+    others = [column for column in table.columns if column != naming]
+    columns = tuple(wanted) or tuple(others)
     for name in columns:
-        if name not in table.columns or name == KEY:
-            raise unknown(f"column of {path}", name, [column for column in table.columns if column != KEY])
+        if name not in others:
+            raise unknown(f"column of {path}", name, others)
         if name in TAKEN:
             raise UserError(f"column {name} of {path} has the name of one that evaluations have: rename it")
     if not columns:
-        raise UserError(f"{path} has no column besides {KEY}: there is nothing to group the images by")
-    return table, columns
+        raise UserError(f"{path} has no column besides {naming}: there is nothing to group the images by")
+    return Columns(table, naming, columns)
 
 
-def read_columns(path: Path, wanted: Sequence[str], keys: Texts) -> dict[str, Texts]:
+def shared_keys(manifest: Manifest) -> set[str]:
+    """The keys that several image files would have by their paths, of which all but one got another."""
+    keys = (key for split in manifest.splits for key in manifest.index(split)["key"].tolist())
+    return {key.partition(b"+")[0].decode() for key in keys if b"+" in key}
+
+
+def keys_by_path(path: str) -> Iterator[str]:
+    """The keys that an image file can have: without directories that the source's own is in, the longest path first."""
+    parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    return (key_of("/".join(parts[first:])) for first in range(len(parts)))
+
+
+def read_columns(path: Path, wanted: Sequence[str], keys: Texts, shared: Collection[str]) -> dict[str, Texts]:
     """The columns' texts (n,) of n images, by the columns' names; empty for images that are not in the table.
 
-    UserError as above, if the table contradicts itself, has none of the images, or more than 200 values in a column.
+    No path is taken for an image whose key is among the `shared` ones. UserError as above, if the table contradicts
+    itself, has none of the images, or more than 200 values in a column.
     """
-    table, columns = columns_to_read(path, wanted)
+    read = columns_to_read(path, wanted)
+    columns = read.wanted
     place = {key: number for number, key in enumerate(keys.tolist())}
     found: dict[int, tuple[str, ...]] = {}
     first = ""
-    for row in table.rows((KEY, *columns)):
+    for row in read.table.rows((read.naming, *columns)):
         if row.problem:
             raise UserError(f"{row.problem}: mend it")
-        key, *values = row.values
-        first = first or key
-        number = place.get(key)
+        name, *values = row.values
+        first = first or name
+        number = place.get(name)
+        if number is None:
+            by_path = (key for key in keys_by_path(name) if key not in shared)
+            number = next((place[key] for key in by_path if key in place), None)
         if number is not None and found.setdefault(number, tuple(values)) != tuple(values):
-            raise UserError(f"line {row.line} of {path} contradicts an earlier line about {key}: keep one of them")
+            raise UserError(f"line {row.line} of {path} contradicts an earlier line about {name}: keep one of them")
     if not found:
         raise UserError(
-            f"{path} has none of the images: its first key is {first!r}, one of theirs is {str(keys[0])!r}, as in "
-            "predictions.csv"
+            f"{path} has none of the images: its first {read.naming} is {first!r}, one of their keys is "
+            f"{str(keys[0])!r}, as in predictions.csv"
         )
     if len(found) < len(keys):
         print(f"{len(keys) - len(found)} of {len(keys)} images are not in {path}")

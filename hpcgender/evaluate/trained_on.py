@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from hpcgender.evaluate.predictions import Mask
 from hpcgender.evaluate.results import TrainedOn
@@ -18,6 +19,7 @@ from shard_tools.base.text import plural
 from shard_tools.manifest import Manifest, read_manifest
 
 TRAIN = "train"
+Hashes = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +37,12 @@ def find_overlap(training: Path, digest: str, evaluated: Manifest, split: str, *
     The run's data set was in `training`, with a manifest whose SHA-256 is `digest`.
     UserError if such images are to be left out, and that cannot be done.
     """
-    content = evaluated.index(split)["content"]
+    content = np.ascontiguousarray(evaluated.index(split)["content"])
     trained = np.zeros(len(content), dtype=bool)
     learned, why = content, ""
     try:
         manifest = evaluated if evaluated.sha256 == digest else read_manifest(training)
-        learned = np.sort(manifest.index(TRAIN)["content"])
+        learned = np.sort(np.ascontiguousarray(manifest.index(TRAIN)["content"]))
         if manifest.sha256 != digest:
             why = f"the training data set {training} has been packed again since"
     except UserError:
@@ -48,14 +50,23 @@ def find_overlap(training: Path, digest: str, evaluated: Manifest, split: str, *
     if not why and not (content.any() and learned.any()):
         why = "an index has no hashes of its images"
     if not why:
-        places = np.minimum(np.searchsorted(learned, content), len(learned) - 1)
-        trained = (learned[places] == content) & (content != 0)
+        ordered = np.sort(content)  # a million are looked up in order in a tenth of the time
+        shared = ordered[among(learned, ordered) & (ordered != 0)]
+        if len(shared):
+            trained = among(shared, content)
     if leave_out and why:
         raise UserError(f"--without-trained cannot leave images out, because {why}: put it back, or omit the option")
     if leave_out and trained.all():
         raise UserError(f"--without-trained leaves no image of {split} in {evaluated.root}: all were trained on")
     count = None if why else int(np.count_nonzero(trained))
     return Overlap(trained=trained, facts=TrainedOn(images=count, of=len(content), why=why, left_out=leave_out))
+
+
+def among(ordered: Hashes, values: Hashes) -> Mask:
+    """Which of the values (n,) are among the sorted ones, of which there is at least one."""
+    places = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    found: Mask = ordered[places] == values
+    return found
 
 
 def warning(facts: TrainedOn) -> str:

@@ -15,7 +15,7 @@ from shard_tools.manifest import MANIFEST, UNFINISHED
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyConfig:
-    """Checks packed data sets: every byte, sample and label, and that no picture or subject is in two splits.
+    """Checks packed data sets: every byte, sample and label, and that no image or subject is in two splits.
 
     Prints a line for each problem and exits with 1 if there are any.
     """
@@ -25,7 +25,8 @@ class VerifyConfig:
     fast: bool = False
     """Check the manifest, the sizes of all files and the index only; no shard is read."""
     leaks: bool = False
-    """Search only for what several data sets share, or the splits of one: the same pictures, the same subjects."""
+    """Search only for what several data sets share, or the splits of one: equal bytes, equal subjects, and pictures
+    with the same 64-bit hash of 9x8 gray pixels. Other crops of the same photograph are not found."""
     workers: int = 2
     """Processes that read and decode."""
 

@@ -9,7 +9,7 @@ from itertools import combinations
 from shard_tools.base.progress import progress
 from shard_tools.commands.verify import VerifyConfig
 from shard_tools.verify.files import DataSet, check_files, read_data_set
-from shard_tools.verify.leaks import check_data_sets, check_keys, check_splits
+from shard_tools.verify.leaks import NOT_FOUND, check_data_sets, check_keys, check_splits, compared
 from shard_tools.verify.report import Report
 from shard_tools.verify.shard import ShardTask, check_shard, sha256_of
 from shard_tools.workers import Workers
@@ -76,14 +76,13 @@ def _summary(config: VerifyConfig, sets: list[DataSet], remarks: list[str]) -> I
     """The lines printed if there is no problem."""
     if config.leaks:
         names = " and ".join(str(data.root) for data in sets)
-        if len(sets) == 1:
-            yield f"{names}: no picture or subject is in two splits"
-        else:
-            yield f"{names}: no picture{'' if remarks else ' or subject'} is in two of them"
+        where = "two splits" if len(sets) == 1 else "two of them"
+        yield f"{names}: no image is in {where}, compared by {compared(sets, subjects=not remarks)}"
+        yield NOT_FOUND
         return
     for data in sets:
         size = f"{data.root}: {data.samples} images in {data.shards} shards"
         if config.fast:
             yield f"{size}; sizes, manifest and index agree, no shard was read"
         else:
-            yield f"{size} are as they were packed; no picture or subject is in two splits"
+            yield f"{size} are as they were packed; no image is in two splits, compared by {compared([data])}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -25,6 +26,10 @@ KINDS = {
     "appearance": "pictures that look the same (byte-identical ones among them)",
     "subject": "subjects",
 }
+NOT_FOUND = (
+    "not found by this: other crops of the same photograph, pictures changed so much that their hash of 9x8 pixels is "
+    "another, and people without a subject or with several"
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,17 @@ def check_keys(data: DataSet, report: Report) -> None:
     if len(twice):
         first = ", ".join(key.decode("utf-8", "backslashreplace") for key in twice[:EXAMPLES].tolist())
         report.add(data.root, f"{len(twice)} keys are of more than one sample: {first}{_more(len(twice))}")
+
+
+def compared(sets: Sequence[DataSet], *, subjects: bool = True) -> str:
+    """By what the splits of a data set, or several data sets, were compared; `subjects`: by those, if any is known."""
+    indexes = [index for data in sets for index in data.indexes.values()]
+    looked = len(sets) > 1 or (
+        bool(sets[0].manifest.options.get("near_duplicates")) and any(index["appearance"].any() for index in indexes)
+    )
+    known = subjects and any((index["subject"] != b"").any() for index in indexes)
+    kinds = ["bytes", *(["picture"] if looked else []), *(["subject"] if known else [])]
+    return " and ".join(filter(None, (", ".join(kinds[:-1]), kinds[-1])))
 
 
 def check_splits(data: DataSet, report: Report) -> str:

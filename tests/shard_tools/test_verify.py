@@ -20,6 +20,7 @@ from shard_tools.sources.folders import Folders
 from shard_tools.sources.morph import Morph
 from shard_tools.tar import BLOCK
 from shard_tools.verify import verify
+from shard_tools.verify.leaks import NOT_FOUND
 from shard_tools.verify.shard import ShardTask, check_shard
 from tests.shard_tools.damage import (
     FAST,
@@ -86,12 +87,17 @@ def check(capsys: pytest.CaptureFixture[str]) -> Check:
 def test_what_was_packed_is_well(packed: Path, check: Check) -> None:
     shards = sum(len(split.shards) for split in read_manifest(packed).splits.values())
     assert check(packed, code=0) == [
-        f"{packed}: 48 images in {shards} shards are as they were packed; no picture or subject is in two splits"
+        f"{packed}: 48 images in {shards} shards are as they were packed; no image is in two splits, "
+        "compared by bytes, picture and subject"
     ]
     assert check(packed, code=0, fast=True) == [
         f"{packed}: 48 images in {shards} shards; sizes, manifest and index agree, no shard was read"
     ]
-    assert check(packed, code=0, leaks=True) == [f"{packed}: no picture or subject is in two splits"]
+    assert check(packed, code=0, leaks=True) == [
+        f"{packed}: no image is in two splits, compared by bytes, picture and subject",
+        NOT_FOUND,
+    ]
+    assert "other crops of the same photograph" in NOT_FOUND
 
 
 def test_drawn_faces_of_the_command_line_are_well(shards: Path, check: Check) -> None:
@@ -251,7 +257,8 @@ def test_subjects_are_compared_within_one_source_only(
     capsys.readouterr()
     assert verify(VerifyConfig(directories=(data, folders.out), leaks=True)) == 0
     said = capsys.readouterr()
-    assert said.out == f"{data} and {folders.out}: no picture is in two of them\n"
+    by = "compared by bytes and picture"
+    assert said.out == f"{data} and {folders.out}: no image is in two of them, {by}\n{NOT_FOUND}\n"
     assert "do not mean the same people" in said.err
 
     (tmp_path / "again").mkdir()

@@ -232,6 +232,14 @@ def test_a_split_of_one_class(run: Run, checkpoint: Make, faces: Path, tmp_path:
     assert (tmp_path / "out" / "sheet.png").stat().st_size > 10_000
 
 
+def test_maps_of_one_cell_have_no_deletion_check(run: Run, checkpoint: Make, packed: Path, tmp_path: Path) -> None:
+    options = ("--checkpoint", checkpoint("resnet18"), "--data", packed, "--out", tmp_path / "out", "--max-bad", 0.1)
+    done = run("hpcgender", "cam", *options)
+    assert done.returncode == 0, done.stderr
+    assert "heat maps of 1x1 cells do not show where the evidence is, and there is no deletion check" in done.stdout
+    assert (read_cam(tmp_path / "out").cells, read_cam(tmp_path / "out").deletion) == ((1, 1), None)
+
+
 def test_what_cannot_be_done_is_said(run: Run, checkpoint: Make, resnet: Path, packed: Path, tmp_path: Path) -> None:
     age = run("hpcgender", "cam", "--data", packed, "--checkpoint", checkpoint("compact", tasks=("age",)))
     assert age.returncode == 2

@@ -25,6 +25,7 @@ from hpcgender.distributed import Ranks
 from hpcgender.evaluate.evaluation import evaluate
 from hpcgender.evaluate.predictions import read_predictions
 from hpcgender.evaluate.results import Evaluation, read_evaluation
+from hpcgender.evaluate.table import read_columns
 from shard_tools.base.commands import Made
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
@@ -261,15 +262,32 @@ def test_scores_by_the_columns_of_a_table(
     assert read_predictions(tmp_path / "out").more["glasses"].tolist() == [row["glasses"] for row in rows]
 
 
+def test_a_table_names_images_by_the_paths_of_their_files(tmp_path: Path) -> None:
+    keys = np.array(["female-p1", "female-p2", "male-p1", "male-p3", "male-p3+7", "p9"], dtype=object)
+    table = tmp_path / "table.csv"
+    lines = ("female/p1.jpg,a", "/data/kaggle/female/p2.JPG,b", "kaggle\\male\\p1.png,c", "male/p3.png,d", "x/p9.jpg,e")
+    for column in ("File", "image", "key"):
+        table.write_text("\n".join((f"{column},light", *lines, "male/p7.jpg,f")) + "\n")
+        found = read_columns(table, (), keys, {"male-p3"})
+        assert found["light"].tolist() == ["a", "b", "c", "", "", "e"]  # which file male-p3 is cannot be known
+    table.write_text("file,light\na/p9.jpg,1\nb/p9.jpg,2\n")
+    with pytest.raises(UserError, match=r"line 3 of .* contradicts an earlier line about b/p9\.jpg"):
+        read_columns(table, (), keys, ())
+
+
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
         (None, {}, "no table .*table.csv"),
-        ("file,a\nx,1\n", {}, "has no column key, only file, a: name so the one with the images' keys"),
+        (
+            "who,a\nx,1\n",
+            {},
+            "has no column key, image, file or path, only who, a: name so the one with the images' keys",
+        ),
         ("key\nx\n", {}, "has no column besides key"),
         ("key,glasses\nx,1\n", {"by": ("glases",)}, "unknown column of .*'glases': did you mean glasses"),
         ("key,group\nx,1\n", {}, "column group of .* has the name of one that evaluations have: rename it"),
-        ("key,a\nx,1\n", {}, "has none of the images: its first key is 'x', one of theirs is "),
+        ("key,a\nx,1\n", {}, "has none of the images: its first key is 'x', one of their keys is "),
         ("key,a\n{0},1\n{0},2\n", {}, "line 3 of .* contradicts an earlier line about {0}"),
         ("key,a\n{0},1,2\n", {}, "line 2 of table.csv has 3 fields, not 2: mend it"),
     ],
