@@ -131,7 +131,8 @@ def verdicts_of(contenders: Sequence[Contender], pairs: Sequence[Pair]) -> tuple
     for contender in contenders:
         gender = contender.evaluation.gender
         if gender and gender.baseline:
-            lines.append(f"{contender.name} is {against_baseline(gender)} ({percent(gender.baseline.accuracy, 2)}).")
+            baseline = percent(gender.baseline.accuracy, 2)
+            lines.append(f"{contender.name} is {against_baseline(gender)}; that baseline has {baseline}.")
         if line := warning(contender.evaluation.data.trained_on):
             lines.append(f"{contender.name}: {line}.")
     return (*lines, *(verdict(pair, alone=len(pairs) == 1) for pair in pairs if pair.accuracy))

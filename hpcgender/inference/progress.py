@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from hpcgender.distributed import Ranks
 from hpcgender.inference.blocks import Blocks, Rows, shard_path, write_shard
@@ -29,6 +30,8 @@ from shard_tools.base.files import write_whole
 Arrays = dict[str, npt.NDArray[Any]]
 Sums = dict[str, npt.NDArray[np.int64]]
 
+MACHINE = "began on"
+"""In the note of an origin: where the first images were computed."""
 SAVE_EVERY_S = 15.0
 """Seconds of work that a kill costs at most."""
 
@@ -113,17 +116,24 @@ class Progress:
     def _check(self, origin: Origin, anew: bool) -> None:
         """Notes the origin of the results, or compares it with the note that is there."""
         mine = json.loads(json.dumps(origin))
+        machine = machine_of(self.ranks.device)
         theirs = read_note(self.note_path)
         if theirs is not None:
             if not anew:
                 check_origin(theirs, mine, self.work.parent, self.name)
             different = " and ".join(sorted(name for name in mine if theirs.get(name) != mine[name]))
             if not different:
+                if theirs.get(MACHINE) != machine and not self.total_path.exists():
+                    print(
+                        f"{self.name} began on {theirs.get(MACHINE)} and resumes on {machine}: results may differ in "
+                        "their last bits from those of one machine",
+                        flush=True,
+                    )
                 return
             print(f"discarding earlier results of {self.name}, which differ in {different}", flush=True)
         for path in (self.note_path, self.total_path, *self._state_paths(), *self.directory.glob("*.npy")):
             path.unlink(missing_ok=True)
-        write_whole(self.note_path, json.dumps(mine, indent=1).encode())
+        write_whole(self.note_path, json.dumps({**mine, MACHINE: machine}, indent=1).encode())
 
     def _state_paths(self) -> list[Path]:
         return sorted(self.work.glob(f"{self.name}-*.npz"))
@@ -178,6 +188,12 @@ class Progress:
                 path.unlink()
         self.ranks.broadcast(None)  # the shards are there
         return totals
+
+
+def machine_of(device: torch.device) -> str:
+    """What decides the rounding of results besides their origin."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return f"{name} with PyTorch {torch.__version__}"
 
 
 def remove_state(work: Path) -> None:

@@ -14,6 +14,7 @@ from hpcgender.compare.comparison import compare
 from hpcgender.evaluate.results import read_evaluation
 from hpcgender.evaluate.summary import against_baseline
 from shard_tools.base.errors import UserError
+from shard_tools.base.text import percent
 from tests.conftest import Run
 from tests.hpcgender.report.browser import chromium
 
@@ -85,7 +86,9 @@ def test_tables_fit_a_log(evaluated: Path, capsys: pytest.CaptureFixture[str]) -
         gender = read_evaluation(on_val(evaluated, name)).gender
         assert gender
         assert gender.baseline
-        assert f"{name} is {against_baseline(gender)} ({gender.baseline.accuracy:.2%}).".replace("%", " %") in shown
+        assert (
+            f"{name} is {against_baseline(gender)}; that baseline has {percent(gender.baseline.accuracy, 2)}." in shown
+        )
 
 
 def test_the_page_in_a_browser(evaluated: Path, tmp_path: Path) -> None:

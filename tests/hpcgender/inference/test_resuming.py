@@ -134,9 +134,12 @@ def test_unfinished_work_of_another_checkpoint_is_refused_and_kept(
     refused = evaluated(run, "SIGTERM test 0", other, packed, out)
     assert refused.returncode == 2
     assert refused.stderr.endswith(f"{out} holds predictions of another checkpoint: give another --out, or remove it\n")
+    note = out / "work" / "test.json"
+    note.write_text(json.dumps({**json.loads(note.read_text()), "began on": "another GPU"}))
     done = evaluated(run, "SIGTERM test 0", checkpoint, packed, out)
     assert done.returncode == 0, done.stderr
     assert "resuming test: " in done.stdout
+    assert "test began on another GPU and resumes on cpu with PyTorch" in done.stdout
     same(whole, out)
 
 
