@@ -1,4 +1,4 @@
-"""Options in layers: defaults, a preset, a TOML file, the command line; in sections in --help and in TOML files.
+"""Options in layers: defaults, a resumed run, a preset, a TOML file, the command line; in sections in --help and TOML.
 
 There is a section for each class that a dataclass of options inherits its fields from.
 """
@@ -47,17 +47,24 @@ class SetupConfig:
 
     @classmethod
     def from_arguments(cls: type[Layered], program: str, arguments: Sequence[str]) -> Layered:
-        """The options that `arguments` and the layers below give.
+        """The options that `arguments` and the layers below give; below all, those of a run that is resumed.
 
         Exits with 0 after --help and --print-config. Raises UserError for a wrong argument, and for a preset or a file
         that cannot be used.
         """
         layers, _ = parse(SetupConfig, program, arguments, return_unknown_args=True, add_help=False)
-        options = parse_sections(cls(**read_layers(cls, expanded(layers))), program, arguments)
+        stated = read_layers(cls, expanded(layers))
+        options = parse_sections(cls(**stated), program, arguments)
+        if begun := expanded(options).begun_with():
+            options = parse_sections(cls(**{**begun, **stated}), program, arguments)
         if options.print_config:
             print(options.toml(), end="")
             sys.exit(0)
         return options
+
+    def begun_with(self) -> dict[str, Any]:
+        """The options of the run that these resume, by name, as the lowest layer; none if they resume none."""
+        return {}
 
     def toml(self) -> str:
         """All options but where they come from, as a TOML file that `--config` reads."""

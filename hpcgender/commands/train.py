@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,12 +15,23 @@ from hpcgender.data.augmentation import read_augmentation
 from hpcgender.data.config import BatchConfig, ReadConfig
 from hpcgender.log_lines import step_under_way
 from hpcgender.models.config import ModelConfig
-from hpcgender.option_layers import LAYERS, SetupConfig
-from shard_tools.base.commands import Command, Made, Shown
+from hpcgender.option_layers import LAYERS, SetupConfig, read_options
+from hpcgender.run_directory import (
+    BEST,
+    CHECKPOINTS,
+    CONFIG_JSON,
+    CONFIG_TOML,
+    holds_run,
+    newest_first,
+    resume_command,
+)
+from hpcgender.trainable import check_trainable
+from shard_tools.base.commands import RUNS, Command, Made, Shown
+from shard_tools.base.documents import read_json, read_toml
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import last_record, tail
 from shard_tools.base.names import check_name, safe_name
-from shard_tools.manifest import read_manifest
+from shard_tools.manifest import Manifest, read_manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +39,7 @@ class OptimizationConfig:
     """Optimizer, learning-rate schedule and regularisation."""
 
     epochs: int = 50
-    """Number of epochs."""
+    """Number of epochs. More of them with --resume extend a run."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     """Optimizer: SGD with Nesterov momentum, Adam, or AdamW (decoupled weight decay, arXiv 1711.05101)."""
     lr: float = 0.1
@@ -109,10 +122,12 @@ class RunConfig:
 
     name: str = "train"
     """Name of the run, which is written to RUNS/NAME."""
-    runs: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs")
+    runs: Annotated[Path, tyro.conf.arg(metavar="DIR")] = RUNS
     """Directory of all runs."""
     resume: bool = False
-    """Resume from the newest checkpoint in RUNS/NAME, or start if there is none."""
+    """Resume from the newest checkpoint in RUNS/NAME, or start if there is none. Options that are not given are those
+    of the run. Given ones may change where data is and how it is computed and saved, and raise --epochs to train
+    longer: from there on the learning rate is that of a run of so many epochs."""
     checkpoint_minutes: float = 15.0
     """Minutes between checkpoints within an epoch; one more is written at the end of each epoch. 0: only those."""
     keep: int = 3
@@ -150,7 +165,14 @@ class TrainConfig(SetupConfig, RunConfig, BatchConfig, ModelConfig, Optimization
         values = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
         return {**values, "augmentation": asdict(read_augmentation(self.augment))}
 
+    def begun_with(self) -> dict[str, Any]:
+        stored = self.run_dir / CONFIG_TOML
+        if not (self.resume and holds_run(self.run_dir) and stored.exists()):
+            return {}
+        return {**read_options(type(self), read_toml(stored)), "name": self.name, "runs": self.runs}
+
     def check(self) -> None:
+        """Raises UserError for what can be known before work begins."""
         OptimizationConfig.check(self)
         ModelConfig.check(self)
         BatchConfig.check(self)
@@ -160,26 +182,94 @@ class TrainConfig(SetupConfig, RunConfig, BatchConfig, ModelConfig, Optimization
         if self.batch_size % self.accumulate:
             raise UserError(f"--batch-size {self.batch_size} does not divide by --accumulate {self.accumulate}")
         read_augmentation(self.augment)
-        manifest = read_manifest(self.data)
-        counts = list(manifest.split("train").counts.values())
-        samples = manifest.split("train").samples
+        self.check_run()
+        resumes = holds_run(self.run_dir)
+        try:
+            manifest = read_manifest(self.data)
+        except UserError as error:
+            if resumes or not self.resume:
+                raise
+            raise UserError(f"{self.run_dir} holds no run to resume, and cannot start: {error}") from None
+        if resumes and (self.run_dir / CONFIG_JSON).exists():
+            again = "remove it, and give all options of the run"
+            begun = read_json(self.run_dir / CONFIG_JSON, again, again)
+            check_resumed(self, begun, manifest.sha256, str(self.run_dir))
+        self.check_image_size(self.image_size)
+        if not resumes:
+            self.check_pretrained()
+        check_trainable(manifest, self.tasks)
+        self.check_batches(manifest)
+
+    def check_run(self) -> None:
+        """Raises UserError if the run directory holds a run that these options do not resume, or cannot."""
+        if not holds_run(self.run_dir):
+            return
+        if not self.resume:
+            raise UserError(
+                f"{self.run_dir} holds a run already: resume it with {resume_command(self.run_dir)}, or give another "
+                "--name"
+            )
+        checkpoints = self.run_dir / CHECKPOINTS
+        if not newest_first(checkpoints):
+            raise UserError(
+                f"{checkpoints} holds {BEST}, but no checkpoint to resume from: give another --name, and --pretrained "
+                f"{checkpoints / BEST} to start from its weights"
+            )
+
+    def check_batches(self, manifest: Manifest) -> None:
+        """Raises UserError unless an epoch has a batch."""
+        split = manifest.split("train")
+        samples = split.samples
         if self.sampling != "none":
             from hpcgender.data.sampling import class_targets  # imports numpy, which would slow a submission
 
-            samples = sum(class_targets(counts, self.sampling, self.class_weights))
+            samples = sum(class_targets(list(split.counts.values()), self.sampling, self.class_weights))
         if samples < self.batch_size and self.last_batch == "drop":
             raise UserError(f"train in {self.data} has {samples} images, fewer than --batch-size {self.batch_size}")
-        if "val" not in manifest.splits:
-            raise UserError(f"{self.data} has no validation images: pack it again with --val 0.1")
-        if (self.run_dir / "checkpoints").exists():
-            if not self.resume:
-                raise UserError(f"{self.run_dir} holds a run already: give --resume, or another --name")
-        else:
-            self.check_pretrained()
 
 
 MAY_CHANGE = frozenset(field.name for config in (ReadConfig, ComputeConfig, RunConfig) for field in fields(config))
 """Options that may differ when a run is resumed: where data and results are, and how they are computed."""
+
+
+def check_resumed(config: TrainConfig, begun: Mapping[str, Any], manifest: str, where: str) -> None:
+    """Raises UserError, naming `where` it is known from, unless the options may resume a run.
+
+    `begun` are the options that it was trained with, as config.json holds them, and its manifest's SHA-256; `manifest`
+    is that of the data now. --epochs may grow.
+    """
+    command = resume_command(config.run_dir)
+    if begun.get("manifest") != manifest:
+        raise UserError(
+            f"{where} was trained on other data than is in {config.data} now, which it read from {begun.get('data')}: "
+            "give that as --data, or another --name"
+        )
+    for field, value in config.plain().items():
+        before, now = begun.get(field), json.loads(json.dumps(value))
+        if field in MAY_CHANGE or json.loads(json.dumps(before)) == now:
+            continue
+        if field == "augmentation":  # the file has the same name and other content
+            raise UserError(f"{config.augment} has changed since {where} was trained: restore it")
+        if field == "epochs" and isinstance(before, int):
+            if before < now:
+                continue
+            raise UserError(
+                f"{where} is a run of {before} epochs, and --epochs {now} is fewer: resume it with {command}, or give "
+                "more epochs"
+            )
+        raise UserError(
+            f"{where} was trained with {spelled(field, before)}, not {spelled(field, now, option=False)}: resume it "
+            f"with {command}, or give another --name"
+        )
+
+
+def spelled(field: str, value: Any, option: bool = True) -> str:
+    """An option's value as a command line has it, after the option's name if asked."""
+    flag = f"--{field.replace('_', '-')}"
+    if isinstance(value, bool):
+        return flag if value else f"--no-{flag[2:]}"
+    words = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return f"{flag} {words or repr('')}" if option else words or "nothing"
 
 
 def in_range(
@@ -212,8 +302,8 @@ class Train(Command[TrainConfig]):
 
     def progress(self, options: TrainConfig) -> int:
         """The step of the newest checkpoint; 0 if there is none."""
-        checkpoints = (options.run_dir / "checkpoints").glob("step-????????.pt")
-        return max((int(path.stem.partition("-")[2]) for path in checkpoints), default=0)
+        newest = newest_first(options.run_dir / CHECKPOINTS)
+        return int(newest[0].stem.partition("-")[2]) if newest else 0
 
     def shown(self, results: Path, log: str, running: bool, now: float) -> Shown:
         """From the last record of metrics.jsonl and, while it runs, from the last step in its log."""
@@ -238,7 +328,7 @@ class Train(Command[TrainConfig]):
 
     def made(self, options: TrainConfig) -> Made:
         backend = "" if options.backend == ReadConfig.backend else options.backend
-        best = options.run_dir / "checkpoints" / "best.pt"
+        best = options.run_dir / CHECKPOINTS / BEST
         return Made(data=options.data, checkpoint=best, tasks=options.tasks, backend=backend)
 
     def following(self, made: Made) -> tuple[str, ...] | None:

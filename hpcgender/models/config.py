@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from hpcgender.models.registry import STAGES, check_model, family
+from hpcgender.models.weights_file import weights_format
 from shard_tools.base.commands import default_is
 from shard_tools.base.documents import restored_part
 from shard_tools.base.errors import UserError
@@ -67,6 +69,18 @@ class ModelConfig:
         """The weight of each task's loss in the sum, by the task's name."""
         return {task: getattr(self, f"{task}_weight") for task in self.tasks}
 
+    def map_side(self, image_size: int) -> int:
+        """Cells along each side of the feature maps from which heat maps are made."""
+        if "resnet" in family(self.model):
+            return math.ceil(image_size / (8 if self.stem == "small" else self.output_stride))
+        return image_size // 16
+
+    def check_image_size(self, image_size: int) -> None:
+        """Raises UserError for images that are too small for the network."""
+        least = 16 if self.model == "compact" or self.stem == "small" else 32
+        if image_size < least:
+            raise UserError(f"--image-size {image_size}: {self.model} takes images of {least} pixels or more")
+
     def check(self) -> None:
         """Raises UserError for values out of range and options that exclude each other."""
         check_model(self.model)
@@ -94,12 +108,17 @@ class ModelConfig:
             raise UserError(f"--freeze {self.freeze}: {self.model} has stages 1 to {STAGES[kind]}")
 
     def check_pretrained(self) -> None:
-        """Raises UserError if --pretrained names a missing file. A resumed run does not need it any more."""
-        is_path = not self.pretrained.startswith((TORCHVISION, *WEB))
-        if self.pretrained and is_path and not Path(self.pretrained).is_file():
+        """Raises UserError if --pretrained names a file that is missing or holds no weights.
+
+        A resumed run does not need it any more.
+        """
+        if not self.pretrained or self.pretrained.startswith((TORCHVISION, *WEB)):
+            return
+        if not Path(self.pretrained).is_file():
             raise UserError(
                 f"no file {self.pretrained}: give --pretrained a file, a URL, or {TORCHVISION}IMAGENET1K_V1"
             )
+        weights_format(Path(self.pretrained))
 
 
 def read_model_config(values: Mapping[str, Any], path: Path, again: str) -> ModelConfig:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlparse
 
@@ -14,27 +13,12 @@ import torch
 
 from hpcgender.models.config import TORCHVISION, WEB, ModelConfig
 from hpcgender.models.network import Network
+from hpcgender.models.read_weights import Weights, read_weights
+from hpcgender.models.weights_file import weights_format
 from shard_tools.base.errors import UserError, one_line, unknown
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Normalisation of pixels in [0, 1] with which torchvision's and timm's (SE-)ResNets and VGGs were trained."""
-OURS = "hpcgender-checkpoint"
-WRAPPED = ("state_dict", "model")
-"""Keys of the weights in the checkpoints of timm, torchvision and hpcgender."""
-WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")
-"""Prefixes that DistributedDataParallel and torch.compile add to the names."""
 COUNTER = "num_batches_tracked"
 """A counter of batch normalisation: not needed, and missing in weights from before PyTorch 0.4.1."""
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Weights as loaded; `mean` and `std` are None if the weights hold their own normalisation."""
-
-    state: Mapping[str, torch.Tensor]
-    mean: Sequence[float] | None = IMAGENET_MEAN
-    std: Sequence[float] | None = IMAGENET_STD
 
 
 def load_pretrained(network: Network, config: ModelConfig) -> str:
@@ -47,8 +31,10 @@ def load_pretrained(network: Network, config: ModelConfig) -> str:
     """
     source = config.pretrained
     weights = find(config)
-    loaded = {key: value for key, value in weights.state.items() if not key.endswith(COUNTER)}
     own = {key: value for key, value in network.state_dict().items() if not key.endswith(COUNTER)}
+    there = {key: value for key, value in weights.state.items() if not key.endswith(COUNTER)}
+    prefix = find_prefix(there.keys(), [key for key in own if not network.in_head(key)], source)
+    loaded = {key.removeprefix(prefix): value for key, value in there.items() if key.startswith(prefix)}
     normalisation = {key for key in loaded if key.endswith(("pixels.scale", "pixels.shift"))}
     for key, value in own.items():
         if config.grayscale and key in loaded and value.ndim == 4 and value.shape[1] == 1 != loaded[key].shape[1]:
@@ -60,7 +46,11 @@ def load_pretrained(network: Network, config: ModelConfig) -> str:
     if bad:
         raise UserError(f"{source} has NaN or infinite values in {bad}: use other weights")
     network.load_state_dict(taken, strict=False)
-    notes = [f"pretrained from {source}: {len(taken) - len(normalisation)} of {len(own)} tensors loaded"]
+    where = f" ({weights.key})" if weights.key.endswith("_ema") else ""
+    notes = [f"pretrained from {source}{where}: {len(taken) - len(normalisation)} of {len(own)} tensors loaded"]
+    if prefix:
+        others = len(there) - len(loaded)
+        notes.append(f"those below {prefix.rstrip('.')}" + (f", {others} others left out" if others else ""))
     for head in network.HEADS:
         note = head_note(head, own, loaded, kept)
         if note:
@@ -70,6 +60,20 @@ def load_pretrained(network: Network, config: ModelConfig) -> str:
         mean, std = (" ".join(f"{value:g}" for value in values) for values in (weights.mean, weights.std))
         notes.append(f"pixels normalised with mean {mean} and std {std}")
     return ", ".join(notes)
+
+
+def find_prefix(keys: Collection[str], backbone: Sequence[str], source: str) -> str:
+    """What stands before the backbone's keys in `keys`; empty if nothing does, or if they are not there.
+
+    DistributedDataParallel puts `module.` before the names, torch.compile `_orig_mod.`, Lightning that of an attribute.
+    UserError if the backbone is there several times.
+    """
+    first = backbone[0]
+    prefixes = sorted((key.removesuffix(first) for key in keys if f".{key}".endswith(f".{first}")), key=len)
+    whole = [prefix for prefix in prefixes if all(f"{prefix}{key}" in keys for key in backbone)]
+    if len(whole) > 1 and whole[0]:
+        raise UserError(f"{source} holds several networks, {', '.join(whole)}: save the weights of one of them alone")
+    return (whole or prefixes or [""])[0]
 
 
 def same_shape(key: str, own: Mapping[str, torch.Tensor], loaded: Mapping[str, torch.Tensor]) -> bool:
@@ -134,6 +138,16 @@ def download(url: str, check_hash: bool) -> Path:
     digest = re.search(r"-([0-9a-f]{8,})\.", path.name) if check_hash else None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot download {url} to {path.parent} ({error.strerror}): set TORCH_HOME to a directory that can be "
+            "written"
+        ) from None
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(
+            f"cannot download {url} to {path.parent}, which cannot be written: set TORCH_HOME to a directory that can"
+        )
+    try:
         torch.hub.download_url_to_file(url, str(path), digest.group(1) if digest else None, progress=False)
     except (OSError, RuntimeError, ValueError) as error:  # no network, a wrong hash, no URL
         if isinstance(error, HTTPError):
@@ -141,28 +155,9 @@ def download(url: str, check_hash: bool) -> Path:
         raise UserError(
             f"cannot download {url} ({one_line(error)}): on a machine with network access, download it to {path}"
         ) from None
-    return path
-
-
-def read_weights(path: Path) -> Weights:
-    """The weights in a file, read without running code from it; UserError if it is damaged or holds something else."""
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises zipfile, pickle, unicode and runtime errors
-        raise UserError(f"cannot read {path}: {one_line(error)[:200]}; remove it or use other weights") from None
-    ours = isinstance(content, dict) and str(content.get("format", "")).startswith(OURS)
-    for key in WRAPPED:
-        if isinstance(content, dict) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not content:
-        raise UserError(f"{path} holds no weights: give a state dict or a checkpoint")
-    state = {WRAPPERS.sub("", key): value for key, value in content.items()}
-    wrong = next((key for key, value in state.items() if not isinstance(value, torch.Tensor)), None)
-    if wrong:
-        raise UserError(f"{path} holds more than weights, {wrong}: give a state dict or a checkpoint")
-    return Weights(state, None, None) if ours else Weights(state)
+        weights_format(path)
+    except UserError as error:  # a page or a pointer: not to be found here the next time
+        path.unlink()
+        raise UserError(str(error).replace(str(path), url, 1)) from None
+    return path

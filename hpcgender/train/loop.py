@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from datetime import timedelta
 from pathlib import Path
@@ -12,19 +14,22 @@ from typing import Any
 import torch
 
 from hpcgender.checkpoint import git_revision, read_checkpoint
-from hpcgender.commands.train import MAY_CHANGE, TrainConfig
+from hpcgender.commands.train import TrainConfig, check_resumed
 from hpcgender.data.evaluation import EvaluationLoader
 from hpcgender.data.training import TrainingLoader
 from hpcgender.distributed import Ranks, process_group, redirect_output
 from hpcgender.inference.validation import validate
 from hpcgender.metrics import GradientNorms, Scores, Tally
+from hpcgender.run_directory import BEST, CHECKPOINTS, CONFIG_JSON, CONFIG_TOML, resume_command
 from hpcgender.stop import StopSignal
 from hpcgender.train.learner import Learner, NonFiniteError
 from hpcgender.train.log import EpochRecord, RunLog, epoch_line, peak_memory_mb
 from hpcgender.train.progress import EpochProgress
 from hpcgender.train.saver import Saver, latest
+from hpcgender.train.schedule import learning_rate
 from shard_tools.base.errors import REQUEUE, UserError
-from shard_tools.base.lock import locked
+from shard_tools.base.files import write_file
+from shard_tools.base.lock import PATIENCE, locked
 from shard_tools.manifest import Manifest, read_manifest
 
 FIRST_STEPS = 20
@@ -44,11 +49,17 @@ def train(config: TrainConfig) -> int:
         if ranks.is_first:
             config.run_dir.mkdir(parents=True, exist_ok=True)
             advice = "cancel that, or give another --name"
-            exits.enter_context(locked(config.run_dir / "train.lock", config.run_dir, advice))
+            # A lost node's lock is waited for by what resumes; any other training of that name is one too many.
+            patience = PATIENCE if config.resume else 0.0
+            exits.enter_context(locked(config.run_dir / "train.lock", config.run_dir, advice, patience=patience))
+            config.check_run()  # again: another training may have ended since
         with closing(Trainer(config, manifest, ranks, stop)) as trainer:
             if trainer.epoch == config.epochs:
                 if ranks.is_first:
-                    print(f"{config.run_dir} is finished: {config.epochs} epochs, best {trainer.best_text()}")
+                    print(
+                        f"{config.run_dir} is finished: {config.epochs} epochs, best {trainer.best_text()}; to train "
+                        f"longer: {resume_command(config.run_dir)} --epochs {2 * config.epochs}"
+                    )
                 return 0
             trainer.train()
     return REQUEUE if stop.reason else 0
@@ -62,7 +73,7 @@ class Trainer:
         self.manifest = manifest
         self.ranks = ranks
         self.stop = stop
-        self.checkpoints = config.run_dir / "checkpoints"
+        self.checkpoints = config.run_dir / CHECKPOINTS
         # Only rank 0 lists the directory: on network storage other nodes may not see the newest file yet.
         found = latest(self.checkpoints) if config.resume and ranks.is_first else None
         path = ranks.broadcast(found[0] if found else None)
@@ -78,6 +89,8 @@ class Trainer:
         self.best: float | None = None
         """The best `selection_score` so far."""
         self.began = time.perf_counter()
+        self.extended_from = 0
+        """Epochs of the run until now, if more were asked for on resuming; else 0."""
         self.checkpoint_every = 0
         """Steps between two checkpoints within an epoch; 0: none, or not chosen yet."""
         if found:
@@ -99,7 +112,8 @@ class Trainer:
             keys = b" ".join(self.train_images.index["key"][error.batch.samples]).decode()
             raise UserError(
                 f"NaN or infinite gradients at step {error.step}, with the images {keys}: resume from the last "
-                "checkpoint with --resume and --skip-nonfinite, or start a new run with a smaller --lr"
+                f"checkpoint with {resume_command(self.config.run_dir)} --skip-nonfinite 10, or start a new run with a "
+                "smaller --lr"
             ) from None
         finally:
             if log:
@@ -115,11 +129,11 @@ class Trainer:
                 raise UserError(f"stopped by {self.stop.reason} before the first step: give it more time")
             print(
                 f"stopped by {self.stop.reason} after step {self.epoch_step} of {self.steps_per_epoch} of epoch "
-                f"{self.epoch + 1}: resume with --resume",
+                f"{self.epoch + 1}: resume with {resume_command(self.config.run_dir)}",
                 flush=True,
             )
         else:
-            print(f"best {self.best_text()}, saved in {self.checkpoints / 'best.pt'}", flush=True)
+            print(f"best {self.best_text()}, saved in {self.checkpoints / BEST}", flush=True)
 
     def train_epoch(self, log: RunLog | None) -> None:
         """The rest of an epoch: its remaining steps, validation, log and checkpoint."""
@@ -141,8 +155,8 @@ class Trainer:
         train, memory = self.tally.scores(self.ranks), peak_memory_mb(self.ranks)
         mean_norm, max_norm = self.norms.mean_and_max()
         score = self.selection_score(val)
-        improved = self.best is None or score > self.best
-        self.best = score if self.best is None else max(self.best, score)
+        improved = not math.isnan(score) and (self.best is None or score > self.best)
+        self.best = score if improved else self.best
         seconds = time.perf_counter() - begin
         whole_epoch = seconds * steps / (steps - first) if first < steps else seconds
         record = EpochRecord(
@@ -217,8 +231,8 @@ class Trainer:
         config, split = self.config, self.manifest.split("train")
         self.saver = Saver(self.checkpoints, config.keep)
         content = {**config.plain(), "manifest": self.manifest.sha256}
-        (config.run_dir / "config.json").write_text(json.dumps(content, indent=1) + "\n")
-        (config.run_dir / "config.toml").write_text(config.toml())
+        write_file(config.run_dir / CONFIG_JSON, (json.dumps(content, indent=1) + "\n").encode())
+        write_file(config.run_dir / CONFIG_TOML, config.toml().encode())
         images = {name: part.samples for name, part in self.manifest.splits.items()}
         print(
             f"{'resuming' if self.epoch or self.epoch_step else 'training'} {config.run_dir}: {config.model} at "
@@ -228,6 +242,8 @@ class Trainer:
             + (f", after step {self.epoch_step} of {self.steps_per_epoch}" if self.epoch_step else ""),
             flush=True,
         )
+        for line in self.remarks():
+            print(line, flush=True)
         if self.learner.pretrained:
             print(self.learner.pretrained, flush=True)
         if config.sampling != "none":
@@ -235,6 +251,23 @@ class Trainer:
             drawn = ", ".join(f"{target} of {count} {name}" for target, (name, count) in targets)
             print(f"{config.sampling}: an epoch draws {drawn}", flush=True)
         return RunLog(config.run_dir, self.epoch, self.epoch * self.steps_per_epoch)
+
+    def remarks(self) -> Iterator[str]:
+        """What a person should know of the options."""
+        config, steps = self.config, self.steps_per_epoch
+        if config.resume and not (self.epoch or self.epoch_step):
+            yield f"{config.run_dir} held no run to resume: it begins"
+        if self.extended_from:
+            lr = learning_rate(config, self.epoch * steps + self.epoch_step, steps)
+            yield (
+                f"extended from {self.extended_from} to {config.epochs} epochs: from here on the learning rate is that "
+                f"of a run of {config.epochs} epochs, now {lr:.1e}"
+            )
+        if config.map_side(config.image_size) == 1:
+            yield (
+                f"heat maps of {config.model} at {config.image_size} px have a single cell: give --output-stride 8 or "
+                "a larger --image-size if you want to see where it looks"
+            )
 
     def save(self, best: bool = False) -> None:
         """Starts to write a checkpoint, and with `best` also best.pt. Collective: every rank must call it."""
@@ -264,19 +297,9 @@ class Trainer:
 
     def restore(self, path: Path, content: dict[str, Any]) -> None:
         """Restores the state of a checkpoint; UserError if it was trained on other data or with other options."""
-        if content["manifest"] != self.manifest.sha256:
-            raise UserError(
-                f"{path} was trained on other data than {self.config.data}: give that data, or another --name"
-            )
-        for field, value in self.config.plain().items():
-            before = content["config"].get(field)
-            if field not in MAY_CHANGE and json.loads(json.dumps(before)) != json.loads(json.dumps(value)):
-                if field == "augmentation":  # the file has the same name and other content
-                    raise UserError(f"{self.config.augment} has changed since {path} was written: restore it")
-                raise UserError(
-                    f"{path} was trained with --{field.replace('_', '-')} {before}, not {value}: "
-                    "give that, or another --name"
-                )
+        begun = {**content["config"], "manifest": content["manifest"]}
+        check_resumed(self.config, begun, self.manifest.sha256, str(path))
+        self.extended_from = begun["epochs"] if begun["epochs"] < self.config.epochs else 0
         self.learner.load_state(content["model"], content["learner"])
         self.epoch, self.epoch_step, self.best = content["epoch"], content["number"], content["best"]
         self.tally.load_state_dict(content["tally"], self.ranks)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from hpcgender.checkpoint import UnreadableError, read_verified, save_checkpoint
+from hpcgender.run_directory import BEST, newest_first
 from shard_tools.base.errors import UserError, one_line
 
 
@@ -83,7 +84,7 @@ class Saver:
             copied.synchronize()
         weights, state = self._copy["weights"], self._copy["state"]
         if best:  # first: if killed in between, the run resumes from before and finds this best again
-            save_checkpoint(self.directory / "best.pt", weights)
+            save_checkpoint(self.directory / BEST, weights)
         path = self.directory / f"step-{step:08d}.pt"
         save_checkpoint(path, {**weights, **state})
         try:
@@ -97,11 +98,6 @@ class Saver:
                     other.unlink()
         except OSError as error:
             raise UserError(f"cannot write in {self.directory}: {one_line(error)}; {path.name} is whole") from None
-
-
-def newest_first(directory: Path) -> list[Path]:
-    """The checkpoints to resume from, that of the last step first."""
-    return sorted(directory.glob("step-????????.pt"), reverse=True)
 
 
 def latest(directory: Path) -> tuple[Path, dict[str, Any]] | None:

@@ -147,11 +147,15 @@ def test_a_run_is_not_trained_over_nor_gone_on_with_otherwise(
     anew = run(*train, cwd=cwd)
     assert (anew.returncode, anew.stderr) == (
         2,
-        "hpcgender: runs/both holds a run already: give --resume, or another --name\n",
+        "hpcgender: runs/both holds a run already: resume it with hpcgender train --name both --resume, or give "
+        "another --name\n",
     )
     other = run(*train, "--resume", "--seed", 1, cwd=cwd)
     assert other.returncode == 2
-    assert "was trained with --seed 0, not 1" in other.stderr
+    assert other.stderr == (
+        "hpcgender: runs/both was trained with --seed 0, not 1: resume it with hpcgender train --name both --resume, "
+        "or give another --name\n"
+    )
 
 
 def evaluate(run: Run, nodes: int, shards: Path, checkpoint: Path, split: str, out: Path) -> list[dict[str, str]]:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import argparse
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import timm
@@ -18,7 +21,8 @@ from torchvision.transforms import functional
 from hpcgender.models.config import ModelConfig
 from hpcgender.models.create import create
 from hpcgender.models.network import Network
-from hpcgender.models.pretrained import IMAGENET_MEAN, IMAGENET_STD, load_pretrained
+from hpcgender.models.pretrained import load_pretrained
+from hpcgender.models.read_weights import IMAGENET_MEAN, IMAGENET_STD
 from shard_tools.base.errors import UserError
 from tests.hpcgender.test_models import gender, randomise
 
@@ -154,11 +158,23 @@ def test_another_backbone_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\x80\x02 no weights", "cannot read .*a.pt"),
+        (b"\x80\x02 no weights", "a.pt is damaged, or holds objects that are not read"),
         ({}, "holds no weights"),
         ([1, 2], "holds no weights"),
-        ({"epoch": 3, "lr": 0.1}, "more than weights, epoch"),
-        ({"a": Path("x")}, "cannot read .*a.pt"),
+        ({"epoch": 3, "lr": 0.1}, "holds no tensors, but epoch, lr"),
+        ({"epoch": 3, "conv1.weight": torch.ones(1)}, "holds more than weights, epoch"),
+        ({"a": Path("x")}, "holds no tensors, but a"),
+        ({"student": {"a": torch.ones(1)}, "teacher": {"a": torch.ones(1)}}, "several state dicts, student, teacher"),
+        (nn.Linear(1, 1), r"holds a whole object, torch.nn.modules.linear.Linear, not its weights: .*state_dict\(\)"),
+        ({"model": nn.Linear(1, 1)}, "holds a whole object, torch.nn.modules.linear.Linear, as model"),
+        (b"<html><body>404</body></html>", "a.pt is a web page, not weights: download the file itself"),
+        (b"\n<!DOCTYPE html>", "a.pt is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs pointer, not weights: .* git lfs pull"),
+        (b"", "a.pt is empty: copy or download it again"),
+        (b"lr,epoch\n", "a.pt is text, not weights"),
+        (b"PK\x03\x04 cut", "a.pt is cut short or damaged: copy or download it again"),
+        (b"\xff\x00\x00\x00\x00\x00\x00\x00{", "a.pt is cut short"),
+        (b"\x89HDF\r\n", "an HDF5 file, as Keras writes"),
     ],
 )
 def test_a_file_without_weights_is_refused(tmp_path: Path, content: Any, message: str) -> None:
@@ -169,6 +185,75 @@ def test_a_file_without_weights_is_refused(tmp_path: Path, content: Any, message
     with pytest.raises(UserError, match=message) as raised:
         begin(tmp_path / "a.pt")
     assert "\n" not in str(raised.value)
+    assert "\x1b" not in str(raised.value)
+    assert "weights_only" not in str(raised.value)
+
+
+class Runs:
+    """Creates a file when it is unpickled without care."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize(
+    ("key", "prefix"),
+    [
+        ("state_dict", ""),
+        ("state_dict", "module."),
+        ("model", ""),
+        ("model_state_dict", ""),
+        ("state_dict", "model."),
+        ("state_dict", "model.net._orig_mod."),
+        ("backbone", "encoder."),
+    ],
+)
+def test_weights_in_the_checkpoints_of_other_programs(tmp_path: Path, key: str, prefix: str) -> None:
+    expected = theirs().state_dict()
+    beside = {
+        "args": argparse.Namespace(lr=0.1, out=Path("out")),
+        "hyper_parameters": {"seed": np.float64(1), "when": datetime.now(tz=timezone.utc), "path": Path("x")},
+        "optimizer": torch.optim.SGD([nn.Parameter(torch.ones(1))]).state_dict(),
+        "runs": Runs(tmp_path / "ran"),
+    }
+    named = {f"{prefix}{name}": value for name, value in expected.items()}
+    torch.save({key: named, "epoch": 5, **beside}, tmp_path / "last.ckpt")
+    network, line = begin(tmp_path / "last.ckpt")
+    state = network.state_dict()
+    assert torch.equal(state["layer4.1.conv2.weight"], expected["layer4.1.conv2.weight"])
+    assert (f"those below {prefix.rstrip('.')}" in line) == bool(prefix)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_ema_weights_are_taken_if_there_are_any(tmp_path: Path) -> None:
+    expected = theirs().state_dict()
+    averaged = {**{f"module.{name}": value for name, value in expected.items()}, "n_averaged": torch.tensor(3)}
+    other = {name: value + 1 for name, value in expected.items()}
+    torch.save({"model": other, "model_ema": averaged}, tmp_path / "model.pth")
+    network, line = begin(tmp_path / "model.pth")
+    assert torch.equal(network.state_dict()["conv1.weight"], expected["conv1.weight"])
+    assert f"pretrained from {tmp_path / 'model.pth'} (model_ema): 100 of 102 tensors" in line
+
+
+def test_a_network_among_other_parts_is_taken_and_two_are_refused(tmp_path: Path) -> None:
+    expected = theirs().state_dict()
+    named = {f"model.{name}": value for name, value in expected.items()}
+    torch.save({"state_dict": {**named, "loss.weight": torch.ones(2)}}, tmp_path / "a.ckpt")
+    network, line = begin(tmp_path / "a.ckpt")
+    assert torch.equal(network.state_dict()["conv1.weight"], expected["conv1.weight"])
+    assert "those below model, 1 others left out" in line
+    torch.save({**named, **{f"teacher.{name}": value for name, value in expected.items()}}, tmp_path / "b.ckpt")
+    with pytest.raises(UserError, match=r"holds several networks, model\., teacher\.: save the weights of one"):
+        begin(tmp_path / "b.ckpt")
+
+
+def test_what_holds_no_weights_is_refused_before_work_begins(tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_text("<html>")
+    with pytest.raises(UserError, match="is a web page"):
+        ModelConfig(pretrained=str(tmp_path / "a.pt")).check_pretrained()
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
@@ -214,6 +299,9 @@ def test_weights_are_downloaded_once(server: tuple[str, Path], hub: Path) -> Non
     with pytest.raises(UserError, match=r"cannot download .*b.pth \(HTTP Error 404: File not found\)") as raised:
         begin(f"{url}/b.pth")
     assert f"download it to {hub / 'b.pth'}" in str(raised.value)
+    (served / "c.pth").write_text("<html>log in</html>")
+    with pytest.raises(UserError, match=rf"{url}/c.pth is a web page"):
+        begin(f"{url}/c.pth")
     assert [path.name for path in hub.iterdir()] == ["a.pth"]
 
 
@@ -236,3 +324,10 @@ def test_without_a_network_it_says_what_to_download_where(hub: Path, monkeypatch
         begin("torchvision:IMAGENET1K_V2", "resnet50")
     assert f"on a machine with network access, download it to {hub / 'resnet50-11ad3fa6.pth'}" in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_cache_that_cannot_be_written_is_named(hub: Path) -> None:
+    hub.parent.mkdir(parents=True)
+    hub.write_text("no directory")
+    with pytest.raises(UserError, match=r"set TORCH_HOME to a directory that can be written"):
+        begin("torchvision:IMAGENET1K_V2", "resnet50")

@@ -1,0 +1,74 @@
+"""What a file of weights is by its first bytes, so that what is none is named before torch is imported."""
+
+from __future__ import annotations
+
+import string
+import zipfile
+from pathlib import Path
+from typing import Literal
+
+from shard_tools.base.errors import UserError
+
+HEAD_BYTES = 1024
+SAVE = "torch.save(model.state_dict(), FILE)"
+"""How a person writes a file that can be read."""
+AGAIN = "copy or download it again"
+PAGE = (
+    "is a web page, not weights: download the file itself; on Hugging Face and GitHub its link has resolve or raw "
+    "instead of blob"
+)
+OTHERS = {
+    b"version https://git-lfs": "is a git-lfs pointer, not weights: fetch the file with git lfs pull",
+    b"<!doctype": PAGE,
+    b"<html": PAGE,
+    b"<head": PAGE,
+    b"<?xml": PAGE,
+    b"\x89hdf": f"is an HDF5 file, as Keras writes: give one that {SAVE} wrote",
+    b"\x1f\x8b": "is compressed with gzip: unpack it",
+    b"bzh": "is compressed with bzip2: unpack it",
+    b"\xfd7zxz": "is compressed with xz: unpack it",
+    b"7z\xbc\xaf": "is a 7z archive: unpack it",
+    b"rar!": "is a RAR archive: unpack it",
+}
+"""Files that are often given instead, by their first bytes in lower case."""
+
+
+def weights_format(path: Path) -> Literal["safetensors", "torch"]:
+    """The format of a file of weights, of which only the beginning is read, or the list of members of an archive.
+
+    Raises UserError, in one line with the remedy, for a file that holds no weights that can be read.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    if not head:
+        raise UserError(f"{path} is empty: {AGAIN}")
+    begin = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for other, what in OTHERS.items():
+        if begin.startswith(other):
+            raise UserError(f"{path} {what}")
+    if head.startswith(b"PK"):
+        check_archive(path)
+    elif head[8:9] == b"{":  # safetensors: the length of a JSON header, then the header
+        if path.stat().st_size < 8 + int.from_bytes(head[:8], "little"):
+            raise UserError(f"{path} is cut short: {AGAIN}")
+        return "safetensors"
+    elif not head.startswith(b"\x80"):  # a pickle, as torch wrote before version 1.6
+        what = "is text" if not set(head) - set(string.printable.encode()) else "is of an unknown format"
+        raise UserError(f"{path} {what}, not weights: give a file that {SAVE} wrote, or safetensors")
+    return "torch"
+
+
+def check_archive(path: Path) -> None:
+    """Raises UserError for a zip archive that torch.save did not write, or not to its end."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.rpartition("/")[2] for name in archive.namelist()}
+    except (zipfile.BadZipFile, OSError, ValueError):
+        raise UserError(f"{path} is cut short or damaged: {AGAIN}") from None
+    if "constants.pkl" in names:
+        raise UserError(f"{path} is a TorchScript program: load it with torch.jit.load, and {SAVE}")
+    if "data.pkl" not in names:
+        raise UserError(f"{path} is a zip archive without weights: unpack it, or give a file that {SAVE} wrote")
