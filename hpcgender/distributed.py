@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,10 +21,14 @@ import torch.distributed as dist
 # outlive the group, and the process may abort at exit. Imported here, there is no group yet.
 import torch.distributed.nn.functional
 
-from shard_tools.base.errors import UserError
+from shard_tools.base.errors import UserError, one_line
 
 TIMEOUT = timedelta(minutes=10)
 """Default time that a rank waits for the others before it fails."""
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+"""The environment variables in which torchrun says which process this is."""
+DEVICE = "HPCGENDER_DEVICE"
+"""The environment variable that asks for the CPU although there are GPUs."""
 
 
 @dataclass(frozen=True)
@@ -68,35 +75,96 @@ class Ranks:
         return values or []
 
 
-def select_device(local_rank: int = 0) -> torch.device:
-    """The device of a process of this node, also of one that is no rank: a GPU of its own, or else the CPU."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    device = torch.device("cuda", local_rank)
-    torch.cuda.set_device(device)
-    return device
-
-
 @contextmanager
 def process_group(timeout: timedelta = TIMEOUT) -> Iterator[Ranks]:
-    """Initialises the process group and destroys it at the end; a single process needs neither it nor torchrun."""
-    variables = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")}
-    missing = [name for name, value in variables.items() if value is None]
-    if 0 < len(missing) < len(variables):
-        raise UserError(f"{', '.join(missing)} not set: start several processes with python -m hpcgender.launch")
-    rank, world_size, local_rank, local_world_size = (
-        int(value or default) for value, default in zip(variables.values(), "0101", strict=True)
-    )
+    """Initialises the process group and destroys it at the end; a single process needs neither it nor torchrun.
+
+    UserError if torchrun's variables, the network interface or the GPU cannot be used.
+    """
+    rank, world_size, local_rank, local_world_size = torchrun_ranks()
     device = select_device(local_rank)
     if world_size == 1:
         yield Ranks(0, 1, device)
         return
+    check_interface()
     cuda = device.type == "cuda"
     dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout, device_id=device if cuda else None)
     try:
         yield Ranks(rank, world_size, device, local_rank, local_world_size)
     finally:
         dist.destroy_process_group()
+
+
+def torchrun_ranks() -> tuple[int, int, int, int]:
+    """Rank, world size, local rank and local world size from torchrun's variables; 0, 1, 0, 1 if there are none.
+
+    UserError if some are missing or no numbers.
+    """
+    values = {name: os.environ.get(name) for name in TORCHRUN}
+    given = [name for name, value in values.items() if value is not None]
+    if not given:
+        return 0, 1, 0, 1
+    remedy = f"start several processes with python -m hpcgender.launch, or one with env -u {' -u '.join(given)}"
+    if missing := [name for name in values if name not in given]:
+        raise UserError(f"{', '.join(given)} set, but {', '.join(missing)} not set: {remedy}")
+    wrong = next((f"{name}={value}" for name, value in values.items() if not (value or "").isdecimal()), None)
+    if wrong:
+        raise UserError(f"{wrong} is no number: {remedy}")
+    rank, world_size, local_rank, local_world_size = (int(value or "") for value in values.values())
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if world_size > 1 and missing:
+        raise UserError(f"WORLD_SIZE is {world_size}, but {', '.join(missing)} not set: {remedy}")
+    return rank, world_size, local_rank, local_world_size
+
+
+def select_device(local_rank: int = 0) -> torch.device:
+    """This node's GPU of that number, or the CPU where there is none or `HPCGENDER_DEVICE=cpu` asks for it.
+
+    UserError if there are GPUs, or CUDA_VISIBLE_DEVICES says that some were granted, and torch cannot use them.
+    """
+    wish = os.environ.get(DEVICE, "")
+    if wish not in ("", "cpu"):
+        raise UserError(f"{DEVICE}={wish}: set it to cpu, or to nothing for a GPU where there is one")
+    if wish == "cpu":
+        return torch.device("cpu")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        usable, count = torch.cuda.is_available(), torch.cuda.device_count()
+    if usable:
+        if local_rank >= count:
+            raise UserError(f"process {local_rank + 1} of this node has no GPU, as torch sees {count}: start {count}")
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+        return device
+    granted = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if caught or re.match(r"\s*(\d|GPU-|MIG-)", granted):
+        what = f"CUDA_VISIBLE_DEVICES is {granted}, but torch" if granted else "torch"
+        raise UserError(
+            f"{what} cannot use a GPU on {socket.gethostname()}: {no_gpu_because(caught)}; correct that, or set "
+            f"{DEVICE}=cpu to compute on the CPU"
+        )
+    return torch.device("cpu")
+
+
+def no_gpu_because(caught: Sequence[warnings.WarningMessage]) -> str:
+    """Why torch uses no GPU: the first sentence of its own warning or error."""
+    text = str(caught[0].message) if caught else ""
+    if not text:
+        try:
+            torch.cuda.init()  # type: ignore[no-untyped-call]
+        except (RuntimeError, AssertionError) as error:
+            text = one_line(error)
+    return " ".join(text.split()).partition(". ")[0].rstrip(".") or "it sees none"
+
+
+def check_interface() -> None:
+    """Raises UserError if GLOO_SOCKET_IFNAME names a network interface that this machine has not."""
+    here = [name for _, name in socket.if_nameindex()]
+    for name in filter(None, os.environ.get("GLOO_SOCKET_IFNAME", "").split(",")):
+        if name not in here:
+            raise UserError(
+                f"GLOO_SOCKET_IFNAME names {name}, which {socket.gethostname()} has not: give one of {', '.join(here)}"
+            )
 
 
 def redirect_output(directory: Path, rank: int) -> None:

@@ -17,6 +17,7 @@ from hpcgender.checkpoint_file import digest
 from hpcgender.distributed import Ranks, process_group, redirect_output
 from hpcgender.inference.config import SplitConfig
 from hpcgender.inference.facts import CheckpointFacts, ComputeFacts, SplitFacts
+from hpcgender.memory import enough_memory
 from hpcgender.stop import StopSignal
 from shard_tools.base.errors import REQUEUE
 from shard_tools.base.text import utc
@@ -91,7 +92,8 @@ def open_session(config: Options) -> Iterator[Session[Options]]:
     """
     config.check()
     manifest = read_manifest(config.data)
-    with StopSignal(config.stop_after) as stop, process_group() as ranks:
+    memory = enough_memory("give a smaller --batch-size")
+    with memory, StopSignal(config.stop_after) as stop, process_group() as ranks:
         redirect_output(config.out_dir / "logs", ranks.rank)
         trained = load_trained(config.checkpoint, ranks.device, manifest.classes)
         trained.model.requires_grad_(False)

@@ -29,11 +29,11 @@ class ModelConfig:
     """Architecture: resnet or se_resnet with 18, 34, 50, 101 or 152; vgg11, 13, 16 or 19, with batch normalisation
     vgg11_bn etc.; or compact. `hpcgender models` lists their parameters, multiply-accumulates and memory."""
     output_stride: Literal[8, 16, 32] = 32
-    """Image size divided by the size of the last feature map, for ResNets: 16 or 8 make heat maps finer and cost more
-    computation and memory."""
+    """Image size divided by the size of the last feature map, for ResNets: 16 or 8 make heat maps finer and cost 1.5 or
+    5 times the computation."""
     stem: Literal["standard", "small"] = "standard"
     """First layers of a ResNet: standard (7x7 convolution with stride 2, max pooling), or small (3x3 convolution with
-    stride 1, for images of 32 to 64 pixels)."""
+    stride 1, for images of 32 to 64 pixels), which costs 15 times the computation and 10 to 14 times the memory."""
     grayscale: bool = False
     """Convert images to grayscale in the network, whose first layer has one input channel; pretrained weights are
     summed over the colour channels."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
+import sysconfig
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,6 +65,7 @@ class Learner:
         self.precision = Precision(config.precision, ranks.device, may_skip=config.skip_nonfinite > 0)
         self.ema = EMA(self.network, config.ema) if config.ema else None
         if config.compile:
+            check_compiler()
             self.network.compile()
         self.model: nn.Module = self.network
         """What the training step calls: the network, in DDP if there are several ranks."""
@@ -206,6 +211,22 @@ def set_up_device(config: TrainConfig, device: torch.device) -> None:
     torch.backends.cudnn.benchmark = not config.deterministic
     torch.backends.cuda.matmul.fp32_precision = "tf32" if config.tf32 else "ieee"
     torch.backends.cudnn.conv.fp32_precision = "tf32" if config.tf32 else "ieee"  # type: ignore[attr-defined]
+
+
+def check_compiler() -> None:
+    """Raises UserError unless there is what torch.compile builds kernels with: a C++ compiler and Python's headers."""
+    wanted = [os.environ[name] for name in ("CXX", "CC") if os.environ.get(name)] or ["g++", "clang++", "gcc", "clang"]
+    if not any(shutil.which(shlex.split(name)[0]) for name in wanted):
+        raise UserError(
+            f"--compile needs a C++ compiler, and {' or '.join(wanted)} is not in PATH: load its module, set CXX, or "
+            "leave --compile out"
+        )
+    headers = Path(sysconfig.get_path("include"))
+    if not (headers / "Python.h").exists():
+        raise UserError(
+            f"--compile needs Python's headers, and {headers} has no Python.h: install python3-dev, or leave --compile "
+            "out"
+        )
 
 
 def memory_format(config: TrainConfig, device: torch.device) -> torch.memory_format:

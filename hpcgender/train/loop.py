@@ -19,6 +19,7 @@ from hpcgender.data.evaluation import EvaluationLoader
 from hpcgender.data.training import TrainingLoader
 from hpcgender.distributed import Ranks, process_group, redirect_output
 from hpcgender.inference.validation import validate
+from hpcgender.memory import enough_memory
 from hpcgender.metrics import GradientNorms, Scores, Tally
 from hpcgender.run_directory import BEST, CHECKPOINTS, CONFIG_JSON, CONFIG_TOML, resume_command
 from hpcgender.stop import StopSignal
@@ -53,6 +54,7 @@ def train(config: TrainConfig) -> int:
             patience = PATIENCE if config.resume else 0.0
             exits.enter_context(locked(config.run_dir / "train.lock", config.run_dir, advice, patience=patience))
             config.check_run()  # again: another training may have ended since
+        exits.enter_context(enough_memory(memory_remedy(config)))
         with closing(Trainer(config, manifest, ranks, stop)) as trainer:
             if trainer.epoch == config.epochs:
                 if ranks.is_first:
@@ -63,6 +65,13 @@ def train(config: TrainConfig) -> int:
                 return 0
             trainer.train()
     return REQUEUE if stop.reason else 0
+
+
+def memory_remedy(config: TrainConfig) -> str:
+    """What to do if the memory does not suffice; a run that is resumed cannot change its batches."""
+    halved = 2 * config.accumulate
+    steps = f"--accumulate {halved}" if config.batch_size % halved == 0 else "a larger --accumulate"
+    return f"give {steps}, with which batches stay the same, or start with a smaller --batch-size"
 
 
 class Trainer:
@@ -255,14 +264,14 @@ class Trainer:
     def remarks(self) -> Iterator[str]:
         """What a person should know of the options."""
         config, steps = self.config, self.steps_per_epoch
-        if config.resume and not (self.epoch or self.epoch_step):
-            yield f"{config.run_dir} held no run to resume: it begins"
         if self.extended_from:
             lr = learning_rate(config, self.epoch * steps + self.epoch_step, steps)
             yield (
                 f"extended from {self.extended_from} to {config.epochs} epochs: from here on the learning rate is that "
                 f"of a run of {config.epochs} epochs, now {lr:.1e}"
             )
+        if config.stem == "small":
+            yield "--stem small costs 15 times the computation of --stem standard"
         if config.map_side(config.image_size) == 1:
             yield (
                 f"heat maps of {config.model} at {config.image_size} px have a single cell: give --output-stride 8 or "

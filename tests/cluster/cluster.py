@@ -134,6 +134,7 @@ class Cluster(ABC):
         login = {
             "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
             **{"HOME": home, "USER": user, "LOGNAME": user, "SHELL": "/bin/bash", "LANG": "C.UTF-8"},
+            "HPCGENDER_DEVICE": "cpu",  # nobody can open the GPUs that are granted
             "OMP_NUM_THREADS": "1",  # each node claims more cores than this machine has
             **({"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}),
         }
