@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 
-from hpcgender.distributed import TORCHRUN, check_interface, select_device, process_group, torchrun_ranks
+from hpcgender.distributed import TORCHRUN, check_interface, process_group, select_device, torchrun_ranks
 from shard_tools.base.errors import UserError
 
 
