@@ -18,6 +18,7 @@ from hpcgender.checkpoint_file import FORMAT, MARK, TRAILER_BYTES, check_checkpo
 from hpcgender.models.config import ModelConfig, read_model_config
 from hpcgender.models.create import create
 from hpcgender.models.network import Network
+from hpcgender.run_directory import resume_command
 from shard_tools.base.errors import UserError, one_line
 from shard_tools.manifest import CLASSES
 
@@ -65,7 +66,8 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a temporary file, syncs it and renames it to `path`, which is the old checkpoint or the new one.
 
     Any torch.load can read the file. A last line holds the XXH3 checksum of all bytes before it, as torch.load does not
-    notice changed bytes of a tensor. UserError if it cannot be written.
+    notice changed bytes of a tensor. UserError if it cannot be written, with the command that resumes the run whose
+    directory of checkpoints it is in.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -88,7 +90,8 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
         with suppress(OSError):
             partial.unlink()
         raise UserError(
-            f"cannot write {path}: {error.strerror}; free space or correct permissions, and resume with --resume"
+            f"cannot write {path}: {error.strerror}; free space or correct permissions, then resume: "
+            f"{resume_command(path.parent.parent)}"
         ) from None
 
 
@@ -111,8 +114,10 @@ def read_verified(path: Path) -> dict[str, Any]:
             return content
     except OSError as error:
         raise UnreadableError(f"cannot be read: {error.strerror or one_line(error)}") from None
-    except (RuntimeError, UnpicklingError) as error:  # written by another version of torch
-        raise UnreadableError(f"cannot be read: {one_line(error)[:200]}") from None
+    except (RuntimeError, UnpicklingError):
+        raise UnreadableError(
+            f"cannot be read: it holds more than tensors, numbers and text, or is of a torch after {torch.__version__}"
+        ) from None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

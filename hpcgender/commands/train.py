@@ -29,7 +29,7 @@ from hpcgender.trainable import check_trainable
 from shard_tools.base.commands import RUNS, Command, Made, Shown
 from shard_tools.base.documents import read_json, read_toml
 from shard_tools.base.errors import UserError
-from shard_tools.base.files import last_record, tail
+from shard_tools.base.files import check_directory, last_record, tail
 from shard_tools.base.names import check_name, safe_name
 from shard_tools.manifest import Manifest, read_manifest
 
@@ -166,10 +166,15 @@ class TrainConfig(SetupConfig, RunConfig, BatchConfig, ModelConfig, Optimization
         return {**values, "augmentation": asdict(read_augmentation(self.augment))}
 
     def begun_with(self) -> dict[str, Any]:
-        stored = self.run_dir / CONFIG_TOML
-        if not (self.resume and holds_run(self.run_dir) and stored.exists()):
+        if not (self.resume and holds_run(self.run_dir)):
             return {}
-        return {**read_options(type(self), read_toml(stored)), "name": self.name, "runs": self.runs}
+        stored = self.run_dir / CONFIG_TOML
+        try:
+            values = read_options(type(self), read_toml(stored))
+        except UserError as error:
+            again = f"hpcgender train OPTIONS --print-config > {stored}"
+            raise UserError(f"{error}; it has the options of the run to resume: restore it, e.g. {again}") from None
+        return {**values, "name": self.name, "runs": self.runs}
 
     def check(self) -> None:
         """Raises UserError for what can be known before work begins."""
@@ -201,7 +206,8 @@ class TrainConfig(SetupConfig, RunConfig, BatchConfig, ModelConfig, Optimization
         self.check_batches(manifest)
 
     def check_run(self) -> None:
-        """Raises UserError if the run directory holds a run that these options do not resume, or cannot."""
+        """Raises UserError if the run directory holds a run that these options do not resume, or cannot be written."""
+        check_directory(self.run_dir, "--runs")
         if not holds_run(self.run_dir):
             return
         if not self.resume:

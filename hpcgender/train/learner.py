@@ -48,6 +48,7 @@ class Learner:
     def __init__(self, config: TrainConfig, classes: int, ranks: Ranks, *, fresh: bool) -> None:
         self.config = config
         self.ranks = ranks
+        check_micro_batches(config, ranks.world_size)
         set_up_device(config, ranks.device)
         torch.manual_seed(config.seed)
         self.network: Network = create(config, classes)
@@ -201,6 +202,17 @@ class NonFiniteError(Exception):
         super().__init__(f"step {step}")
         self.step = step
         self.batch = batch
+
+
+def check_micro_batches(config: TrainConfig, world_size: int) -> None:
+    """Raises UserError where batch normalisation would get a single value per channel, with which it cannot train."""
+    smallest = min(map(len, torch.arange(config.batch_size // world_size).chunk(config.accumulate)), default=0)
+    if smallest == 1 and config.map_side(config.image_size) == 1 and family(config.model) != "vgg":
+        raise UserError(
+            f"--batch-size {config.batch_size} on {world_size} processes with --accumulate {config.accumulate} "
+            f"computes one image at a time, with which {config.model} cannot be trained at {config.image_size} px: "
+            "give larger batches or images"
+        )
 
 
 def set_up_device(config: TrainConfig, device: torch.device) -> None:

@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from hpcgender.distributed import Ranks
 from hpcgender.log_lines import EpochLine, SplitLosses
 from hpcgender.metrics import Scores
+from hpcgender.run_directory import resume_command
 from shard_tools.base.documents import without_nan
 from shard_tools.base.errors import UserError, one_line
 
@@ -134,7 +135,8 @@ class RunLog:
             raise self.refused(error) from None
 
     def refused(self, error: OSError) -> UserError:
-        return UserError(f"cannot write {self.path}: {one_line(error)}; free space and resume with --resume")
+        again = resume_command(self.path.parent)
+        return UserError(f"cannot write {self.path}: {one_line(error)}; free space, then resume: {again}")
 
     def close(self) -> None:
         """Closes the TensorBoard file."""

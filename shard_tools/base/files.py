@@ -77,13 +77,13 @@ def check_file(path: Path, suffix: str = "") -> None:
         raise UserError(f"no permission to write {path.name} into {path.parent}: name another directory")
 
 
-def check_directory(out: Path) -> None:
-    """Raises UserError unless files can be written into `out`, which may be missing."""
+def check_directory(out: Path, option: str = "--out") -> None:
+    """Raises UserError, with the option that names it, unless files can be written into `out`, which may be missing."""
     there = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))
     if not there.is_dir():
-        raise UserError(f"{there} is no directory: give another one as --out")
+        raise UserError(f"{there} is no directory: give another one as {option}")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"no permission to write into {there}: give another directory as --out")
+        raise UserError(f"no permission to write into {there}: give another directory as {option}")
 
 
 def check_empty(out: Path, besides: Collection[str] = ()) -> None:

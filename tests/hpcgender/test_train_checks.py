@@ -145,6 +145,18 @@ def test_the_best_weights_alone_are_neither_overwritten_nor_resumed(shards: Path
     assert f"no checkpoint to resume from: give another --name, and --pretrained {best}" in says
 
 
+@pytest.mark.parametrize("content", ["", "garbage = ["])
+def test_a_run_whose_options_are_lost_says_where_they_belong(shards: Path, tmp_path: Path, content: str) -> None:
+    config = options(shards, tmp_path)
+    stored = leave_checkpoint(config).parent.parent / "config.toml"
+    if content:
+        stored.write_text(content)
+    with pytest.raises(UserError) as error:
+        parsed("--runs", config.runs, "--name", "a", "--resume")
+    assert str(stored) in str(error.value)
+    assert str(error.value).endswith(f"restore it, e.g. hpcgender train OPTIONS --print-config > {stored}")
+
+
 def test_nothing_to_resume_and_nothing_to_start_with(tmp_path: Path) -> None:
     says = refused(options(tmp_path / "nowhere", tmp_path, resume=True))
     assert says.startswith(f"{tmp_path / 'runs' / 'a'} holds no run to resume, and cannot start: no manifest.json in")
@@ -251,6 +263,20 @@ def test_a_finished_run_can_be_extended_and_not_shortened(
     assert all(torch.equal(value, of_parts[name]) for name, value in of_whole.items())
     line = refused(parsed("--runs", begun.runs, "--name", "a", "--resume", "--epochs", 2))
     assert "is a run of 3 epochs, and --epochs 2 is fewer: resume it with" in line
+
+
+def test_a_place_that_cannot_be_written_is_refused(shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")
+    assert refused(options(shards, tmp_path)) == f"{tmp_path / 'runs'} is no directory: give another one as --runs"
+
+
+def test_one_image_at_a_time_cannot_be_normalised(shards: Path, tmp_path: Path) -> None:
+    config = options(shards, tmp_path, model="resnet18", batch_size=4)
+    learner.check_micro_batches(config, 2)
+    for world_size, accumulate in ((4, 1), (2, 2), (1, 4)):
+        with pytest.raises(UserError, match=r"^--batch-size 4 on \d processes with --accumulate \d computes one image"):
+            learner.check_micro_batches(replace(config, accumulate=accumulate), world_size)
+    learner.check_micro_batches(replace(config, image_size=64), 4)
 
 
 def test_fp16_is_for_gpus() -> None:
