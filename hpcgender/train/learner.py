@@ -66,7 +66,7 @@ class Learner:
         self.precision = Precision(config.precision, ranks.device, may_skip=config.skip_nonfinite > 0)
         self.ema = EMA(self.network, config.ema) if config.ema else None
         if config.compile:
-            check_compiler()
+            check_compiler(ranks.device)
             self.network.compile()
         self.model: nn.Module = self.network
         """What the training step calls: the network, in DDP if there are several ranks."""
@@ -225,13 +225,14 @@ def set_up_device(config: TrainConfig, device: torch.device) -> None:
     torch.backends.cudnn.conv.fp32_precision = "tf32" if config.tf32 else "ieee"  # type: ignore[attr-defined]
 
 
-def check_compiler() -> None:
-    """Raises UserError unless there is what torch.compile builds kernels with: a C++ compiler and Python's headers."""
-    wanted = [os.environ[name] for name in ("CXX", "CC") if os.environ.get(name)] or ["g++", "clang++", "gcc", "clang"]
+def check_compiler(device: torch.device) -> None:
+    """Raises UserError unless there is what torch.compile builds kernels with: a compiler and Python's headers."""
+    variable, usual = ("CC", ["gcc", "clang"]) if device.type == "cuda" else ("CXX", ["g++"])
+    wanted = [os.environ[variable]] if os.environ.get(variable) else usual
     if not any(shutil.which(shlex.split(name)[0]) for name in wanted):
         raise UserError(
-            f"--compile needs a C++ compiler, and {' or '.join(wanted)} is not in PATH: load its module, set CXX, or "
-            "leave --compile out"
+            f"--compile needs a compiler, and {' or '.join(wanted)} is not in PATH: load its module, set {variable}, "
+            "or leave --compile out"
         )
     headers = Path(sysconfig.get_path("include"))
     if not (headers / "Python.h").exists():

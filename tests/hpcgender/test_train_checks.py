@@ -288,11 +288,12 @@ def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch
     for name in ("CC", "CXX"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match=r"--compile needs a C\+\+ compiler, and .* is not in PATH"):
-        learner.check_compiler()
+    for device, names in (("cpu", r"g\+\+"), ("cuda", "gcc or clang")):
+        with pytest.raises(UserError, match=rf"--compile needs a compiler, and {names} is not in PATH"):
+            learner.check_compiler(torch.device(device))
     monkeypatch.setenv("CXX", "nothing -O2")
     with pytest.raises(UserError, match="and nothing -O2 is not in PATH"):
-        learner.check_compiler()
+        learner.check_compiler(torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
