@@ -83,7 +83,8 @@ def relation(evaluation: Evaluation) -> str:
     if found := warning(data.trained_on):
         return found
     if data.manifest == evaluation.checkpoint.manifest:
-        return "the data set it was trained on; this split was held out"
+        chose = ", but chose the best epoch" if data.split == "val" else ""
+        return f"the data set it was trained on; this split was held out{chose}"
     return "another data set than it was trained on; no image lies byte for byte in its training split"
 
 

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 from shard_tools.base.errors import UserError, one_line
@@ -73,8 +74,16 @@ def check_file(path: Path, suffix: str = "") -> None:
         raise UserError(f"{path} would be a {suffix[1:].upper()} file: name it {path.with_suffix(suffix).name}")
     if not path.parent.is_dir():
         raise UserError(f"no directory {path.parent} to write {path.name} into: make it first")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise UserError(f"no permission to write {path.name} into {path.parent}: name another directory")
+    check_writable(path.parent, f"name another directory for {path.name}")
+
+
+def check_writable(directory: Path, advice: str) -> None:
+    """Raises UserError with the advice if no file can be made in a directory: one is, and leaves nothing."""
+    try:
+        with TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write into {directory} ({error.strerror}): {advice}") from None
 
 
 def check_directory(out: Path, option: str = "--out") -> None:
@@ -82,8 +91,7 @@ def check_directory(out: Path, option: str = "--out") -> None:
     there = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))
     if not there.is_dir():
         raise UserError(f"{there} is no directory: give another one as {option}")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"no permission to write into {there}: give another directory as {option}")
+    check_writable(there, f"give another directory as {option}")
 
 
 def check_empty(out: Path, besides: Collection[str] = ()) -> None:

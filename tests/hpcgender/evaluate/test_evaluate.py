@@ -17,8 +17,11 @@ import torch
 from PIL import Image
 
 from hpcgender.checkpoint import load_trained, read_checkpoint, save_checkpoint
+from hpcgender.commands.compare import CompareConfig
 from hpcgender.commands.evaluate import COMMANDS, EvaluateConfig
 from hpcgender.commands.predict import PredictConfig
+from hpcgender.commands.report import ReportConfig
+from hpcgender.commands.show_batch import ShowBatchConfig
 from hpcgender.data.config import ReadConfig
 from hpcgender.data.evaluation import EvaluationLoader
 from hpcgender.distributed import Ranks
@@ -393,6 +396,15 @@ def test_where_results_cannot_be_written_is_known_first(shards: Path, checkpoint
     for out in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "dangling"):
         with pytest.raises(UserError, match="is no directory: give another one as --out"):
             EvaluateConfig(data=shards, checkpoint=checkpoint, out=out).check()
+    with pytest.raises(UserError, match=r"cannot write into /proc \(.*\): give another directory as --out"):
+        EvaluateConfig(data=shards, checkpoint=checkpoint, out=Path("/proc/new/out")).check()
+    for file, config in (
+        ("x.html", ReportConfig(inputs=(tmp_path,), out=Path("/proc/x.html"))),
+        ("x.csv", CompareConfig(evaluated=(tmp_path, tmp_path), csv=Path("/proc/x.csv"))),
+        ("x.png", ShowBatchConfig(data=shards, out=Path("/proc/x.png"))),
+    ):
+        with pytest.raises(UserError, match=rf"cannot write into /proc \(.*\): name another directory for {file}"):
+            config.check()
     EvaluateConfig(data=shards, checkpoint=checkpoint, out=tmp_path / "new" / "out").check()
     assert not (tmp_path / "new").exists()
 
