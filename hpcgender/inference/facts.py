@@ -15,6 +15,8 @@ from shard_tools.base.errors import UserError
 
 WORK = "work"
 """Directory of the states of passes, within that of their results."""
+LOCK = "lock"
+"""Held in that by the command that writes there."""
 REMEDY = "give another --out, or remove it"
 
 Origin = Mapping[str, Any]

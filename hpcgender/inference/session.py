@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -16,10 +16,11 @@ from hpcgender.checkpoint import Trained, git_revision, load_trained
 from hpcgender.checkpoint_file import digest
 from hpcgender.distributed import Ranks, process_group, redirect_output
 from hpcgender.inference.config import SplitConfig
-from hpcgender.inference.facts import CheckpointFacts, ComputeFacts, SplitFacts
+from hpcgender.inference.facts import LOCK, WORK, CheckpointFacts, ComputeFacts, SplitFacts
 from hpcgender.memory import enough_memory
 from hpcgender.stop import StopSignal
 from shard_tools.base.errors import REQUEUE
+from shard_tools.base.lock import locked
 from shard_tools.base.text import utc
 from shard_tools.manifest import Manifest, read_manifest
 
@@ -93,9 +94,14 @@ def open_session(config: Options) -> Iterator[Session[Options]]:
     config.check()
     manifest = read_manifest(config.data)
     memory = enough_memory("give a smaller --batch-size")
-    with memory, StopSignal(config.stop_after) as stop, process_group() as ranks:
+    with memory, ExitStack() as exits, StopSignal(config.stop_after) as stop, process_group() as ranks:
         redirect_output(config.out_dir / "logs", ranks.rank)
         trained = load_trained(config.checkpoint, ranks.device, manifest.classes)
+        if ranks.is_first:
+            work = config.out_dir / WORK
+            work.mkdir(parents=True, exist_ok=True)
+            exits.enter_context(locked(work / LOCK, config.out_dir, "wait for that, or give another --out"))
+            config.check()  # again: another command may have written there since
         trained.model.requires_grad_(False)
         torch.backends.cudnn.benchmark = False  # it may choose other algorithms the next time, which round otherwise
         torch.backends.cudnn.deterministic = True

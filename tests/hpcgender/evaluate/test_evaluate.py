@@ -29,6 +29,7 @@ from hpcgender.evaluate.evaluation import evaluate
 from hpcgender.evaluate.predictions import read_predictions
 from hpcgender.evaluate.results import Evaluation, read_evaluation
 from hpcgender.evaluate.table import read_columns
+from shard_tools.base import lock
 from shard_tools.base.commands import Made
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
@@ -375,6 +376,21 @@ def test_an_evaluation_is_never_replaced_by_another(
     (out / "evaluation.json").write_text("{")
     with pytest.raises(UserError, match=r"damaged .*: remove it and evaluate again"):
         EvaluateConfig(data=shards, checkpoint=checkpoint, out=out).check()
+
+
+def test_two_commands_do_not_write_one_evaluation_together(
+    shards: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.setitem(lock.locked.__wrapped__.__kwdefaults__, "patience", 0.0)  # type: ignore[attr-defined]
+    with (
+        lock.locked(tmp_path / "work" / "lock", tmp_path, ""),
+        pytest.raises(UserError, match=f"{tmp_path} is locked by process .*: wait for that, or give another --out"),
+    ):
+        evaluated(shards, checkpoint, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["work"]
+    assert evaluated(shards, checkpoint, tmp_path).gender
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_table_of_the_users_is_kept(shards: Path, checkpoint: Path, tmp_path: Path) -> None:
