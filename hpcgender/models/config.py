@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from hpcgender.checkpoint_file import checkpoint_file
 from hpcgender.models.registry import STAGES, check_model, family
 from hpcgender.models.weights_file import weights_format
 from shard_tools.base.commands import default_is
@@ -59,7 +60,8 @@ class ModelConfig:
     """Class weights in the gender loss, e.g. 1 2: a male image counts twice."""
     pretrained: Annotated[str, default_is("random initialisation", "torchvision:NAME|FILE|URL")] = ""
     """Initial weights: torchvision's by name, e.g. torchvision:IMAGENET1K_V2; or a file or URL with a checkpoint of
-    hpcgender or a state dict of torchvision or timm. Heads of another shape are initialised at random."""
+    hpcgender (of a run, its best one) or a state dict of torchvision or timm. Heads of another shape are initialised at
+    random."""
     freeze: Annotated[Literal["none", "backbone"] | int, tyro.conf.arg(metavar="none|backbone|STAGES")] = "none"
     """Layers of --pretrained to freeze: the backbone (all but the heads), or its first STAGES stages, e.g. 2. Frozen
     batch normalisation keeps its running statistics."""
@@ -114,11 +116,12 @@ class ModelConfig:
         """
         if not self.pretrained or self.pretrained.startswith((TORCHVISION, *WEB)):
             return
-        if not Path(self.pretrained).is_file():
+        path = checkpoint_file(Path(self.pretrained))
+        if not path.is_file():
             raise UserError(
                 f"no file {self.pretrained}: give --pretrained a file, a URL, or {TORCHVISION}IMAGENET1K_V1"
             )
-        weights_format(Path(self.pretrained))
+        weights_format(path)
 
 
 def read_model_config(values: Mapping[str, Any], path: Path, again: str) -> ModelConfig:

@@ -11,6 +11,7 @@ from urllib.parse import urlparse
 
 import torch
 
+from hpcgender.checkpoint_file import checkpoint_file
 from hpcgender.models.config import TORCHVISION, WEB, ModelConfig
 from hpcgender.models.network import Network
 from hpcgender.models.read_weights import Weights, read_weights
@@ -127,7 +128,7 @@ def find(config: ModelConfig) -> Weights:
     if source.startswith(WEB):
         return read_weights(download(source, check_hash=False))
     config.check_pretrained()
-    return read_weights(Path(source))
+    return read_weights(checkpoint_file(Path(source)))
 
 
 def download(url: str, check_hash: bool) -> Path:

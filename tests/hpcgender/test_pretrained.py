@@ -114,6 +114,10 @@ def test_our_checkpoint_goes_on_with_another_task(tmp_path: Path) -> None:
     assert "gender loaded too, age new" in line
     _, line = begin(tmp_path / "best.pt", "compact", tasks=("age",))
     assert "gender ignored, as it is not a task, age new" in line
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "best.pt").rename(tmp_path / "run" / "checkpoints" / "best.pt")
+    _, line = begin(tmp_path / "run", "compact")
+    assert "gender loaded too" in line
 
 
 def test_the_normalisation_stays_with_the_weights(tmp_path: Path) -> None:
