@@ -14,9 +14,10 @@ import numpy as np
 from hpcgender.evaluate import results
 from hpcgender.evaluate.predictions import COLUMNS, Texts
 from shard_tools.base.errors import UserError, unknown
+from shard_tools.base.text import plural
 from shard_tools.keys import key_of
 from shard_tools.manifest import Manifest
-from shard_tools.sources.tabular import TableFile, open_table
+from shard_tools.sources.tabular import TableFile, open_table, own_spelling
 
 KEY = "key"
 NAMING = (KEY, "image", "file", "path", "filename", "file_name", "image_path", "img")
@@ -48,7 +49,7 @@ def columns_to_read(path: Path, wanted: Sequence[str]) -> Columns:
             "the images' keys, which are those in predictions.csv, or with the paths of their files"
         )
     others = [column for column in table.columns if column != naming]
-    columns = tuple(wanted) or tuple(others)
+    columns = tuple(own_spelling(name, others) for name in wanted) or tuple(others)
     for name in columns:
         if name not in others:
             raise unknown(f"column of {path}", name, others)
@@ -82,9 +83,11 @@ def read_columns(path: Path, wanted: Sequence[str], keys: Texts, shared: Collect
     place = {key: number for number, key in enumerate(keys.tolist())}
     found: dict[int, tuple[str, ...]] = {}
     first = ""
+    ragged: list[str] = []
     for row in read.table.rows((read.naming, *columns)):
         if row.problem:
-            raise UserError(f"{row.problem}: mend it")
+            ragged.append(row.problem)
+            continue
         name, *values = row.values
         first = first or name
         number = place.get(name)
@@ -93,6 +96,10 @@ def read_columns(path: Path, wanted: Sequence[str], keys: Texts, shared: Collect
             number = next((place[key] for key in by_path if key in place), None)
         if number is not None and found.setdefault(number, tuple(values)) != tuple(values):
             raise UserError(f"line {row.line} of {path} contradicts an earlier line about {name}: keep one of them")
+    if ragged and not found:
+        raise UserError(f"{ragged[0]}: mend it")
+    if ragged:
+        print(f"{plural(len(ragged), 'row')} of {path} left out: {ragged[0]}")
     if not found:
         raise UserError(
             f"{path} has none of the images: its first {read.naming} is {first!r}, one of their keys is "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -68,11 +68,13 @@ def read_csv(path: Path) -> tuple[dict[str, Picture], list[str]]:
     """
     listed: dict[str, Picture] = {}
     dates: list[str] = []
-    for line, row, problem in _rows(path, ("photo",), ("id_num", "gender", "race", "age", "dob", "doa")):
+    rows = list(_rows(path, ("photo",), ("id_num", "gender", "race", "age", "dob", "doa")))
+    days_first = _days_first(row.get(field, "") for _, row, _ in rows for field in ("dob", "doa"))
+    for line, row, problem in rows:
         known: dict[str, Any] = {"subject": subject_of(row.get("id_num", "")) or None}
         problems = [("row", problem)] if problem else []
         for field in ("gender", "race", "age", "dob", "doa"):
-            known[field], wrong = _value_or_reason(field, row.get(field, ""))
+            known[field], wrong = _value_or_reason(field, row.get(field, ""), days_first)
             if wrong and field in ("dob", "doa"):  # they are no labels, and the age may be had without them
                 dates.append(f"{field} {row[field]!r} in line {line}")
             elif wrong:
@@ -81,7 +83,19 @@ def read_csv(path: Path) -> tuple[dict[str, Picture], list[str]]:
         if listed.setdefault(photo_of(row["photo"]), picture) != picture:
             twice = (("row", f"{path.name} lists it twice with different values"),)
             listed[photo_of(row["photo"])] = picture._replace(problems=twice)
-    return listed, [f"dates of {path.name} that cannot be read: {len(dates)}, the first {dates[0]}"] if dates else []
+    remarks = [f"dates of {path.name} are taken as day/month/year, as some can be nothing else"] if days_first else []
+    if dates:
+        remarks.append(f"dates of {path.name} that cannot be read: {len(dates)}, the first {dates[0]}")
+    return listed, remarks
+
+
+def _days_first(texts: Iterable[str]) -> bool:
+    """Whether dates with slashes are day/month/year, which MORPH's are not: nearly all that can be one alone are it."""
+    days, months = 0, 0
+    for found in map(US_DATE.fullmatch, texts):
+        days += found is not None and int(found[1]) > 12
+        months += found is not None and int(found[2]) > 12
+    return days > 9 * months
 
 
 def read_fixes(path: Path, known: Mapping[str, set[str]]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -136,7 +150,7 @@ def aged(picture: Picture) -> Picture:
 
 
 @lru_cache(50_000)
-def _value_or_reason(field: str, text: str) -> tuple[Any, str]:
+def _value_or_reason(field: str, text: str, days_first: bool = False) -> tuple[Any, str]:
     """The value of gender, race, age, dob or doa that a CSV spells so, None if unknown; or why it is none."""
     if canonical(text) in (UNKNOWN_AGES if field == "age" else UNKNOWN):
         return None, ""
@@ -154,7 +168,8 @@ def _value_or_reason(field: str, text: str) -> tuple[Any, str]:
     us, iso = US_DATE.fullmatch(text), ISO_DATE.fullmatch(text)
     try:
         if us:
-            return date(int(us[3]), int(us[1]), int(us[2])), ""
+            month, day = (us[2], us[1]) if days_first else (us[1], us[2])
+            return date(int(us[3]), int(month), int(day)), ""
         if iso:
             return date(int(iso[1]), int(iso[2]), int(iso[3])), ""
     except ValueError:  # there is no such day

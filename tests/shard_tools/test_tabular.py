@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,19 @@ def test_morphs_csv_and_corrections_are_read_like_any_table(tmp_path: Path) -> N
     (tmp_path / "f.csv").write_text('subject,gender,note\n2,M,"sure\n1,F,no\n')
     with pytest.raises(UserError, match=r"line 2 of .*f\.csv has a quote that is not closed"):
         list(source.records())
+
+
+def test_dates_of_morphs_csv_are_read_in_one_order(tmp_path: Path) -> None:
+    draw(tmp_path / "images", ["1.jpg", "2.jpg"])
+    source = Morph(images=tmp_path / "images", csv=tmp_path / "m.csv", out=tmp_path / "out")
+    header = "photo,id_num,gender,dob,doa\n"
+    (tmp_path / "m.csv").write_text(f"{header}1,1,M,05/03/1960,04/04/1980\n2,2,F,25/03/1960,24/03/1980\n")
+    assert [record.age for record in source.records()] == [20, 19]
+    assert source.remarks()[0] == "dates of m.csv are taken as day/month/year, as some can be nothing else"
+    (tmp_path / "m.csv").write_text(f"{header}1,1,M,05/03/1960,04/04/1980\n2,2,F,25/03/1960,03/24/1980\n")
+    source = replace(source)
+    assert [record.age for record in source.records()] == [19, -1]
+    assert source.remarks()[0] == "dates of m.csv that cannot be read: 1, the first dob '25/03/1960' in line 3"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])

@@ -274,6 +274,8 @@ def test_a_table_names_images_by_the_paths_of_their_files(tmp_path: Path) -> Non
         table.write_text("\n".join((f"{column},light", *lines, "male/p7.jpg,f")) + "\n")
         found = read_columns(table, (), keys, {"male-p3"})
         assert found["light"].tolist() == ["a", "b", "c", "", "", "e"]  # which file male-p3 is cannot be known
+    table.write_text("sep=;\nFILE;Light;\nx/p9.jpg;e;\nfemale/p1.jpg\n;;\n")
+    assert read_columns(table, ("light",), keys, ())["Light"].tolist() == ["", "", "", "", "", "e"]
     table.write_text("file,light\na/p9.jpg,1\nb/p9.jpg,2\n")
     with pytest.raises(UserError, match=r"line 3 of .* contradicts an earlier line about b/p9\.jpg"):
         read_columns(table, (), keys, ())
