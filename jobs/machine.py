@@ -37,6 +37,11 @@ def visible_gpus(environ: Mapping[str, str], dev: Path = Path("/dev")) -> tuple[
     return tuple(map(str, range(len(usable) or _count_by_nvidia_smi())))
 
 
+def has_gpus(dev: Path = Path("/dev")) -> bool:
+    """Whether this machine has a GPU that this process may open, whatever a mask lists."""
+    return bool(_usable_devices(dev) or _count_by_nvidia_smi())
+
+
 def _usable_devices(dev: Path) -> list[int]:
     """The numbers of the GPUs whose device files may be opened: CUDA calls them 0, 1, 2 ... in this order."""
     usable = []

@@ -118,7 +118,7 @@ def find_record(results: Path, job_id: str) -> Path | None:
 def find_anywhere(roots: Iterable[Path], job_id: str) -> Path | None:
     """The record of a job below some directories."""
     for root in roots:
-        for record in _records(root, _DEPTH, []):
+        for record in _records(root, root, _DEPTH, []):
             if record.name.partition("-")[2] == job_id:
                 return record
     return None
@@ -182,7 +182,7 @@ def read_submissions(root: Path) -> tuple[list[Submission], list[str]]:
     """
     found: list[Submission] = []
     faults: list[str] = []
-    for record in _records(root, _DEPTH, faults):
+    for record in _records(root, root, _DEPTH, faults):
         submission = _read_or_report(record, faults)
         found += [submission] if submission else []
     return sorted(found, key=lambda submission: (submission.submitted, submission.directory.name)), faults
@@ -220,15 +220,29 @@ def read_submission(record: Path) -> Submission | None:
     return found
 
 
-def _records(directory: Path, depth: int, faults: list[str]) -> Iterator[Path]:
-    """The records below a directory; a line in `faults` for each directory that cannot be read."""
+def directories(directory: Path, root: Path) -> list[os.DirEntry[str]]:
+    """The directories in one below `root`, and links to others, but to none in `root` or above: those are met anyway.
+
+    Raises OSError if it cannot be read.
+    """
+
+    def leads_back(entry: os.DirEntry[str]) -> bool:
+        if not entry.is_symlink():
+            return False
+        target = Path(entry.path).resolve()
+        return target.is_relative_to(root.resolve()) or directory.resolve().is_relative_to(target)
+
+    return [entry for entry in os.scandir(directory) if entry.is_dir() and not leads_back(entry)]
+
+
+def _records(directory: Path, root: Path, depth: int, faults: list[str]) -> Iterator[Path]:
+    """The records below a directory of `root`; a line in `faults` for each directory that cannot be read."""
     try:
-        entries = [entry for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
-        for entry in entries:
+        for entry in directories(directory, root):
             if entry.name == SUBMISSIONS:
                 yield from (Path(entry.path, name) for name in os.listdir(entry.path) if name[:1] != ".")  # noqa: PTH208
             elif depth > 0 and entry.name not in _WITHOUT and entry.name[:1] != ".":
-                yield from _records(Path(entry.path), depth - 1, faults)
+                yield from _records(Path(entry.path), root, depth - 1, faults)
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:

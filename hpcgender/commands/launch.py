@@ -36,7 +36,7 @@ class JobConfig:
     time: Annotated[str, default_is("the site's", "TIME")] = ""
     """Time limit of the job, e.g. 24h, 1d12h, 90m or 1:30:00."""
     scheduler: Literal["auto", "slurm", "sge", "local"] = "auto"
-    """Scheduler to submit to; auto: the one of this machine; local: run on this machine."""
+    """Scheduler to submit to; auto: the one of this machine; local: run on this machine, also within a job."""
     site: Annotated[str, default_is("HPCGENDER_SITE, or ./site.toml, or a generic one", "FILE|NAME")] = ""
     """Site profile: a TOML file, or one of abci, local, notre-dame-crc, sge and slurm."""
 

@@ -52,6 +52,7 @@ def make_layout(
     config: LaunchConfig, call: Call[Any], site: Site, granted: Allocation, environ: Mapping[str, str]
 ) -> Layout:
     """Chooses hosts, processes and threads. Raises UserError if more nodes or GPUs are asked for than there are."""
+    check_shared(config, call)
     distributed, scheduler = call.command.distributed, granted.scheduler
     hosts = chosen_hosts(granted, config.nodes if distributed else 1, config.cpus)
     variable = scheduler.gpu_variable(site)
@@ -85,6 +86,14 @@ def make_layout(
         python=site.agent_python,
         alone=not distributed,
     )
+
+
+def check_shared(config: LaunchConfig, call: Call[Any]) -> None:
+    """Raises UserError if several nodes or processes are asked for, for a command whose work they do not share."""
+    for name in ("nodes", "procs_per_node"):
+        value = getattr(config, name)
+        if not call.command.distributed and (value or 1) > 1:
+            raise UserError(f"--{name.replace('_', '-')} {value}: {call.command.name} is one process on one node")
 
 
 def check_gpus(wanted: int, there: int, granted: Allocation, shares: int) -> None:

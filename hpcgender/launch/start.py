@@ -15,6 +15,7 @@ from hpcgender.launch.agents import Layout, make_layout
 from hpcgender.launch.attempt import run
 from hpcgender.launch.submit import submit_all
 from hpcgender.log_lines import LAUNCH
+from jobs import machine
 from jobs.schedulers import find_allocation, named
 from jobs.sites import find_site, read_site
 from shard_tools.base.commands import Call, Command, find_call
@@ -36,6 +37,12 @@ def launch(config: LaunchConfig) -> int:
     if config.after and not in_job:
         raise UserError("--after needs a scheduler: run the commands one after the other with --chain")
     layouts = [make_layout(config, each, site, granted, os.environ) for each in calls]
+    if config.gpus_per_node and not machine.has_gpus():
+        here = layouts[0].allocation.hosts[0].name
+        raise UserError(
+            f"--gpus-per-node {config.gpus_per_node}: {here} has no GPU that may be used: there is no /dev/nvidia0 to "
+            "open, and nvidia-smi lists none"
+        )
     if config.dry_run:
         print("\n".join(map(preview, layouts)))
         return 0

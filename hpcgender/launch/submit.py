@@ -13,6 +13,7 @@ from typing import Any
 
 from hpcgender.commands.launch import JobConfig, LaunchConfig, minutes
 from hpcgender.launch import CODE, RECORD
+from hpcgender.launch.agents import check_shared
 from jobs import records
 from jobs.records import Resources, Submission
 from jobs.scheduler import Request
@@ -59,8 +60,8 @@ def submit_all(config: LaunchConfig, calls: list[Call[Any]], site: Site) -> int:
 def request(config: LaunchConfig, call: Call[Any], site: Site, first: bool = True) -> Request:
     """What to ask the scheduler for; the jobs of a chain after the first ask for as much of it as they can use."""
     distributed = call.command.distributed
-    if first and not distributed and (config.nodes or 1) > 1:
-        raise UserError(f"--nodes {config.nodes}: {call.command.name} runs on one node")
+    if first:
+        check_shared(config, call)
     gpus = config.gpus_per_node if config.gpus_per_node is not None and (distributed or first) else None
     wanted = resources(config, site, gpus=int(distributed) if gpus is None else gpus)
     return Request(

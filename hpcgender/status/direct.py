@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcgender.status.state import Status
+from jobs.records import directories
 from jobs.scheduler import UNKNOWN
 from shard_tools.base.files import last_record
 
@@ -91,16 +92,16 @@ def resuming(run: DirectRun) -> str:
 
 def _run_directories(place: Path) -> Iterator[Path]:
     """The directories of runs in `place` and in its directories that are no runs, the oldest name first."""
-    for entry in _directories(place):
+    for entry in _directories(place, place):
         if _is_run(entry):
             yield entry
         else:
-            yield from filter(_is_run, _directories(entry))
+            yield from filter(_is_run, _directories(entry, place))
 
 
-def _directories(place: Path) -> list[Path]:
+def _directories(directory: Path, place: Path) -> list[Path]:
     try:
-        return sorted(Path(entry.path) for entry in os.scandir(place) if entry.name[:1] != "." and entry.is_dir())
+        return sorted(Path(entry.path) for entry in directories(directory, place) if entry.name[:1] != ".")
     except OSError:  # the list of records has reported it
         return []
 

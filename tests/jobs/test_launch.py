@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from hpcgender.launch import start
 from hpcgender.launch.agents import Layout, attempt_line, free_ports, make_layout, run_layout
 from hpcgender.launch.attempt import job_end
 from hpcgender.launch.start import chained, unused
+from hpcgender.launch.submit import request
+from jobs import machine
 from jobs.schedulers import find_allocation
 from jobs.site import Site
 from jobs.stopping import StopRequests
@@ -282,6 +285,21 @@ def test_gpus_that_are_not_there_are_refused(
     with pytest.raises(UserError) as error:
         plan(LaunchConfig(**options), {**environ, "CUDA_VISIBLE_DEVICES": gpus})
     assert str(error.value).startswith(says)
+
+
+def test_a_mask_that_lists_gpus_is_not_taken_for_them(tmp_path: Path) -> None:
+    assert not machine.has_gpus(tmp_path) or shutil.which("nvidia-smi")
+    (tmp_path / "nvidia0").write_text("")
+    assert machine.has_gpus(tmp_path)
+
+
+def test_a_command_that_is_one_process_takes_no_more() -> None:
+    several = LaunchConfig(command=("verify", "x"), nodes=2), LaunchConfig(command=("verify", "x"), procs_per_node=2)
+    for config in several:
+        with pytest.raises(UserError, match="verify is one process on one node"):
+            plan(config, {})
+        with pytest.raises(UserError, match="verify is one process on one node"):
+            request(config, call("verify", "x"), Site(name="x", scheduler="slurm"))
 
 
 def test_no_gpus_are_shown_to_a_command_that_asks_for_none() -> None:

@@ -69,6 +69,19 @@ def test_records_of_all_results_of_a_run_are_found(tmp_path: Path) -> None:
     assert records.read_submissions(tmp_path / "none") == ([], [])
 
 
+def test_linked_runs_are_found_once_and_a_circle_ends(tmp_path: Path) -> None:
+    write(tmp_path / "scratch" / "a", "1", tmp_path)
+    write(tmp_path / "runs" / "b", "2", tmp_path)
+    (tmp_path / "runs" / "a").symlink_to(tmp_path / "scratch" / "a")
+    (tmp_path / "runs" / "latest").symlink_to("b")
+    (tmp_path / "runs" / "b" / "all").symlink_to("..")
+    (tmp_path / "scratch" / "a" / "self").symlink_to(".")
+    (tmp_path / "runs" / "dangling").symlink_to("nowhere")
+    found, faults = records.read_submissions(tmp_path / "runs")
+    assert (sorted(read.job_id for read in found), faults) == (["1", "2"], [])
+    assert [read.directory.parent.parent for read in found if read.job_id == "2"] == [tmp_path / "runs" / "b"]
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
