@@ -16,7 +16,7 @@ class SyntheticConfig:
     """Draw a data set of synthetic faces, labelled by their file names."""
 
     out: Path
-    """Folder to draw into; must not exist yet or be empty."""
+    """Directory to draw into: new or empty."""
     count: int = 2400
     """Number of pictures. A smaller number draws the first ones of a larger number."""
     seed: int = 0

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from shard_tools.base.documents import read_toml, shipped
 from shard_tools.base.errors import UserError, unknown
 from shard_tools.sources.conventions import check_column, check_words
-from shard_tools.sources.folders import GENDERS, SPLITS
+from shard_tools.sources.folders import GENDERS, split_of
 from shard_tools.sources.tabular import own_spelling
 from shard_tools.sources.values import MAX_AGE, NUMBER, UNKNOWN, MeaninglessError, age_of, canonical, is_age
 
@@ -215,7 +215,7 @@ class Labeller:
             "age": _age_of(columns),
             "subject": _name_of({}, columns.unknown, "subject"),
             "group": _name_of(columns.groups, columns.unknown, "group"),
-            "split": _name_of({**SPLITS, **columns.splits}, columns.unknown, "split"),
+            "split": _split_of(columns),
         }
         self.genders: Counter[str] = Counter()
         """Number of rows of each value of the gender column, for the first ten values."""
@@ -326,3 +326,18 @@ def _name_of(names: Mapping[str, str], nothing: Sequence[str], label: str) -> Ca
         return text
 
     return name
+
+
+def _split_of(columns: Columns) -> Callable[[str], str]:
+    stated = {canonical(value): split for value, split in columns.splits.items()}
+    unstated = {*UNKNOWN, *map(canonical, columns.unknown)}
+
+    @lru_cache(1000)
+    def split(text: str) -> str:
+        value = canonical(text)
+        found = stated.get(value) or split_of(text)
+        if not found and value not in unstated:
+            raise MeaninglessError(f"its split {text!r} is not one that --splits has a meaning for")
+        return found
+
+    return split

@@ -100,7 +100,7 @@ class Webdataset(Source):
         raise ImageError("its tar is read once")
 
     def key(self, name: str) -> str:
-        return key_of(name.rpartition("::")[2]) or "sample"
+        return key_of(name.rpartition("::")[2])
 
     def check_genders(self, female: int, male: int) -> None:
         if not female and not male:

@@ -41,5 +41,10 @@ class Report:
             if self._more[where]:
                 yield f"{where}: and {self._more[where]} more"
 
+    @property
+    def count(self) -> int:
+        """Number of problems."""
+        return sum(map(len, self._lines.values())) + self._more.total()
+
     def __bool__(self) -> bool:
         return bool(self._lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from shard_tools.base.errors import one_line
 from shard_tools.images import EXTENSIONS, MAX_BYTES, ImageError, content_hash, fingerprint
 from shard_tools.index import Index
 from shard_tools.manifest import Shard
@@ -98,9 +99,30 @@ class _Shard:
         self.report.add(self.path, what)
 
     def check(self) -> None:
+        before = self.report.count
+        names = self.check_samples()
+        if self.report.count == before:
+            self.check_keys(names)
+
+    def check_keys(self, names: list[str]) -> None:
+        """Reports samples that the library webdataset does not read, by the names of a sound tar's members."""
+        expected = [name.partition(".")[0] for name in names[::2]]
+        try:
+            read = keys_read(names)
+        except ValueError as error:
+            self.problem(f"webdataset does not read it: {one_line(error)}")
+            return
+        if read != expected:
+            lost = min(set(expected) - set(read), default="")
+            self.problem(f"webdataset reads {len(read)} of its {len(expected)} samples, it does not read {lost!r}")
+
+    def check_samples(self) -> list[str]:
+        """Reports what is wrong with the samples; returns the names of their members."""
+        names: list[str] = []
         idx_lines = enumerate(self.idx_file, -1) if self.idx_file else None
         number = 0  # of the sample in the shard
         for sample in self.samples():
+            names += (sample.image.name, sample.label.name)
             if self.rows is not None:
                 while number < len(self.rows) and self.offsets[number] < sample.image.offset:
                     self.lost(number)
@@ -129,6 +151,7 @@ class _Shard:
             number = len(self.rows)
         if idx_lines and any(n >= number for n, _ in idx_lines):
             self.report.add(self.path.with_suffix(".idx"), f"it has more lines than the {number} samples of its tar")
+        return names
 
     def lost(self, number: int) -> None:
         assert self.rows is not None
@@ -215,6 +238,13 @@ class _Shard:
             self.problem(f"{at(sample.image)} has another appearance than in the index")
         if seen.extension != sample.extension:
             self.problem(f"{at(sample.image)} is a {seen.extension}")
+
+
+def keys_read(names: Iterable[str]) -> list[str]:
+    """The keys of the samples that the library webdataset makes of members with these names."""
+    from webdataset.tariterators import group_by_keys  # imports torch: 3 s
+
+    return [sample["__key__"] for sample in group_by_keys({"fname": n, "data": b"", "__url__": ""} for n in names)]
 
 
 def text_or_number(value: Any) -> Any:

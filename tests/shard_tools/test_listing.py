@@ -16,6 +16,7 @@ from shard_tools.manifest import read_manifest
 from shard_tools.pack import pack
 from shard_tools.sources.folders import Folders, split_of
 from shard_tools.sources.image_files import ImageFiles
+from shard_tools.sources.table import Table
 from shard_tools.sources.utkface import Utkface
 from tests.shard_tools.pictures import picture, save
 
@@ -253,3 +254,20 @@ def test_a_split_that_gets_no_image_is_said(utkface: Path, tmp_path: Path, capsy
         path.unlink()
     pack(Utkface(images=utkface, out=tmp_path / "out"))
     assert "WARNING: no image is in test: of 4 images, 0.1 is too little, see --test" in capsys.readouterr().out
+
+
+def test_rows_without_a_split_beside_others_do_not_become_training_data(tmp_path: Path) -> None:
+    faces(tmp_path / "k", 6)
+    rows = [f"0-{number:02d}.jpg,{'FM'[number % 2]},{split}" for number, split in enumerate(("Train",) * 4 + ("", "x"))]
+    (tmp_path / "t.csv").write_text("\n".join(["image,gender,part", *rows]))
+    options = {"gender": "gender", "split": "part", "table": (tmp_path / "t.csv",), "workers": 1}
+    with pytest.raises(UserError, match=r"1 images have no split, .*\(4 in train\): .* --splits '' train"):
+        pack(Table(images=tmp_path / "k", out=tmp_path / "out", **options))  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+    stated = {"": "test", "x": "val"}
+    pack(Table(images=tmp_path / "k", out=tmp_path / "out", splits=stated, **options))  # type: ignore[arg-type]
+    assert {n: s.samples for n, s in read_manifest(tmp_path / "out").splits.items()} == {
+        "train": 4,
+        "val": 1,
+        "test": 1,
+    }

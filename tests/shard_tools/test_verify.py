@@ -211,6 +211,22 @@ def test_names_in_damaged_files_do_not_reach_the_terminal(data: Path, check: Che
     assert "sample ?[31m?red in the index" in lines[0]
 
 
+class Nameless(Folders):
+    """Gives the third image a key that readers take for a hidden file."""
+
+    def key(self, name: str) -> str:
+        return "" if name.endswith("2.jpg") else super().key(name)
+
+
+def test_samples_that_webdataset_does_not_read_are_named(tmp_path: Path, check: Check) -> None:
+    (tmp_path / "images" / "male").mkdir(parents=True)
+    for number in range(4):
+        (tmp_path / "images" / "male" / f"{number}.jpg").write_bytes(jpeg(number))
+    pack(Nameless(images=tmp_path / "images", out=tmp_path / "data", val=0, test=0, workers=1))
+    lines = check(tmp_path / "data")
+    assert lines == [f"{tmp_path / 'data' / SHARD}: webdataset reads 3 of its 4 samples, it does not read ''"]
+
+
 # Between two data sets.
 
 
