@@ -39,4 +39,4 @@ def digest(path: Path) -> str:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     if mark + b" " != MARK:
         raise UserError(f"{path} is cut short, or not a checkpoint of hpcgender; use another checkpoint of the run")
-    return checksum.strip().decode()
+    return checksum.strip().decode(errors="replace")  # a damaged one is found when the file is read

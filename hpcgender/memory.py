@@ -10,8 +10,8 @@ import torch
 
 from shard_tools.base.errors import UserError
 
-FULL = re.compile(r"out of memory|can't allocate memory|not enough memory|ALLOC_FAILED", re.IGNORECASE)
-"""What CUDA, cuDNN, cuBLAS and torch's allocator of the CPU say."""
+FULL = re.compile(r"out of memory|can't allocate|not enough memory|ALLOC_FAILED", re.IGNORECASE)
+"""What CUDA, cuDNN, cuBLAS, DALI and torch's allocator of the CPU write."""
 
 
 @contextmanager
