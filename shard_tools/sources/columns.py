@@ -58,9 +58,10 @@ class Columns:
     unknown: tuple[str, ...] = ()
     """Values that mean unknown in any column; empty ones and words such as unknown need not be given."""
     age: str = ""
-    """Column of the age: a number, or a bin such as 20-29, which becomes its middle, 24.5."""
+    """Column of the age: a number, or a bin such as 20-29, which becomes its middle, 24.5. An image whose age is no
+    such thing, nor a word for unknown, is left out, whatever its gender."""
     ages: dict[str, str] = field(default_factory=dict)
-    """Values of that column that are neither, each followed by its age."""
+    """Values of that column that are neither, such as 60+, each followed by its age."""
     subject: str = ""
     """Column of the subject; all images of a subject go to one split."""
     group: str = ""

@@ -1,6 +1,7 @@
 """Reads lists of labels, text or CSV, one line for a record, an identity or a path, under a convention that is checked.
 
-Fields are parted by tabs, commas or white space. With a line of column names the columns may come in any order. Without
+Fields are separated by tabs, semicolons, commas or white space. A line that cannot be understood is left out and
+counted; more than one in a hundred are an error. With a line of column names the columns may come in any order. Without
 one they are `what gender`, or `what race gender age` as in Notre Dame's lists
 (https://github.com/vitoralbiero/face_analysis_pytorch).
 """

@@ -31,8 +31,9 @@ class Paths:
         """The path below --images that is meant; as it stands if it is none, which `outside` tells."""
         if self.windows:
             path = path.replace("\\", "/")
-        for root in self.roots:
-            path = path.removeprefix(root)
+        if path[:1] == "/":
+            for root in self.roots:
+                path = path.removeprefix(root)
         return path.removeprefix(self.elsewhere).removeprefix("./")
 
     def has(self, path: str) -> bool:

@@ -56,9 +56,10 @@ class Webdataset(Source):
     unknown_value: tuple[str, ...] = ()
     """Values that mean unknown in any label; empty ones and words such as unknown need not be given."""
     age: str = ""
-    """Where the age is: a number, or a bin such as 20-29, which becomes its middle, 24.5."""
+    """Where the age is: a number, or a bin such as 20-29, which becomes its middle, 24.5. An image whose age is no such
+    thing, nor a word for unknown, is left out, whatever its gender."""
     ages: dict[str, str] = field(default_factory=dict)
-    """Values that are neither, each followed by its age."""
+    """Values that are neither, such as 60+, each followed by its age."""
     subject: str = ""
     """Where the subject is; all images of a subject go to one split."""
     group: str = ""

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from shard_tools.sources.columns import Columns, Labeller
 from shard_tools.sources.morph import Morph
 from shard_tools.sources.utkface import Utkface
 from shard_tools.sources.values import MeaninglessError, age_of, canonical
+from shard_tools.sources.webdataset import field_of, parsed, text
 from tests.shard_tools.test_table import draw
 
 
@@ -79,3 +81,24 @@ def test_names_with_ages_that_nobody_has_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "morph.csv").write_text("photo,race\n000001_1M240.JPG,W\n")
     records = list(Morph(images=tmp_path / "morph", csv=tmp_path / "morph.csv", out=tmp_path).records())
     assert records[1].rejected == "its age '240' is not 0 to 130 years"
+
+
+@pytest.mark.parametrize(
+    ("json", "age", "reason"),
+    [
+        (b"24.5", 24.5, ""), (b"NaN", -1, ""), (b"null", -1, ""), (b"-1", -1, ""), (b'"24,5"', 24.5, ""),
+        (b"Infinity", -1, "its age 'inf'"), (b"1e30", -1, "its age '1000000000000000019884624838656'"),
+        (b"true", -1, "its age 'True'"), (b"-7", -1, "its age '-7'"),
+    ],
+)  # fmt: skip
+def test_ages_in_json_are_read_alike(json: bytes, age: float, reason: str) -> None:
+    document = parsed("json", b'\xef\xbb\xbf{"age": ' + json + b"}")
+    labeller = Labeller(Columns(image="key", age="json:age"), "webdataset", ("key", "json:age"))
+    _, label = labeller(("1", field_of(document, "age", "json:age") or ""))
+    assert label.age == age
+    assert label.rejected[: len(reason)] == reason
+    assert bool(label.rejected) == bool(reason)
+
+
+def test_a_text_member_may_begin_with_a_byte_order_mark() -> None:
+    assert [text("cls", raw) for raw in (b"\xef\xbb\xbf1\n", "1\r\n".encode("utf-16"), b"1")] == ["1", "1", "1"]
