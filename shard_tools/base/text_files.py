@@ -41,6 +41,7 @@ def open_text(path: Path, errors: str = "strict", newline: str | None = None) ->
 
     Raises OSError, or UserError for what is known to be no text; reading raises UnicodeError, for `not_text`.
     """
+    check_no_pipe(path)
     with path.open("rb") as file:
         head = file.read(HEAD)
     encoding = encoding_of(head)
@@ -51,6 +52,12 @@ def open_text(path: Path, errors: str = "strict", newline: str | None = None) ->
         line = head[: head.index(0)].count(b"\n") + 1
         raise UserError(f"{path} is no text: line {line} has a NUL byte; save it as UTF-8")
     return path.open(encoding=encoding, errors=errors, newline=newline)
+
+
+def check_no_pipe(path: Path) -> None:
+    """Raises UserError for a pipe, as <(zcat x.csv.gz) of a shell is: what was read of it once would be lost."""
+    if path.is_fifo():
+        raise UserError(f"{path} is a pipe, which cannot be read twice: write it to a file first")
 
 
 def decode_text(raw: bytes) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shard_tools.base.errors import UserError, one_line
-from shard_tools.base.text_files import not_text, open_text
+from shard_tools.base.text_files import check_no_pipe, not_text, open_text
 
 SEPARATORS = ("\t", ";", ",", "|")
 QUOTED = re.compile(r'"[^"]*"')
@@ -82,6 +82,7 @@ def open_table(path: Path, columns: Sequence[str] = (), unnamed: str = "image") 
     in CelebA's list, the first column is `unnamed`. Raises UserError if there is no such file, it has no rows or it
     cannot be read.
     """
+    check_no_pipe(path)
     with _readable(path), path.open("rb") as file:
         parquet = file.read(len(PARQUET)) == PARQUET
     if parquet:

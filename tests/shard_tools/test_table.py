@@ -140,6 +140,47 @@ def test_celebas_three_lists_are_one_table(celeba: Path) -> None:
     assert sum(split.samples for split in read_manifest(celeba / "out").splits.values()) == 4
 
 
+def test_celeba_as_kaggle_has_it(celeba: Path) -> None:
+    (celeba / "list_attr_celeba.csv").write_text(
+        "image_id,5_o_Clock_Shadow,Male,Young\n"
+        + "".join(f"{n:06d}.jpg,-1,{g},1\n" for n, g in enumerate((-1, 1, 1, -1), 1))
+    )
+    (celeba / "list_eval_partition.csv").write_text(
+        "image_id,partition\n" + "".join(f"{n:06d}.jpg,{p}\n" for n, p in enumerate((0, 0, 1, 2), 1))
+    )
+    (celeba / "img_align_celeba").mkdir()
+    (celeba / "images").rename(celeba / "img_align_celeba" / "img_align_celeba")
+    line = (
+        "--table {root}/list_attr_celeba.csv --table {root}/list_eval_partition.csv --mapping celeba"
+        " --images {root}/img_align_celeba --out {root}/out"
+    )
+    with pytest.raises(UserError, match=r"looked for .*/000001\.jpg: did you mean --images .*/img_align_celeba/img_"):
+        list(command(line, root=celeba).records())
+    records = list(command(line.replace("celeba --out", "celeba/img_align_celeba --out"), root=celeba).records())
+    assert [(r.gender, r.split) for r in records] == [(0, "train"), (1, "train"), (1, "val"), (0, "test")]
+
+
+def test_fairfaces_training_list_alone_leads_to_a_training(tmp_path: Path) -> None:
+    names = [f"train/{number}.jpg" for number in range(1, 41)]
+    draw(tmp_path / "fairface", names)
+    (tmp_path / "fairface_label_train.csv").write_text(
+        "file,age,gender,race,service_test\n"
+        + "".join(
+            f"{name},{('20-29', 'more than 70')[n % 3 > 1]},{('Male', 'Female')[n % 2]},White,True\n"
+            for n, name in enumerate(names)
+        )
+    )
+    line = "--table {root}/fairface_label_train.csv --images {root}/fairface --out {root}/out"
+    pack(command(line + " --mapping fairface", root=tmp_path))
+    manifest = read_manifest(tmp_path / "out")
+    assert set(manifest.splits) == {"train", "val"}
+    assert sum(split.samples for split in manifest.splits.values()) == 40
+    without = reasons(command(line + " --gender gender --image file --age age", root=tmp_path))
+    assert set(without.values()) == {
+        "its age 'more than 70' has no other end: state which number it stands for, as in --ages 'more than 70' 75"
+    }
+
+
 def test_celebas_attributes_alone_say_what_is_unknown(celeba: Path) -> None:
     source = command(
         "--table {root}/list_attr_celeba.txt --images {root}/images --out {root}/out --mapping celeba", root=celeba

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,6 +101,13 @@ def test_what_cannot_be_read_is_one_line_with_the_place(tmp_path: Path, content:
     assert says in str(raised.value)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_pipe_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for read in (open_table, read_text, read_index):
+        with pytest.raises(UserError, match="is a pipe, which cannot be read twice: write it to a file first"):
+            read(tmp_path / "pipe")
 
 
 def test_a_column_is_found_in_any_case_if_one_is_meant() -> None:
