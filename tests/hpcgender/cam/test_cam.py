@@ -214,6 +214,7 @@ def test_again_only_what_is_asked_for_anew_is_done(
         2,
         f"hpcgender: {out} holds maps of another checkpoint: give another --out, or remove it\n",
     )
+    assert (out / "cam.json").is_file()
 
 
 def test_a_split_of_one_class(run: Run, checkpoint: Make, faces: Path, tmp_path: Path) -> None:
