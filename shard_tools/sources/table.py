@@ -19,7 +19,7 @@ from shard_tools.images import ImageError
 from shard_tools.manifest import CLASSES
 from shard_tools.sources import ImageDirectory, Record
 from shard_tools.sources.columns import Columns, Headers, Label, Labeller, stated
-from shard_tools.sources.conventions import check_rows
+from shard_tools.sources.conventions import check_rows, is_swapped
 from shard_tools.sources.paths import SAMPLE, find_paths, outside
 from shard_tools.sources.tabular import TableFile, open_table
 
@@ -168,6 +168,12 @@ class Table(Columns, ImageDirectory):
         values = sum((part.labeller.genders for part in parts), start=Counter[str]())
         found = ", ".join(f"{value!r} ({count} times)" for value, count in values.most_common())
         where = ", ".join(part.name for part in parts)
+        torn = {reason: times for reason, times in reasons.items() if reason.endswith("about its gender")}
+        if is_swapped(counts[0] + counts[1], sum(torn.values())):
+            who = next(iter(torn)).removesuffix(" about its gender")
+            raise UserError(
+                f"{who} about the gender of {sum(torn.values())} images: are male and female swapped in one?"
+            )
         if not counts[0] and not counts[1]:
             ((reason, times),) = reasons.most_common(1) or [("", 0)]
             if not found or (not counts[-1] and not reason.startswith("its gender ")):

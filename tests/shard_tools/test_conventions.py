@@ -72,6 +72,20 @@ def test_rows_that_contradict_now_and_then_are_no_swap(tmp_path: Path) -> None:
     table(tmp_path, "image,gender,sex", ["1.jpg,0,Female"] * 19, "--gender gender --male 0 --female 1")._parts()
 
 
+def test_two_tables_that_disagree_nearly_always_are_refused(tmp_path: Path) -> None:
+    names = [f"{n}.jpg" for n in range(24)]
+    draw(tmp_path, names)
+    for file, letters in (("a.csv", "mf"), ("b.csv", "fm")):
+        rows = "".join(f"{name},{letters[n % 2]}\n" for n, name in enumerate(names))
+        (tmp_path / file).write_text(f"image,gender\n{rows}")
+    with (tmp_path / "a.csv").open("a") as file_a:
+        file_a.write("x.jpg,m\n")
+    source = command("--table {r}/a.csv --table {r}/b.csv --images {r} --out {r}/out --gender gender", r=tmp_path)
+    says = r"a\.csv and b\.csv disagree about the gender of 24 images: are male and female swapped in one"
+    with pytest.raises(UserError, match=says):
+        list(source.records())
+
+
 def test_morphs_csv_that_contradicts_the_names_is_refused(tmp_path: Path) -> None:
     names = [f"{n:06d}_0{'FM'[n % 2]}24.JPG" for n in range(24)]
     draw(tmp_path / "images", names)
