@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
 from shard_tools.base.errors import UserError
+from shard_tools.base.text import printable
 from shard_tools.manifest import CLASSES
 from shard_tools.sources import SPLIT_NAMES, ImageDirectory, Record
 
@@ -138,7 +139,7 @@ class Folders(ImageDirectory):
         for record in records:
             directories = record.name.casefold().split("/")[:-1]
             if len(self._splits_of(directories)) > 1:
-                raise UserError(f"{record.name} is in directories of two splits: {remedy}")
+                raise UserError(f"{printable(record.name)} is in directories of two splits: {remedy}")
             if record.split:
                 depths.update(place for place, d in enumerate(directories) if self._splits_of([d]))
             else:
@@ -156,4 +157,4 @@ def _tally(names: Iterable[str]) -> str:
     """Names of directories, each with its number of images: the most frequent ones."""
     counts = Counter(names)
     more = ", ..." if len(counts) > 8 else ""
-    return ", ".join(f"{name} ({count} images)" for name, count in counts.most_common(8)) + more
+    return printable(", ".join(f"{name} ({count} images)" for name, count in counts.most_common(8)) + more)

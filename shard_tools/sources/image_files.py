@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shard_tools.base.errors import UserError
+from shard_tools.base.text import printable
 from shard_tools.images import ImageError, extension_of
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp"})
@@ -70,7 +71,7 @@ class ImageFiles:
                 if names
             ),
         ]
-        return f"not taken below {self.root}: {', '.join(reasons)}" if reasons else ""
+        return printable(f"not taken below {self.root}: {', '.join(reasons)}") if reasons else ""
 
     def _list(self, below: str) -> None:
         """Lists one directory, a path below `root` that is empty or ends in a slash."""
