@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 from shard_tools.base.errors import UserError
 from shard_tools.base.text import printable
@@ -27,6 +28,8 @@ _SPLIT = re.compile(rf"(?:{_AROUND}[ _-]?)?({'|'.join(SPLITS)})(?:[ _-]?{_AROUND
 _GENDER = re.compile(rf"(?:{_AROUND}[ _-])?({'|'.join(GENDERS)})(?:[ _-]{_AROUND})*")
 _SUSPECT = re.compile(r"(?<![a-z])(train|training|test|testing|validation)(?![a-z])")
 """In the name of a directory that is not understood; shorter words are people's names, too."""
+SHOWN = 8
+"""Directories that an error names."""
 NO_CLASS = "it is in no directory named after a class"
 
 
@@ -41,6 +44,15 @@ def split_of(text: str) -> str:
 def _gender_of(directory: str) -> int:
     match = _GENDER.fullmatch(directory)
     return GENDERS[match[1]] if match else -1
+
+
+class Directory(NamedTuple):
+    """What the names in the path of a directory say of the images in it."""
+
+    gender: int
+    splits: tuple[str, ...]
+    """Those that are named; of images that are packed at most one."""
+    rejected: str
 
 
 @dataclass(kw_only=True)
@@ -66,30 +78,26 @@ class Folders(ImageDirectory):
     def records(self) -> Iterator[Record]:
         self._check_options()
         names = self.files()
-        records = [self.record(row, name) for row, name in enumerate(names)]
-        self._check_classes(records)
-        self._check_splits([record for record in records if not record.rejected])
-        yield from records
+        counts = Counter(name.rpartition("/")[0] for name in names)
+        directories = {path: self._understood(path) for path in counts}
+        self._check_classes(directories, counts)
+        self._check_splits({path: found for path, found in directories.items() if not found.rejected}, counts)
+        for row, name in enumerate(names):
+            found = directories[name.rpartition("/")[0]]
+            yield Record(row, name, found.gender, split=next(iter(found.splits), ""), rejected=found.rejected)
 
-    def record(self, row: int, name: str) -> Record:
-        """The record of one path, by the names of its directories."""
-        directories = name.casefold().split("/")[:-1]
-        genders = {self._stated_genders[d] for d in directories if d in self._stated_genders}
+    def _understood(self, path: str) -> Directory:
+        """What the path of a directory says of the images in it."""
+        names = path.casefold().split("/")
+        genders = {self._stated_genders[name] for name in names if name in self._stated_genders}
         if not genders:
-            words = [(d, _gender_of(d)) for d in directories]
+            words = [(name, _gender_of(name)) for name in names]
             # Directories of one letter may as well be parts of an alphabet, below or above others.
-            genders = {g for d, g in words if g >= 0 and len(d) > 1} or {g for _, g in words if g >= 0}
-        splits = self._splits_of(directories)
-        rejected = (
-            NO_CLASS if not genders else "it is in directories named after both classes" if len(genders) > 1 else ""
-        )
-        return Record(
-            row=row,
-            name=name,
-            gender=-1 if rejected else genders.pop(),
-            split=next(iter(splits), ""),
-            rejected=rejected,
-        )
+            genders = {g for name, g in words if g >= 0 and len(name) > 1} or {g for _, g in words if g >= 0}
+        rejected = "" if genders else NO_CLASS
+        if len(genders) > 1:
+            rejected = "it is in directories named after both classes"
+        return Directory(-1 if rejected else min(genders), tuple(self._splits_of(names)), rejected)
 
     @cached_property
     def _stated_genders(self) -> Mapping[str, int]:
@@ -113,48 +121,49 @@ class Folders(ImageDirectory):
             if split not in SPLIT_NAMES:
                 raise UserError(f"--splits turns {name!r} into {split!r}: it must be train, val or test")
 
-    def _check_classes(self, records: Sequence[Record]) -> None:
+    def _check_classes(self, directories: Mapping[str, Directory], counts: Mapping[str, int]) -> None:
         """Raises UserError if a stated directory is not there, or a class is not but directories of no class are."""
-        directories = {d for record in records for d in record.name.casefold().split("/")[:-1]}
-        for option, names in (("male", self.male), ("female", self.female), ("splits", self.splits)):
-            for name in names:
-                if name.casefold() not in directories:
+        names = {name for path in directories for name in path.casefold().split("/")}
+        for option, stated in (("male", self.male), ("female", self.female), ("splits", self.splits)):
+            for name in stated:
+                if name.casefold() not in names:
                     raise UserError(f"no directory below {self.images} is called {name}, which --{option} names")
-        counts = Counter(record.gender for record in records)
-        unnamed = [record.name for record in records if record.rejected == NO_CLASS]
-        absent = [name for gender, name in enumerate(CLASSES) if not counts[gender]]
+        genders = {found.gender for found in directories.values()}
+        absent = [name for gender, name in enumerate(CLASSES) if gender not in genders]
+        unnamed = [path for path, found in directories.items() if found.rejected == NO_CLASS]
         if absent and unnamed:
-            found = _tally(name.rpartition("/")[0].rpartition("/")[2] or "the top" for name in unnamed)
+            tally = _tally((path.rpartition("/")[2], counts[path]) for path in unnamed)
             lacking = "class directories" if len(absent) == len(CLASSES) else f"directory of {absent[0]} images"
             raise UserError(
-                f"no {lacking} in {self.images}, and these name no class: {found}; "
+                f"no {lacking} in {self.images}, and these name no class: {tally}; "
                 "rename them, or state what they mean, as in --female 0 --male 1"
             )
 
-    def _check_splits(self, records: Sequence[Record]) -> None:
+    def _check_splits(self, directories: Mapping[str, Directory], counts: Mapping[str, int]) -> None:
         """Raises UserError where directories name two splits, or some images are in a split and others in none."""
         remedy = "rename the directories, or state what they mean, as in --splits holdout test"
-        without = []
         depths: Counter[int] = Counter()
-        for record in records:
-            directories = record.name.casefold().split("/")[:-1]
-            if len(self._splits_of(directories)) > 1:
-                raise UserError(f"{printable(record.name)} is in directories of two splits: {remedy}")
-            if record.split:
-                depths.update(place for place, d in enumerate(directories) if self._splits_of([d]))
-            else:
-                without.append(record.name)
+        without = [path for path, found in directories.items() if not found.splits]
+        for path, found in directories.items():
+            if len(found.splits) > 1:
+                raise UserError(f"{printable(path)} is in directories of two splits: {remedy}")
+            if found.splits:
+                names = path.casefold().split("/")
+                depths.update(place for place, name in enumerate(names) if self._splits_of([name]))
         if depths and without:
             depth = depths.most_common(1)[0][0]
-            found = _tally("/".join(name.split("/")[:-1][: depth + 1]) or "the top" for name in without)
-            raise UserError(f"of {self.images}, {len(without)} images are in no split, others are: {found}; {remedy}")
-        suspect = [d for name in without for d in name.split("/")[:-1] if _SUSPECT.search(d.casefold())]
+            tally = _tally(("/".join(path.split("/")[: depth + 1]), counts[path]) for path in without)
+            number = sum(counts[path] for path in without)
+            raise UserError(f"of {self.images}, {number} images are in no split, others are: {tally}; {remedy}")
+        suspect = [(n, counts[path]) for path in without for n in path.split("/") if _SUSPECT.search(n.casefold())]
         if suspect:
             raise UserError(f"these directories of {self.images} may be splits: {_tally(suspect)}; {remedy}")
 
 
-def _tally(names: Iterable[str]) -> str:
+def _tally(directories: Iterable[tuple[str, int]]) -> str:
     """Names of directories, each with its number of images: the most frequent ones."""
-    counts = Counter(names)
-    more = ", ..." if len(counts) > 8 else ""
-    return printable(", ".join(f"{name} ({count} images)" for name, count in counts.most_common(8)) + more)
+    counts: Counter[str] = Counter()
+    for name, count in directories:
+        counts[name or "the top"] += count
+    more = ", ..." if len(counts) > SHOWN else ""
+    return printable(", ".join(f"{name} ({count} images)" for name, count in counts.most_common(SHOWN)) + more)

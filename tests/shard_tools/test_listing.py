@@ -161,7 +161,7 @@ def test_class_directories_have_many_names(tmp_path: Path) -> None:
         (("k/train/male", "k/female", "male"), {}, r"4 images .*: k/female \(2 images\), the top|male"),
         (("train/male", "a\n\x1b[31m/female"), {}, "others are: a\ufffd\ufffd\\[31m \\(2 images\\)"),
         (("my_test/male", "my_train/female"), {}, r"may be splits: my_test \(2 images\), my_train .*--splits"),
-        (("train/male", "train/female/test"), {}, "train/female/test/1-00.jpg is in directories of two splits"),
+        (("train/male", "train/female/test"), {}, "train/female/test is in directories of two splits"),
     ],
 )
 def test_directories_that_are_not_understood_are_refused(
