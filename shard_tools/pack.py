@@ -60,7 +60,7 @@ def pack(source: Source) -> None:
                 with Catalogue(work.directory) as catalogue:
                     check_genders(source, catalogue)
                     plan = make_plan(source, catalogue)
-                    _say(summary(source, catalogue, plan), listing.remarks, plan.warnings)
+                    _print_summary(summary(source, catalogue, plan), listing.remarks, plan.warnings)
                 print("nothing was written: a dry run")
         return
     with _abandoned_if_unusable(source.out, parts), unfinished.held(source.out, part, parts):
@@ -187,7 +187,7 @@ def _complete(work: Work, workers: Workers, listing: Listing) -> None:
         write_contradictions(source.out, catalogue, plan)
     text = "\n".join([*lines, *listing.remarks, *_loud(plan.warnings)]) + "\n"
     (source.out / "summary.txt").write_text(text, encoding="utf-8", errors="backslashreplace")
-    _remove_strangers(source.out, splits)
+    _remove_leftovers(source.out, splits)
     write_manifest(
         Manifest(
             root=source.out,
@@ -200,7 +200,7 @@ def _complete(work: Work, workers: Workers, listing: Listing) -> None:
         )
     )
     unfinished.finish(work.directory)
-    _say(lines, listing.remarks, plan.warnings)
+    _print_summary(lines, listing.remarks, plan.warnings)
     print(f"packed into {source.out}")
 
 
@@ -219,8 +219,8 @@ def check_genders(source: Source, catalogue: Catalogue) -> None:
             raise UnusableSourceError(*error.args) from None
 
 
-def _say(lines: list[str], remarks: list[str], warnings: list[str]) -> None:
-    """Prints what there is to say: of remarks the first, and warnings last."""
+def _print_summary(lines: list[str], remarks: list[str], warnings: list[str]) -> None:
+    """Prints the summary of a pack: of the remarks the first, and warnings last."""
     shown = [*lines, *remarks[:SHOWN]]
     if len(remarks) > SHOWN:
         shown.append(f"and {len(remarks) - SHOWN} remarks more, all in summary.txt")
@@ -249,7 +249,7 @@ def _write(work: Work, workers: Workers, plan: Plan, digest: str) -> dict[str, S
     return splits
 
 
-def _remove_strangers(out: Path, splits: dict[str, Split]) -> None:
+def _remove_leftovers(out: Path, splits: dict[str, Split]) -> None:
     """Removes what an earlier, killed run left and this one has no use for."""
     for name in ("train", "val", "test"):
         expected = {"index.npy"}
