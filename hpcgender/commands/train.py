@@ -297,6 +297,12 @@ def in_range(
             raise UserError(f"--{name.replace('_', '-')} {value} must be {rule}")
 
 
+def numbers(written: object) -> dict[str, float]:
+    """The finite numbers among the values of a JSON object, by their names; none if it is no object."""
+    items = written.items() if isinstance(written, dict) else ()
+    return {name: value for name, value in items if isinstance(value, int | float) and math.isfinite(value)}
+
+
 class Train(Command[TrainConfig]):
     """Training a model; interrupted, it resumes from the newest checkpoint of its run directory."""
 
@@ -315,13 +321,14 @@ class Train(Command[TrainConfig]):
         """From the last record of metrics.jsonl and, while it runs, from the last step in its log."""
         metrics = results / "metrics.jsonl"
         shown = Shown()
-        if record := last_record(metrics):
-            val, eta = record.get("val") or {}, record.get("eta")
+        if written := last_record(metrics):
+            record, val = numbers(written), numbers(written.get("val"))
+            eta = record.get("eta")
             if running and eta is not None:
                 eta = max(0.0, eta - (now - metrics.stat().st_mtime))
             shown = Shown(
                 epochs_done=record.get("epoch"),
-                epochs=record.get("epochs"),
+                epochs=int(record["epochs"]) if "epochs" in record else None,
                 accuracy=val.get("accuracy"),
                 age_mae=val.get("age_mae"),
                 images_per_s=record.get("images_per_s"),

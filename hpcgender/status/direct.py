@@ -119,7 +119,7 @@ def _process(results: Path) -> str:
 
 def _status(results: Path) -> Status:
     record = last_record(results / METRICS) or {}
-    epoch, epochs = record.get("epoch"), record.get("epochs")
+    epoch, epochs = (record.get(name) if isinstance(record.get(name), int) else None for name in ("epoch", "epochs"))
     locked, here = is_locked(results), f" on {socket.gethostname()}"
     process = _process(results)
     if locked:

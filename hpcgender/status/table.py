@@ -144,7 +144,7 @@ def row(listed: Listed) -> tuple[str, ...]:
     shown, status = listed.shown, listed.status
     epoch = "-"
     if shown.epochs_done is not None:
-        epoch = f"{int(10 * shown.epochs_done) / 10:g}/{shown.epochs}"
+        epoch = f"{int(10 * shown.epochs_done) / 10:g}/{shown.epochs or '?'}"
     accuracy = "-" if shown.age_mae is None else f"MAE {shown.age_mae:.2f}"
     if shown.accuracy is not None:
         accuracy = f"{shown.accuracy:.2%}"

@@ -149,6 +149,17 @@ def test_a_private_directory_is_counted(runs: Path) -> None:
     assert done.stderr == "hpcgender jobs: 1 record left out: cannot read runs/notes: Permission denied\n"
 
 
+@pytest.mark.parametrize(
+    "line", ['{"epoch": "x", "val": [1]}', '{"epoch": NaN, "epochs": null, "eta": "soon"}', "[]", "\0"]
+)
+def test_metrics_of_another_shape_end_no_list(runs: Path, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (runs / "done" / "metrics.jsonl").write_text(f"{line}\n")
+    (runs / "launched" / "metrics.jsonl").write_text(f"{line}\n")
+    found = listed(capsys)
+    assert len(found) == 6
+    assert (found["done"][2], found["launched"][2]) == ("stopped", "done")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_a_name_that_a_terminal_cannot_show_ends_no_list(tmp_path: Path, run: Run, encoding: str) -> None:
     for name in (b"caf\xe9", "\u00e9\u20ac".encode(), b"a\nb"):
