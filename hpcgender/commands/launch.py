@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -12,6 +13,7 @@ from tyro.conf import arg
 from shard_tools.base.commands import Command, default_is
 from shard_tools.base.errors import UserError
 from shard_tools.base.names import check_name
+from shard_tools.base.options import parse
 
 _MINUTES = {"d": 1440.0, "h": 60.0, "m": 1.0, "s": 1 / 60}
 
@@ -80,6 +82,18 @@ class LaunchConfig(JobConfig):
         for job_id in self.ancestors:
             if not re.fullmatch(r"\d+([._]\d+)?", job_id):
                 raise UserError(f"--after {self.after}: {job_id!r} is no job's id: give numbers, as in --after 12,13")
+
+    @classmethod
+    def from_arguments(cls, program: str, arguments: Sequence[str]) -> LaunchConfig:
+        """The options that `arguments` give; UserError for a wrong one, with advice for one of the launched command."""
+        settings = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
+        try:
+            found: LaunchConfig = parse(cls, program, arguments, config=settings)
+        except UserError as error:
+            if "--" in arguments or not str(error).startswith("unknown option"):
+                raise
+            raise UserError(f"{error}; options of the command stand after --: {program} --nodes 2 -- train") from None
+        return found
 
     @property
     def ancestors(self) -> tuple[str, ...]:

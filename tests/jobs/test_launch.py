@@ -54,6 +54,11 @@ def plan(config: LaunchConfig, environ: dict[str, str], site: Site | None = None
         (("--", "trian"), "hpcgender: unknown command 'trian': did you mean train?\n"),
         (("--", "launch"), "hpcgender: unknown command 'launch': known: cam, compare, evaluate"),
         (("--", "train", "--data", "nowhere"), "nowhere"),
+        (
+            ("train", "--name", "a"),
+            "unknown option --name: did you mean --job-name?; options of the command stand after --:",
+        ),
+        (("--node", "2", "--", "train"), "hpcgender: unknown option --node: did you mean --nodes?\n"),
         (("--nodes", "0"), "hpcgender: --nodes 0: at least 1 is needed\n"),
         (("--time", "soon"), "hpcgender: --time soon: give a time such as 24h, 1d12h, 90m or 1:30:00\n"),
         (("--after", "mine"), "hpcgender: --after mine: 'mine' is no job's id"),
