@@ -133,7 +133,7 @@ def test_any_name_and_path_is_taken_as_it_is(on_both: OnBoth[None], faces: Path)
         for face in sorted(faces.iterdir())[:8]:
             (images / face.name).write_bytes(face.read_bytes())
         command = ("pack", "morph", "--images", images, "--out", out, "--val", 0, "--test", 0)
-        (job,) = launch(cluster, project, "--job-name", wild, "--", *command)
+        (job,) = launch(cluster, project, "--job-name", "pack+it", "--", *command)
         end = cluster.wait(job)
         assert end.code == 0, cluster.run("ls", "-la", project, project / "logs").stdout + read_log(project, job)
         assert json.loads((project / out / "manifest.json").read_text())
