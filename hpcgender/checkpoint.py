@@ -20,6 +20,7 @@ from hpcgender.models.create import create
 from hpcgender.models.network import Network
 from hpcgender.run_directory import resume_command
 from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.storage import retried, unwritable
 from shard_tools.manifest import CLASSES
 
 _READ_BYTES = 1 << 22
@@ -89,15 +90,17 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     except OSError as error:
         with suppress(OSError):
             partial.unlink()
-        raise UserError(
-            f"cannot write {path}: {error.strerror}; free space or correct permissions, then resume: "
-            f"{resume_command(path.parent.parent)}"
-        ) from None
+        again = resume_command(path.parent.parent)
+        raise unwritable(error, path, f"free space or correct permissions, then resume: {again}") from None
 
 
 def read_verified(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, tensors on the CPU; UnreadableError unless its checksum is correct."""
-    try:
+    """The content of a checkpoint, tensors on the CPU; UnreadableError unless its checksum is correct.
+
+    Raises StorageError where its storage fails: it may be intact.
+    """
+
+    def read() -> dict[str, Any]:
         with path.open("rb") as file:
             left = os.fstat(file.fileno()).st_size - TRAILER_BYTES
             checksum = xxh3_128()
@@ -112,6 +115,9 @@ def read_verified(path: Path) -> dict[str, Any]:
             file.seek(0)
             content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
             return content
+
+    try:
+        return retried(read, path)
     except OSError as error:
         raise UnreadableError(f"cannot be read: {error.strerror or one_line(error)}") from None
     except (RuntimeError, UnpicklingError):

@@ -2,9 +2,9 @@
 
 `python -m jobs.agent [--lifeline[=NODE@HOST:PORT]] [TORCHRUN OPTIONS] -m MODULE [ARGUMENTS]` is torchrun, but for this:
 
-* It exits with the code of the rank that failed first: 0, 2 and 99 as they are, 1 for anything else, `PORT_TAKEN` if
-  another program listens at the rendezvous, and with `--lifeline` `REPORTED` instead of 1 where it has reported what
-  failed, so that a launcher can distinguish this from an agent that could not start at all.
+* It exits with the code of the rank that failed first: 0, 2 and 99 as they are, 99 for the 75 of failed storage, and 1
+  for anything else; with `PORT_TAKEN` if another program listens at the rendezvous; and with `--lifeline`, `REPORTED`
+  instead of 1 where it has reported what failed, so that a launcher can tell this from an agent that could not start.
 * A failure is one line, after the traceback of a rank above 0, from torch's `record` or its log; rank 0 writes its own.
   Codes 2 and 99 need no line: the rank has written one.
 * TERM, INT, HUP, USR1 and USR2 all reach the ranks as TERM, and the ranks' own exit codes still count afterwards. To
@@ -36,7 +36,7 @@ from typing import Any, NoReturn, Protocol
 from jobs import machine
 from jobs.hosts import processes
 from jobs.hosts.supervisor import REPORTED
-from shard_tools.base.errors import BAD_INPUT, FAILED, REQUEUE
+from shard_tools.base.errors import BAD_INPUT, FAILED, REQUEUE, STORAGE
 from shard_tools.base.files import tail
 
 PORT_TAKEN = 98
@@ -159,22 +159,22 @@ class Report:
 
 
 def plain_code(exitcode: int) -> int:
-    """A rank's exit code in the contract's terms: 0, 2 and 99 as they are, 1 for anything else."""
-    return exitcode if exitcode in (0, BAD_INPUT, REQUEUE) else FAILED
+    """A rank's exit code in the contract's terms: 0, 2 and 99 as they are, 99 for failed storage, 1 for others."""
+    return REQUEUE if exitcode == STORAGE else exitcode if exitcode in (0, BAD_INPUT, REQUEUE) else FAILED
 
 
 def first_failure(failures: Mapping[int, Failure], stopping: bool) -> tuple[int, Failure]:
     """The global rank and the failure most likely to be the cause; `stopping` if the ranks were asked to stop.
 
-    Bad input comes first. 99 and death by TERM come next if ranks were asked to stop; if not, they can be the answer to
-    the TERM that follows another's crash, and come last. That a signal ended a rank is known a moment after its
-    peers noticed, which the two seconds make up for: times are whole seconds.
+    Bad input comes first, then storage that failed. 99 and death by TERM come next if ranks were asked to stop; if not,
+    they can be the answer to the TERM that follows another's crash, and come last. That a signal ended a rank is known
+    a moment after its peers noticed, which the two seconds make up for: times are whole seconds.
     """
 
     def order(rank: int) -> tuple[int, int]:
         failure = failures[rank]
-        if failure.exitcode == BAD_INPUT:
-            place = 0
+        if failure.exitcode in (BAD_INPUT, STORAGE):
+            place = -2 if failure.exitcode == BAD_INPUT else -1
         elif failure.exitcode in (REQUEUE, -signal.SIGTERM):
             place = 1 if stopping else 3 if failure.exitcode == REQUEUE else 4
         else:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from shard_tools.base.errors import UserError
+from shard_tools.base.storage import retried, unreadable
 
 Index = npt.NDArray[np.void]
 
@@ -34,8 +36,10 @@ def index_dtype(key: int, subject: int, group: int) -> np.dtype[np.void]:
 def read_index(path: Path, samples: int) -> Index:
     """The index in a file, memory-mapped; UserError if it cannot be read or has not so many samples."""
     try:
-        index: Index = np.load(path, mmap_mode="r")
-    except (OSError, ValueError) as error:
+        index: Index = retried(partial(np.load, path, mmap_mode="r"), path)
+    except OSError as error:
+        raise unreadable(error, path) from None
+    except ValueError as error:
         raise UserError(f"cannot read {path}: {error}; pack the data set again") from None
     if len(index) != samples:
         raise UserError(f"{path} has {len(index)} samples, not {samples}: pack again")

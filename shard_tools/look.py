@@ -25,6 +25,7 @@ from xxhash import xxh3_64_intdigest
 
 from shard_tools.base.errors import UserError, one_line
 from shard_tools.base.files import whole_file, write_whole
+from shard_tools.base.storage import retried
 from shard_tools.images import (
     EXTENSIONS,
     Fingerprint,
@@ -187,7 +188,7 @@ def examine(work: Work, record: Record, read: Callable[[], bytes]) -> tuple[byte
     if record.rejected:
         raise ImageError(record.rejected)
     try:
-        encoded = read()
+        encoded = read() if source.streamed else retried(read, Path(record.name))
     except OSError as error:
         reason = error.strerror or one_line(error)
         if error.errno in ABSENT:

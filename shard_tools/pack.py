@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shard_tools import unfinished
-from shard_tools.base.errors import ENVIRONMENT, UserError
+from shard_tools.base.errors import UserError
 from shard_tools.base.progress import progress
+from shard_tools.base.storage import PASSING, REFUSED, unwritable
 from shard_tools.catalogue import Catalogue, gather
 from shard_tools.commands.finalize import FinalizeConfig
 from shard_tools.look import Chunk, Work, list_source, look
@@ -137,11 +138,9 @@ def _abandoned_if_unusable(out: Path, parts: int = 1) -> Iterator[None]:
         unfinished.abandon(out, parts)
         raise
     except OSError as error:
-        if error.errno not in ENVIRONMENT:
+        if error.errno not in (*REFUSED, *PASSING):
             raise
-        raise UserError(
-            f"cannot write {error.filename or out}: {error.strerror}; after that is fixed, the same command resumes"
-        ) from None
+        raise unwritable(error, error.filename or out, "after that is fixed, the same command resumes") from None
 
 
 def _list(work: Work, listing: Listing, part: int = 0, parts: int = 1) -> Iterator[Chunk]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from shard_tools.base.files import whole_text, write_whole
 from shard_tools.catalogue import Catalogue
 from shard_tools.images import ImageError
 from shard_tools.manifest import CLASSES
@@ -52,7 +53,7 @@ def _copy(source: Source, record: Record, directory: Path) -> str:
     if len(encoded) > MAX_COPY_BYTES:
         return ""
     name = f"{record.row:08d}-{re.sub(r'[^A-Za-z0-9._-]+', '-', record.name.rpartition('/')[2])[-100:]}"
-    (directory / name).write_bytes(encoded)
+    write_whole(directory / name, encoded)
     return name
 
 
@@ -63,7 +64,7 @@ def write_contradictions(out: Path, catalogue: Catalogue, plan: Plan) -> None:
     if not len(plan.contradicting):
         return
     order = np.lexsort((plan.contradicting, plan.pictures))
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with whole_text(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("picture", "row", "source", "gender", "age"))
         for picture, label in zip(

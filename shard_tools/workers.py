@@ -29,8 +29,14 @@ class Workers:
         self.context = context
         self.pool: ProcessPoolExecutor | None = None
         if count > 1:
-            # Spawned, not forked: a fork of a process with threads may hang.
-            self.pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_start, initargs=(context,))
+            try:
+                # Spawned, not forked: a fork of a process with threads may hang.
+                self.pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_start, initargs=(context,))
+            except OSError as error:  # of the semaphores that they share, which glibc keeps in /dev/shm
+                raise UserError(
+                    f"cannot start {count} worker processes, which need /dev/shm: {error.strerror}; use --workers 1, "
+                    "or have /dev/shm writable and with space"
+                ) from None
 
     def __enter__(self) -> Workers:
         return self
@@ -46,7 +52,13 @@ class Workers:
         """
         if not self.pool:
             return map(partial(function, self.context), list(jobs))
-        return self._results(deque(self.pool.submit(_call, function, job) for job in jobs))
+        futures: deque[Future[Result]] = deque()
+        for job in jobs:
+            try:
+                futures.append(self.pool.submit(_call, function, job))
+            except BlockingIOError as error:  # noqa: PERF203
+                raise UserError(f"cannot start a worker process: {error.strerror}; use fewer --workers") from None
+        return self._results(futures)
 
     def _results(self, futures: deque[Future[Result]]) -> Iterator[Result]:
         try:

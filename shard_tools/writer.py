@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +18,8 @@ from numpy.lib.format import dtype_to_descr
 
 from shard_tools import tar
 from shard_tools.base.errors import UserError, one_line
-from shard_tools.base.files import write_whole
+from shard_tools.base.files import whole_file, write_whole
+from shard_tools.base.storage import retried
 from shard_tools.catalogue import Catalogue
 from shard_tools.images import ImageError, content_hash
 from shard_tools.index import Index, index_dtype
@@ -68,13 +70,11 @@ def write_shard(work: Work, job: ShardJob) -> Shard:
         shard = Shard(**json.loads(note.read_bytes()))
         if path.exists() and path.stat().st_size == shard.bytes:
             return shard
-    partial = out / f".{path.name}.{os.getpid()}.partial"
-    with Catalogue(work.directory) as catalogue, partial.open("wb") as file:
+    with Catalogue(work.directory) as catalogue, whole_file(path) as file:
         sha256, idx, index = _write_samples(work, job, catalogue, file)
         size = file.tell()
         file.flush()
         os.fsync(file.fileno())
-    partial.rename(path)
     write_whole(path.with_suffix(".idx"), "".join([f"v1.2 {len(idx)}\n", *idx]).encode())
     shard = Shard(file=f"{job.split}/{path.name}", samples=len(idx), bytes=size, sha256=sha256)
     buffer = io.BytesIO()
@@ -153,7 +153,7 @@ def _read(work: Work, chunk: int, record: Record, length: int, content: int) -> 
             with work.kept(chunk).open("rb") as file:
                 encoded = os.pread(file.fileno(), length, record.at)
         else:
-            encoded = work.source.read(record)
+            encoded = retried(partial(work.source.read, record), Path(record.name))
         if len(encoded) == length and content_hash(encoded) == content:
             return encoded
         what = "is not what it was when it was looked at"
@@ -183,14 +183,12 @@ def write_index(work: Work, plan: SplitPlan, shards: Sequence[Shard], jobs: Sequ
     description = {"descr": dtype_to_descr(dtype), "fortran_order": False, "shape": (len(plan.samples),)}
     np.lib.format.write_array_header_1_0(head, description)
     sha256 = hashlib.sha256()
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
+    with whole_file(path) as file:
         for block in itertools.chain([head.getvalue()], (np.load(part).astype(dtype).tobytes() for part in parts)):
             sha256.update(block)
             file.write(block)
         file.flush()
         os.fsync(file.fileno())
-    partial.rename(path)
     return Split(
         name=plan.name,
         samples=len(plan.samples),

@@ -10,6 +10,8 @@ import numpy.typing as npt
 from matplotlib import colormaps
 from PIL import Image
 
+from shard_tools.base.files import write_whole
+
 COLOURS = "RdBu"
 """Diverging and safe for the colour-blind: red is evidence for the first class, blue for the second."""
 OPACITY = 0.75
@@ -47,4 +49,4 @@ def write_overlay(path: Path, pixels: npt.NDArray[np.uint8], values: npt.NDArray
     """Writes an overlay as JPEG."""
     buffer = io.BytesIO()
     overlay(pixels, values, limit).save(buffer, "JPEG", quality=92)
-    path.write_bytes(buffer.getvalue())
+    write_whole(path, buffer.getvalue())

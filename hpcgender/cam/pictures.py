@@ -27,6 +27,7 @@ from hpcgender.data.order import Samples
 from hpcgender.inference.blocks import Blocks, read_rows
 from hpcgender.inference.engine import loaded
 from hpcgender.inference.session import Session
+from shard_tools.base.files import whole_text
 
 Floats = npt.NDArray[np.float32]
 Pixels = dict[int, npt.NDArray[np.uint8]]
@@ -81,7 +82,7 @@ def draw_overlays(session: Session[CamConfig], blocks: Blocks, log_odds: Floats)
         write_overlay(out / f"{blocks.keys[sample].decode()}.jpg", face, maps[place], limit)
     if session.ranks.is_first:
         classes, index = session.trained.classes, session.manifest.index(config.split)
-        with (out / "overlays.csv").open("w", newline="") as file:
+        with whole_text(out / "overlays.csv") as file:
             writer = csv.writer(file)
             writer.writerow(("key", "gender", "prediction", "log_odds", "colours_end_at"))
             for sample, value in zip(chosen.tolist(), log_odds[chosen].tolist(), strict=True):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from hpcgender.cam.results import Region
 from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.files import whole_text
 
 NAMES = "names.txt"
 
@@ -117,7 +118,7 @@ def region_table(
 
 def write_regions(path: Path, table: Sequence[Region]) -> None:
     """Writes regions.csv."""
-    with path.open("w", newline="") as file:
+    with whole_text(path) as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Region)])
         writer.writeheader()
         for region in table:

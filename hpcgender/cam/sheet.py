@@ -16,6 +16,8 @@ from matplotlib.patches import Rectangle
 
 from hpcgender.cam.overlays import COLOURS, opacity, smooth
 from hpcgender.cam.results import Array, Average, Cam, Deletion
+from shard_tools.base.figures import as_png
+from shard_tools.base.files import write_whole
 
 MOST_GROUPS = 10
 """Groups that are drawn: those with most images. cam.json has all."""
@@ -73,7 +75,7 @@ def draw_grid(path: Path, title: str, rows: Rows, classes: Sequence[str], limit:
     figure = Figure(figsize=(max(1.5 * columns + 0.9, 7.0), 1.9 * len(rows) + 0.4), dpi=120, layout="constrained")
     figure.suptitle(title, fontsize=9)
     draw_rows(figure, rows, classes, limit)
-    figure.savefig(path)
+    write_whole(path, as_png(figure, dpi=120))
 
 
 def draw_sheet(
@@ -95,7 +97,7 @@ def draw_sheet(
     top, bottom = figure.subfigures(2, 1, height_ratios=heights)  # type: ignore[misc]
     draw_rows(top, [averages], classes, limits[0])
     draw_rows(bottom, examples, classes, limits[1])
-    figure.savefig(path)
+    write_whole(path, as_png(figure, dpi=120))
 
 
 def single_limit(maps: npt.NDArray[np.floating]) -> float:
@@ -179,4 +181,4 @@ def draw_deletion(path: Path, deletion: Deletion) -> None:
     for axes in (left, right):
         axes.set_xlabel("fraction of cells masked")
         axes.grid(alpha=0.3)
-    figure.savefig(path)
+    write_whole(path, as_png(figure, dpi=120))

@@ -15,6 +15,7 @@ from hpcgender.commands.cam import CamConfig
 from hpcgender.inference.blocks import Blocks, read_shard, shard_path
 from hpcgender.inference.session import Session
 from shard_tools.base.errors import UserError
+from shard_tools.base.files import whole_text
 
 
 def write_maps_table(
@@ -22,7 +23,7 @@ def write_maps_table(
 ) -> None:
     """Writes maps.csv: shard and row of each image's map, and the image's prediction."""
     classes, index = session.trained.classes, session.manifest.index(session.config.split)
-    with path.open("w", newline="") as file:
+    with whole_text(path) as file:
         writer = csv.writer(file)
         writer.writerow(("key", "shard", "row", "gender", "group", "log_odds", "prediction"))
         for shard in range(blocks.shards):

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from hpcgender.data.order import Order, Places, Samples
 from shard_tools.base.errors import UserError
+from shard_tools.base.storage import open_files_limit, pread, retried, unreadable
 from shard_tools.index import Index
 
 Encoded = npt.NDArray[np.uint8]
@@ -33,27 +34,45 @@ class Span(NamedTuple):
     bytes: Encoded
 
 
-class ShardReader:
-    """Reads samples by their numbers in the index. Shards are opened when first needed; safe to use from threads.
+class OpenFile:
+    """An open file, by its number, that is closed when nobody has it any more: a thread may still read it."""
 
-    `remedy` is the advice in the error for a shard that cannot be read.
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.close(self.number)
+
+
+class ShardReader:
+    """Reads samples by their numbers in the index; safe to use from threads.
+
+    Shards are opened when first needed, and of more than `most_open` those that were read longest ago are closed.
+    A shard whose storage fails is opened and read again. `remedy` is the advice for one that is missing or cut short.
     """
 
-    def __init__(self, index: Index, paths: Sequence[Path], remedy: str = "restore or pack it again") -> None:
+    def __init__(
+        self,
+        index: Index,
+        paths: Sequence[Path],
+        remedy: str = "restore or pack it again",
+        most_open: int | None = None,
+    ) -> None:
         # Samples lie in the order of their shards: shard s has those from first[s] to first[s + 1] - 1.
         self.first = np.searchsorted(index["shard"], np.arange(len(paths) + 1))
         self.offset = index["offset"].astype(np.int64)
         self.length = np.ascontiguousarray(index["length"])
         self.paths = paths
         self.remedy = remedy
-        self.files: dict[int, int] = {}
+        self.most_open = most_open or max(1, open_files_limit() // 4)  # a training has two readers
+        self.files: dict[int, OpenFile] = {}
         self.lock = threading.Lock()
         self.bytes_read = 0
 
     def read(self, first: Samples, last: Samples) -> list[list[Span]]:
         """The encoded images from each `first` to its `last`, both int64 (n,), a span for each shard they lie in.
 
-        Raises UserError if a shard is missing or cut short.
+        Raises UserError if a shard is missing or cut short, StorageError if its storage goes on failing.
         """
         shard = np.searchsorted(self.first, first, side="right") - 1
         until = np.minimum(last, self.first[shard + 1] - 1)
@@ -74,10 +93,19 @@ class ShardReader:
         return span.bytes
 
     def read_bytes(self, shard: int, begin: int, end: int, sample: int) -> Encoded:
+        def read() -> bytes:
+            file = self.file(shard)
+            try:
+                return pread(file.number, end - begin, begin)
+            except OSError:
+                with self.lock:
+                    self.files.pop(shard, None)  # to be opened again
+                raise
+
         try:
-            encoded = os.pread(self.file(shard), end - begin, begin)
+            encoded = retried(read, self.paths[shard])
         except OSError as error:
-            raise UserError(f"cannot read {self.paths[shard]}: {error.strerror}; {self.remedy}") from None
+            raise unreadable(error, self.paths[shard], self.remedy) from None
         if len(encoded) != end - begin:
             raise UserError(
                 f"{self.paths[shard]} is cut short, before the end of sample {sample} at byte {end}: {self.remedy}"
@@ -86,16 +114,17 @@ class ShardReader:
             self.bytes_read += len(encoded)
         return np.frombuffer(encoded, dtype=np.uint8)
 
-    def file(self, shard: int) -> int:
+    def file(self, shard: int) -> OpenFile:
         with self.lock:
-            if shard not in self.files:
-                self.files[shard] = os.open(self.paths[shard], os.O_RDONLY)
-            return self.files[shard]
+            file = self.files.pop(shard, None) or OpenFile(os.open(self.paths[shard], os.O_RDONLY))
+            self.files[shard] = file  # the last of them now
+            while len(self.files) > self.most_open:
+                del self.files[next(iter(self.files))]
+            return file
 
     def close(self) -> None:
         """Closes the shards."""
-        while self.files:
-            os.close(self.files.popitem()[1])
+        self.files.clear()
 
 
 class Window:

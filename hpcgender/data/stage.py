@@ -19,9 +19,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
 from shard_tools.base.errors import UserError
+from shard_tools.base.storage import retried, unreadable
 from shard_tools.base.text import byte_size
 from shard_tools.manifest import Manifest
 
@@ -212,12 +214,28 @@ def _remove_unused(lock: Path) -> None:
         lock.unlink()
 
 
-def _blocks(source: Path) -> Iterator[memoryview]:
-    """The content of a file in blocks, each valid until the next; UserError if it cannot be read."""
-    buffer = memoryview(bytearray(BLOCK))
+def _blocks(source: Path) -> Iterator[bytes]:
+    """The content of a file in blocks; UserError or StorageError if it cannot be read."""
+    opened: list[FileIO] = []
+    begin = 0
+
+    def read() -> bytes:
+        if not opened:
+            opened.append(FileIO(source))
+            if begin:
+                opened[0].seek(begin)
+        try:
+            return opened[0].read(BLOCK)
+        except OSError:
+            opened.pop().close()  # to be opened again
+            raise
+
     try:
-        with source.open("rb", buffering=0) as file:
-            while length := file.readinto(buffer):
-                yield buffer[:length]
+        while block := retried(read, source):
+            yield block
+            begin += len(block)
     except OSError as error:
-        raise UserError(f"cannot read {source}: {error.strerror}; restore or pack it again") from None
+        raise unreadable(error, source) from None
+    finally:
+        if opened:
+            opened[0].close()

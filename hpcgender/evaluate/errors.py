@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hpcgender.evaluate.predictions import Predictions, write_csv
+from shard_tools.base.files import whole_file
 from shard_tools.base.text import percent
 from shard_tools.images import ImageError, reencode
 from shard_tools.inspect.faces import SIDE, Face, face_sheet, read_image, years
@@ -40,7 +41,8 @@ def write_errors(directory: Path, predictions: Predictions, manifest: Manifest, 
     counted = f"{len(wrong)} of {labelled} images classified wrongly: {women} women, {len(wrong) - women} men"
     if len(shown) < len(wrong):
         counted += f". The {len(shown)} most confident mistakes are shown"
-    face_sheet(faces_of(by_label, manifest, split), title, counted).save(directory / SHEET)
+    with whole_file(directory / SHEET) as file:
+        face_sheet(faces_of(by_label, manifest, split), title, counted).save(file, "PNG")
     return len(wrong)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.files import whole_file, whole_text
 from shard_tools.index import Index
 from shard_tools.manifest import CLASSES
 
@@ -156,7 +157,8 @@ def write_predictions(directory: Path, predictions: Predictions) -> None:
         "age_prediction": numbers(predictions.age_prediction),
         **{name: texts(values) for name, values in predictions.more.items()},
     }
-    parquet.write_table(pa.table(columns), directory / PARQUET)
+    with whole_file(directory / PARQUET) as file:
+        parquet.write_table(pa.table(columns), file)
     write_csv(directory / CSV, predictions)
 
 
@@ -175,7 +177,7 @@ def write_csv(path: Path, predictions: Predictions) -> None:
         _numbers(predictions.age_prediction, ".3f"),
         *predictions.more.values(),
     )
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with whole_text(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow((*COLUMNS, *predictions.more))
         writer.writerows(zip(*columns, strict=True))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from hpcgender.data.order import Samples
 from shard_tools.base.errors import UserError, one_line
 from shard_tools.base.files import write_whole
+from shard_tools.base.storage import retried
 
 Rows = dict[str, npt.NDArray[np.float32]]
 """Results of n images by name, each (n, ...)."""
@@ -88,7 +90,7 @@ def read_shard(directory: Path, name: str, shard: int) -> npt.NDArray[np.float32
     """A shard's results of that name, memory-mapped; UserError if they cannot be read."""
     path = shard_path(directory, name, shard)
     try:
-        rows: npt.NDArray[np.float32] = np.load(path, mmap_mode="r")
+        rows: npt.NDArray[np.float32] = retried(partial(np.load, path, mmap_mode="r"), path)
     except (OSError, ValueError) as error:
         raise UserError(
             f"cannot read {path} ({one_line(error)}): remove the directory {directory.parent} and start again"

@@ -26,6 +26,7 @@ from hpcgender.inference.blocks import Blocks, Rows, shard_path, write_shard
 from hpcgender.inference.facts import Origin, check_origin, note_path, read_note
 from shard_tools.base.errors import UserError, one_line
 from shard_tools.base.files import write_whole
+from shard_tools.base.storage import retried
 
 Arrays = dict[str, npt.NDArray[Any]]
 Sums = dict[str, npt.NDArray[np.int64]]
@@ -213,9 +214,13 @@ def write_arrays(path: Path, arrays: Arrays) -> None:
 
 def read_arrays(path: Path) -> Arrays:
     """The arrays of such a file; UserError if it is damaged."""
-    try:
+
+    def read() -> Arrays:
         with np.load(path) as arrays:
             return dict(arrays)
+
+    try:
+        return retried(read, path)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(
             f"cannot read {path} ({one_line(error)}): remove the directory {path.parent} and start again"

@@ -17,7 +17,9 @@ from hpcgender.log_lines import EpochLine, SplitLosses
 from hpcgender.metrics import Scores
 from hpcgender.run_directory import resume_command
 from shard_tools.base.documents import without_nan
-from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.errors import UserError
+from shard_tools.base.files import write_whole
+from shard_tools.base.storage import unwritable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +113,8 @@ class RunLog:
     def __init__(self, run_dir: Path, epoch: int, step: int) -> None:
         self.path = run_dir / "metrics.jsonl"
         kept = [record for record in read_records(self.path) if record["epoch"] <= epoch]
-        partial = run_dir / ".metrics.jsonl.partial"
         try:
-            partial.write_text("".join(f"{json.dumps(record)}\n" for record in kept))
-            partial.replace(self.path)
+            write_whole(self.path, "".join(f"{json.dumps(record)}\n" for record in kept).encode())
             # TensorBoard drops points from purge_step on, and the last kept epoch may have ended at `step`.
             self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
             self.board.flush()
@@ -134,9 +134,9 @@ class RunLog:
         except OSError as error:
             raise self.refused(error) from None
 
-    def refused(self, error: OSError) -> UserError:
+    def refused(self, error: OSError) -> Exception:
         again = resume_command(self.path.parent)
-        return UserError(f"cannot write {self.path}: {one_line(error)}; free space, then resume: {again}")
+        return unwritable(error, error.filename or self.path, f"free space, then resume: {again}")
 
     def close(self) -> None:
         """Closes the TensorBoard file."""

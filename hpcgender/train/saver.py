@@ -14,7 +14,8 @@ import torch
 
 from hpcgender.checkpoint import UnreadableError, read_verified, save_checkpoint
 from hpcgender.run_directory import BEST, newest_first
-from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.errors import StorageError, UserError
+from shard_tools.base.storage import unwritable
 
 
 class Saver:
@@ -36,7 +37,7 @@ class Saver:
             for partial in directory.glob(".*.partial"):  # of a process that was killed
                 partial.unlink()
         except OSError as error:
-            raise UserError(f"cannot write in {directory}: {one_line(error)}") from None
+            raise unwritable(error, directory) from None
 
     def save(self, step: int, weights: Mapping[str, Any], state: Mapping[str, Any], *, best: bool = False) -> None:
         """Copies the content and returns; a thread writes it as the checkpoint of `step`, replacing an existing one.
@@ -74,7 +75,7 @@ class Saver:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         try:
             self.close()
-        except UserError as failed:
+        except (UserError, StorageError) as failed:
             if error is None:
                 raise
             print(f"hpcgender: {failed}", file=sys.stderr)  # beside the error that ends the run
@@ -97,7 +98,7 @@ class Saver:
                 if other not in kept:
                     other.unlink()
         except OSError as error:
-            raise UserError(f"cannot write in {self.directory}: {one_line(error)}; {path.name} is whole") from None
+            raise unwritable(error, self.directory, f"{path.name} is whole") from None
 
 
 def latest(directory: Path) -> tuple[Path, dict[str, Any]] | None:

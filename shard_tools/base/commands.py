@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
 from shard_tools.base import options
-from shard_tools.base.errors import BAD_INPUT, ENVIRONMENT, UserError, unknown
+from shard_tools.base.errors import BAD_INPUT, FAILED, STORAGE, StorageError, UserError, unknown
+from shard_tools.base.storage import of_the_system
 
 Options = TypeVar("Options")
 
@@ -292,20 +293,23 @@ def not_installed(error: ModuleNotFoundError) -> Exception:
 
 
 def guarded(program: str, work: Callable[[], int | None]) -> int:
-    """Does the work and returns its exit code; prints what the user can correct as one line."""
+    """Does the work and returns its exit code; prints what people can correct, or storage refuses, as one line."""
     try:
         return work() or 0
     except UserError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return BAD_INPUT
+    except StorageError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return STORAGE
     except BrokenPipeError:  # the reader went away, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return FAILED
     except OSError as error:
-        if error.errno not in ENVIRONMENT or not error.filename:
+        if not (told := of_the_system(error)):
             raise
-        print(f"{program}: {error.filename}: {error.strerror}", file=sys.stderr)
-        return BAD_INPUT
+        print(f"{program}: {told}", file=sys.stderr)
+        return STORAGE if isinstance(told, StorageError) else BAD_INPUT
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130

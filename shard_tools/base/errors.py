@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import errno
 from collections.abc import Collection, Sequence
 
-FAILED, BAD_INPUT, REQUEUE = 1, 2, 99
-"""Exit codes of all commands: a bug or a lost peer; what the user can correct; start me again. 0 is done."""
-
-ENVIRONMENT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a disk and its permissions can refuse: the user's to correct, not a bug."""
+FAILED, BAD_INPUT, STORAGE, REQUEUE = 1, 2, 75, 99
+"""Exit codes of all commands: a bug or a lost peer; what the user can correct; the storage failed, for which a launcher
+starts the job again; stopped, start me again. 0 is done."""
 
 
 class UserError(Exception):
     """What the user can correct. Its text is one line: what is wrong, where, and what to do."""
+
+
+class StorageError(Exception):
+    """The storage, or the network to it, fails; the input may be well. Its text is one line."""
 
 
 def one_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -9,9 +10,10 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
-from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.errors import UserError
+from shard_tools.base.storage import unwritable, writing
 
 TAIL_BYTES = 65_536
 """More than a record of a run's metrics, and many lines of a log."""
@@ -28,12 +30,31 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which becomes `path` at the end and is removed if anything goes wrong."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as file:
+        with io.BufferedWriter(NamedFile(partial, path)) as file:
             yield file
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def whole_text(path: Path) -> Iterator[TextIO]:
+    """A text file to write, as `whole_file` does; in UTF-8, with line ends as they are given."""
+    with whole_file(path) as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
+        yield text
+
+
+class NamedFile(io.FileIO):
+    """A file to write whose errors name it, as `name`, also those of `write`, to which the system gives no name."""
+
+    def __init__(self, path: Path, name: Path | None = None) -> None:
+        super().__init__(path, "w")
+        self.shown = name or path
+
+    def write(self, data: Any, /) -> int:
+        with writing(self.shown):
+            return super().write(data)
 
 
 def tail(path: Path, size: int = TAIL_BYTES) -> str:
@@ -59,11 +80,11 @@ def last_record(path: Path) -> dict[str, Any] | None:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """`write_whole`; UserError if the disk or its permissions refuse."""
+    """`write_whole`; UserError if the disk or its permissions refuse, StorageError if it fails."""
     try:
         write_whole(path, content)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {one_line(error)}") from None
+        raise unwritable(error, path) from None
 
 
 def check_file(path: Path, suffix: str = "") -> None:
@@ -120,5 +141,5 @@ def new_directory(out: Path) -> Iterator[Path]:
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, OSError):
-            raise UserError(f"cannot write {out}: {one_line(error)}; nothing was left there") from None
+            raise unwritable(error, out, "nothing was left there") from None
         raise

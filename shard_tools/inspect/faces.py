@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from shard_tools.base.errors import UserError
 from shard_tools.base.sheet import CARD, FAINT, RADIUS, SMALL, Card, draw_sheet, font, rounded
+from shard_tools.base.storage import retried, unreadable
 from shard_tools.images import ImageError, reencode
 from shard_tools.index import Index
 from shard_tools.inspect.statistics import UNKNOWN, Statistics, gender_codes, text
@@ -131,12 +132,16 @@ def read_image(manifest: Manifest, split: str, row: np.void) -> bytes:
     number, offset, length = int(row["shard"]), int(row["offset"]), int(row["length"])
     if number >= len(shards):
         raise UserError(f"the index of {split} names shard {number} of {len(shards)}: pack the data set again")
-    try:
+
+    def read() -> bytes:
         with shards[number].open("rb") as file:
             file.seek(offset)
-            encoded = file.read(length)
+            return file.read(length)
+
+    try:
+        encoded = retried(read, shards[number])
     except OSError as error:
-        raise UserError(f"cannot read {shards[number]}: {error.strerror}; restore or pack it again") from None
+        raise unreadable(error, shards[number]) from None
     if len(encoded) != length:
         raise UserError(f"{shards[number]} ends within {text(row['key'])}: restore or pack it again")
     return encoded

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shard_tools.base.errors import UserError
+from shard_tools.base.storage import PASSING
 from shard_tools.base.text import percent
 from shard_tools.images import ImageError
 from shard_tools.recordio import RecordError, RecordFile
@@ -109,6 +110,9 @@ class Ms1mv2(Source):
             header, image = self.file.read(record.at)
         except RecordError as error:
             raise ImageError(str(error)) from None
+        except OSError:
+            self.__dict__.pop("file", None)  # to be opened again
+            raise
         person, _, key = record.name.rpartition("/")
         if header.id not in (0, int(key)):  # 0: the writer gave no ids
             raise ImageError(f"it is mislabelled: the record for key {int(key)} has the id {header.id}")
@@ -127,6 +131,8 @@ class Ms1mv2(Source):
         try:
             return RecordFile(self.rec)
         except OSError as error:
+            if error.errno in PASSING:
+                raise
             raise UserError(f"cannot read {self.rec}: {error.strerror}; give a RecordIO file as --rec") from None
 
     @cached_property

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from shard_tools.base.errors import StorageError
 from shard_tools.base.progress import progress
+from shard_tools.base.storage import retried
 from shard_tools.images import MAX_BYTES, ImageError, fingerprint
 from shard_tools.index import Index
 from shard_tools.manifest import Shard
@@ -114,19 +117,26 @@ def looks_of(root: Path, task: LookTask) -> tuple[npt.NDArray[np.uint64], Report
 
     uint64 of shape (samples,), 0 for an image that does not decode.
     """
-    found = np.zeros(len(task.offsets), dtype=np.uint64)
-    report = Report()
     path = root / task.shard.file
     try:
-        with path.open("rb") as file:
-            for row, (offset, length) in enumerate(zip(task.offsets.tolist(), task.lengths.tolist(), strict=True)):
-                file.seek(min(offset, task.shard.bytes))
-                try:
-                    found[row] = fingerprint(file.read(min(length, MAX_BYTES + 1))).appearance
-                except ImageError as error:
-                    report.add(path, f"the image at byte {offset} was not compared: {error}")
-    except OSError as error:
-        report.add(path, f"cannot be read: {error.strerror}")
+        return retried(partial(_looks, path, task), path)
+    except (OSError, StorageError) as error:
+        report = Report()
+        report.add(path, f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error))
+        return np.zeros(len(task.offsets), dtype=np.uint64), report
+
+
+def _looks(path: Path, task: LookTask) -> tuple[npt.NDArray[np.uint64], Report]:
+    """`looks_of` the shard at `path`; raises OSError where it cannot be read."""
+    found = np.zeros(len(task.offsets), dtype=np.uint64)
+    report = Report()
+    with path.open("rb") as file:
+        for row, (offset, length) in enumerate(zip(task.offsets.tolist(), task.lengths.tolist(), strict=True)):
+            file.seek(min(offset, task.shard.bytes))
+            try:
+                found[row] = fingerprint(file.read(min(length, MAX_BYTES + 1))).appearance
+            except ImageError as error:
+                report.add(path, f"the image at byte {offset} was not compared: {error}")
     return found, report
 
 

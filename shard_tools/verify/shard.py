@@ -7,12 +7,14 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from shard_tools.base.errors import one_line
+from shard_tools.base.errors import StorageError, one_line
+from shard_tools.base.storage import retried
 from shard_tools.images import EXTENSIONS, MAX_BYTES, ImageError, content_hash, fingerprint
 from shard_tools.index import Index
 from shard_tools.manifest import Shard
@@ -62,22 +64,32 @@ def sha256_of(path: Path) -> str:
 
 def check_shard(root: Path, task: ShardTask) -> Report:
     """The problems of one shard of the data set in `root`, each with the sample and the byte."""
-    report = Report()
     path = root / task.shard.file
-    idx = path.with_suffix(".idx")
     try:
-        if sha256_of(path) != task.shard.sha256:
-            report.add(path, "its SHA-256 is not the manifest's: it has changed since it was packed")
-        rows = None
-        if task.index:
-            index = np.asarray(np.load(task.index, mmap_mode="r"))  # rows of a memmap object are slow to get at
-            rows = index[task.start : task.start + task.shard.samples]
-            if np.any(rows["offset"][1:] < rows["offset"][:-1]):
-                rows = rows[np.argsort(rows["offset"])]
-        with path.open("rb", CHUNK) as file, idx.open("rb") if idx.is_file() else nullcontext() as idx_file:
-            _Shard(path, file, idx_file, rows, report).check()
-    except OSError as error:
-        report.add(error.filename or path, f"cannot be read: {error.strerror}")
+        return retried(partial(_check_shard, path, task), path)
+    except (OSError, StorageError) as error:
+        report = Report()
+        if isinstance(error, OSError):
+            report.add(error.filename or path, f"cannot be read: {error.strerror}")
+        else:
+            report.add(path, str(error))
+        return report
+
+
+def _check_shard(path: Path, task: ShardTask) -> Report:
+    """`check_shard` of the shard at `path`; raises OSError where it cannot be read."""
+    report = Report()
+    idx = path.with_suffix(".idx")
+    if sha256_of(path) != task.shard.sha256:
+        report.add(path, "its SHA-256 is not the manifest's: it has changed since it was packed")
+    rows = None
+    if task.index:
+        index = np.asarray(np.load(task.index, mmap_mode="r"))  # rows of a memmap object are slow to get at
+        rows = index[task.start : task.start + task.shard.samples]
+        if np.any(rows["offset"][1:] < rows["offset"][:-1]):
+            rows = rows[np.argsort(rows["offset"])]
+    with path.open("rb", CHUNK) as file, idx.open("rb") if idx.is_file() else nullcontext() as idx_file:
+        _Shard(path, file, idx_file, rows, report).check()
     return report
 
 

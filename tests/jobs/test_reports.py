@@ -55,6 +55,8 @@ def test_a_signal_has_its_name(tmp_path: Path) -> None:
         ({0: -signal.SIGTERM, 1: 1}, 1),  # rank 0 was ended by the agent
         ({0: 1, 1: -signal.SIGKILL}, 1),  # rank 0 lost its peer, which was killed
         ({4: 1, 5: 1}, 4),
+        ({0: 1, 1: 75, 2: 99}, 1),  # the storage of rank 1 failed, and the others lost their peer
+        ({0: 75, 1: 2}, 1),
     ],
 )
 def test_the_most_telling_failure_counts(exitcodes: dict[int, int], telling: int) -> None:
@@ -67,7 +69,7 @@ def test_after_a_request_to_stop_99_counts() -> None:
     assert first_failure(failures, stopping=True)[0] == 1
 
 
-@pytest.mark.parametrize(("exitcode", "code"), [(0, 0), (2, 2), (99, 99), (1, 1), (137, 1), (-9, 1)])
+@pytest.mark.parametrize(("exitcode", "code"), [(0, 0), (2, 2), (99, 99), (75, 99), (1, 1), (137, 1), (-9, 1)])
 def test_other_codes_are_plain_failures(exitcode: int, code: int) -> None:
     assert plain_code(exitcode) == code
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -23,7 +24,9 @@ from hpcgender.data.sampling import draw_samples
 from hpcgender.data.shards import ShardReader, Window
 from hpcgender.data.training import TrainingLoader
 from hpcgender.distributed import Ranks
-from shard_tools.base.errors import UserError
+from shard_tools.base import storage
+from shard_tools.base.errors import StorageError, UserError
+from shard_tools.images import content_hash
 from shard_tools.manifest import Manifest, read_manifest
 from shard_tools.pack import pack
 from shard_tools.sources.morph import Morph
@@ -232,6 +235,47 @@ def test_a_shard_that_is_lost_in_the_middle_of_a_run_is_named(shards: Path, tmp_
                 tar.unlink()
         with pytest.raises(UserError, match=r"train-00000\d\.tar"):
             list(epoch)
+
+
+def test_of_many_shards_few_are_open_at_a_time(shards: Path) -> None:
+    manifest = read_manifest(shards)
+    index, paths = manifest.index("train"), manifest.shard_paths("train")
+    assert len(paths) > 3
+    reader = ShardReader(index, paths, most_open=2)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    everywhere = np.random.default_rng(0).integers(0, len(index), 100)
+    for sample in everywhere.tolist():
+        encoded = reader.read_image(sample)
+        assert content_hash(encoded.tobytes()) == index["content"][sample]
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before + 2
+    reader.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def failing_pread(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """An open file of the training split has become stale so often; opened again, it is another one."""
+    whole, left = os.pread, [times]
+    monkeypatch.setattr(storage, "PAUSES", (0.0, 0.0))
+
+    def pread(file: int, size: int, begin: int) -> bytes:
+        if left[0] and Path(f"/proc/self/fd/{file}").readlink().parent.name == "train":
+            left[0] -= 1
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return whole(file, size, begin)
+
+    monkeypatch.setattr(os, "pread", pread)
+
+
+def test_a_stale_shard_is_opened_again(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = batches(training(shards))
+    failing_pread(monkeypatch, 2)
+    assert same(batches(training(shards)), expected)
+
+
+def test_a_shard_that_stays_stale_is_the_storages_fault(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_pread(monkeypatch, 1000)
+    with pytest.raises(StorageError, match=r"train-00000\d\.tar: Stale file handle: its storage"):
+        batches(training(shards))
 
 
 def spoil(copy: Path, split: str, samples: list[int]) -> list[str]:
