@@ -117,6 +117,11 @@ class Folders(ImageDirectory):
         both = set(map(str.casefold, self.male)) & set(map(str.casefold, self.female))
         if both:
             raise UserError(f"--male and --female both name {min(both)}: which is it?")
+        for option, stated, other in (("male", self.male, 0), ("female", self.female, 1)):
+            for name in stated:
+                # A single letter is no word: m may begin Mann or Mujer.
+                if len(name) > 1 and _gender_of(name.casefold()) == other:
+                    raise UserError(f"{name!r} is a word for {CLASSES[other]}: it cannot be given as --{option}")
         for name, split in self.splits.items():
             if split not in SPLIT_NAMES:
                 raise UserError(f"--splits turns {name!r} into {split!r}: it must be train, val or test")
