@@ -19,6 +19,8 @@ from shard_tools.sources.tabular import own_spelling
 from shard_tools.sources.values import MAX_AGE, NUMBER, UNKNOWN, MeaninglessError, age_of, canonical, is_age
 
 BRACES = re.compile(r"\{([^{}]+)\}")
+WHOLE = re.compile(r"(-?\d+)\.0*")
+"""7.0, as pandas writes the number 7 in a column with gaps."""
 
 Value = TypeVar("Value")
 
@@ -139,8 +141,8 @@ def _load(mapping: Path) -> tuple[dict[str, Any], Headers, str]:
     content = dict(toml.content)
     expects = str(content.pop("expects", ""))
     headers = content.pop("columns") if isinstance(content.get("columns"), dict) else {}
-    silent = Columns()
-    texts = {key: _texts(value, listed=type(getattr(silent, key, "")) is tuple) for key, value in content.items()}
+    defaults = Columns()
+    texts = {key: _texts(value, listed=type(getattr(defaults, key, "")) is tuple) for key, value in content.items()}
     values = replace(toml, content=texts).values(Columns)
     return values, {name: tuple(_texts(header)) for name, header in headers.items()}, expects
 
@@ -324,7 +326,8 @@ def _name_of(names: Mapping[str, str], nothing: Sequence[str], label: str) -> Ca
             return ""
         if meaning:
             raise MeaninglessError(f"its {label} {text!r} is not one that --{label}s has a meaning for")
-        return text
+        whole = WHOLE.fullmatch(text)
+        return whole[1] if whole else text  # not as a float, which has no more than 16 digits
 
     return name
 

@@ -310,6 +310,20 @@ def test_rows_that_cannot_be_used_are_left_out_with_the_reason(tmp_path: Path) -
     }
 
 
+def test_a_subject_that_a_table_has_as_a_float_is_the_same_subject(tmp_path: Path) -> None:
+    spellings = {
+        "7": "7", "7.0": "7", "7.": "7", "007": "007", "90071992547409931.00": "90071992547409931", "7.5": "7.5",
+        "v1.0": "v1.0",
+    }  # fmt: skip
+    names = [f"{number}.jpg" for number in range(len(spellings))]
+    draw(tmp_path, names)
+    rows = [f"{name},m,{subject}" for name, subject in zip(names, spellings, strict=True)]
+    (tmp_path / "t.csv").write_text("\n".join(["image,gender,subject", *rows]) + "\n")
+    options = "--table {root}/t.csv --images {root} --out {root}/out --gender gender --subject subject"
+    found = [record.subject for record in command(options, root=tmp_path).records()]
+    assert found == list(spellings.values())
+
+
 def test_rows_of_the_same_image_are_counted(tmp_path: Path) -> None:
     draw(tmp_path / "images", ["1.jpg", "2.jpg"])
     (tmp_path / "labels.csv").write_text("image,gender\n1.jpg,m\n2.jpg,f\n1.jpg,m\n")
