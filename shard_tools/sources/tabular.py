@@ -86,7 +86,9 @@ def open_table(path: Path, columns: Sequence[str] = (), unnamed: str = "image") 
     with _readable(path), path.open("rb") as file:
         parquet = file.read(len(PARQUET)) == PARQUET
     if parquet:
-        return TableFile(path=path, columns=_parquet_columns(path), separator="", before=0)
+        names = _parquet_columns(path)
+        _check_names(path, names)
+        return TableFile(path=path, columns=names, separator="", before=0)
 
     before, separator, _, first_line = find_head(path)
     whole = len(columns) == 1 or (not columns and len(_split(first_line, separator)) == 1)
@@ -108,10 +110,15 @@ def open_table(path: Path, columns: Sequence[str] = (), unnamed: str = "image") 
             names = (unnamed, *names)
         while names and not names[-1] and not "".join(first[len(names) - 1 :]).strip():
             names = names[:-1]  # empty columns at the end, of a spreadsheet
+    _check_names(path, names)
+    return TableFile(path=path, columns=names, separator=separator, before=before)
+
+
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    """Raises UserError if two columns have the same name."""
     twice = next((name for name in names if name and names.count(name) > 1), "")
     if twice:
         raise UserError(f"{path} has two columns {twice!r}: rename one")
-    return TableFile(path=path, columns=names, separator=separator, before=before)
 
 
 def own_spelling(name: str, columns: Sequence[str]) -> str:
@@ -198,7 +205,7 @@ def _fields(path: Path, separator: str, before: int, expected: int) -> Iterator[
 
 
 def quoting(where: str, error: csv.Error) -> str:
-    """What to tell people about an error of csv's strict reader, in the row that begins at `where`."""
+    """What the message says about an error of csv's strict reader, in the row that begins at `where`."""
     if "NUL" in str(error):
         return f"{where} has a NUL byte: remove it"
     return (

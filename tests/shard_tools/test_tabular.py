@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pyarrow import Table, parquet
 
 from hpcgender.data.augmentation import read_augmentation
 from shard_tools.base.documents import read_toml
@@ -101,6 +102,13 @@ def test_what_cannot_be_read_is_one_line_with_the_place(tmp_path: Path, content:
     assert says in str(raised.value)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_two_columns_of_one_name_in_parquet_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    parquet.write_table(Table.from_arrays([["a.jpg"], ["m"], ["f"]], names=["image", "gender", "gender"]), path)
+    with pytest.raises(UserError, match="has two columns 'gender': rename one"):
+        open_table(path)
 
 
 def test_a_pipe_is_refused_before_it_is_read(tmp_path: Path) -> None:
