@@ -129,8 +129,9 @@ def select_device(local_rank: int = 0) -> torch.device:
         return torch.device("cpu")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        usable, count = torch.cuda.is_available(), torch.cuda.device_count()
+        usable = torch.cuda.is_available()
     if usable:
+        count = torch.cuda.device_count()
         if local_rank >= count:
             raise UserError(f"process {local_rank + 1} of this node has no GPU, as torch sees {count}: start {count}")
         device = torch.device("cuda", local_rank)

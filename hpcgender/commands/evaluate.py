@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from hpcgender.data.config import ReadConfig
 from hpcgender.evaluate.results import FILE, Evaluation, read_evaluation
 from hpcgender.inference.config import SplitConfig
-from hpcgender.inference.facts import check_origin
+from hpcgender.inference.facts import WORK, check_origin
 from shard_tools.base.commands import Command, Made, Shown, default_is
 from shard_tools.base.errors import UserError, nearest
 from shard_tools.manifest import MANIFEST, read_manifest
@@ -161,10 +161,10 @@ class MeasureCommand(Command[Measured]):
             raise UserError(
                 f"{self.name} needs a model that is trained for gender, not only {' and '.join(made.tasks)}"
             )
-        if made.tasks:  # a training, which will have replaced the checkpoint by then
+        if not made.final:  # a training will have replaced the checkpoint by then
             run_dir = made.checkpoint.parent.parent
             out = run_dir / self.kind / f"{made.data.resolve().name}-{made.split}"
-            if any(out.glob("*.json")):
+            if any(out.glob("*.json")) or any((out / WORK).glob("*.json")):
                 raise UserError(f"{out} holds results of an earlier checkpoint, and is not replaced: move or remove it")
         words = ("--checkpoint", str(made.checkpoint), "--data", str(made.data), "--split", made.split)
         return (self.name, *words, *(("--backend", made.backend) if made.backend else ()))

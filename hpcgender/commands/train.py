@@ -21,6 +21,7 @@ from hpcgender.run_directory import (
     CHECKPOINTS,
     CONFIG_JSON,
     CONFIG_TOML,
+    METRICS,
     holds_run,
     newest_first,
     resume_command,
@@ -319,7 +320,7 @@ class Train(Command[TrainConfig]):
 
     def shown(self, results: Path, log: str, running: bool, now: float) -> Shown:
         """From the last record of metrics.jsonl and, while it runs, from the last step in its log."""
-        metrics = results / "metrics.jsonl"
+        metrics = results / METRICS
         shown = Shown()
         if written := last_record(metrics):
             record, val = numbers(written), numbers(written.get("val"))
@@ -342,7 +343,9 @@ class Train(Command[TrainConfig]):
     def made(self, options: TrainConfig) -> Made:
         backend = "" if options.backend == ReadConfig.backend else options.backend
         best = options.run_dir / CHECKPOINTS / BEST
-        return Made(data=options.data, checkpoint=best, tasks=options.tasks, backend=backend)
+        last = last_record(options.run_dir / METRICS)
+        final = options.resume and last is not None and last.get("epoch") == options.epochs
+        return Made(data=options.data, checkpoint=best, tasks=options.tasks, backend=backend, final=final)
 
     def following(self, made: Made) -> tuple[str, ...] | None:
         """On the data set that the command before has packed, in a run named after it."""

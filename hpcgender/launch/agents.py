@@ -68,10 +68,10 @@ def make_layout(
     for index, host in enumerate(hosts):
         threads = {} if environ.get("OMP_NUM_THREADS") else {"OMP_NUM_THREADS": str(max(1, host.cpus // procs))}
         extra.append(threads | added)
-        if 1 < shares <= shares * procs <= len(gpus):  # two local nodes must not both take the first GPU
-            extra[-1]["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[index * procs : (index + 1) * procs])
-        elif gpus and config.gpus_per_node == 0:
+        if gpus and config.gpus_per_node == 0:
             extra[-1]["CUDA_VISIBLE_DEVICES"] = ""
+        elif 1 < shares <= shares * procs <= len(gpus):  # two local nodes must not both take the first GPU
+            extra[-1]["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[index * procs : (index + 1) * procs])
         if site.scratch:
             extra[-1]["TMPDIR"] = os.path.expandvars(site.scratch)
     return Layout(

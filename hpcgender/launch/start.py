@@ -40,8 +40,8 @@ def launch(config: LaunchConfig) -> int:
     if config.gpus_per_node and not machine.has_gpus():
         here = layouts[0].allocation.hosts[0].name
         raise UserError(
-            f"--gpus-per-node {config.gpus_per_node}: {here} has no GPU that may be used: there is no /dev/nvidia0 to "
-            "open, and nvidia-smi lists none"
+            f"--gpus-per-node {config.gpus_per_node}: {here} has no GPU that may be used: there is no /dev/nvidia "
+            "device to open, and nvidia-smi lists none"
         )
     if config.dry_run:
         print("\n".join(map(preview, layouts)))
@@ -82,7 +82,9 @@ def chained(call: Call[Any], names: Sequence[str]) -> list[Call[Any]]:
                 f"--chain: {name} cannot follow {before.command.name}: train follows pack, eval and cam follow train"
             )
         calls.append(find_call(PROGRAMS, words))
-        made = replace(calls[-1].made, tasks=calls[-1].made.tasks or made.tasks)
+        made = replace(
+            calls[-1].made, tasks=calls[-1].made.tasks or made.tasks, final=calls[-1].made.final and made.final
+        )
     return calls[1:]
 
 

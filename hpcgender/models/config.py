@@ -34,7 +34,8 @@ class ModelConfig:
     5 times the computation."""
     stem: Literal["standard", "small"] = "standard"
     """First layers of a ResNet: standard (7x7 convolution with stride 2, max pooling), or small (3x3 convolution with
-    stride 1, for images of 32 to 64 pixels), which costs 15 times the computation and 10 to 14 times the memory."""
+    stride 1, for images of 32 to 64 pixels), which costs about 15 times the computation and 10 to 15 times the memory;
+    with --output-stride 8, three to four times the computation."""
     grayscale: bool = False
     """Convert images to grayscale in the network, whose first layer has one input channel; pretrained weights are
     summed over the colour channels."""

@@ -13,12 +13,11 @@ from hpcgender.commands.cam import CamConfig
 from hpcgender.commands.evaluate import EvaluateConfig
 from hpcgender.evaluate.results import FILE as EVALUATION_FILE
 from hpcgender.evaluate.results import Evaluation, read_evaluation
+from hpcgender.run_directory import CONFIG_JSON, METRICS
 from hpcgender.train.log import read_records
 from jobs.records import Submission, read_submission
 from shard_tools.base.contracts import SUBMISSIONS
 from shard_tools.base.errors import UserError, one_line
-
-CONFIG, METRICS = "config.json", "metrics.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +72,9 @@ def find_parts(paths: Sequence[Path]) -> list[Part]:
         elif is_run(path):
             add_run(parts, path)
         else:
-            raise UserError(f"{path} is neither a run nor an evaluation: it has no {CONFIG} and no {EVALUATION_FILE}")
+            raise UserError(
+                f"{path} is neither a run nor an evaluation: it has no {CONFIG_JSON} and no {EVALUATION_FILE}"
+            )
     return list(parts.values())
 
 
@@ -116,12 +117,12 @@ def add_cam(part: Part, path: Path) -> None:
 
 def is_run(directory: Path) -> bool:
     """Whether a directory is a training run's."""
-    return (directory / CONFIG).is_file()
+    return (directory / CONFIG_JSON).is_file()
 
 
 def read_run(directory: Path) -> TrainingRun:
     """The run in a directory; UserError if its files cannot be read."""
-    path = directory / CONFIG
+    path = directory / CONFIG_JSON
     try:
         options = json.loads(path.read_text())
     except OSError as error:

@@ -10,13 +10,14 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcgender.run_directory import CONFIG_JSON, METRICS
 from hpcgender.status.state import Status
 from jobs.records import directories
 from jobs.scheduler import UNKNOWN
 from shard_tools.base.files import last_record
 
-LOCK, METRICS = "train.lock", "metrics.jsonl"
-_SIGNS = ("config.json", METRICS, LOCK)
+LOCK = "train.lock"
+_SIGNS = (CONFIG_JSON, METRICS, LOCK)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,7 +48,7 @@ class Learner:
     def __init__(self, config: TrainConfig, classes: int, ranks: Ranks, *, fresh: bool) -> None:
         self.config = config
         self.ranks = ranks
-        check_micro_batches(config, ranks.world_size)
+        check_compute(config, ranks)
         set_up_device(config, ranks.device)
         torch.manual_seed(config.seed)
         self.network: Network = create(config, classes)
@@ -56,8 +56,6 @@ class Learner:
         """A line on what was loaded of the pretrained weights."""
         freeze(self.network, config.freeze)
         if config.sync_bn and ranks.world_size > 1:
-            if ranks.device.type != "cuda":
-                raise UserError("--sync-bn needs GPUs: leave it out")
             self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
         self.memory_format = memory_format(config, ranks.device)
         self.network.to(ranks.device).to(memory_format=self.memory_format)
@@ -66,7 +64,6 @@ class Learner:
         self.precision = Precision(config.precision, ranks.device, may_skip=config.skip_nonfinite > 0)
         self.ema = EMA(self.network, config.ema) if config.ema else None
         if config.compile:
-            check_compiler(ranks.device)
             self.network.compile()
         self.model: nn.Module = self.network
         """What the training step calls: the network, in DDP if there are several ranks."""
@@ -202,6 +199,16 @@ class NonFiniteError(Exception):
         super().__init__(f"step {step}")
         self.step = step
         self.batch = batch
+
+
+def check_compute(config: TrainConfig, ranks: Ranks) -> None:
+    """Raises UserError for options with which these ranks and their devices cannot compute."""
+    check_micro_batches(config, ranks.world_size)
+    Precision(config.precision, ranks.device)
+    if config.sync_bn and ranks.world_size > 1 and ranks.device.type != "cuda":
+        raise UserError("--sync-bn needs GPUs: leave it out")
+    if config.compile:
+        check_compiler(ranks.device)
 
 
 def check_micro_batches(config: TrainConfig, world_size: int) -> None:

@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from hpcgender.distributed import Ranks
 from hpcgender.log_lines import EpochLine, SplitLosses
 from hpcgender.metrics import Scores
-from hpcgender.run_directory import resume_command
+from hpcgender.run_directory import METRICS, resume_command
 from shard_tools.base.documents import without_nan
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import write_whole
@@ -111,7 +111,7 @@ class RunLog:
     """
 
     def __init__(self, run_dir: Path, epoch: int, step: int) -> None:
-        self.path = run_dir / "metrics.jsonl"
+        self.path = run_dir / METRICS
         kept = [record for record in read_records(self.path) if record["epoch"] <= epoch]
         try:
             write_whole(self.path, "".join(f"{json.dumps(record)}\n" for record in kept).encode())

@@ -23,7 +23,7 @@ from hpcgender.memory import enough_memory
 from hpcgender.metrics import GradientNorms, Scores, Tally
 from hpcgender.run_directory import BEST, CHECKPOINTS, CONFIG_JSON, CONFIG_TOML, resume_command
 from hpcgender.stop import StopSignal
-from hpcgender.train.learner import Learner, NonFiniteError
+from hpcgender.train.learner import Learner, NonFiniteError, check_compute
 from hpcgender.train.log import EpochRecord, RunLog, epoch_line, peak_memory_mb
 from hpcgender.train.progress import EpochProgress
 from hpcgender.train.saver import Saver, latest
@@ -46,6 +46,7 @@ def train(config: TrainConfig) -> int:
     manifest = read_manifest(config.data)
     timeout = timedelta(minutes=config.timeout)
     with ExitStack() as exits, StopSignal(config.stop_after, timeout) as stop, process_group(timeout) as ranks:
+        check_compute(config, ranks)  # before the run's directory is made
         redirect_output(config.run_dir / "logs", ranks.rank)
         if ranks.is_first:
             config.run_dir.mkdir(parents=True, exist_ok=True)
@@ -271,7 +272,7 @@ class Trainer:
                 f"of a run of {config.epochs} epochs, now {lr:.1e}"
             )
         if config.stem == "small":
-            yield "--stem small costs 15 times the computation of --stem standard"
+            yield "--stem small costs several times the computation and memory of --stem standard: see hpcgender models"
         if config.map_side(config.image_size) == 1:
             yield (
                 f"heat maps of {config.model} at {config.image_size} px have a single cell: give --output-stride 8 or "

@@ -35,6 +35,8 @@ class Made:
     """Split of `data` to measure the checkpoint on."""
     tasks: tuple[str, ...] = ()
     """What the checkpoint is trained for; empty if that is not known."""
+    final: bool = True
+    """Whether the checkpoint, if there is one already, is not replaced by the command that makes it."""
     backend: str = ""
     """Decoder that was asked for, which the next command uses too; empty for the default one."""
 

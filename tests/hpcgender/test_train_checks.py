@@ -17,7 +17,6 @@ import torch
 from hpcgender.commands.train import COMMANDS, TrainConfig
 from hpcgender.memory import enough_memory
 from hpcgender.models.config import ModelConfig
-from hpcgender.precision import Precision
 from hpcgender.run_directory import resume_command
 from hpcgender.train import learner, loop
 from hpcgender.trainable import check_trainable
@@ -279,9 +278,11 @@ def test_one_image_at_a_time_cannot_be_normalised(shards: Path, tmp_path: Path) 
     learner.check_micro_batches(replace(config, image_size=64), 4)
 
 
-def test_fp16_is_for_gpus() -> None:
+def test_fp16_is_for_gpus_and_its_refusal_leaves_nothing(shards: Path, tmp_path: Path) -> None:
+    config = options(shards, tmp_path, precision="fp16")
     with pytest.raises(UserError, match="--precision fp16 is for GPUs: on a CPU give bf16 or fp32"):
-        Precision("fp16", torch.device("cpu"))
+        loop.train(config)
+    assert not config.run_dir.exists()
 
 
 def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

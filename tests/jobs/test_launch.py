@@ -308,8 +308,8 @@ def test_a_command_that_is_one_process_takes_no_more() -> None:
 
 
 def test_no_gpus_are_shown_to_a_command_that_asks_for_none() -> None:
-    for environ in ({}, SLURM):
-        planned = plan(LaunchConfig(gpus_per_node=0), {**environ, "CUDA_VISIBLE_DEVICES": "0,1"})
+    for environ, nodes in (({}, None), ({}, 2), (SLURM, None)):
+        planned = plan(LaunchConfig(gpus_per_node=0, nodes=nodes), {**environ, "CUDA_VISIBLE_DEVICES": "0,1"})
         assert {extra["CUDA_VISIBLE_DEVICES"] for extra in planned.environ} == {""}
         assert planned.procs_per_node == 1
 
@@ -350,6 +350,22 @@ def test_a_chain_whose_later_steps_cannot_work_is_refused(shards: Path, tmp_path
         chained(call("train", "--data", str(shards), "--tasks", "age"), ("eval", "cam"))
     _, cam = chained(call("train", "--data", str(shards), "--backend", "torchvision"), ("eval", "cam"))
     assert cam.words[-2:] == ("--backend", "torchvision")
+
+
+def test_a_chain_whose_training_is_finished_resumes_at_the_step_that_was_killed(shards: Path, tmp_path: Path) -> None:
+    train = ("train", "--data", str(shards), "--runs", str(tmp_path), "--name", "a", "--epochs", "2")
+    evaluation = tmp_path / "a" / "evaluations" / f"{shards.name}-test" / "evaluation.json"
+    evaluation.parent.mkdir(parents=True)
+    evaluation.write_text("{}")
+    metrics = tmp_path / "a" / "metrics.jsonl"
+    for epoch in (1, 2):
+        metrics.write_text(json.dumps({"epoch": epoch}) + "\n")
+        if epoch == 1:
+            with pytest.raises(UserError, match="holds results of an earlier checkpoint"):
+                chained(call(*train, "--resume"), ("cam", "eval"))
+    assert len(chained(call(*train, "--resume"), ("eval", "cam"))) == 2
+    with pytest.raises(UserError, match="holds results of an earlier checkpoint"):
+        chained(call(*train[:-1], "3", "--resume"), ("eval",))
 
 
 @pytest.mark.parametrize("name", ["", "..", "../evil", "a b", "-x"])

@@ -450,11 +450,16 @@ def test_a_model_that_diverged_is_an_error(shards: Path, tmp_path: Path) -> None
 def test_a_chain_after_training_does_not_meet_earlier_results(tmp_path: Path) -> None:
     (command,) = (one for one in COMMANDS if one.name == "evaluate")
     best = tmp_path / "run" / "checkpoints" / "best.pt"
-    made = Made(data=tmp_path / "data", checkpoint=best, tasks=("gender",))
+    made = Made(data=tmp_path / "data", checkpoint=best, tasks=("gender",), final=False)
     out = tmp_path / "run" / "evaluations" / "data-test"
     (out / "submissions").mkdir(parents=True)
     assert command.following(made)
     (out / "evaluation.json").write_text("{}")
     with pytest.raises(UserError, match=f"{out} holds results of an earlier checkpoint, and is not replaced"):
         command.following(made)
-    assert command.following(replace(made, tasks=()))  # after heat maps, say: the checkpoint stays
+    assert command.following(replace(made, final=True))  # the training is complete: the checkpoint stays
+    (out / "evaluation.json").rename(out / "predictions.csv")
+    (out / "work").mkdir()
+    (out / "work" / "predictions.json").write_text("{}")  # of an evaluation that was killed
+    with pytest.raises(UserError, match=f"{out} holds results of an earlier checkpoint"):
+        command.following(made)
