@@ -24,6 +24,8 @@ WORDS = {0: "female", 1: "male"}
 MORPH = re.compile(r"\d+_\d+([MF])\d{2,3}\.", re.IGNORECASE)
 UTKFACE = re.compile(r"\d{1,3}_([01])_[0-4]_\d{17}\b")
 WORD = re.compile(r"(?<![a-z])(fe)?male(?![a-z])", re.IGNORECASE)
+LETTERS = {"m", "f"}
+"""What may as well be the size of clothes or a code, in a column that has one of them alone."""
 FIRST = 2000
 """Rows that are looked at."""
 ENOUGH = 20
@@ -110,5 +112,8 @@ def check_rows(table: TableFile, column: str, code: Callable[[str], int]) -> Non
     genders = [code(row[place]) for row in rows]
     for other, name in enumerate(table.columns):
         if other != place:
-            tally = Tally().adding((row[other] for row in rows), genders)
+            texts = [row[other] for row in rows]
+            if len(LETTERS.intersection(map(canonical, texts))) == 1:  # a size, M, and no other gender
+                texts = ["" if canonical(text) in LETTERS else text for text in texts]
+            tally = Tally().adding(texts, genders)
             tally.check(f"its column {name!r}", f"{table.path}: the genders in the column {column!r}")

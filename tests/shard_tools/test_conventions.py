@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,17 @@ def test_swapped_genders_are_refused_where_the_table_says_otherwise(
         assert says in str(raised.value)
     else:
         source._parts()
+
+
+@pytest.mark.parametrize(("column", "says"), [("ML", ""), ("MF", "column 'size'"), (["men", "L"], "column 'size'")])
+def test_one_letter_alone_in_another_column_is_no_gender(tmp_path: Path, column: Sequence[str], says: str) -> None:
+    rows = [f"{n}.jpg,female,{column[n >= 30]}" for n in range(31)]
+    source = table(tmp_path, "image,gender,size", rows, "--gender gender")
+    if says:
+        with pytest.raises(UserError, match=says):
+            list(source.records())
+    else:
+        list(source.records())
 
 
 def test_rows_that_contradict_now_and_then_are_no_swap(tmp_path: Path) -> None:
