@@ -181,10 +181,10 @@ def _check(columns: Columns) -> None:
 class Labeller:
     """Turns the rows of one table into the images' files and labels."""
 
-    def __init__(self, columns: Columns, table: str, known: Sequence[str]) -> None:
+    def __init__(self, columns: Columns, table: str, known: Sequence[str], note: str = "") -> None:
         """`table` is a file's name and `known` are its columns. Labels whose columns are not among them stay unknown.
 
-        Raises UserError if those of the image are not.
+        Raises UserError, which ends with `note`, if those of the image are not.
         """
         self._pattern = re.compile(columns.pattern) if columns.pattern else None
         groups = tuple(self._pattern.groupindex) if self._pattern else ()
@@ -200,7 +200,7 @@ class Labeller:
         specs = {"image": image, "path": spelled(columns.path, self.known) or image, **present}
         for spec in specs.values():
             if missing(spec, self.known):
-                raise unknown(f"column of {table}", missing(spec, self.known)[0], self.known)
+                raise UserError(f"{unknown(f'column of {table}', missing(spec, self.known)[0], self.known)}{note}")
         used = {name for spec in specs.values() for name in names_in(spec, self.known)} - set(groups)
         self.wanted = tuple(name for name in known if name in used)
         """Columns to read; a row has their values in this order."""

@@ -24,7 +24,7 @@ def open_keyed(path: Path, key: str, columns: Sequence[str]) -> tuple[TableFile,
     names = [own_spelling(name, table.columns) for name in (key, *columns)]
     for name in names:
         if name not in table.columns:
-            raise unknown(f"column of {path}", name, table.columns)
+            raise UserError(f"{unknown(f'column of {path}', name, table.columns)}{table.comment_note}")
     return table, names
 
 

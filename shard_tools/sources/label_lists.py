@@ -191,7 +191,10 @@ def layout_of(path: Path, by: What | None) -> Layout:
         header, chosen = number, by or present[0]
     else:
         if by is None:
-            raise UserError(f"{path} has no line of column names: give the role of its first column as --by")
+            advice = "give the role of its first column as --by"
+            if head.text.startswith("#"):
+                advice += f", or remove line {number} if it is a comment"
+            raise UserError(f"{path} has no line of column names: {advice}")
         if len(names) not in (2, 4):
             raise UserError(
                 f"{path}: line {number} has {len(names)} columns, not `{by} gender` or `{by} race gender age`: "

@@ -185,7 +185,7 @@ def _rows(
     spelled = {name.lower(): name for name in table.columns}
     for name in needed:
         if name not in spelled:
-            raise unknown(f"column of {path}", name, table.columns)
+            raise UserError(f"{unknown(f'column of {path}', name, table.columns)}{table.comment_note}")
     for name in spelled if strict else ():
         if name not in optional:
             raise unknown(f"column in {path}", name, optional)

@@ -92,7 +92,7 @@ class Table(Columns, ImageDirectory):
         for path in self.table:
             header = next((names for glob, names in headers.items() if fnmatch(path.name, glob)), columns.columns)
             file = open_table(path, header, unnamed=columns.image or "image")
-            labeller = Labeller(columns, path.name, file.columns)
+            labeller = Labeller(columns, path.name, file.columns, file.comment_note)
             if labeller.gender in file.columns:
                 check_rows(file, labeller.gender, labeller.gender_of)
             parts.append(Part(path.name, file, labeller))
@@ -101,11 +101,12 @@ class Table(Columns, ImageDirectory):
             parts = [Part(name, None, Labeller(columns, name, (columns.image or "image",)))]
         known = tuple(dict.fromkeys(name for part in parts for name in part.labeller.known))
         where = ", ".join(part.name for part in parts)
+        note = next((part.file.comment_note for part in parts if part.file and part.file.comment_note), "")
         if not columns.gender:
-            raise UserError(f"which column has the gender? Give it as --gender; {where} has {', '.join(known)}")
+            raise UserError(f"which column has the gender? Give it as --gender; {where} has {', '.join(known)}{note}")
         for label, column in columns.labels().items():
             if label not in columns.optional and not any(label in part.labeller.labels for part in parts):
-                raise unknown(f"column of {where}", column, known)
+                raise UserError(f"{unknown(f'column of {where}', column, known)}{note}")
         return parts
 
     def _rows(self, part: Part) -> Iterator[tuple[str, Label]]:

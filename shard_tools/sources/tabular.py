@@ -44,6 +44,13 @@ class TableFile:
     before: int
     """Lines before the first row."""
 
+    @property
+    def comment_note(self) -> str:
+        """What to add to an error about its columns where a comment may have been read as their names; often empty."""
+        if not (self.separator and self.before and self.columns[0].startswith("#")):
+            return ""
+        return f"; line {self.before} of {self.path.name} was read as the column names: remove it if it is a comment"
+
     def rows(self, wanted: Sequence[str]) -> Iterator[Row]:
         """All rows, with the values of the columns `wanted` in that order; nothing is held.
 

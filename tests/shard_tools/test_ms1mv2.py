@@ -260,6 +260,7 @@ def test_a_vote_gives_each_identity_one_gender(rec: Path) -> None:
         ("key male\n" + BY_KEY, {"male": "0", "female": "1"}, "1 in its column 'male' cannot mean female"),
         ("key is_female\n" + BY_KEY, {}, "1 in its column 'is_female' cannot mean male"),
         (BY_KEY, {"by": None}, "has no line of column names: give the role of its first column as --by"),
+        ("# a, b\nkey,gender\n1,0\n", {"by": None}, "as --by, or remove line 1 if it is a comment"),
         ("key,gender\n1,0\n", {"by": "identity"}, "has no column 'identity'"),
         ("key,age\n1,20\n", {"by": None}, "needs a column gender"),
         ("key,sex,gender\n1,0,0\n", {"by": None}, "needs one column 'gender'"),

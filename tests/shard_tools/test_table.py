@@ -14,6 +14,7 @@ from shard_tools.base.commands import parse_options
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
 from shard_tools.pack import pack
+from shard_tools.sources.keyed_table import open_keyed
 from shard_tools.sources.table import Table
 from tests.conftest import REAL_DATA
 
@@ -322,6 +323,22 @@ def test_a_subject_that_a_table_has_as_a_float_is_the_same_subject(tmp_path: Pat
     options = "--table {root}/t.csv --images {root} --out {root}/out --gender gender --subject subject"
     found = [record.subject for record in command(options, root=tmp_path).records()]
     assert found == list(spellings.values())
+
+
+def test_a_comment_read_as_column_names_is_named_where_a_column_is_not_found(tmp_path: Path) -> None:
+    draw(tmp_path, ["1.jpg"])
+    (tmp_path / "t.csv").write_text("\n# from a, b, c\nimage,gender,age\n1.jpg,m,30\n")
+    says = "; line 2 of t.csv was read as the column names: remove it if it is a comment"
+    text = "--table {root}/t.csv --images {root} --out {root}/out "
+    for options, wrong in (("--gender gender", "column of t.csv 'image'"), ("--image b", "which column has the gender"),
+                           ("--image b --gender gender", "column of t.csv 'gender'")):  # fmt: skip
+        with pytest.raises(UserError, match=f"{wrong}.*{says}$"):
+            list(command(text + options, root=tmp_path).records())
+    with pytest.raises(UserError, match=f"column of .*t.csv 'image'.*{says}$"):
+        open_keyed(tmp_path / "t.csv", "image", ["gender"])
+    (tmp_path / "t.csv").write_text("image,gender,age\n1.jpg,m,30\n")
+    with pytest.raises(UserError, match=r"column of t.csv 'sex': known: [a-z, ]*$"):
+        list(command(text + "--gender sex", root=tmp_path).records())
 
 
 def test_rows_of_the_same_image_are_counted(tmp_path: Path) -> None:
