@@ -78,19 +78,22 @@ def _png(encoded: memoryview) -> str:
     if exifs > 1:
         return "it is a PNG with two EXIF blocks"
     width, height, depth, colours, interlaced = struct.unpack_from(">IIBB2xB", encoded, 16)
-    if _inflated(data) < sum(_pass_sizes(width, height, depth * _CHANNELS[colours], interlaced)):
+    needed = sum(_pass_sizes(width, height, depth * _CHANNELS[colours], interlaced))
+    if _inflated(data, needed) < needed:
         return "it is a PNG that lacks rows"
     return ""
 
 
-def _inflated(data: list[memoryview]) -> int:
-    """Bytes of compressed data when decompressed, of which little is held at a time."""
+def _inflated(data: list[memoryview], enough: int) -> int:
+    """Bytes of compressed data when decompressed, of which little is held at a time and none counted past enough."""
     inflate = zlib.decompressobj()
     size = 0
     for block in data:
         rest: bytes | memoryview = block
         while len(rest) and not inflate.eof:
             size += len(inflate.decompress(rest, _BLOCK))
+            if size > enough:  # at just enough, the checksum behind it is still checked
+                return size
             rest = inflate.unconsumed_tail
     return size + len(inflate.flush())
 

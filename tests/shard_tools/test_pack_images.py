@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import io
+import struct
 import tarfile
+import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,14 @@ from nvidia.dali import fn, pipeline_def
 from PIL import Image
 
 from shard_tools.commands.synthetic import SyntheticConfig
+from shard_tools.images import fingerprint
 from shard_tools.manifest import read_manifest
 from shard_tools.pack import pack
 from shard_tools.sources.folders import Folders
 from shard_tools.sources.synthetic import Synthetic
 from shard_tools.sources.utkface import Utkface
 from shard_tools.synthetic.files import draw_faces
+from tests.shard_tools.image_files import chunk
 from tests.shard_tools.pictures import picture, rows, save
 
 
@@ -49,6 +54,18 @@ def test_a_decompression_bomb_is_left_out_undecoded(utkface: Path, tmp_path: Pat
     Image.new("1", (8_000, 7_000)).save(utkface / "1_0_0_20170109000000001.png")
     pack(Utkface(images=utkface, out=tmp_path / "out"))
     assert "8000x7000 pixels" in (tmp_path / "out" / "quarantine" / "quarantine.csv").read_text()
+
+
+def test_a_small_png_that_inflates_to_gigabytes_is_not_inflated_to_its_end() -> None:
+    deflate = zlib.compressobj()
+    begin = deflate.compress(bytes(1 << 20)) + deflate.flush(zlib.Z_FULL_FLUSH)
+    again = deflate.compress(bytes(1 << 20)) + deflate.flush(zlib.Z_FULL_FLUSH)
+    data = begin + 4000 * again
+    header = struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", data), chunk(b"IEND", b""))
+    began = time.process_time()
+    fingerprint(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    assert time.process_time() - began < 1
 
 
 def test_without_decoding_only_the_first_bytes_are_looked_at(utkface: Path, tmp_path: Path) -> None:
