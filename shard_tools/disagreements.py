@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from shard_tools.exif import DAMAGED, orientations
+from shard_tools.exif import DAMAGED
 
 _BLOCK = 1 << 20
 _KNOWN_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
@@ -20,9 +20,11 @@ _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4),
 """First column and row, and steps, of each pass of an interlaced PNG."""
 
 
-def disagreement(encoded: bytes, image: Image.Image) -> str:
-    """Why DALI does not see the picture that Pillow sees in a file that Pillow has loaded; empty if it does."""
-    stated = orientations(encoded, image)
+def disagreement(encoded: bytes, image: Image.Image, stated: set[int]) -> str:
+    """Why DALI does not see the picture that Pillow sees in a file that Pillow has loaded; empty if it does.
+
+    `stated` are its `orientations`.
+    """
     if DAMAGED in stated:
         return "its EXIF block is damaged and states an orientation"
     if len(stated) > 1:

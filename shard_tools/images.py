@@ -90,9 +90,9 @@ def fingerprint(encoded: bytes, appearance: bool = True) -> Fingerprint:
         extension = EXTENSIONS[image.format or ""]
         image.draft("L", None)
         image.load()
-        if reason := disagreement(encoded, image):
-            raise ImageError(f"{reason}: save it anew, or pack with --quality 95")
         stated = orientations(encoded, image)
+        if reason := disagreement(encoded, image, stated):
+            raise ImageError(f"{reason}: save it anew, or pack with --quality 95")
         look = _difference_hash(upright(image, stated)) if appearance else 0
     return Fingerprint(extension, content_hash(encoded), look, bool(stated - {1}))
 
