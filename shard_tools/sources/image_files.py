@@ -36,7 +36,7 @@ class ImageFiles:
     names: list[str] = field(default_factory=list)
     """Their paths below `root`, sorted."""
     others: Counter[str] = field(default_factory=Counter)
-    """Files that are no images, by suffix."""
+    """Files of kinds that are not packed, images such as .gif among them, by suffix."""
     hidden: list[str] = field(default_factory=list)
     dangling: list[str] = field(default_factory=list)
     circles: list[str] = field(default_factory=list)
@@ -58,8 +58,9 @@ class ImageFiles:
         """One line that counts what is not listed, by reason; empty if there is nothing."""
         ordered = sorted(self.others.items(), key=lambda item: (-item[1], item[0]))
         suffixes = [f"{count} {suffix or 'without suffix'}" for suffix, count in ordered]
+        kinds = "file of a kind that is" if self.others.total() == 1 else "files of kinds that are"
         reasons = [
-            *([f"{self.others.total()} no images ({', '.join(suffixes[:10])})"] if suffixes else []),
+            *([f"{self.others.total()} {kinds} not packed ({', '.join(suffixes[:10])})"] if suffixes else []),
             *(
                 f"{len(names)} {reason} ({', '.join(sorted(names)[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
                 for reason, names in (

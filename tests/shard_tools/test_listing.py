@@ -70,7 +70,8 @@ def test_an_image_is_one_whatever_its_suffix(tmp_path: Path) -> None:
         listed = found(tmp_path / "k")
     assert len(listed.names) == 7
     assert listed.not_taken() == (
-        f"not taken below {tmp_path / 'k'}: 4 no images (2 .tif, 1 without suffix, 1 .csv), "
+        f"not taken below {tmp_path / 'k'}: 4 files of kinds that are not packed "
+        "(2 .tif, 1 without suffix, 1 .csv), "
         "4 hidden (.DS_Store, ._1.jpg, .ipynb_checkpoints, ...), 1 neither file nor directory (socket)"
     )
 
@@ -86,13 +87,15 @@ def test_the_line_of_what_was_not_taken_is_printed_and_kept(tmp_path: Path, caps
     faces(tmp_path / "k" / "male", 3, 1)
     (tmp_path / "k" / "male" / "x.gif").write_bytes(b"GIF89a")
     pack(folders(tmp_path, val=0, test=0))
-    line = f"not taken below {tmp_path / 'k'}: 1 no images (1 .gif)\n"
+    line = f"not taken below {tmp_path / 'k'}: 1 file of a kind that is not packed (1 .gif)\n"
     assert line in capsys.readouterr().out
     assert line in (tmp_path / "out" / "summary.txt").read_text()
     shutil.rmtree(tmp_path / "k")
     (tmp_path / "k" / "female").mkdir(parents=True)
     (tmp_path / "k" / "female" / "x.heic").write_bytes(b"xxxxftypheic")
-    with pytest.raises(UserError, match=r"no images in .*k: not taken .*: 1 no images \(1 \.heic\)"):
+    with pytest.raises(
+        UserError, match=r"no images in .*k: not taken .*: 1 file of a kind that is not packed \(1 \.heic\)"
+    ):
         pack(Folders(images=tmp_path / "k", out=tmp_path / "again"))
 
 
