@@ -184,7 +184,7 @@ def _complete(work: Work, workers: Workers, listing: Listing) -> None:
         splits = _write(work, workers, plan, digest)
         write_quarantine(source, catalogue, plan)
         write_contradictions(source.out, catalogue, plan)
-    text = "\n".join([*lines, *listing.remarks, *_loud(plan.warnings)]) + "\n"
+    text = "\n".join([*lines, *listing.remarks, *_warning_lines(plan.warnings)]) + "\n"
     (source.out / "summary.txt").write_text(text, encoding="utf-8", errors="backslashreplace")
     _remove_leftovers(source.out, splits)
     write_manifest(
@@ -223,10 +223,12 @@ def _print_summary(lines: list[str], remarks: list[str], warnings: list[str]) ->
     shown = [*lines, *remarks[:SHOWN]]
     if len(remarks) > SHOWN:
         shown.append(f"and {len(remarks) - SHOWN} remarks more, all in summary.txt")
-    print("\n".join([*shown, *_loud(warnings)]).encode(errors="backslashreplace").decode())  # names may be no UTF-8
+    print(
+        "\n".join([*shown, *_warning_lines(warnings)]).encode(errors="backslashreplace").decode()
+    )  # names may be no UTF-8
 
 
-def _loud(warnings: list[str]) -> list[str]:
+def _warning_lines(warnings: list[str]) -> list[str]:
     return [f"WARNING: {warning}" for warning in warnings]
 
 

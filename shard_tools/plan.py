@@ -140,6 +140,12 @@ def _assign_splits(
     counts[""] = len(own) - counts.total()
     val, test = source.shares(counts)
     has_own = counts[""] < len(own)
+    if has_own and not counts["train"]:
+        found = " and ".join(f"{counts[name]} in {name}" for name in SPLIT_NAMES if counts[name])
+        warnings.append(
+            f"no image is in train: the source's own splits have {found}; if that is wrong, rename the directories or"
+            " give the values another meaning with --splits"
+        )
     if has_own:
         own, moved = keep_own_splits(groups, own)
         if moved:

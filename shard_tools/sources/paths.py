@@ -28,7 +28,7 @@ class Paths:
     """The directory they begin with in place of --images, if they are those of another machine."""
 
     def below(self, path: str) -> str:
-        """The path below --images that is meant; as it stands if it is none, which `outside` tells."""
+        """The path below --images that is meant; as it stands if it is none, which `outside` finds."""
         if self.windows:
             path = path.replace("\\", "/")
         if path[:1] == "/":

@@ -239,7 +239,7 @@ def test_a_fraction_alone_leaves_the_other_what_there_is(utkface: Path, tmp_path
     assert {name: split.samples for name, split in read_manifest(tmp_path / "out").splits.items()} == {"test": 40}
 
 
-def test_a_class_that_is_missing_or_rare_is_said_loudly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_class_that_is_missing_or_rare_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     faces(tmp_path / "k" / "train" / "male", 25)
     faces(tmp_path / "k" / "test" / "male", 2, 1)
     faces(tmp_path / "k" / "train" / "female", 2, 2)
@@ -253,6 +253,17 @@ def test_a_class_that_is_missing_or_rare_is_said_loudly(tmp_path: Path, capsys: 
     with pytest.raises(UserError, match="no image is female: --balance equal would leave none"):
         pack(Folders(images=tmp_path / "k", out=tmp_path / "balanced", balance="equal"))
     assert not (tmp_path / "balanced").exists()
+
+
+def test_splits_of_the_source_without_training_are_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faces(tmp_path / "k" / "female" / "Val", 2)
+    faces(tmp_path / "k" / "male" / "Dev", 2, 1)
+    pack(folders(tmp_path))
+    says = "WARNING: no image is in train: the source's own splits have 4 in val; if that is wrong, rename"
+    assert says in capsys.readouterr().out
+    assert says in (tmp_path / "out" / "summary.txt").read_text()
 
 
 def test_a_split_that_gets_no_image_is_said(utkface: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
