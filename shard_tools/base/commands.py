@@ -308,10 +308,10 @@ def guarded(program: str, work: Callable[[], int | None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:
-        if not (told := of_the_system(error)):
+        if not (known := of_the_system(error)):
             raise
-        print(f"{program}: {told}", file=sys.stderr)
-        return STORAGE if isinstance(told, StorageError) else BAD_INPUT
+        print(f"{program}: {known}", file=sys.stderr)
+        return STORAGE if isinstance(known, StorageError) else BAD_INPUT
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
