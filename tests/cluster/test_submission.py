@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from jobs.schedulers import SCHEDULERS
 from tests.cluster.cluster import Cluster, End
@@ -41,14 +42,16 @@ class Chain:
 def chains(on_both: OnBoth[tuple[Chain, Chain]], data: Mapping[str, Path]) -> Mapping[str, Future[tuple[Chain, Chain]]]:
     """train, eval and cam one after the other; and the same of a training that fails."""
 
-    def start(cluster: Cluster, *options: object) -> tuple[Path, list[str]]:
+    def start(cluster: Cluster, fails: bool = False) -> tuple[Path, list[str]]:
         project = cluster.project()
-        command = ("train", "--data", data[cluster.name], *OPTIONS, "--epochs", 1, *options)
+        command: tuple[object, ...] = ("train", "--data", data[cluster.name], *OPTIONS, "--epochs", 1)
+        if fails:  # only the ranks read what is in it: it is submitted, and fails when it begins
+            torch.save({"other": torch.zeros(1)}, project / "other.pt")
+            command = (*command, "--pretrained", project / "other.pt")
         return project, launch(cluster, project, "--nodes", 2, "--chain", "eval,cam", "--", *command)
 
     def both(cluster: Cluster) -> tuple[Chain, Chain]:
-        # Checked by the ranks only: it is submitted, and fails when it begins.
-        started = start(cluster), start(cluster, "--pretrained", __file__)
+        started = start(cluster), start(cluster, fails=True)
         good, bad = (Chain(*chain, [cluster.wait(job, 200) for job in chain[1]]) for chain in started)
         return good, bad
 

@@ -254,12 +254,12 @@ def test_of_many_shards_few_are_open_at_a_time(shards: Path) -> None:
 
 def failing_pread(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     """An open file of the training split has become stale so often; opened again, it is another one."""
-    whole, left = os.pread, [times]
+    whole, faults = os.pread, iter(range(times))  # of all threads
     monkeypatch.setattr(storage, "PAUSES", (0.0, 0.0))
 
     def pread(file: int, size: int, begin: int) -> bytes:
-        if left[0] and Path(f"/proc/self/fd/{file}").readlink().parent.name == "train":
-            left[0] -= 1
+        is_train = Path(f"/proc/self/fd/{file}").readlink().parent.name == "train"
+        if is_train and next(faults, None) is not None:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         return whole(file, size, begin)
 

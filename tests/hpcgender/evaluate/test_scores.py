@@ -232,8 +232,8 @@ def test_damaged_results_are_told(tmp_path: Path) -> None:
         read_evaluation(tmp_path)
     for content, message in (
         ("{", "is damaged"),
-        ("[]", f"is not of format {results.FORMAT}: evaluate again"),
-        (json.dumps({"format": results.FORMAT}), "is damaged .*: evaluate again"),
+        ("[]", f"is not of format {results.FORMAT}: remove it and evaluate again"),
+        (json.dumps({"format": results.FORMAT}), "is damaged .*: remove it and evaluate again"),
     ):
         (tmp_path / results.FILE).write_text(content)
         with pytest.raises(UserError, match=message):
