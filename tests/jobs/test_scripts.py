@@ -30,14 +30,14 @@ def start(project: Path, script: str, *options: str) -> str:
 
 @pytest.fixture(scope="module")
 def project(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project's directory with the scripts, and 96 drawn faces packed by pack_morph.sh and for training."""
+    """A project's directory with the scripts, and 160 drawn faces packed by pack_morph.sh and for training."""
     project = tmp_path_factory.mktemp("project")
     (project / "hpcgender").mkdir()
     (project / "jobs").mkdir()
     for script in JOBS.glob("*.sh"):
         shutil.copy(script, project / "jobs")
     images = project / "data" / "MORPH"
-    drawn = run("shard_tools", "synthetic", "--out", images, "--count", 96, "--size", 32)
+    drawn = run("shard_tools", "synthetic", "--out", images, "--count", 160, "--size", 32)
     assert drawn.returncode == 0, drawn.stderr
     packed = run("shard_tools", "pack", "morph", "--images", images, "--out", project / "data" / "shards")
     assert packed.returncode == 0, packed.stderr
@@ -52,7 +52,7 @@ def trained(project: Path) -> str:
 
 
 def test_pack_morph_packs_all_for_testing(project: Path) -> None:
-    assert read_manifest(project / "data" / "morph").split("test").samples == 96
+    assert read_manifest(project / "data" / "morph").split("test").samples == 160
 
 
 def test_train_resnet152_trains_into_the_run_of_its_preset(project: Path, trained: str) -> None:
@@ -84,7 +84,7 @@ def test_a_script_and_the_preset_of_its_name_share_no_run(project: Path, layers:
 
 @pytest.mark.usefixtures("trained")
 def test_eval_morph_measures_what_train_resnet152_saved(project: Path) -> None:
-    assert "data/morph: 96 images of " in start(project, "eval_morph.sh")
+    assert "data/morph: 160 images of " in start(project, "eval_morph.sh")
 
 
 @pytest.mark.usefixtures("trained")

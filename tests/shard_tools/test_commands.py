@@ -29,7 +29,8 @@ ERRORS = {
     "disk": OSError(errno.ENOSPC, "No space left on device", "runs/a"),
     "interrupt": KeyboardInterrupt(),
     "bug": ZeroDivisionError("division by zero"),
-    "other": OSError(errno.EIO, "Input/output error", "runs/a"),
+    "storage": OSError(errno.EIO, "Input/output error", "runs/a"),
+    "other": OSError(errno.EXDEV, "Invalid cross-device link", "runs/a"),
 }
 
 
@@ -101,6 +102,12 @@ def test_a_command_runs(tool: Program, argv: list[str], capsys: pytest.CaptureFi
     [
         ("user", 2, "tool: no file x: give another\n"),
         ("disk", 2, "tool: runs/a: No space left on device\n"),
+        (
+            "storage",
+            75,
+            "tool: cannot read or write runs/a: Input/output error: its storage or the network to it fails; when that "
+            "is repaired, the same command works\n",
+        ),
         ("interrupt", 130, "tool: interrupted\n"),
     ],
 )
