@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from hpcgender.run_directory import BEST, CHECKPOINTS
 from shard_tools.base.errors import UserError
 
 FORMAT = "hpcgender-checkpoint-2"
@@ -16,7 +17,7 @@ def checkpoint_file(path: Path) -> Path:
     """The checkpoint that a path names: itself, or the best one of a run's directory or of its checkpoints."""
     if not path.is_dir():
         return path
-    return path / "best.pt" if path.name == "checkpoints" else path / "checkpoints" / "best.pt"
+    return path / BEST if path.name == CHECKPOINTS else path / CHECKPOINTS / BEST
 
 
 def check_checkpoint(path: Path) -> None:

@@ -10,6 +10,8 @@ from shard_tools.base.commands import RUNS
 CHECKPOINTS = "checkpoints"
 BEST = "best.pt"
 CONFIG_JSON, CONFIG_TOML = "config.json", "config.toml"
+LOCK = "train.lock"
+"""Held by the process that trains."""
 METRICS = "metrics.jsonl"
 """A record per epoch."""
 

@@ -188,7 +188,7 @@ def examine(work: Work, record: Record, read: Callable[[], bytes]) -> tuple[byte
     if record.rejected:
         raise ImageError(record.rejected)
     try:
-        encoded = read() if source.streamed else retried(read, Path(record.name))
+        encoded = read() if source.streamed else retried(read, record.name)
     except OSError as error:
         reason = error.strerror or one_line(error)
         if error.errno in ABSENT:

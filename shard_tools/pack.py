@@ -223,9 +223,8 @@ def _print_summary(lines: list[str], remarks: list[str], warnings: list[str]) ->
     shown = [*lines, *remarks[:SHOWN]]
     if len(remarks) > SHOWN:
         shown.append(f"and {len(remarks) - SHOWN} remarks more, all in summary.txt")
-    print(
-        "\n".join([*shown, *_warning_lines(warnings)]).encode(errors="backslashreplace").decode()
-    )  # names may be no UTF-8
+    text = "\n".join([*shown, *_warning_lines(warnings)])
+    print(text.encode(errors="backslashreplace").decode())  # names may be no UTF-8
 
 
 def _warning_lines(warnings: list[str]) -> list[str]:

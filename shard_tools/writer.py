@@ -153,7 +153,7 @@ def _read(work: Work, chunk: int, record: Record, length: int, content: int) -> 
             with work.kept(chunk).open("rb") as file:
                 encoded = os.pread(file.fileno(), length, record.at)
         else:
-            encoded = retried(partial(work.source.read, record), Path(record.name))
+            encoded = retried(partial(work.source.read, record), record.name)
         if len(encoded) == length and content_hash(encoded) == content:
             return encoded
         what = "is not what it was when it was looked at"

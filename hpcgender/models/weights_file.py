@@ -8,29 +8,17 @@ from pathlib import Path
 from typing import Literal
 
 from shard_tools.base.errors import UserError
+from shard_tools.base.other_files import other_kind
 
 HEAD_BYTES = 1024
 SAVE = "torch.save(model.state_dict(), FILE)"
 """How a person writes a file that can be read."""
 AGAIN = "copy or download it again"
-PAGE = (
-    "is a web page, not weights: download the file itself; on Hugging Face and GitHub its link has resolve or raw "
-    "instead of blob"
-)
 OTHERS = {
-    b"version https://git-lfs": "is a git-lfs pointer, not weights: fetch the file with git lfs pull",
-    b"<!doctype": PAGE,
-    b"<html": PAGE,
-    b"<head": PAGE,
-    b"<?xml": PAGE,
     b"\x89hdf": f"is an HDF5 file, as Keras writes: give one that {SAVE} wrote",
-    b"\x1f\x8b": "is compressed with gzip: unpack it",
-    b"bzh": "is compressed with bzip2: unpack it",
-    b"\xfd7zxz": "is compressed with xz: unpack it",
-    b"7z\xbc\xaf": "is a 7z archive: unpack it",
-    b"rar!": "is a RAR archive: unpack it",
+    b"<?xml": "is an XML file, not weights: look at what was saved there",
 }
-"""Files that are often given instead, by their first bytes in lower case."""
+"""Files that are given in place of weights, by their first bytes in lower case."""
 
 
 def weights_format(path: Path) -> Literal["safetensors", "torch"]:
@@ -45,10 +33,8 @@ def weights_format(path: Path) -> Literal["safetensors", "torch"]:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     if not head:
         raise UserError(f"{path} is empty: {AGAIN}")
-    begin = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    for other, what in OTHERS.items():
-        if begin.startswith(other):
-            raise UserError(f"{path} {what}")
+    if what := other_kind(head, OTHERS):
+        raise UserError(f"{path} {what}")
     if head.startswith(b"PK"):
         check_archive(path)
     elif head[8:9] == b"{":  # safetensors: the length of a JSON header, then the header

@@ -10,13 +10,12 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcgender.run_directory import CONFIG_JSON, METRICS
+from hpcgender.run_directory import CONFIG_JSON, LOCK, METRICS, resume_command
 from hpcgender.status.state import Status
 from jobs.records import directories
 from jobs.scheduler import UNKNOWN
 from shard_tools.base.files import last_record
 
-LOCK = "train.lock"
 _SIGNS = (CONFIG_JSON, METRICS, LOCK)
 
 
@@ -82,13 +81,7 @@ def explain(run: DirectRun) -> Iterator[str]:
         yield f"  {'trained' if not run.status.alive else 'trains'} in {run.process}"
     yield f"  its output went to where it was started; metrics of each epoch: {run.results / METRICS}"
     if run.status.state == "stopped":
-        yield f"  to go on: {resuming(run)}"
-
-
-def resuming(run: DirectRun) -> str:
-    """The command that resumes it."""
-    runs = f" --runs {run.results.parent}" if run.results.parent != Path("runs") else ""
-    return f"hpcgender train --name {run.results.name}{runs} --resume"
+        yield f"  to resume: {resume_command(run.results)}"
 
 
 def _run_directories(place: Path) -> Iterator[Path]:

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcgender.status.direct import DirectRun, direct_runs, resuming
+from hpcgender.run_directory import resume_command
+from hpcgender.status.direct import DirectRun, direct_runs
 from hpcgender.status.direct import named as find_direct
 from hpcgender.status.state import Status, judge, read_history
 from jobs.command import SchedulerError
@@ -107,9 +108,9 @@ def no_run(wanted: str, records: Sequence[RunRecord], within: Sequence[Path]) ->
     """The error for a run that is not there, or for one that only its own process could do this to."""
     direct = read_direct(within, records, ())
     if run := find_direct(direct, wanted):
-        end = (
-            f"it trains in {run.process}, which `kill` ends there" if run.status.alive else f"to go on: {resuming(run)}"
-        )
+        end = f"to resume: {resume_command(run.results)}"
+        if run.status.alive:
+            end = f"it trains in {run.process}, which `kill` ends there"
         return UserError(f"run {run.run} was trained without the launcher, so it has no job and no log: {end}")
     known = sorted({record.run for record in records} | {run.run for run in direct})
     if not known:

@@ -48,7 +48,6 @@ class Learner:
     def __init__(self, config: TrainConfig, classes: int, ranks: Ranks, *, fresh: bool) -> None:
         self.config = config
         self.ranks = ranks
-        check_compute(config, ranks)
         set_up_device(config, ranks.device)
         torch.manual_seed(config.seed)
         self.network: Network = create(config, classes)

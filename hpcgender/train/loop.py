@@ -21,7 +21,7 @@ from hpcgender.distributed import Ranks, process_group, redirect_output
 from hpcgender.inference.validation import validate
 from hpcgender.memory import enough_memory
 from hpcgender.metrics import GradientNorms, Scores, Tally
-from hpcgender.run_directory import BEST, CHECKPOINTS, CONFIG_JSON, CONFIG_TOML, resume_command
+from hpcgender.run_directory import BEST, CHECKPOINTS, CONFIG_JSON, CONFIG_TOML, LOCK, resume_command
 from hpcgender.stop import StopSignal
 from hpcgender.train.learner import Learner, NonFiniteError, check_compute
 from hpcgender.train.log import EpochRecord, RunLog, epoch_line, peak_memory_mb
@@ -53,7 +53,7 @@ def train(config: TrainConfig) -> int:
             advice = "cancel that, or give another --name"
             # A lost node's lock is waited for by what resumes; any other training of that name is one too many.
             patience = PATIENCE if config.resume else 0.0
-            exits.enter_context(locked(config.run_dir / "train.lock", config.run_dir, advice, patience=patience))
+            exits.enter_context(locked(config.run_dir / LOCK, config.run_dir, advice, patience=patience))
             config.check_run()  # again: another training may have ended since
         exits.enter_context(enough_memory(memory_remedy(config)))
         with closing(Trainer(config, manifest, ranks, stop)) as trainer:

@@ -39,7 +39,7 @@ MANY_FILES = 65_536
 TOO_MANY_OPEN = (errno.EMFILE, errno.ENFILE)
 
 
-def retried(read: Callable[[], Result], path: Path) -> Result:
+def retried(read: Callable[[], Result], path: Path | str) -> Result:
     """The result of `read`, which opens `path` anew each time; tried again, after a pause, while the storage fails.
 
     Raises StorageError if it still fails; other errors of the system at once.
@@ -56,7 +56,7 @@ def retried(read: Callable[[], Result], path: Path) -> Result:
     except OSError as error:
         if error.errno not in PASSING:
             raise
-        raise storage_failed(error, path) from None
+        raise storage_failed(error, error.filename or path) from None
 
 
 def storage_failed(error: OSError, path: Path | str) -> StorageError:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from shard_tools.base.errors import UserError
+from shard_tools.base.other_files import other_kind
 
 HEAD = 4096
 """First bytes of a file, which show what it is."""
@@ -19,16 +20,11 @@ ENCODINGS = {
 }
 NO_UTF8 = re.compile("[\udc80-\udcff]")
 """What Python decodes bytes to that are no UTF-8."""
-NO_TEXT = {
-    b"PK\x03\x04": "a zip archive or a workbook of Excel: save it as CSV",
-    b"\xd0\xcf\x11\xe0": "a workbook of Excel: save it as CSV",
-    b"\x1f\x8b": "compressed: unpack it with gunzip",
-    b"BZh": "compressed: unpack it with bunzip2",
-    b"\xfd7zXZ\x00": "compressed: unpack it with unxz",
-    b"version https://git-lfs": "a pointer of git-lfs, not the file itself: fetch it with git lfs pull",
-    b"<!DOCTYPE": "a page in HTML: was a login or a download page saved in place of the file?",
-    b"<html": "a page in HTML: was a login or a download page saved in place of the file?",
+BINARY = {
+    b"pk\x03\x04": "is a zip archive or a workbook of Excel: save it as CSV",
+    b"\xd0\xcf\x11\xe0": "is a workbook of Excel: save it as CSV",
 }
+"""Files that are given in place of a text, by their first bytes in lower case."""
 
 
 def encoding_of(raw: bytes) -> str:
@@ -45,9 +41,8 @@ def open_text(path: Path, errors: str = "strict", newline: str | None = None) ->
     with path.open("rb") as file:
         head = file.read(HEAD)
     encoding = encoding_of(head)
-    what = next((what for begin, what in NO_TEXT.items() if head.startswith(begin)), "")
-    if what:
-        raise UserError(f"{path} is {what}")
+    if what := other_kind(head, BINARY):
+        raise UserError(f"{path} {what}")
     if b"\0" in head and encoding == "utf-8-sig":
         line = head[: head.index(0)].count(b"\n") + 1
         raise UserError(f"{path} is no text: line {line} has a NUL byte; save it as UTF-8")

@@ -14,9 +14,18 @@ from typing import Any, NamedTuple, TypeVar
 from shard_tools.base.documents import read_toml, shipped
 from shard_tools.base.errors import UserError, unknown
 from shard_tools.sources.conventions import check_column, check_words
-from shard_tools.sources.folders import GENDERS, split_of
 from shard_tools.sources.tabular import own_spelling
-from shard_tools.sources.values import MAX_AGE, NUMBER, UNKNOWN, MeaninglessError, age_of, canonical, is_age
+from shard_tools.sources.values import (
+    GENDERS,
+    MAX_AGE,
+    NUMBER,
+    UNKNOWN,
+    MeaninglessError,
+    age_of,
+    canonical,
+    is_age,
+    split_of,
+)
 
 BRACES = re.compile(r"\{([^{}]+)\}")
 WHOLE = re.compile(r"(-?\d+)\.0*")

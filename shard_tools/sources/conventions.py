@@ -12,15 +12,14 @@ from itertools import islice
 from typing import NamedTuple
 
 from shard_tools.base.errors import UserError
-from shard_tools.sources.folders import GENDERS
+from shard_tools.manifest import CLASSES
 from shard_tools.sources.tabular import TableFile
-from shard_tools.sources.values import canonical
+from shard_tools.sources.values import GENDERS, canonical, swapped_word
 
 YES = ("1", "true", "yes", "t", "y")
 NO = ("0", "-1", "false", "no", "n")
 COLUMNS = {"male": 1, "is_male": 1, "female": 0, "is_female": 0}
 """Columns whose names state what yes means in them."""
-WORDS = {0: "female", 1: "male"}
 MORPH = re.compile(r"\d+_\d+([MF])\d{2,3}\.", re.IGNORECASE)
 UTKFACE = re.compile(r"\d{1,3}_([01])_[0-4]_\d{17}\b")
 WORD = re.compile(r"(?<![a-z])(fe)?male(?![a-z])", re.IGNORECASE)
@@ -87,7 +86,7 @@ def check_words(male: Iterable[str], female: Iterable[str]) -> None:
     for gender, values in ((1, male), (0, female)):
         for value in values:
             if GENDERS.get(canonical(value), gender) != gender:
-                raise UserError(f"{value!r} is a word for {WORDS[1 - gender]}: it cannot be given as --{WORDS[gender]}")
+                raise swapped_word(value, gender)
 
 
 def check_column(name: str, male: Iterable[str], female: Iterable[str], where: str) -> None:
@@ -99,7 +98,7 @@ def check_column(name: str, male: Iterable[str], female: Iterable[str], where: s
     for words, meant in ((YES, gender), (NO, 1 - gender)):
         for value, to_mean in stated:
             if canonical(value) in words and to_mean != meant:
-                raise UserError(f"{where}: {value} in its column {name!r} cannot mean {WORDS[to_mean]}")
+                raise UserError(f"{where}: {value} in its column {name!r} cannot mean {CLASSES[to_mean]}")
 
 
 def check_rows(table: TableFile, column: str, code: Callable[[str], int]) -> None:

@@ -13,31 +13,14 @@ from shard_tools.base.errors import UserError
 from shard_tools.base.text import printable
 from shard_tools.manifest import CLASSES
 from shard_tools.sources import SPLIT_NAMES, ImageDirectory, Record
+from shard_tools.sources.values import AROUND, GENDERS, split_of, swapped_word
 
-GENDERS = {
-    "female": 0, "females": 0, "woman": 0, "women": 0, "f": 0,
-    "male": 1, "males": 1, "man": 1, "men": 1, "m": 1,
-}  # fmt: skip
-SPLITS = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validate": "val", "validation": "val", "dev": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-_AROUND = r"(?:data|dataset|set|split|images?|imgs?|photos?|pictures?|faces?)"
-_SPLIT = re.compile(rf"(?:{_AROUND}[ _-]?)?({'|'.join(SPLITS)})(?:[ _-]?{_AROUND})*(?:[ _-]?\d+)?")
-_GENDER = re.compile(rf"(?:{_AROUND}[ _-])?({'|'.join(GENDERS)})(?:[ _-]{_AROUND})*")
+_GENDER = re.compile(rf"(?:{AROUND}[ _-])?({'|'.join(GENDERS)})(?:[ _-]{AROUND})*")
 _SUSPECT = re.compile(r"(?<![a-z])(train|training|test|testing|validation)(?![a-z])")
 """In the name of a directory that is not understood; shorter words are people's names, too."""
 SHOWN = 8
 """Directories that an error names."""
 NO_CLASS = "it is in no directory named after a class"
-
-
-@lru_cache(10_000)
-def split_of(text: str) -> str:
-    """train, val or test, if a directory or a value names it, as Training, test_set and val2 do; else empty."""
-    match = _SPLIT.fullmatch(text.strip().casefold())
-    return SPLITS[match[1]] if match else ""
 
 
 @lru_cache(10_000)
@@ -117,11 +100,11 @@ class Folders(ImageDirectory):
         both = set(map(str.casefold, self.male)) & set(map(str.casefold, self.female))
         if both:
             raise UserError(f"--male and --female both name {min(both)}: which is it?")
-        for option, stated, other in (("male", self.male, 0), ("female", self.female, 1)):
+        for gender, stated in enumerate((self.female, self.male)):
             for name in stated:
                 # A single letter is no word: m may begin Mann or Mujer.
-                if len(name) > 1 and _gender_of(name.casefold()) == other:
-                    raise UserError(f"{name!r} is a word for {CLASSES[other]}: it cannot be given as --{option}")
+                if len(name) > 1 and _gender_of(name.casefold()) == 1 - gender:
+                    raise swapped_word(name, gender)
         for name, split in self.splits.items():
             if split not in SPLIT_NAMES:
                 raise UserError(f"--splits turns {name!r} into {split!r}: it must be train, val or test")

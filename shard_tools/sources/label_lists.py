@@ -22,9 +22,8 @@ from shard_tools.base.errors import UserError
 from shard_tools.base.text_files import open_text
 from shard_tools.recordio import Ints
 from shard_tools.sources.conventions import FIRST, Tally, check_column, check_words
-from shard_tools.sources.folders import GENDERS
 from shard_tools.sources.tabular import find_head, quoting
-from shard_tools.sources.values import UNKNOWN, MeaninglessError, age_of, canonical
+from shard_tools.sources.values import GENDERS, UNKNOWN, MeaninglessError, age_of, canonical
 
 What = Literal["key", "path", "identity"]
 WHATS: tuple[What, ...] = ("key", "path", "identity")

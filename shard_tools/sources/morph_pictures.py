@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shard_tools.base.errors import UserError, unknown
-from shard_tools.sources.folders import GENDERS
 from shard_tools.sources.tabular import open_table
-from shard_tools.sources.values import UNKNOWN, UNKNOWN_AGES, MeaninglessError, age_of, canonical, is_age
+from shard_tools.sources.values import GENDERS, UNKNOWN, UNKNOWN_AGES, MeaninglessError, age_of, canonical, is_age
 
 NAME = re.compile(r"(?P<subject>\d+)_(?P<picture>\d+)(?P<gender>[MF])(?P<age>\d{2,3})\.", re.IGNORECASE)
 RACES = {"B": "Black", "W": "White", "A": "Asian", "H": "Hispanic", "O": "Other"}

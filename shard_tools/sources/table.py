@@ -169,11 +169,11 @@ class Table(Columns, ImageDirectory):
         values = sum((part.labeller.genders for part in parts), start=Counter[str]())
         found = ", ".join(f"{value!r} ({count} times)" for value, count in values.most_common())
         where = ", ".join(part.name for part in parts)
-        torn = {reason: times for reason, times in reasons.items() if reason.endswith("about its gender")}
-        if is_swapped(counts[0] + counts[1], sum(torn.values())):
-            who = next(iter(torn)).removesuffix(" about its gender")
+        contradicting = {reason: times for reason, times in reasons.items() if reason.endswith("about its gender")}
+        if is_swapped(counts[0] + counts[1], sum(contradicting.values())):
+            who = next(iter(contradicting)).removesuffix(" about its gender")
             raise UserError(
-                f"{who} about the gender of {sum(torn.values())} images: are male and female swapped in one?"
+                f"{who} about the gender of {sum(contradicting.values())} images: are male and female swapped in one?"
             )
         if not counts[0] and not counts[1]:
             ((reason, times),) = reasons.most_common(1) or [("", 0)]

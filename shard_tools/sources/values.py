@@ -1,9 +1,25 @@
-"""How every source reads a value: words for unknown, numbers as they are compared, and ages, 0 to 130 years."""
+"""How every source reads a value: words for unknown, genders and splits, numbers, and ages of 0 to 130 years."""
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
+from shard_tools.base.errors import UserError
+from shard_tools.manifest import CLASSES
+
+GENDERS = {
+    "female": 0, "females": 0, "woman": 0, "women": 0, "f": 0,
+    "male": 1, "males": 1, "man": 1, "men": 1, "m": 1,
+}  # fmt: skip
+SPLITS = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validate": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+AROUND = r"(?:data|dataset|set|split|images?|imgs?|photos?|pictures?|faces?)"
+"""Words that stand beside those in names of directories."""
+_SPLIT = re.compile(rf"(?:{AROUND}[ _-]?)?({'|'.join(SPLITS)})(?:[ _-]?{AROUND})*(?:[ _-]?\d+)?")
 UNKNOWN = ("", "unknown", "nan", "none", "null", "n/a", "na", "#n/a", "<na>", "?", "-")
 """Values that mean unknown in any column."""
 UNKNOWN_AGES = frozenset({*UNKNOWN, "-1"})
@@ -36,6 +52,18 @@ def canonical(value: str) -> str:
         return text
     number = float(text)
     return str(int(number)) if number.is_integer() else repr(number)
+
+
+@lru_cache(10_000)
+def split_of(text: str) -> str:
+    """train, val or test, if a directory or a value names it, as Training, test_set and val2 do; else empty."""
+    match = _SPLIT.fullmatch(text.strip().casefold())
+    return SPLITS[match[1]] if match else ""
+
+
+def swapped_word(word: str, gender: int) -> UserError:
+    """The error for a word for one gender that is stated to mean the other, `gender`."""
+    return UserError(f"{word!r} is a word for {CLASSES[1 - gender]}: it cannot be given as --{CLASSES[gender]}")
 
 
 def is_age(years: float) -> bool:

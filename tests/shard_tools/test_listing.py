@@ -14,10 +14,11 @@ import pytest
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
 from shard_tools.pack import pack
-from shard_tools.sources.folders import Folders, split_of
+from shard_tools.sources.folders import Folders
 from shard_tools.sources.image_files import ImageFiles
 from shard_tools.sources.table import Table
 from shard_tools.sources.utkface import Utkface
+from shard_tools.sources.values import split_of
 from tests.shard_tools.pictures import picture, save
 
 
