@@ -10,7 +10,7 @@ from shard_tools.sources.conventions import gender_of
 from shard_tools.sources.morph import Morph
 from shard_tools.sources.table import Table
 from shard_tools.sources.webdataset import Webdataset
-from tests.shard_tools.test_table import command, draw
+from tests.shard_tools.tables import command, draw
 
 
 @pytest.mark.parametrize(

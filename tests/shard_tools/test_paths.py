@@ -7,7 +7,7 @@ import pytest
 
 from shard_tools.base.errors import UserError
 from shard_tools.sources.table import Table
-from tests.shard_tools.test_table import draw
+from tests.shard_tools.tables import draw
 
 NAMES = [f"{gender}/{number}.jpg" for gender in ("female", "male") for number in range(3)]
 

@@ -15,7 +15,7 @@ from shard_tools.recordio import read_index
 from shard_tools.sources.keyed_table import KeyedTable
 from shard_tools.sources.morph import Morph
 from shard_tools.sources.tabular import open_table, own_spelling
-from tests.shard_tools.test_table import draw
+from tests.shard_tools.tables import draw
 
 ROWS = [("a.jpg", "Male"), ("b.jpg", "Female")]
 PLAIN = "image,gender\na.jpg,Male\nb.jpg,Female\n"

@@ -9,7 +9,7 @@ from shard_tools.sources.morph import Morph
 from shard_tools.sources.utkface import Utkface
 from shard_tools.sources.values import MeaninglessError, age_of, canonical
 from shard_tools.sources.webdataset import field_of, parsed, text
-from tests.shard_tools.test_table import draw
+from tests.shard_tools.tables import draw
 
 
 @pytest.mark.parametrize(

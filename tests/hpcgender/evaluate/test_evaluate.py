@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
-import shutil
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,88 +13,19 @@ import pytest
 import torch
 from PIL import Image
 
-from hpcgender.checkpoint import load_trained, read_checkpoint, save_checkpoint
-from hpcgender.commands.compare import CompareConfig
-from hpcgender.commands.evaluate import COMMANDS, EvaluateConfig
-from hpcgender.commands.predict import PredictConfig
-from hpcgender.commands.report import ReportConfig
-from hpcgender.commands.show_batch import ShowBatchConfig
+from hpcgender.checkpoint import load_trained
 from hpcgender.data.config import ReadConfig
 from hpcgender.data.evaluation import EvaluationLoader
 from hpcgender.distributed import Ranks
-from hpcgender.evaluate.evaluation import evaluate
 from hpcgender.evaluate.predictions import read_predictions
-from hpcgender.evaluate.results import Evaluation, read_evaluation
 from hpcgender.evaluate.table import read_columns
-from shard_tools.base import lock
-from shard_tools.base.commands import Made
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
 from tests.conftest import Run
+from tests.hpcgender.evaluate.evaluating import changed, damaged, evaluated, rows_of
 from tests.hpcgender.evaluate.examples import save_model
 
 FILES = ("predictions.csv", "predictions.parquet", "errors.csv", "errors.png")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("run") / "checkpoints" / "best.pt")
-
-
-def evaluated(shards: Path, checkpoint: Path, out: Path, **options: Any) -> Evaluation:
-    """Evaluates in this process."""
-    config = EvaluateConfig(data=shards, checkpoint=checkpoint, out=out, **options)
-    config.check()
-    evaluate(config)
-    return read_evaluation(out)
-
-
-def changed(path: Path, **weights: torch.Tensor) -> Path:
-    """A checkpoint with other weights, such as fc_bias for those of fc.bias."""
-    content = read_checkpoint(path)
-    for name, value in weights.items():
-        content["model"][name.replace("_", ".")] = value
-    save_checkpoint(path, {name: value for name, value in content.items() if name != "format"})
-    return path
-
-
-@pytest.fixture(scope="module")
-def skilled(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
-    """A checkpoint whose gender head looks along the line between women and men of train, so that it is often right."""
-    path = save_model(tmp_path_factory.mktemp("skilled") / "checkpoints" / "best.pt")
-    cpu = torch.device("cpu")
-    trained, manifest = load_trained(path, cpu), read_manifest(shards)
-    loader = EvaluationLoader(
-        ReadConfig(data=shards), manifest, "train", batch_size=300, image_size=32, ranks=Ranks(0, 1, cpu)
-    )
-    with closing(loader), torch.inference_mode():
-        (batch,) = loader.epoch(0)
-        means = trained.model.features(batch.images).mean((2, 3))
-    direction = (means * (batch.gender * 2 - 1).float()[:, None]).mean(0)
-    scores = means @ direction
-    weight, bias = direction / scores.std(), -scores.median() / scores.std()
-    nothing = torch.zeros(())
-    return changed(path, fc_weight=torch.stack([weight * 0, weight]), fc_bias=torch.stack([nothing, bias]))
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def damaged(shards: Path, out: Path, split: str, sample: int) -> str:
-    """Copies a data set as if one image had been packed broken; returns its key."""
-    shutil.copytree(shards, out)
-    manifest = read_manifest(out)
-    row = manifest.index(split)[sample]
-    tar = manifest.shard_paths(split)[row["shard"]]
-    before = hashlib.sha256(tar.read_bytes()).hexdigest()
-    with tar.open("r+b") as file:
-        file.seek(int(row["offset"]))
-        file.write(b"garbage" * 20)
-    text = (out / "manifest.json").read_text()
-    (out / "manifest.json").write_text(text.replace(before, hashlib.sha256(tar.read_bytes()).hexdigest()))
-    return str(row["key"].decode())
 
 
 def test_any_number_of_processes_and_threads_gives_the_same_bytes(
@@ -348,118 +276,7 @@ def test_a_temperature_is_fitted_on_a_split_or_on_its_evaluation(
         evaluated(shards, checkpoint, tmp_path / "c", temperature_from=str(tmp_path / "val"))
 
 
-def test_an_evaluation_is_never_replaced_by_another(
-    partly_labelled: Path, shards: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out, other = tmp_path / "out", save_model(tmp_path / "other.pt", seed=1)
-    first = evaluated(shards, checkpoint, out)
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
-    for data, model, options, message in (
-        (partly_labelled, checkpoint, {}, "an evaluation of another data set"),
-        (shards, other, {}, "an evaluation of another checkpoint"),
-        (partly_labelled, other, {}, "an evaluation of another checkpoint and data set"),
-        (shards, checkpoint, {"split": "val"}, "an evaluation of another split"),
-        (shards, checkpoint, {"flip": True}, "an evaluation without --flip"),
-        (shards, checkpoint, {"batch_size": 7}, "an evaluation with --batch-size 64"),
-        (shards, other, {"flip": True}, "an evaluation of another checkpoint, without --flip"),
-    ):
-        with pytest.raises(UserError, match=f"{out} holds {message}: give another --out, or remove it$"):
-            EvaluateConfig(data=data, checkpoint=model, out=out, **options).check()
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-    capsys.readouterr()
-
-    tempered = evaluated(shards, checkpoint, out, temperature_from="val")  # has all that was there, and more
-    assert "holds this evaluation already: it is computed again" in capsys.readouterr().out
-    assert tempered.gender
-    assert replace(tempered.gender, temperature=None) == first.gender
-    if tempered.gender.temperature:
-        with pytest.raises(UserError, match="holds an evaluation with --temperature-from val: give another --out"):
-            EvaluateConfig(data=shards, checkpoint=checkpoint, out=out).check()
-    (out / "evaluation.json").write_text("{")
-    with pytest.raises(UserError, match=r"damaged .*: remove it and evaluate again"):
-        EvaluateConfig(data=shards, checkpoint=checkpoint, out=out).check()
-
-
-def test_two_commands_do_not_write_one_evaluation_together(
-    shards: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "work").mkdir()
-    monkeypatch.setitem(lock.locked.__wrapped__.__kwdefaults__, "patience", 0.0)  # type: ignore[attr-defined]
-    with (
-        lock.locked(tmp_path / "work" / "lock", tmp_path, ""),
-        pytest.raises(UserError, match=f"{tmp_path} is locked by process .*: wait for that, or give another --out"),
-    ):
-        evaluated(shards, checkpoint, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["work"]
-    assert evaluated(shards, checkpoint, tmp_path).gender
-    assert not (tmp_path / "work").exists()
-
-
-def test_a_table_of_the_users_is_kept(shards: Path, checkpoint: Path, tmp_path: Path) -> None:
-    keys = [key.decode() for key in read_manifest(shards).index("val")["key"]]
-    table = tmp_path / "table.csv"
-    table.write_text("key,glasses,light\n" + "".join(f"{key},{n % 2},{n % 3}\n" for n, key in enumerate(keys)))
-    options: dict[str, Any] = {"data": shards, "checkpoint": checkpoint, "split": "val", "out": tmp_path / "out"}
-    evaluate(EvaluateConfig(**options, table=table, by=("glasses",)))
-    EvaluateConfig(**options, table=table).check()
-    others: tuple[dict[str, Any], ...] = ({}, {"table": table, "by": ("light",)})
-    for more in others:
-        with pytest.raises(UserError, match="holds an evaluation with --by glasses: give another --out, or remove it"):
-            EvaluateConfig(**options, **more).check()
-
-
-def test_where_results_cannot_be_written_is_known_first(shards: Path, checkpoint: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
-    for out in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "dangling"):
-        with pytest.raises(UserError, match="is no directory: give another one as --out"):
-            EvaluateConfig(data=shards, checkpoint=checkpoint, out=out).check()
-    with pytest.raises(UserError, match=r"cannot write into /proc \(.*\): give another directory as --out"):
-        EvaluateConfig(data=shards, checkpoint=checkpoint, out=Path("/proc/new/out")).check()
-    for file, config in (
-        ("x.html", ReportConfig(inputs=(tmp_path,), out=Path("/proc/x.html"))),
-        ("x.csv", CompareConfig(evaluated=(tmp_path, tmp_path), csv=Path("/proc/x.csv"))),
-        ("x.png", ShowBatchConfig(data=shards, out=Path("/proc/x.png"))),
-    ):
-        with pytest.raises(UserError, match=rf"cannot write into /proc \(.*\): name another directory for {file}"):
-            config.check()
-    EvaluateConfig(data=shards, checkpoint=checkpoint, out=tmp_path / "new" / "out").check()
-    assert not (tmp_path / "new").exists()
-
-
-def test_a_run_means_its_best_checkpoint(shards: Path, checkpoint: Path) -> None:
-    run_dir = checkpoint.parents[1]
-    for given in (run_dir, checkpoint.parent, checkpoint):
-        config = EvaluateConfig(data=shards, checkpoint=given)
-        config.check()
-        assert config.checkpoint == checkpoint
-        assert config.out_dir == run_dir / "evaluations" / f"{shards.name}-test"
-        assert PredictConfig(images=(), checkpoint=given).checkpoint == checkpoint
-    with pytest.raises(UserError, match=f"no checkpoint {shards}/checkpoints/best.pt: give one as --checkpoint"):
-        EvaluateConfig(data=shards, checkpoint=shards).check()
-    with pytest.raises(UserError, match=r"is cut short, or not a checkpoint of hpcgender"):
-        EvaluateConfig(data=shards, checkpoint=shards / "manifest.json").check()
-
-
 def test_a_model_that_diverged_is_an_error(shards: Path, tmp_path: Path) -> None:
     path = changed(save_model(tmp_path / "best.pt"), fc_bias=torch.full((2,), torch.nan))
     with pytest.raises(UserError, match="the model outputs NaN for some images"):
         evaluated(shards, path, tmp_path / "out")
-
-
-def test_a_chain_after_training_does_not_meet_earlier_results(tmp_path: Path) -> None:
-    (command,) = (one for one in COMMANDS if one.name == "evaluate")
-    best = tmp_path / "run" / "checkpoints" / "best.pt"
-    made = Made(data=tmp_path / "data", checkpoint=best, tasks=("gender",), final=False)
-    out = tmp_path / "run" / "evaluations" / "data-test"
-    (out / "submissions").mkdir(parents=True)
-    assert command.following(made)
-    (out / "evaluation.json").write_text("{}")
-    with pytest.raises(UserError, match=f"{out} holds results of an earlier checkpoint, and is not replaced"):
-        command.following(made)
-    assert command.following(replace(made, final=True))  # the training is complete: the checkpoint stays
-    (out / "evaluation.json").rename(out / "predictions.csv")
-    (out / "work").mkdir()
-    (out / "work" / "predictions.json").write_text("{}")  # of an evaluation that was killed
-    with pytest.raises(UserError, match=f"{out} holds results of an earlier checkpoint"):
-        command.following(made)
