@@ -99,7 +99,7 @@ def test_why_and_logs_answer_what_can_be_known(runs: Path, capsys: pytest.Captur
         "  its process ended after epoch 2 of 3",
         f"  trained in process 77 on {HERE}",
         "  its output went to where it was started; metrics of each epoch: runs/of_a_paper/stopped/metrics.jsonl",
-        "  to go on: hpcgender train --name stopped --runs runs/of_a_paper --resume",
+        "  to resume: hpcgender train --runs runs/of_a_paper --name stopped --resume",
     ]
     why(WhyConfig(run="runs/training"))
     assert f"  trains in process 77 on {HERE}" in capsys.readouterr().out
@@ -109,7 +109,7 @@ def test_why_and_logs_answer_what_can_be_known(runs: Path, capsys: pytest.Captur
     (runs / "done" / "logs" / "rank-1.log").write_text("one\ntwo\n")
     with pytest.raises(UserError, match="without the launcher"):
         cancel(CancelConfig(runs=("training",)))
-    with pytest.raises(UserError, match=r"to go on: hpcgender train --name done --resume"):
+    with pytest.raises(UserError, match=r"to resume: hpcgender train --name done --resume"):
         resubmit(ResubmitConfig(run="done"))
     with pytest.raises(UserError, match="did you mean begun"):
         why(WhyConfig(run="begn"))

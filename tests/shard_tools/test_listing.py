@@ -160,7 +160,7 @@ def test_class_directories_have_many_names(tmp_path: Path) -> None:
         (("female", "hommes"), {}, r"no directory of male images .*: hommes \(2 images\)"),
         (("0", "1"), {"male": ("1",), "female": ("2",)}, "called 2, which --female names"),
         (("0", "1"), {"male": ("1",), "female": ("1",)}, "both name 1: which is it"),
-        (("Men", "Women"), {"male": ("women",), "female": ("Men",)}, "'women' is a word for female: .* as --male"),
+        (("Men", "Women"), {"male": ("women",), "female": ("Men",)}, "'Men' is a word for male: .* as --female"),
         (("faces_men", "0"), {"female": ("faces_men",), "male": ("0",)}, "'faces_men' is a word for male: .*--female"),
         (("male", "female"), {"splits": {"extra": "dev"}}, "it must be train, val or test"),
         (("train/male", "Val/female", "extra/male"), {}, r"2 images are in no split, others are: extra \(2 images\)"),

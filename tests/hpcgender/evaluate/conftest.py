@@ -1,7 +1,8 @@
-"""Models to evaluate."""
+"""Models to evaluate, and data to evaluate them on."""
 
 from __future__ import annotations
 
+import csv
 from contextlib import closing
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hpcgender.data.config import ReadConfig
 from hpcgender.data.evaluation import EvaluationLoader
 from hpcgender.distributed import Ranks
 from shard_tools.manifest import read_manifest
+from tests.conftest import Run
 from tests.hpcgender.evaluate.evaluating import changed
 from tests.hpcgender.evaluate.examples import save_model
 
@@ -39,3 +41,25 @@ def skilled(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
     weight, bias = direction / scores.std(), -scores.median() / scores.std()
     nothing = torch.zeros(())
     return changed(path, fc_weight=torch.stack([weight * 0, weight]), fc_bias=torch.stack([nothing, bias]))
+
+
+@pytest.fixture(scope="module")
+def partly_labelled(tmp_path_factory: pytest.TempPathFactory, faces: Path, run: Run) -> Path:
+    """Drawn faces of which some have no gender, some no age, in test; men alone in train; no label at all in val."""
+    root = tmp_path_factory.mktemp("partly")
+    table = root / "labels.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("file", "sex", "years", "who", "race", "part"))
+        for number, path in enumerate(sorted(faces.glob("*.JPG"))[:90]):
+            part = ("train", "val", "test")[number // 30]
+            sex = {"train": "male", "val": "", "test": ("male", "female", "")[number % 3]}[part]
+            years = "" if part == "val" or number % 5 == 0 else 20 + number % 30
+            writer.writerow((path.name, sex, years, f"s{number // 2}", ("", "one", "two")[number % 3], part))
+    columns = ("--image", "file", "--gender", "sex", "--age", "years", "--subject", "who", "--group", "race")
+    packed = run(
+        *("shard_tools", "pack", "table", "--table", table, "--images", faces, "--out", root / "packed"),
+        *(*columns, "--split", "part", "--no-near-duplicates"),
+    )
+    assert packed.returncode == 0, packed.stderr
+    return root / "packed"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from contextlib import closing
 from pathlib import Path
@@ -119,28 +118,6 @@ def test_a_model_of_one_task_is_measured_by_it(
         for options in ({"errors": True}, {"temperature_from": "val"}):
             with pytest.raises(UserError, match=r"is about gender, and .* predicts age alone"):
                 evaluated(shards, model, tmp_path / "other", **options)
-
-
-@pytest.fixture(scope="module")
-def partly_labelled(tmp_path_factory: pytest.TempPathFactory, faces: Path, run: Run) -> Path:
-    """Drawn faces of which some have no gender, some no age, in test; men alone in train; no label at all in val."""
-    root = tmp_path_factory.mktemp("partly")
-    table = root / "labels.csv"
-    with table.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("file", "sex", "years", "who", "race", "part"))
-        for number, path in enumerate(sorted(faces.glob("*.JPG"))[:90]):
-            part = ("train", "val", "test")[number // 30]
-            sex = {"train": "male", "val": "", "test": ("male", "female", "")[number % 3]}[part]
-            years = "" if part == "val" or number % 5 == 0 else 20 + number % 30
-            writer.writerow((path.name, sex, years, f"s{number // 2}", ("", "one", "two")[number % 3], part))
-    columns = ("--image", "file", "--gender", "sex", "--age", "years", "--subject", "who", "--group", "race")
-    packed = run(
-        *("shard_tools", "pack", "table", "--table", table, "--images", faces, "--out", root / "packed"),
-        *(*columns, "--split", "part", "--no-near-duplicates"),
-    )
-    assert packed.returncode == 0, packed.stderr
-    return root / "packed"
 
 
 def test_unknown_labels_count_for_nothing_and_are_counted(
