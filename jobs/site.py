@@ -9,8 +9,25 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from shard_tools.base.errors import UserError
+from shard_tools.base.errors import BAD_INPUT, UserError
 from shard_tools.base.options import expand
+
+OTHER_NAMES: Mapping[str, str] = {
+    **dict.fromkeys(("partition", "queue_name", "q"), "queue"),
+    **dict.fromkeys(("project", "group"), "account"),
+    **dict.fromkeys(("time_limit", "walltime", "h_rt"), "time"),
+    **dict.fromkeys(("cpus", "cores", "slots", "cpus_per_task", "slots_per_node"), "cpus_per_node"),
+    **dict.fromkeys(("mem", "mem_gb", "memory_per_node"), "memory_gb"),
+    **dict.fromkeys(("parallel_environment", "pe_name"), "pe"),
+    **dict.fromkeys(("gres", "gpu_complex", "gpu_type", "gpus"), "gpu"),
+    **dict.fromkeys(("mem_complex",), "memory"),
+    **dict.fromkeys(("module", "module_load"), "modules"),
+    **dict.fromkeys(("conda_env", "environment", "env"), "conda"),
+    **dict.fromkeys(("virtualenv",), "venv"),
+    **dict.fromkeys(("apptainer", "singularity", "image"), "container"),
+    **dict.fromkeys(("tmpdir", "tmp"), "scratch"),
+}
+"""What others call settings of a site, and what they are called here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,13 +108,22 @@ class Site:
         return "python" if self.conda or self.venv else shlex.quote(sys.executable)
 
     def setup(self) -> list[str]:
-        """The shell commands of a job's script before the launcher starts."""
-        lines = [f"module load {shlex.quote(name)}" for name in self.modules]
+        """The shell commands of a job's script before the launcher starts; the first to fail ends the job with 2."""
+        lines = []
+        if self.modules:
+            lines.append(_needed("module", "modules"))
+        load = "module load"
+        lines += [_or_stop(f"{load} {shlex.quote(name)}", f"modules: {name} cannot be loaded") for name in self.modules]
         if self.conda:
-            lines += ['eval "$(conda shell.bash hook)"', f"conda activate {shlex.quote(self.conda)}"]
+            lines.append(_needed("conda", "conda"))
+            activate = f'eval "$(conda shell.bash hook)" && conda activate {shlex.quote(self.conda)}'
+            lines.append(_or_stop(activate, f"conda: {self.conda} cannot be activated"))
         if self.venv:
-            lines.append(f". {shlex.quote(f'{self.venv}/bin/activate')}")
-        return lines
+            script = shlex.quote(f"{self.venv}/bin/activate")
+            lines.append(_or_stop(f"[ -f {script} ] && . {script}", f"venv: {self.venv} cannot be activated"))
+        begin = shlex.quote(f"launch: site {self.name}: ")
+        stop = f'stop() {{ printf \'%s%s on %s\\n\' {begin} "$1" "$(hostname)" >&2; exit {BAD_INPUT}; }}'
+        return [stop, *lines] if lines else []
 
     def resource_type(self, nodes: int, gpus: int, cpus: int) -> str:
         """The name of the smallest resource type that fits; UserError if none does."""
@@ -116,3 +142,11 @@ class Site:
     def plain(self) -> dict[str, Any]:
         """All settings that are not empty."""
         return {name: value for name, value in asdict(self).items() if value}
+
+
+def _needed(program: str, setting: str) -> str:
+    return _or_stop(f"command -v {program} >/dev/null", f"{setting}: there is no command {program}")
+
+
+def _or_stop(command: str, why: str) -> str:
+    return f"{command} || stop {shlex.quote(why)}"

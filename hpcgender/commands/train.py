@@ -135,7 +135,7 @@ class RunConfig:
     """Number of newest checkpoints to keep, besides best.pt."""
     stop_after: float = 0.0
     """Time limit in minutes since the job started: the run writes a checkpoint and exits with code 99, which asks to be
-    requeued. 0: no limit."""
+    requeued. Not taken over by --resume. 0: no limit."""
     skip_nonfinite: int = 0
     """Consecutive steps with NaN or infinite gradients that are skipped; one more ends the run with an error. 0: none
     (fp16: 100, while its loss scale adapts)."""
@@ -175,6 +175,7 @@ class TrainConfig(SetupConfig, RunConfig, BatchConfig, ModelConfig, Optimization
         except UserError as error:
             again = f"hpcgender train OPTIONS --print-config > {stored}"
             raise UserError(f"{error}; it has the options of the run to resume: restore it, e.g. {again}") from None
+        values.pop("stop_after", None)  # of one start
         return {**values, "name": self.name, "runs": self.runs}
 
     def check(self) -> None:

@@ -56,7 +56,10 @@ def messages(text: str) -> list[str]:
 
 def cause(text: str) -> str:
     """The line that explains most: the exception, or else the last message of an agent or command; may be empty."""
-    exceptions = [line for line in last_traceback(text).splitlines() if line[:1] not in ("", " ")][1:]
+    traceback = last_traceback(text)
+    before, _, _ = traceback.partition(_TRACEBACK)  # `[rank0]: ` on each line, of a distributed training
+    lines = [line.removeprefix(before) for line in traceback.splitlines()]
+    exceptions = [line for line in lines if line[:1] not in ("", " ")][1:]
     if exceptions:
         return exceptions[0]
     causes = [line for line in messages(text) if not line.startswith((STOP_REQUESTED, NOT_REQUEUED))]

@@ -22,10 +22,10 @@ def resubmit(config: ResubmitConfig) -> int:
     run, _ = choose(records, config.run, config.within)
     submission = run.record.submission
     if run.status.alive:
-        raise UserError(
-            f"run {run.record.run} is {run.status.state} as job {submission.job_id}: cancel it first, with "
-            f"hpcgender jobs cancel {run.record.run}"
-        )
+        first = f"cancel it first, with hpcgender jobs cancel {run.record.run}"
+        if run.status.state == "stopping":
+            first = f"wait until it has ended, which hpcgender jobs logs {run.record.run} --follow does"
+        raise UserError(f"run {run.record.run} is {run.status.state} as job {submission.job_id}: {first}")
     if not Path(submission.cwd).is_dir():
         raise UserError(f"run {run.record.run} was submitted in {submission.cwd}, which is not there any more")
     again = launch_config(submission, config.after, config.dry_run)

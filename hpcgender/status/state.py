@@ -15,7 +15,7 @@ from shard_tools.base.errors import BAD_INPUT
 SKIPPED = "skipped"
 """The state of a job that did not begin because one before it did not succeed."""
 
-BAD_OPTIONS = "its input or configuration: see hpcgender jobs why"
+BAD_OPTIONS = "its input or configuration was refused"
 """The reason of a run whose command refused what it was given, until its log is looked at."""
 
 CANCELLED = "cancelled"

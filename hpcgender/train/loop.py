@@ -25,7 +25,7 @@ from hpcgender.run_directory import BEST, CHECKPOINTS, CONFIG_JSON, CONFIG_TOML,
 from hpcgender.stop import StopSignal
 from hpcgender.train.learner import Learner, NonFiniteError, check_compute
 from hpcgender.train.log import EpochRecord, RunLog, epoch_line, peak_memory_mb
-from hpcgender.train.progress import EpochProgress
+from hpcgender.train.progress import EpochProgress, StepClock
 from hpcgender.train.saver import Saver, latest
 from hpcgender.train.schedule import learning_rate
 from shard_tools.base.errors import REQUEUE, UserError
@@ -92,6 +92,7 @@ class Trainer:
         self.learner = Learner(config, len(manifest.classes), ranks, fresh=found is None)
         self.tally = Tally(ranks.device, config.task_weights, binned=True)
         self.norms = GradientNorms(ranks.device)
+        self.clock = StepClock()
         self.epoch = 0
         """Finished epochs, including validation."""
         self.epoch_step = 0
@@ -147,28 +148,27 @@ class Trainer:
 
     def train_epoch(self, log: RunLog | None) -> None:
         """The rest of an epoch: its remaining steps, validation, log and checkpoint."""
-        begin, steps = time.perf_counter(), self.steps_per_epoch
-        first, waited, bad_images = self.epoch_step, self.train_images.waited, self.bad_images
-        self.train_steps()
+        steps, waited, bad_images = self.steps_per_epoch, self.train_images.waited, self.bad_images
+        with self.clock:
+            self.train_steps()
         if self.stop.reason:
             self.save()
             return
-        trained = time.perf_counter() - begin
         waited = self.train_images.waited - waited
+        begin = time.perf_counter()
         batches = self.stop.until_requested(self.val_images.epoch(0), len(self.val_images), self.ranks)
         val = validate(self.learner.eval_network, batches, self.ranks, self.learner.precision, self.config)
         if self.stop.reason:  # during validation, which is repeated on resuming
             self.save()
             return
-        sums = torch.tensor([waited, trained, self.bad_images - bad_images], dtype=torch.float64)
+        sums = torch.tensor([waited, self.clock.measured, self.bad_images - bad_images], dtype=torch.float64)
         wait, total, bad = self.ranks.sum(sums.to(self.ranks.device)).tolist()
         train, memory = self.tally.scores(self.ranks), peak_memory_mb(self.ranks)
         mean_norm, max_norm = self.norms.mean_and_max()
         score = self.selection_score(val)
         improved = not math.isnan(score) and (self.best is None or score > self.best)
         self.best = score if improved else self.best
-        seconds = time.perf_counter() - begin
-        whole_epoch = seconds * steps / (steps - first) if first < steps else seconds
+        seconds = self.clock.seconds + time.perf_counter() - begin
         record = EpochRecord(
             epoch=self.epoch + 1,
             epochs=self.config.epochs,
@@ -178,16 +178,17 @@ class Trainer:
             lr=max(group["lr"] for group in self.learner.optimizer.param_groups),
             gradient_norm=mean_norm,
             gradient_norm_max=max_norm,
-            images_per_s=(steps - first) * self.config.batch_size / trained,
+            images_per_s=steps * self.config.batch_size / self.clock.seconds,
             data_wait=wait / total,
             bad_images=round(bad),
             peak_memory_mb=memory,
             seconds=seconds,
-            eta=whole_epoch * (self.config.epochs - self.epoch - 1),
+            eta=seconds * (self.config.epochs - self.epoch - 1),
         )
         self.epoch, self.epoch_step = self.epoch + 1, 0
         self.tally = Tally(self.ranks.device, self.config.task_weights, binned=True)
         self.norms = GradientNorms(self.ranks.device)
+        self.clock = StepClock()
         # In this order a kill loses nothing: on resuming, a record without its checkpoint is dropped.
         if log:
             log.write(record)
@@ -298,6 +299,7 @@ class Trainer:
         }
         state = {
             "number": self.epoch_step,
+            "seconds": self.clock.seconds,
             "best": self.best,
             "learner": learner,
             "tally": tally,
@@ -314,6 +316,7 @@ class Trainer:
         self.epoch, self.epoch_step, self.best = content["epoch"], content["number"], content["best"]
         self.tally.load_state_dict(content["tally"], self.ranks)
         self.norms.load_state_dict(content["norms"])
+        self.clock = StepClock(content.get("seconds", 0.0))  # which checkpoints did not always have
 
     def close(self) -> None:
         self.train_images.close()

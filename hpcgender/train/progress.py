@@ -1,4 +1,4 @@
-"""Progress within an epoch: a live bar on a terminal, a line every ten minutes in a job's log."""
+"""Progress within an epoch: a live bar on a terminal, a line every ten minutes in a job's log; and its time."""
 
 from __future__ import annotations
 
@@ -14,6 +14,35 @@ from hpcgender.log_lines import StepLine
 
 BAR_EVERY_S = 1.0
 LINE_EVERY_S = 600.0
+
+
+class StepClock:
+    """The time that the steps of an epoch take; a context manager around those of one attempt.
+
+    `before` are the seconds of the epoch's steps in earlier attempts.
+    """
+
+    def __init__(self, before: float = 0.0) -> None:
+        self._before = before
+        self._began: float | None = None
+        self._measured = 0.0
+
+    def __enter__(self) -> StepClock:
+        self._began = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._measured, self._began = self.measured, None
+
+    @property
+    def measured(self) -> float:
+        """Seconds of the steps of this attempt, until now."""
+        return self._measured + (time.perf_counter() - self._began if self._began is not None else 0.0)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all steps of the epoch, until now."""
+        return self._before + self.measured
 
 
 class EpochProgress:

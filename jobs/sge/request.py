@@ -35,6 +35,8 @@ def parameters(request: Request) -> dict[str, Any]:
         more[site.account_option.lstrip("-")] = site.account
     more |= options(site)
     slots = wanted.cpus or 1
+    if not site.resource_types:
+        check_slots(site, wanted.nodes, slots, wanted.gpus_per_node)
     asked: dict[str, Any] = {
         "pe": (site.pe or None) if wanted.nodes > 1 else (site.pe_one_node or None) if slots > 1 else "",
         "cpus_per_task": slots,
@@ -65,6 +67,21 @@ def parameters(request: Request) -> dict[str, Any]:
         "setup": ['exec >>"$SGE_STDOUT_PATH" 2>&1', *setup(site)],
         "additional_parameters": more,
     }
+
+
+def check_slots(site: Site, nodes: int, slots: int, gpus: int) -> None:
+    """Raises UserError, in the profile's words, unless the site can ask for so many slots and GPUs on each node."""
+    key, what = ("pe", "nodes") if nodes > 1 else ("pe_one_node", "slots on one node")
+    if nodes * slots > 1 and not getattr(site, key):
+        raise UserError(
+            f"site {site.name} has no {key}, the parallel environment for several {what}: qconf -spl lists those here"
+        )
+    if gpus and site.gpu and site.gpu_per == "slot" and gpus % slots:
+        raise UserError(
+            f"site {site.name}: gpu = {site.gpu!r} counts per slot, and the {slots} slots of a node (--cpus, "
+            f"cpus_per_node) cannot share {gpus} GPU{'s' * (gpus > 1)}: ask for {gpus} slots, or set gpu_per if it "
+            "counts per host"
+        )
 
 
 def options(site: Site) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from jobs.schedulers import SCHEDULERS, find_scheduler, named
-from jobs.site import Site
-from shard_tools.base.documents import Toml, read_toml, shipped
+from jobs.site import OTHER_NAMES, Site
+from shard_tools.base.documents import Toml, read_toml, restored, shipped
 from shard_tools.base.errors import UserError
 from shard_tools.base.options import expand, expanded
 
@@ -32,6 +33,9 @@ def read_site(name: str) -> Site:
 
 def parse_site(name: str, toml: Toml) -> Site:
     """The profile `name` in a TOML file; UserError with the line of what is wrong."""
+    for key in toml.content:
+        if key in OTHER_NAMES and OTHER_NAMES[key] not in toml.content:
+            raise toml.fault(key, (), f"is unknown: did you mean {OTHER_NAMES[key]}?")
     values = toml.values(Site, without=("name", "file"))
     choices = " or ".join(map(repr, SCHEDULERS))
     if "scheduler" not in values:
@@ -39,6 +43,13 @@ def parse_site(name: str, toml: Toml) -> Site:
     if values["scheduler"] not in SCHEDULERS:
         raise toml.fault("scheduler", (), f"must be {choices}, not {values['scheduler']!r}")
     return expanded(Site(**values, name=name))
+
+
+def stored_site(settings: Mapping[str, Any], where: Path) -> Site:
+    """The profile that `Site.plain` has stored in a file; UserError if it is none."""
+    # What a later version added is no reason to refuse it.
+    known = {field.name: settings[field.name] for field in fields(Site) if field.name in settings}
+    return restored(Site, known, where, "submit the job again")
 
 
 def find_site(name: str, scheduler: str, environ: Mapping[str, str]) -> Site:

@@ -16,6 +16,9 @@ from typing import Any
 import pytest
 import torch
 
+from hpcgender.commands.train import TrainConfig
+from hpcgender.inference.validation import validate
+from hpcgender.train import loop
 from tests.conftest import Run
 
 OPTIONS = (
@@ -136,7 +139,7 @@ def test_killed_and_stopped_repeatedly_it_ends_with_the_same_bits(
     assert len(set(steps)) >= 5, steps  # it was resumed in the middle, again and again
     (expected, records), (content, own_records) = result(whole), result(broken)
     for of_run in (expected, content):
-        del of_run["config"]
+        del of_run["config"], of_run["seconds"]
     assert_equal(content, expected)
     assert own_records == records
     code, output = run_until(command(shards, world_size), broken, None, signal.SIGKILL)
@@ -175,3 +178,26 @@ def test_nonfinite_gradients_stop_the_run_and_name_the_images(shards: Path, tmp_
     assert len(done.stderr.splitlines()) == 1
     assert "_0" in done.stderr  # MORPH's keys
     assert not list((tmp_path / "runs" / "train" / "checkpoints").glob("step-*"))
+
+
+def test_an_epoch_that_resumes_at_its_end_knows_its_speed(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the time limit comes during validation: no step is left to be timed."""
+    config = TrainConfig(
+        data=shards, runs=tmp_path, name="a", model="compact", image_size=32, batch_size=32, epochs=3, resume=True
+    )
+
+    def stopped(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return validate(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "validate", stopped)
+        assert loop.train(config) == 99
+    content = torch.load(tmp_path / "a" / "checkpoints" / "last.pt", weights_only=True)
+    assert (content["epoch"], content["number"]) == (0, 8)
+    assert loop.train(config) == 0
+    first = json.loads((tmp_path / "a" / "metrics.jsonl").read_text().splitlines()[0])
+    assert 0 < first["images_per_s"] <= 256 / content["seconds"]
+    assert first["eta"] >= 2 * content["seconds"] > 0

@@ -64,7 +64,7 @@ OUT_OF_MEMORY = queued("failed", "out of memory", external=True)
         ([start(), TERMINATED], queued("pending"), None, ("pending", "requeued", True, 0)),  # preempted
         ([start(), end(0)], None, None, ("done", "", False, 0)),
         ([start(), end(1)], None, None, ("failed", "exit code 1", False, 0)),
-        ([start(), end(2)], None, None, ("failed", "its input or configuration: see hpcgender jobs why", False, 0)),
+        ([start(), end(2)], None, None, ("failed", "its input or configuration was refused", False, 0)),
         ([start(), end(1)], queued("failed", "exit code 1"), None, ("failed", "exit code 1", False, 0)),
         ([start(), end(1)], OUT_OF_MEMORY, None, ("failed", "out of memory", False, 0)),
         ([start(), LATE], None, None, ("timeout", "time limit, and it was not requeued", False, 0)),
@@ -179,7 +179,7 @@ def test_the_list_on_a_machine_without_scheduler(tmp_path: Path, run: Run, no_sc
         "run\tjob\tscheduler\tstate\tepoch\taccuracy\timg/s\teta\tlimit\trequeues\treason",
         "old\t12\tlocal\tdone\t50/50\t95.97%\t11832\t-\t-\t1\t-",
         "old/evaluations/morph-test\t14\tlocal\tskipped\t-\t-\t-\t-\t-\t0\tjob 11 ended with exit code 1",
-        "data/shards\t15\tlocal\tfailed\t-\t-\t-\t-\t-\t0\tits input or configuration: see hpcgender jobs why",
+        "data/shards\t15\tlocal\tfailed\t-\t-\t-\t-\t-\t0\tits input or configuration was refused",
     ]
     everything = run("hpcgender", "jobs", "--all", "--json", cwd=tmp_path)
     content = json.loads(everything.stdout)["runs"]
@@ -300,4 +300,21 @@ def test_a_run_that_is_alive_is_not_resubmitted(
     assert (done.returncode, done.stderr) == (
         2,
         f"hpcgender: run mine is running as job {sleeper.pid}: cancel it first, with hpcgender jobs cancel mine\n",
+    )
+
+
+def test_a_run_that_is_stopping_is_waited_for(
+    tmp_path: Path, run: Run, no_scheduler: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """squeue's own words of a job that was cancelled a moment ago."""
+    make_record(tmp_path / "runs" / "mine", "12", "slurm", [start(), CANCEL])
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\necho '12|12|COMPLETING|9:50|2026-11-22T22:49:50|node[1-2]|None|train'\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    done = run("hpcgender", "jobs", "resubmit", "mine", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "hpcgender: run mine is stopping as job 12: wait until it has ended, which hpcgender jobs logs mine --follow "
+        "does\n",
     )

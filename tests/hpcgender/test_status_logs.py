@@ -189,6 +189,7 @@ def test_a_long_traceback_is_cut_in_the_middle_and_a_rank_s_prefix_kept() -> Non
     assert lines[0] == "[rank0]: Traceback (most recent call last):"
     assert lines[20] == "[rank0]:   ... 162 lines ..."
     assert lines[-1] == "[rank0]: ValueError: deep"
+    assert failure.cause(text) == "ValueError: deep"
 
 
 def test_why_a_job_waits_or_will_never_start(tmp_path: Path, run: Run) -> None:

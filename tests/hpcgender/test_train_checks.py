@@ -217,6 +217,10 @@ def begun(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig
 def test_a_run_resumes_by_its_own_options(begun: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
     again = parsed("--runs", begun.runs, "--name", "a", "--resume")
     assert again.plain() == {**begun.plain(), "resume": True}
+    stored = (begun.run_dir / "config.toml").read_text()
+    (begun.run_dir / "config.toml").write_text(stored.replace("stop_after = 0.0", "stop_after = 60.0"))
+    assert parsed("--runs", begun.runs, "--name", "a", "--resume").stop_after == 0  # of the start that was given it
+    (begun.run_dir / "config.toml").write_text(stored)
     other = parsed("--runs", begun.runs, "--name", "a", "--resume", "--keep", 5, "--accumulate", 2)
     other.check()
     assert (other.keep, other.accumulate, other.batch_size) == (5, 2, 32)

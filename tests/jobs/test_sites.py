@@ -1,11 +1,14 @@
 """Site profiles: what ships can be used, and what a person gets wrong is told in one line."""
 
+import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from jobs.schedulers import SCHEDULERS, find_scheduler
-from jobs.sites import find_site, parse_site, read_site, site_names
+from jobs.site import Site
+from jobs.sites import find_site, parse_site, read_site, site_names, stored_site
 from shard_tools.base.documents import parse_toml
 from shard_tools.base.errors import UserError
 
@@ -27,6 +30,7 @@ def test_a_file_may_have_any_setting(tmp_path: Path) -> None:
         ('queue = "gpu"', "lab: scheduler is missing: it must be 'slurm' or 'sge' or 'local'"),
         ('scheduler = "pbs"', "lab, line 1: scheduler must be 'slurm' or 'sge' or 'local', not 'pbs'"),
         ('scheduler = "sge"\nque = "gpu"', "lab, line 2: que is unknown: did you mean queue?"),
+        ('scheduler = "slurm"\npartition = "gpu"', "lab, line 2: partition is unknown: did you mean queue?"),
         ('scheduler = "sge"\nqueue = 3', "lab, line 2: queue must be text in quotes, not 3"),
         (
             'scheduler = "sge"\nmodules = "cuda"',
@@ -83,13 +87,33 @@ def test_commands_without_a_cluster_are_no_scheduler(tmp_path: Path, monkeypatch
 def test_a_site_sets_up_the_job(tmp_path: Path) -> None:
     text = 'scheduler = "slurm"\nmodules = ["a b", "c"]\nconda = "lab"\n'
     site = parse_site("x", parse_toml(text, "x"))
-    assert site.setup() == [
+    assert [line.partition(" || stop ")[0] for line in site.setup()[1:]] == [
+        "command -v module >/dev/null",
         "module load 'a b'",
         "module load c",
-        'eval "$(conda shell.bash hook)"',
-        "conda activate lab",
+        "command -v conda >/dev/null",
+        'eval "$(conda shell.bash hook)" && conda activate lab',
     ]
     assert site.launcher_python == "python"
+
+
+@pytest.mark.parametrize(
+    ("there", "says"),
+    [
+        ("", "launch: site x: modules: there is no command module on "),
+        ("module() { return 1; }", "launch: site x: modules: c cannot be loaded on "),
+        ("module() { return 0; }", "launch: site x: conda: there is no command conda on "),
+        ("module() { return 0; }; conda() { return 1; }", "launch: site x: conda: it's cannot be activated on "),
+        ("module() { return 0; }; conda() { echo true; }", "launch: site x: venv: nowhere cannot be activated on "),
+    ],
+)
+def test_a_job_ends_where_its_site_cannot_be_set_up(there: str, says: str, tmp_path: Path) -> None:
+    site = Site(name="x", scheduler="slurm", modules=("c",), conda="it's", venv="nowhere")
+    script = "\n".join([there, *site.setup(), "echo it goes on"])
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "it goes on" not in done.stdout
+    assert done.stderr.splitlines()[-1].startswith(says)
 
 
 def test_paths_of_a_site_may_begin_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,5 +121,13 @@ def test_paths_of_a_site_may_begin_with_a_tilde(tmp_path: Path, monkeypatch: pyt
     text = 'scheduler = "slurm"\nvenv = "~/env"\nscratch = "~/tmp/$USER"\ncontainer = "apptainer exec ~/hpc.sif"\n'
     (tmp_path / "lab.toml").write_text(text)
     site = read_site("~/lab.toml")
-    assert (site.setup(), site.scratch) == ([f". {tmp_path}/env/bin/activate"], f"{tmp_path}/tmp/$USER")
+    activate = f"{tmp_path}/env/bin/activate"
+    assert site.setup()[1].startswith(f"[ -f {activate} ] && . {activate} || ")
+    assert site.scratch == f"{tmp_path}/tmp/$USER"
     assert site.agent_python == ("apptainer", "exec", f"{tmp_path}/hpc.sif", "python3")
+
+
+@pytest.mark.parametrize("name", site_names())
+def test_a_profile_is_read_from_a_record_as_it_was(name: str) -> None:
+    site = read_site(name)
+    assert stored_site({**json.loads(json.dumps(site.plain())), "added_later": 1}, Path("submission.json")) == site

@@ -61,7 +61,7 @@ def test_slurm_is_asked_for_everything() -> None:
         "#SBATCH --requeue",
         "#SBATCH --open-mode=append",
         "#SBATCH --output=logs/train_a.o%j",
-        "module load cuda",
+        "module load cuda || stop 'modules: cuda cannot be loaded'",
     }
     assert "srun" not in text
     assert shlex.split(text.splitlines()[-1])[-1] == str(FOLDER)
@@ -115,6 +115,29 @@ def test_resource_types_are_asked_for_whole() -> None:
     assert asked["-g"] == "grp"
     assert "-pe" not in asked
     assert "-P" not in asked
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted", "says"),
+    [
+        ({}, {"nodes": 2}, "site x has no pe, the parallel environment for several nodes: qconf -spl lists"),
+        ({"pe": "mpi"}, {"cpus": 4}, "site x has no pe_one_node, the parallel environment for several slots on one"),
+        (
+            {"pe_one_node": "smp", "gpu": "gpu", "gpu_per": "slot"},
+            {"cpus": 4, "gpus_per_node": 2},
+            "site x: gpu = 'gpu' counts per slot, and the 4 slots of a node (--cpus, cpus_per_node) cannot share 2",
+        ),
+    ],
+)
+def test_what_a_profile_lacks_is_said_in_its_own_words(
+    settings: dict[str, str], wanted: dict[str, int], says: str, tmp_path: Path
+) -> None:
+    asked = request(Site(name="x", scheduler="sge", **settings), **wanted)  # type: ignore[arg-type]
+    for ask in (SCHEDULERS["sge"].preview, SCHEDULERS["sge"].check):
+        with pytest.raises(UserError) as caught:
+            ask(asked, tmp_path)
+        assert str(caught.value).startswith(says)
+        assert "sge_" not in str(caught.value)
 
 
 def test_options_of_a_site_that_cannot_be_told_are_refused() -> None:
