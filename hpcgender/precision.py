@@ -29,7 +29,13 @@ class Precision:
         self.name = name
         self.device = device
         fp16 = name == "fp16"
+        self.scale = None if fp16 else 1.0
+        """The loss scale, None where it adapts."""
         self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**16 if fp16 else 1.0, enabled=fp16 or may_skip)
+
+    def update_scale(self) -> None:
+        """After the optimizer's step: fp16's scale adapts, all others stay at 1, as they have the range of float32."""
+        self.scaler.update(self.scale)
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context of a forward pass."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+from torch import nn
 
 from hpcgender.data.loader import Batch
 from hpcgender.distributed import Ranks
@@ -26,8 +27,7 @@ def validate(
     """
     model.eval()
     if ranks.world_size > 1:
-        for buffer in model.buffers():
-            torch.distributed.broadcast(buffer, 0)
+        broadcast_statistics(model)
     tally = Tally(ranks.device, config.task_weights)
 
     def forward(batch: Batch) -> Outputs:
@@ -38,3 +38,15 @@ def validate(
         losses = task_losses(outputs, batch.gender, batch.age, config)
         tally.add(losses, gender=batch.gender, logits=outputs.gender, age=batch.age, years=outputs.age)
     return tally.scores(ranks)
+
+
+def broadcast_statistics(model: nn.Module) -> None:
+    """Gives all ranks rank 0's running statistics, in one broadcast; counters are equal anyway. Collective."""
+    buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+    if not buffers:
+        return
+    flat = torch.cat([buffer.flatten() for buffer in buffers])
+    torch.distributed.broadcast(flat, 0)
+    parts = torch.split(flat, [buffer.numel() for buffer in buffers])
+    for buffer, values in zip(buffers, parts, strict=True):
+        buffer.copy_(values.view_as(buffer))

@@ -67,7 +67,8 @@ class Learner:
         self.model: nn.Module = self.network
         """What the training step calls: the network, in DDP if there are several ranks."""
         if ranks.world_size > 1:
-            self.model = DistributedDataParallel(self.network, gradient_as_bucket_view=True)
+            # Running statistics are used in validation and checkpoints alone: `validate` broadcasts rank 0's.
+            self.model = DistributedDataParallel(self.network, broadcast_buffers=False, gradient_as_bucket_view=True)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.has_dropout = any(isinstance(module, nn.Dropout) and module.p for module in self.network.modules())
         self.max_skipped = max(config.skip_nonfinite, SKIPPED_BY_FP16 if self.precision.name == "fp16" else 0)
@@ -75,8 +76,8 @@ class Learner:
         """Consecutive steps whose gradients were not finite."""
         self.steps = 0
         """Steps since this process started."""
-        self.unchecked: tuple[torch.Tensor, int, Batch] | None = None
-        """Gradient norm, step and batch of the last step, until `check_finite` has looked at them."""
+        self.unchecked: tuple[Finite, int, Batch] | None = None
+        """Whether the last step's gradients are finite, its number and batch, until `check_finite` has looked."""
 
     def load_pretrained(self) -> str:
         """Loads the pretrained weights and returns a line on it. Each node's first rank goes first, as it may have to
@@ -140,13 +141,13 @@ class Learner:
         norm = nn.utils.clip_grad_norm_(self.parameters, config.clip_norm or torch.inf, foreach=True)
         norms.add(norm)
         self.check_finite()
-        self.unchecked = (norm, step, batch)
+        self.unchecked = (Finite(norm), step, batch)
         if self.ranks.device.type == "cpu":
             self.check_finite()  # before the weights change, as there is no device to wait for
         self.precision.scaler.step(self.optimizer)
-        self.precision.scaler.update()
+        self.precision.update_scale()
         if self.ema:
-            self.ema.update_parameters(self.network)
+            self.ema.update()
         self.steps += 1
         return total
 
@@ -161,8 +162,8 @@ class Learner:
         """
         if self.unchecked is None:
             return
-        (norm, step, batch), self.unchecked = self.unchecked, None
-        if torch.isfinite(norm):
+        (finite, step, batch), self.unchecked = self.unchecked, None
+        if finite:
             self.skipped = 0
             return
         self.skipped += 1
@@ -184,11 +185,45 @@ class Learner:
         """Restores what `state` returned."""
         self.eval_network.load_state_dict(weights)
         self.optimizer.load_state_dict(state["optimizer"])
+        follow_layout(self.optimizer)
         self.precision.scaler.load_state_dict(state["scaler"])
         self.skipped = state["skipped"]
         if self.ema:
             self.network.load_state_dict(state["weights"])
             self.ema.n_averaged.fill_(state["averaged"])
+
+
+class Finite:
+    """Whether a gradient norm, a scalar float tensor, is finite: bool(...) waits for the norm alone.
+
+    Not for the kernels that were started on the GPU after it: the answer is copied to the host as soon as it is there.
+    """
+
+    def __init__(self, norm: torch.Tensor) -> None:
+        finite = torch.isfinite(norm)
+        self.copied: torch.cuda.Event | None = None
+        if norm.is_cuda:
+            self.finite = torch.empty((), dtype=torch.bool, pin_memory=True).copy_(finite, non_blocking=True)
+            self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self.copied.record()
+        else:
+            self.finite = finite
+
+    def __bool__(self) -> bool:
+        if self.copied:
+            self.copied.synchronize()
+        return bool(self.finite)
+
+
+def follow_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Lays out the optimizer's state as its parameters are: fused kernels walk both by the parameters' strides.
+
+    A loaded state has the strides with which it was saved, which differ if the run went on in channels_last.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 class NonFiniteError(Exception):
@@ -227,8 +262,10 @@ def set_up_device(config: TrainConfig, device: torch.device) -> None:
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = not config.deterministic
-    torch.backends.cuda.matmul.fp32_precision = "tf32" if config.tf32 else "ieee"
-    torch.backends.cudnn.conv.fp32_precision = "tf32" if config.tf32 else "ieee"  # type: ignore[attr-defined]
+    # Not by the switches of each backend, fp32_precision: torch.compile of 2.9 and 2.10 fails where they are set.
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = config.tf32
 
 
 def check_compiler(device: torch.device) -> None:

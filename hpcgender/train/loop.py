@@ -33,8 +33,8 @@ from shard_tools.base.files import write_file
 from shard_tools.base.lock import PATIENCE, locked
 from shard_tools.manifest import Manifest, read_manifest
 
-FIRST_STEPS = 20
-"""Steps that are timed to choose the number of steps between two checkpoints."""
+TIMED_STEPS = slice(10, 20)
+"""Steps that are timed to choose the number of steps between two checkpoints: the first ones load, tune and compile."""
 
 
 def train(config: TrainConfig) -> int:
@@ -99,11 +99,12 @@ class Trainer:
         """Finished steps of the current epoch."""
         self.best: float | None = None
         """The best `selection_score` so far."""
-        self.began = time.perf_counter()
         self.extended_from = 0
         """Epochs of the run until now, if more were asked for on resuming; else 0."""
         self.checkpoint_every = 0
         """Steps between two checkpoints within an epoch; 0: none, or not chosen yet."""
+        self.timed_from = 0.0
+        """When the timed steps began."""
         if found:
             self.restore(*found)
         self.train_images = TrainingLoader(config, manifest, ranks)
@@ -148,12 +149,15 @@ class Trainer:
 
     def train_epoch(self, log: RunLog | None) -> None:
         """The rest of an epoch: its remaining steps, validation, log and checkpoint."""
-        steps, waited, bad_images = self.steps_per_epoch, self.train_images.waited, self.bad_images
+        first, steps = self.epoch_step, self.steps_per_epoch
+        waited, bad_images = self.train_images.waited, self.bad_images
         with self.clock:
             self.train_steps()
         if self.stop.reason:
             self.save()
             return
+        if steps - first >= TIMED_STEPS.stop:
+            self.checkpoint_every = self.checkpoint_interval(self.clock.measured, steps - first)
         waited = self.train_images.waited - waited
         begin = time.perf_counter()
         batches = self.stop.until_requested(self.val_images.epoch(0), len(self.val_images), self.ranks)
@@ -208,18 +212,21 @@ class Trainer:
                 loss = self.learner.step(batch, self.epoch, self.epoch_step, steps, self.tally, self.norms)
                 self.epoch_step += 1
                 progress.update(self.epoch_step, loss)
-                if self.learner.steps == FIRST_STEPS:
-                    self.checkpoint_every = self.checkpoint_interval((time.perf_counter() - self.began) / FIRST_STEPS)
+                if self.learner.steps == TIMED_STEPS.start:
+                    self.timed_from = time.perf_counter()
+                elif self.learner.steps == TIMED_STEPS.stop:
+                    seconds = time.perf_counter() - self.timed_from
+                    self.checkpoint_every = self.checkpoint_interval(seconds, TIMED_STEPS.stop - TIMED_STEPS.start)
                 if self.checkpoint_every and self.epoch_step % self.checkpoint_every == 0 and self.epoch_step < steps:
                     self.save()
         self.learner.check_finite()
 
-    def checkpoint_interval(self, seconds: float) -> int:
-        """Steps between two checkpoints, equal on all ranks, from this rank's seconds per step."""
+    def checkpoint_interval(self, seconds: float, steps: int) -> int:
+        """Steps between two checkpoints, equal on all ranks, from the seconds that `steps` took on this rank."""
         if not self.config.checkpoint_minutes:
             return 0
-        mean = float(self.ranks.sum(torch.tensor([seconds], device=self.ranks.device))) / self.ranks.world_size
-        return max(1, round(self.config.checkpoint_minutes * 60 / mean))
+        of_all = float(self.ranks.sum(torch.tensor([seconds], device=self.ranks.device)))
+        return max(1, round(self.config.checkpoint_minutes * 60 * steps * self.ranks.world_size / of_all))
 
     def selection_score(self, val: Scores) -> float:
         """The score of an epoch, higher is better: accuracy, or without gender minus the MAE of age."""

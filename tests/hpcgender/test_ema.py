@@ -36,7 +36,7 @@ def test_the_ema_follows_its_formula() -> None:
     expected: dict[str, torch.Tensor] = {}
     for step in range(12):
         train(model, step)
-        ema.update_parameters(model)
+        ema.update()
         decay = min(0.6, (1 + step) / (10 + step)) if step else 0.0
         for name, value in state(model).items():
             if value.is_floating_point():
@@ -58,7 +58,7 @@ def test_a_restored_ema_continues_with_the_same_bits(tmp_path: Path) -> None:
     ema = EMA(model, 0.9)
     for step in range(3):
         train(model, step)
-        ema.update_parameters(model)
+        ema.update()
     torch.save({"model": model.state_dict(), "ema": ema.state_dict()}, tmp_path / "x.pt")
 
     loaded = torch.load(tmp_path / "x.pt", weights_only=True)
@@ -69,7 +69,7 @@ def test_a_restored_ema_continues_with_the_same_bits(tmp_path: Path) -> None:
     for step in range(3, 9):
         for one, its_ema in ((model, ema), (again, restored)):
             train(one, step)
-            its_ema.update_parameters(one)
+            its_ema.update()
     ours, theirs = ema.state_dict(), restored.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
@@ -81,7 +81,7 @@ def test_the_ema_does_not_change_the_model() -> None:
     for step in range(3):
         train(alone, step)
         train(averaged, step)
-        ema.update_parameters(averaged)
+        ema.update()
     left = averaged.state_dict()
     assert all(torch.equal(value, left[name]) for name, value in alone.state_dict().items())
     assert not any(parameter.requires_grad for parameter in ema.parameters())
@@ -96,7 +96,7 @@ def test_frozen_weights_do_not_change() -> None:
     for step in range(20):
         with torch.no_grad():
             model.get_parameter("3.weight").add_(step)
-        ema.update_parameters(model)
+        ema.update()
     assert torch.equal(ema.module.get_parameter("0.weight"), frozen)
 
 

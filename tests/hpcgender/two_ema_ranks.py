@@ -31,7 +31,7 @@ def train(rank: int) -> EMA:
         optimizer.zero_grad()
         ddp(images).square().mean().backward()
         optimizer.step()
-        ema.update_parameters(model)
+        ema.update()
     return ema
 
 

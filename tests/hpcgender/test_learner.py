@@ -1,0 +1,126 @@
+"""One training step and what it keeps: its layout in memory, its loss scale, and what it starts on the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hpcgender.commands.train import TrainConfig
+from hpcgender.data.loader import Batch
+from hpcgender.distributed import Ranks
+from hpcgender.metrics import GradientNorms, Tally
+from hpcgender.models.create import create
+from hpcgender.precision import Precision
+from hpcgender.stop import StopSignal
+from hpcgender.train.ema import EMA
+from hpcgender.train.learner import Finite, Learner
+from hpcgender.train.loop import TIMED_STEPS, Trainer
+from shard_tools.manifest import read_manifest
+
+CPU = Ranks(0, 1, torch.device("cpu"))
+
+
+def learner(**options: Any) -> Learner:
+    config = TrainConfig(model="resnet18", image_size=32, batch_size=8, warmup_epochs=0.0, **options)
+    return Learner(config, 2, CPU, fresh=True)
+
+
+def losses(one: Learner, steps: range) -> list[float]:
+    """The losses of steps whose batches are functions of their numbers."""
+    one.network.train()
+    found = []
+    for step in steps:
+        images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(step)).clamp(-1, 1)
+        batch = Batch(images, torch.arange(8) % 2, torch.full((8,), -1.0), np.arange(8))
+        tally = Tally(CPU.device, one.config.task_weights, binned=True)
+        found.append(float(one.step(batch, 0, step, 100, tally, GradientNorms(CPU.device))))
+    return found
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize(("before", "after"), [("off", "on"), ("on", "off")])
+def test_a_run_resumes_in_another_memory_format(before: str, after: str, optimizer: str, tmp_path: Path) -> None:
+    options = {"optimizer": optimizer, "ema": 0.9, "lr": 0.05 if optimizer == "sgd" else 0.001}
+    first = learner(channels_last=before, **options)
+    losses(first, range(4))
+    weights, state = first.state()
+    torch.save((weights, state), tmp_path / "state.pt")
+    expected = losses(first, range(4, 8))
+    weights, state = torch.load(tmp_path / "state.pt", weights_only=True)
+    resumed = learner(channels_last=after, **options)
+    resumed.load_state(weights, state)
+    assert losses(resumed, range(4, 8)) == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16"])
+def test_the_loss_scale_stays_1_where_it_is_not_needed(name: str) -> None:
+    """It grew until it overflowed, as steps may be skipped."""
+    precision = Precision(name, CPU.device, may_skip=True)
+    precision.scaler.set_growth_interval(1)
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    for factor in (1.0, 1.0, torch.inf, 1.0):
+        before = weight.detach().clone()
+        optimizer.zero_grad()
+        precision.scaler.scale((weight * factor).sum()).backward()  # type: ignore[no-untyped-call]
+        precision.scaler.step(optimizer)
+        precision.update_scale()
+        assert precision.scaler.get_scale() == 1
+        assert torch.equal(weight, before) == (factor == torch.inf)
+
+
+def test_whether_a_norm_is_finite() -> None:
+    assert Finite(torch.tensor(3.0))
+    assert not Finite(torch.tensor(torch.inf))
+    assert not Finite(torch.tensor(torch.nan))
+
+
+class Operations(TorchDispatchMode):
+    """Counts what is started on the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_an_ema_update_starts_a_handful_of_operations() -> None:
+    """However many tensors there are: on a GPU the host's time for each would be longer than the device's."""
+    model = create(TrainConfig(model="resnet18", image_size=32), 2)
+    ema = EMA(model, 0.9)
+    ema.update()
+    with Operations() as started:
+        ema.update()
+    assert started.count <= 5
+
+
+def test_the_time_between_checkpoints_does_not_count_the_start(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first step of a minute, in which kernels are tuned, made it save all the time."""
+    clock = [0.0]
+    step = Learner.step
+
+    def slow_at_first(self: Learner, *arguments: Any) -> torch.Tensor:
+        clock[0] += 1 if self.steps else 60
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Learner, "step", slow_at_first)
+    monkeypatch.setattr("hpcgender.train.loop.time.perf_counter", lambda: clock[0])
+    monkeypatch.chdir(tmp_path)
+    config = TrainConfig(data=shards, model="compact", image_size=32, batch_size=4, checkpoint_minutes=0.5, epochs=1)
+    with StopSignal() as stop:
+        trainer = Trainer(config, read_manifest(shards), CPU, stop)
+        trainer.saver = None
+        trainer.train_steps()
+        trainer.close()
+    assert trainer.steps_per_epoch >= TIMED_STEPS.stop
+    assert trainer.checkpoint_every == 30
