@@ -14,10 +14,10 @@ import torch
 from hpcgender.checkpoint import load_trained
 from hpcgender.commands.predict import PredictConfig
 from hpcgender.data.augment import centred
-from hpcgender.data.decoders import create_decoder
+from hpcgender.data.decoders import create_decoder, decoder_threads
 from hpcgender.data.decoders.decoder import BadImages, Decoder
 from hpcgender.data.shards import Encoded
-from hpcgender.distributed import select_device
+from hpcgender.distributed import Ranks, select_device
 from hpcgender.inference.engine import compute
 from hpcgender.inference.outputs import outputs_of
 from hpcgender.models.network import Outputs
@@ -37,7 +37,8 @@ def predict(config: PredictConfig) -> int:
     device = select_device()
     trained = load_trained(config.checkpoint, device)
     size = min(BATCH, len(config.images))
-    decoder = create_decoder(config.backend, size, trained.image_size, device, None, threads=1)
+    threads = decoder_threads(None, Ranks(0, 1, device))
+    decoder = create_decoder(config.backend, size, trained.image_size, device, None, threads)
     rows: list[dict[str, Any]] = [{"image": str(path)} for path in config.images]
     for (numbers, _), outputs in compute(
         batches(config.images, decoder, size, rows), lambda batch: outputs_of(trained.model, batch[1])

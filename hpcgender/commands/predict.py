@@ -25,7 +25,8 @@ class PredictConfig:
     checkpoint: Path
     """Checkpoint, e.g. runs/train/checkpoints/best.pt, or a run, e.g. runs/train, for its best one."""
     backend: Backend = "dali"
-    """Image decoder: dali (NVIDIA DALI), or torchvision (Pillow) on machines without DALI."""
+    """Image decoder: dali (NVIDIA DALI), dali-mixed (DALI, decoding on the GPU), or torchvision (Pillow) on machines
+    without DALI."""
     json: bool = False
     """Print a JSON list instead of lines; an image that cannot be used has the field `error`."""
 

@@ -11,7 +11,7 @@ import tyro
 from shard_tools.base.commands import default_is
 from shard_tools.base.errors import UserError
 
-Backend = Literal["dali", "torchvision"]
+Backend = Literal["dali", "dali-mixed", "torchvision"]
 Sampling = Literal["none", "undersample", "oversample", "weights"]
 
 
@@ -21,11 +21,13 @@ class ReadConfig:
 
     data: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("data/shards")
     """Packed data set: a directory with manifest.json, made by shard-tools pack."""
-    workers: int = 1
+    workers: Annotated[int | None, default_is("1 on a CPU, the cores of the rank on a GPU", "N")] = None
     """Decoder threads per rank."""
     backend: Backend = "dali"
-    """Decoder and augmentation: NVIDIA DALI, or Pillow and torch on machines without DALI. Pixels differ by a few gray
-    levels at most."""
+    """Decoder and augmentation: dali (NVIDIA DALI; images are decoded on the CPU, all else is computed on the GPU where
+    there is one), dali-mixed (decoded by the GPU, too: other pixels than on a CPU, and damaged images may pass), or
+    torchvision (Pillow and torch, on machines without DALI; its pixels differ from DALI's by a few gray levels at
+    most)."""
     stage_to: Annotated[Path | None, default_is("shards are read from --data", "DIR")] = None
     """Directory on the node's local disk, e.g. /scratch/$USER: shards are copied there first and removed at the end."""
     max_bad: float = 0.001
@@ -33,7 +35,7 @@ class ReadConfig:
 
     def check(self) -> None:
         """Raises UserError for values out of range."""
-        if self.workers < 1:
+        if self.workers is not None and self.workers < 1:
             raise UserError(f"--workers {self.workers} must be positive")
         if not 0 <= self.max_bad <= 1:
             raise UserError(f"--max-bad {self.max_bad} must be a fraction, from 0 to 1")

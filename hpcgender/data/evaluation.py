@@ -6,7 +6,7 @@ import numpy as np
 
 from hpcgender.data.augment import Draws, centred
 from hpcgender.data.config import ReadConfig
-from hpcgender.data.decoders import create_decoder
+from hpcgender.data.decoders import create_decoder, decoder_threads
 from hpcgender.data.loader import Decoding, Loader
 from hpcgender.data.order import Order, Samples, block_positions, check_world_size, steps_per_epoch
 from hpcgender.distributed import Ranks
@@ -42,7 +42,9 @@ class EvaluationLoader(Loader):
             manifest,
             split,
             ranks,
-            create_decoder(config.backend, block, image_size, ranks.device, None, config.workers),
+            create_decoder(
+                config.backend, block, image_size, ranks.device, None, decoder_threads(config.workers, ranks)
+            ),
         )
         self.batch_size = batch_size
         self.front_to_back = Order(len(self.index), block, 0, 0, shuffled=False, lanes=1, drawn=samples)

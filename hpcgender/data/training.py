@@ -5,7 +5,7 @@ from __future__ import annotations
 from hpcgender.data.augment import Draws, draw
 from hpcgender.data.augmentation import read_augmentation
 from hpcgender.data.config import BatchConfig
-from hpcgender.data.decoders import create_decoder
+from hpcgender.data.decoders import create_decoder, decoder_threads
 from hpcgender.data.loader import Decoding, Loader
 from hpcgender.data.order import Order, Samples, check_world_size, chunk_length, rank_positions, steps_per_epoch
 from hpcgender.data.sampling import class_targets, draw_samples
@@ -36,9 +36,8 @@ class TrainingLoader(Loader):
         self.config = config
         self.augmentation = read_augmentation(config.augment)
         part = config.batch_size // ranks.world_size
-        decoder = create_decoder(
-            config.backend, part, config.image_size, ranks.device, self.augmentation, config.workers
-        )
+        threads = decoder_threads(config.workers, ranks)
+        decoder = create_decoder(config.backend, part, config.image_size, ranks.device, self.augmentation, threads)
         super().__init__(config, manifest, SPLIT, ranks, decoder)
         sample_bytes = sum(shard.bytes for shard in split.shards) / split.samples
         self.chunk = chunk_length(split.samples, sample_bytes, config.window_mb * 1e6)

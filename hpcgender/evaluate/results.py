@@ -80,7 +80,7 @@ class Options:
     batch_size: int
     """Images in a batch, per process: sums in a network round differently in batches of another size."""
     backend: str
-    """The image decoder: dali or torchvision."""
+    """The image decoder: dali, dali-mixed or torchvision."""
     flip: bool
     """Whether predictions are averages over each image and its mirror image."""
 

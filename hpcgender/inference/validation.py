@@ -18,9 +18,17 @@ from hpcgender.precision import Precision
 
 
 def validate(
-    model: Network, batches: Iterable[Batch], ranks: Ranks, precision: Precision, config: ModelConfig
+    model: Network,
+    batches: Iterable[Batch],
+    ranks: Ranks,
+    precision: Precision,
+    config: ModelConfig,
+    *,
+    block: int = 0,
 ) -> Scores:
     """The scores of a model over a loader's batches. Every rank must call it, and all get the same scores.
+
+    Smaller batches are filled up to `block` images: for another size, cuDNN would tune and torch.compile compile anew.
 
     Running statistics of batch normalisation differ between ranks during training: all use rank 0's, which
     checkpoints hold.
@@ -31,8 +39,12 @@ def validate(
     tally = Tally(ranks.device, config.task_weights)
 
     def forward(batch: Batch) -> Outputs:
+        images, count = batch.images, len(batch.images)
+        if count < block:
+            images = torch.cat([images, images.new_zeros(block - count, *images.shape[1:])])
         with precision.autocast():
-            return model(batch.images.to(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+            outputs: Outputs = model(images.to(memory_format=torch.channels_last))
+        return Outputs(*(None if values is None else values[:count] for values in outputs))
 
     for batch, outputs in compute(batches, forward, threads=0):
         losses = task_losses(outputs, batch.gender, batch.age, config)

@@ -161,7 +161,15 @@ class Trainer:
         waited = self.train_images.waited - waited
         begin = time.perf_counter()
         batches = self.stop.until_requested(self.val_images.epoch(0), len(self.val_images), self.ranks)
-        val = validate(self.learner.eval_network, batches, self.ranks, self.learner.precision, self.config)
+        filled = self.ranks.device.type == "cuda" or self.config.compile
+        val = validate(
+            self.learner.eval_network,
+            batches,
+            self.ranks,
+            self.learner.precision,
+            self.config,
+            block=self.config.batch_size // self.ranks.world_size if filled else 0,
+        )
         if self.stop.reason:  # during validation, which is repeated on resuming
             self.save()
             return

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hpcgender.commands.train import TrainConfig
 from hpcgender.data.loader import Batch
 from hpcgender.distributed import Ranks
+from hpcgender.inference.validation import validate
 from hpcgender.metrics import GradientNorms, Tally
 from hpcgender.models.create import create
 from hpcgender.precision import Precision
@@ -80,11 +81,11 @@ def test_whether_a_norm_is_finite() -> None:
     assert not Finite(torch.tensor(torch.nan))
 
 
-class Operations(TorchDispatchMode):
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what is started on the device."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -124,3 +125,22 @@ def test_the_time_between_checkpoints_does_not_count_the_start(
         trainer.close()
     assert trainer.steps_per_epoch >= TIMED_STEPS.stop
     assert trainer.checkpoint_every == 30
+
+
+def test_validation_sees_batches_of_one_size_and_counts_their_images_alone() -> None:
+    config = TrainConfig(model="compact", image_size=32, tasks=("gender", "age"))
+    model, sizes = create(config, 2), []
+    model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    images = torch.randn(13, 3, 32, 32, generator=torch.Generator().manual_seed(1)).clamp(-1, 1)
+
+    def batches(size: int) -> list[Batch]:
+        parts = np.array_split(np.arange(13), range(size, 13, size))
+        return [Batch(images[part], torch.arange(13)[part] % 2, torch.arange(13.0)[part], part) for part in parts]
+
+    precision = Precision("fp32", CPU.device)
+    expected = validate(model, batches(5), CPU, precision, config)
+    filled = validate(model, batches(5), CPU, precision, config, block=5)
+    assert sizes == [5, 5, 3, 5, 5, 5]
+    assert filled.accuracy == expected.accuracy
+    assert filled.loss == pytest.approx(expected.loss, rel=1e-5)
+    assert filled.age_mae == pytest.approx(expected.age_mae, rel=1e-5)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from hpcgender.data.augmentation import Augmentation
 from hpcgender.data.config import Backend
 from hpcgender.data.decoders.decoder import Decoder
+from hpcgender.distributed import Ranks
 from shard_tools.base.errors import UserError, one_line
 
 
@@ -20,8 +23,11 @@ def create_decoder(
 ) -> Decoder:
     """The decoder of a backend, with `threads` decoding threads; `augmentation` is None for evaluation.
 
-    Raises UserError if DALI is asked for and cannot be imported.
+    Raises UserError if DALI is asked for and cannot be imported, or is to decode on a GPU where there is none.
     """
+    mixed = backend == "dali-mixed"
+    if mixed and device.type != "cuda":
+        raise UserError("--backend dali-mixed decodes on a GPU, and there is none: give --backend dali")
     if backend == "torchvision":
         from hpcgender.data.decoders.vision import VisionDecoder
 
@@ -32,4 +38,17 @@ def create_decoder(
         raise UserError(
             f"NVIDIA DALI cannot be imported ({one_line(error)}): install it, or use --backend torchvision"
         ) from None
-    return DaliDecoder(batch_size, image_size, device, augmentation, threads)
+    return DaliDecoder(batch_size, image_size, device, augmentation, threads, mixed=mixed)
+
+
+def decoder_threads(workers: int | None, ranks: Ranks) -> int:
+    """How many threads decode for a rank: as many as asked for, else its share of the cores, or 1 if it computes there.
+
+    The launcher notes a rank's cores in OMP_NUM_THREADS.
+    """
+    if workers is not None:
+        return workers
+    if ranks.device.type == "cpu":
+        return 1
+    noted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(noted) if noted.isdecimal() else max(1, len(os.sched_getaffinity(0)) // ranks.local_world_size)

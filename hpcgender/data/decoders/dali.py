@@ -1,6 +1,12 @@
 """Pixels by NVIDIA DALI: one graph for training, evaluation, prediction and CAM, on a GPU and without.
 
-On a GPU images are decoded by DALI's `mixed` decoder (nvJPEG), and augmented there.
+Images are decoded on the CPU, by the code that decodes them where there is no GPU; with a GPU the decoded crops are
+copied there, and resized, augmented and normalised there. So pixels depend neither on the GPU nor on what else is in
+the batch, and a damaged image is found as it is on a CPU. Kernels of the GPU round otherwise: 8-bit results differ
+from the CPU's by a level here and there.
+
+`mixed` decodes on the GPU (nvJPEG), which relieves the CPU and promises less: chroma is upsampled without
+interpolation, hardware and software decoders share a batch by its size, and what is damaged may be decoded somehow.
 """
 
 from __future__ import annotations
@@ -24,7 +30,7 @@ from shard_tools.images import ImageError, fingerprint
 
 
 @pipeline_def(enable_conditionals=True)  # type: ignore[untyped-decorator]
-def graph(image_size: int, gpu: bool, augmentation: Augmentation) -> Any:
+def graph(image_size: int, gpu: bool, mixed: bool, augmentation: Augmentation) -> Any:
     """Crop of each image, resized, augmented, normalised: float32 (n, 3, size, size). Unused augmentations are omitted.
 
     Rotation and blur cost a branch for the images they hit; an image without anything to erase is only copied.
@@ -43,9 +49,11 @@ def graph(image_size: int, gpu: bool, augmentation: Augmentation) -> Any:
         axis_names="HW",
         normalized_anchor=False,
         normalized_shape=False,
-        device="mixed" if gpu else "cpu",
+        device="mixed" if mixed else "cpu",
         output_type=types.RGB,
     )
+    if gpu:
+        images = images.gpu()
     images = fn.resize(images, size=(image_size, image_size), interp_type=types.INTERP_LINEAR, antialias=True)
     if augmentation.rotates:
         angle = fn.external_source(name="angle", dtype=types.FLOAT, ndim=0)
@@ -73,21 +81,32 @@ class DaliDecoder:
     """The graph above; keeps what it was given until it is delivered, for the case that an image is bad."""
 
     def __init__(
-        self, batch_size: int, image_size: int, device: torch.device, augmentation: Augmentation | None, threads: int
+        self,
+        batch_size: int,
+        image_size: int,
+        device: torch.device,
+        augmentation: Augmentation | None,
+        threads: int,
+        *,
+        mixed: bool = False,
     ) -> None:
         self.batch_size = batch_size
         self.image_size = image_size
         self.device = device
         self.augmentation = PRESETS["none"] if augmentation is None else augmentation
         self.threads = threads
+        self.mixed = mixed
         self.pipeline = self.build(batch_size)
         self.under_way: deque[tuple[list[Encoded], Draws]] = deque()
+        self.held: list[tuple[torch.cuda.Event, torch.Tensor]] = []
+        """Pixels on a GPU that are still being copied."""
 
     def build(self, batch_size: int) -> Any:
         gpu = self.device.type == "cuda"
         pipeline = graph(
             self.image_size,
             gpu,
+            self.mixed,
             self.augmentation,
             batch_size=batch_size,
             num_threads=self.threads,
@@ -121,8 +140,7 @@ class DaliDecoder:
         pipeline.schedule_run()
 
     def result(self) -> torch.Tensor:
-        """As Decoder.result, without a copy. An error that is not an image's own, such as of memory, is DALI's."""
-        # On a GPU the buffer belongs to PyTorch's stream, so that it is not reused before the kernels that read it.
+        """As Decoder.result. An error that is not an image's own, such as of memory, is DALI's."""
         stream = torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
         try:
             (images,) = self.pipeline.share_outputs(cuda_stream=stream)
@@ -133,7 +151,20 @@ class DaliDecoder:
             raise BadImages(reasons) from None
         self.pipeline.release_outputs()  # the dynamic executor's buffers live as long as the tensor does
         self.under_way.popleft()
-        return torch.utils.dlpack.from_dlpack(images.as_tensor())
+        pixels = torch.utils.dlpack.from_dlpack(images.as_tensor())
+        return self.own(pixels) if stream else pixels
+
+    def own(self, pixels: torch.Tensor) -> torch.Tensor:
+        """A copy, in channels_last, of pixels on a GPU, which are held until it is made.
+
+        DALI reuses their memory in the order of its own stream, which knows nothing of PyTorch's kernels.
+        """
+        copied = torch.empty_like(pixels, memory_format=torch.channels_last).copy_(pixels)
+        made = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        made.record()
+        self.held = [(event, of) for event, of in self.held if not event.query()]  # type: ignore[no-untyped-call]
+        self.held.append((made, pixels))
+        return copied
 
     def resubmit(self, encoded: list[Encoded], draws: Draws) -> None:
         self.under_way.popleft()

@@ -131,7 +131,7 @@ def test_a_gpu_sees_what_a_cpu_sees(shards: Path) -> None:
     for (samples, images, gender), expected in zip(on_gpu, batches(training(shards)), strict=True):
         assert np.array_equal(samples, expected[0])
         assert torch.equal(gender.cpu(), expected[2])
-        assert (images.cpu() - expected[1]).abs().mean() < 0.02  # nvJPEG rounds otherwise than libjpeg-turbo
+        assert (images.cpu() - expected[1]).abs().mean() < 0.004  # half a gray level: kernels round otherwise
 
 
 @pytest.mark.parametrize("backend", ["dali", "torchvision"])
