@@ -54,11 +54,16 @@ def _usable_devices(dev: Path) -> list[int]:
 
 
 def parse_gpu_mask(mask: str) -> tuple[str, ...]:
-    """The entries of a CUDA_VISIBLE_DEVICES up to the first invalid one, where CUDA stops reading, too."""
+    """The entries of a CUDA_VISIBLE_DEVICES up to the first invalid one, where CUDA stops reading, too.
+
+    Of slices of a GPU (MIG) a process sees one, so the first counts alone; and NCCL does not connect those of one GPU.
+    """
     gpus: list[str] = []
     for entry in map(str.strip, mask.split(",")):
         if not re.fullmatch(r"\d+|(GPU|MIG)-.+", entry):
             break
+        if entry.startswith("MIG-"):
+            return tuple(gpus) or (entry,)
         gpus.append(entry)
     return tuple(gpus)
 

@@ -17,7 +17,8 @@ from jobs.machine import GPU_VARIABLE, PORT_TRIES, candidate_ports, parse_gpu_ma
         ("-1", ()),
         ("NoDevFiles", ()),
         ("2,-1,3", ("2",)),
-        ("GPU-8f2c,MIG-1a2b", ("GPU-8f2c", "MIG-1a2b")),
+        ("GPU-8f2c,GPU-1a2b", ("GPU-8f2c", "GPU-1a2b")),
+        ("MIG-1a2b,MIG-3c4d", ("MIG-1a2b",)),
     ],
 )
 def test_mask_is_read_as_cuda_reads_it(mask: str, gpus: tuple[str, ...]) -> None:
