@@ -188,6 +188,13 @@ def read_submissions(root: Path) -> tuple[list[Submission], list[str]]:
     return sorted(found, key=lambda submission: (submission.submitted, submission.directory.name)), faults
 
 
+def submissions_of(results: Path) -> list[Submission]:
+    """The submissions whose results are in a directory, the oldest first, without those that cannot be read."""
+    faults: list[str] = []
+    found = [_read_or_report(record, faults) for record in sorted((results / SUBMISSIONS).glob("[!.]*"))]
+    return [submission for submission in found if submission]
+
+
 def _read_or_report(record: Path, faults: list[str]) -> Submission | None:
     try:
         submission = read_submission(record)

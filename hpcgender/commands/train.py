@@ -319,6 +319,15 @@ class Train(Command[TrainConfig]):
         newest = newest_first(options.run_dir / CHECKPOINTS)
         return int(newest[0].stem.partition("-")[2]) if newest else 0
 
+    def check_results(self, options: TrainConfig) -> None:
+        options.check_run()
+
+    def done(self, options: TrainConfig) -> str:
+        last = last_record(options.run_dir / METRICS)
+        if not options.resume or last is None or last.get("epoch") != options.epochs:
+            return ""
+        return f"{options.run_dir} is finished: it has its {options.epochs} epochs; more --epochs would extend it"
+
     def shown(self, results: Path, log: str, running: bool, now: float) -> Shown:
         """From the last record of metrics.jsonl and, while it runs, from the last step in its log."""
         metrics = results / METRICS
@@ -344,8 +353,7 @@ class Train(Command[TrainConfig]):
     def made(self, options: TrainConfig) -> Made:
         backend = "" if options.backend == ReadConfig.backend else options.backend
         best = options.run_dir / CHECKPOINTS / BEST
-        last = last_record(options.run_dir / METRICS)
-        final = options.resume and last is not None and last.get("epoch") == options.epochs
+        final = bool(self.done(options))
         return Made(data=options.data, checkpoint=best, tasks=options.tasks, backend=backend, final=final)
 
     def following(self, made: Made) -> tuple[str, ...] | None:

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-RECORD = "HPCGENDER_RECORD"
-"""The environment variable with which a submission passes the path of its record to its job, without `-<job id>`."""
+SUBMITTED = "HPCGENDER_SUBMITTED"
+"""The environment variable in which a submitted job finds, as JSON, the path of its record, without `-<job id>`, and
+the site's settings when it was submitted."""
 
 CODE = Path(__file__).resolve().parents[2]
 """The checkout, whose git revision is recorded."""

@@ -14,48 +14,58 @@ from pathlib import Path
 from typing import Any
 
 from hpcgender.commands.launch import LaunchConfig, minutes
-from hpcgender.launch import CODE, RECORD
 from hpcgender.launch.agents import Layout, make_layout, run_layout
+from hpcgender.launch.record import Submitted, end_before_start, find_record, log_path, note_refusal, write_record
 from hpcgender.log_lines import LAUNCH, NOT_REQUEUED
 from jobs import records, requeue
 from jobs.agent import PORT_TAKEN
-from jobs.records import Resources, Submission
 from jobs.scheduler import Allocation
 from jobs.site import Site
 from jobs.stopping import Limit, StopRequests, margin
 from shard_tools.base.commands import RUNS, Call
-from shard_tools.base.contracts import SUBMISSIONS
-from shard_tools.base.errors import BAD_INPUT, FAILED, REQUEUE, UserError
-from shard_tools.manifest import manifest_sha256
+from shard_tools.base.errors import FAILED, REQUEUE, StorageError, UserError
 
 
-def run(config: LaunchConfig, call: Call[Any], site: Site, granted: Allocation, name: str = "") -> int:
+def run(
+    config: LaunchConfig,
+    call: Call[Any],
+    site: Site,
+    granted: Allocation,
+    submitted: Submitted | None = None,
+    name: str = "",
+) -> int:
     """Runs the command to its end, or to the end of this attempt, and returns its exit code.
 
     In a job, 99 means that the job is requeued; then the next attempt resumes. `name` is the job's in a record that is
-    made here; default: the command's and its results'. Raises UserError for what can be checked beforehand.
+    made here; default: the command's and its results'. Raises UserError for what can be checked beforehand, which the
+    record then has.
     """
     with StopRequests() as requests:
         scheduler = granted.scheduler
-        record = find_record(call, granted)
+        record = find_record(submitted or Submitted(), call, granted)
         events = records.read_events(record) if record else []
         if events:
             call = call.resumed()
         layout = make_layout(config, call, site, granted, os.environ)
+
+        def written(limit: float | None) -> Path:
+            procs, gpus = layout.procs_per_node, layout.gpus_per_node
+            job = layout.allocation
+            return write_record(config, call, job, site, limit, name, procs_per_node=procs, gpus_per_node=gpus)
+
         if not scheduler.orders_by_success and (because := requeue.unmet(scheduler, config.ancestors, roots(call))):
-            record = record or write_record(config, call, layout, site, None, name)
+            record = record or written(None)
             records.append_event(record, event="skipped", because=because, time=time.time())
             print(f"{LAUNCH}not started, because {because}", file=sys.stderr)
             return FAILED
         try:
             call.check()
-        except UserError as error:
-            if record:
-                end_before_start(record, call, BAD_INPUT, str(error))
+        except (UserError, StorageError) as error:
+            note_refusal(error, config, granted, record, call, site)
             raise
         end_time = partial(job_end, config, granted, time.time())
         limit = end_time()
-        record = record or write_record(config, call, layout, site, limit, name)
+        record = record or written(limit)
         idle = requeue.idle_attempts(events, call.progress()) if events else 0
         if idle >= config.attempts:  # its nodes were lost: an attempt that ends in order finds out itself
             end_before_start(record, call, FAILED, because := f"{idle} attempts without progress")
@@ -147,75 +157,9 @@ def job_end(config: LaunchConfig, granted: Allocation, began: float) -> float | 
     return min((limit for limit in limits if limit), default=None)
 
 
-def end_before_start(record: Path, call: Call[Any], code: int, because: str) -> None:
-    """Records that an attempt ended before it began, and why."""
-    end = {"event": "end", "attempt": None, "stopped_by": None, "requeued": False, "code": code, "because": because}
-    records.append_event(record, **end, time=time.time(), progress=call.progress())
-
-
-def find_record(call: Call[Any], job: Allocation) -> Path | None:
-    """This job's record: of its submission, or of an earlier attempt; None if there is none yet."""
-    submitted = os.environ.pop(RECORD, "")
-    if not job.scheduler.has_queue:
-        return None
-    if submitted:
-        record = Path(f"{submitted}-{job.job_id}")
-        for log in record.glob(f"{job.job_id}_0_log.*"):  # submitit's, which nothing is written to
-            log.unlink()
-        return record
-    return records.find_record(call.results, job.job_id)
-
-
 def roots(call: Call[Any]) -> list[Path]:
     """Directories that hold the records of jobs before this one."""
     return list(dict.fromkeys([call.results, *([call.data] if call.data else []), call.results.parent, RUNS]))
-
-
-def write_record(
-    config: LaunchConfig, call: Call[Any], layout: Layout, site: Site, limit: float | None, name: str
-) -> Path:
-    """Writes the record of a job that a person started with qsub, sbatch or bash."""
-    job = layout.allocation
-    file, text = job.scheduler.submitted(job, os.environ)
-    granted = Resources(
-        nodes=len(job.hosts),
-        procs_per_node=layout.procs_per_node,
-        gpus_per_node=layout.gpus_per_node,
-        cpus=job.hosts[0].cpus,
-        time_min=round((limit - time.time()) / 60, 1) if limit else 0.0,
-    )
-    argv = tuple(sys.orig_argv)
-    directory = call.results / SUBMISSIONS / f"{records.stamp()}-{job.job_id}"
-    submission = Submission(
-        name=job.scheduler.job_name(os.environ) or name or call.job_name,
-        command=call.words,
-        argv=argv,
-        script=file,
-        scheduler=job.scheduler.name,
-        job_id=job.job_id,
-        site=site.plain(),
-        resources=granted,
-        after=config.ancestors,
-        log=log_path(),
-        revision=records.revision(CODE),
-        manifest=manifest_sha256(call.data),
-        directory=directory,
-        **records.who_and_where(),
-    )
-    try:
-        records.write_submission(submission, text or f"{shlex.join(argv)}\n", os.environ, CODE)
-    except OSError as error:
-        raise UserError(f"cannot write {directory}: {error.strerror}") from None
-    return directory
-
-
-def log_path() -> str:
-    """The file that standard output goes to; empty if it is none."""
-    try:
-        path = Path("/proc/self/fd/1").readlink()
-    except OSError:
-        return ""
-    return str(path) if path.is_file() else ""
 
 
 @contextmanager

@@ -4,54 +4,107 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hpcgender.commands import PROGRAMS
 from hpcgender.commands.launch import LaunchConfig
 from hpcgender.launch.agents import Layout, make_layout
 from hpcgender.launch.attempt import run
+from hpcgender.launch.record import Submitted, find_record, note_refusal, passed_on, recorded_site
 from hpcgender.launch.submit import submit_all
 from hpcgender.log_lines import LAUNCH
 from jobs import machine
+from jobs.scheduler import Allocation
 from jobs.schedulers import find_allocation, named
+from jobs.site import Site
 from jobs.sites import find_site, read_site
 from shard_tools.base.commands import Call, Command, find_call
-from shard_tools.base.errors import UserError, unknown
+from shard_tools.base.errors import StorageError, UserError, unknown
 
 
 def launch(config: LaunchConfig) -> int:
     """Runs or submits the command, and returns the exit code. Raises UserError for what can be checked beforehand."""
-    wanted = read_site(config.site).scheduler if config.site and config.scheduler == "auto" else config.scheduler
-    granted = find_allocation(os.environ, wanted)
+    submitted = passed_on()
+    granted = find_allocation(os.environ, whose_job(config, submitted))
+    try:
+        plan = prepare(config, submitted, granted)
+    except (UserError, StorageError) as error:
+        note(error, config, submitted, granted)
+        raise
+    if not plan.layouts:
+        return submit_all(config, plan.calls, plan.site)
+    if config.dry_run:
+        print("\n".join(map(preview, plan.layouts)))
+        return 0
     in_job = granted.scheduler.has_queue
-    site = find_site(config.site, granted.scheduler.name if in_job else config.scheduler, os.environ)
+    for option in unused(config, in_job, plan.layouts[0].allocation.hosts[0].cpus):
+        print(f"{LAUNCH}{option}", file=sys.stderr)
+    for number, call in enumerate(plan.calls):
+        if code := run(config, call, plan.site, granted, submitted, name="" if number else config.job_name):
+            return code
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to run, and where."""
+
+    calls: list[Call[Any]]
+    site: Site
+    layouts: list[Layout]
+    """Of the calls; none if they are to be submitted."""
+
+
+def prepare(config: LaunchConfig, submitted: Submitted, granted: Allocation) -> Plan:
+    """Chooses what runs, and where. Raises UserError for what can be known of that beforehand."""
+    in_job = granted.scheduler.has_queue
     call = find_call(PROGRAMS, config.command)
-    if not in_job and not config.after:
+    site = submitted.site or recorded_site(call, granted)
+    site = site or find_site(config.site, granted.scheduler.name if in_job else config.scheduler, os.environ)
+    if not in_job and config.after:
+        call.command.check_results(call.options)
+    elif not in_job:
         call.check()
     calls = [call, *chained(call, config.following)]
     if not in_job and named(site.scheduler).has_queue:
-        return submit_all(config, calls, site)
+        return Plan(calls=calls, site=site, layouts=[])
     if config.after and not in_job:
         raise UserError("--after needs a scheduler: run the commands one after the other with --chain")
     layouts = [make_layout(config, each, site, granted, os.environ) for each in calls]
+    here = layouts[0].allocation.hosts[0].name
     if config.gpus_per_node and not machine.has_gpus():
-        here = layouts[0].allocation.hosts[0].name
         raise UserError(
             f"--gpus-per-node {config.gpus_per_node}: {here} has no GPU that may be used: there is no /dev/nvidia "
             "device to open, and nvidia-smi lists none"
         )
-    if config.dry_run:
-        print("\n".join(map(preview, layouts)))
-        return 0
-    for option in unused(config, in_job, layouts[0].allocation.hosts[0].cpus):
-        print(f"{LAUNCH}{option}", file=sys.stderr)
-    for each in calls:
-        if code := run(config, each, site, granted, name=config.job_name if each is call else ""):
-            return code
-    return 0
+    if site.container and not config.dry_run and not shutil.which(site.agent_python[0]):
+        raise UserError(
+            f"site {site.name}, container: there is no {site.agent_python[0]} on {here}: give its path, or load it "
+            "with modules"
+        )
+    return Plan(calls=calls, site=site, layouts=layouts)
+
+
+def whose_job(config: LaunchConfig, submitted: Submitted) -> str:
+    """The scheduler whose job around this process counts; auto: any. UserError for a site that cannot be read."""
+    if submitted.site:
+        return submitted.site.scheduler
+    return read_site(config.site).scheduler if config.site and config.scheduler == "auto" else config.scheduler
+
+
+def note(error: UserError | StorageError, config: LaunchConfig, submitted: Submitted, granted: Allocation) -> None:
+    """Records that the job around this process is refused, as far as can be told which command it is."""
+    call: Call[Any] | None
+    try:
+        call = find_call(PROGRAMS, config.command)
+    except UserError:
+        call = None
+    record = find_record(submitted, call, granted) if call else None
+    note_refusal(error, config, granted, record, call, submitted.site)
 
 
 def unused(config: LaunchConfig, in_job: bool, cpus: int) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from hpcgender.commands.launch import JobConfig, LaunchConfig, minutes
-from hpcgender.launch import CODE, RECORD
+from hpcgender.launch import CODE, SUBMITTED
 from hpcgender.launch.agents import check_shared
+from hpcgender.launch.occupied import warnings
+from hpcgender.log_lines import LAUNCH
 from jobs import records
 from jobs.records import Resources, Submission
 from jobs.scheduler import Request
@@ -39,9 +42,12 @@ def submit_all(config: LaunchConfig, calls: list[Call[Any]], site: Site) -> int:
     if config.dry_run:
         print("\n".join(scheduler.preview(*pair) for pair in pairs), end="")
         return 0
+    before = config.ancestors
+    for call in calls:
+        for warning in warnings(call, before):
+            print(f"{LAUNCH}{warning}", file=sys.stderr)
     for pair in pairs:
         scheduler.check(*pair)
-    before = config.ancestors
     submitted: list[str] = []
     for call, wanted in zip(calls, requests, strict=True):
         try:
@@ -96,7 +102,8 @@ def submit(config: LaunchConfig, call: Call[Any], wanted: Request, after: tuple[
     """Submits one job and writes its record."""
     wanted = replace(wanted, after=after)
     kept = {"revision": records.revision(CODE), "manifest": manifest_sha256(call.data), **records.who_and_where()}
-    task = (job_arguments(config, call, wanted), str(call.results.absolute() / SUBMISSIONS / stamp))
+    passed_on = {"record": str(call.results.absolute() / SUBMISSIONS / stamp), "site": wanted.site.plain()}
+    task = (job_arguments(config, call, wanted), json.dumps(passed_on))
     job_id, file = named(wanted.site.scheduler).submit(wanted, record_of(call, stamp), launch_in_job, task)
     submission = Submission(
         name=wanted.name,
@@ -122,14 +129,13 @@ def job_arguments(config: LaunchConfig, call: Call[Any], wanted: Request) -> tup
     return (
         *(("--procs-per-node", str(config.procs_per_node)) if config.procs_per_node else ()),
         *(("--after", ",".join(wanted.after)) if wanted.after else ()),
-        *("--attempts", str(config.attempts), "--site", wanted.site.file or wanted.site.name),
-        *("--", *call.words),
+        *("--attempts", str(config.attempts), "--", *call.words),
     )
 
 
-def launch_in_job(arguments: tuple[str, ...], record: str) -> None:
+def launch_in_job(arguments: tuple[str, ...], passed_on: str) -> None:
     """Inside the job, on its first host: runs `python -m hpcgender.launch ARGUMENTS`, and ends with its exit code."""
-    os.environ[RECORD] = record
+    os.environ[SUBMITTED] = passed_on
     sys.argv = ["", *arguments]
     try:
         runpy.run_module("hpcgender.launch", run_name="__main__", alter_sys=True)

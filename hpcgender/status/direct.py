@@ -48,7 +48,7 @@ def direct_runs(places: Iterable[Path], recorded: Collection[Path], alive: Colle
             if results in alive or (results in recorded and not is_locked(results)):
                 continue
             run = str(results.relative_to(place)) if number == 0 else str(results)
-            found.append(DirectRun(run=run, results=results, process=_process(results), status=_status(results)))
+            found.append(DirectRun(run=run, results=results, process=process(results), status=_status(results)))
     return found
 
 
@@ -104,7 +104,8 @@ def _is_run(directory: Path) -> bool:
     return any(os.path.exists(directory / sign) for sign in _SIGNS)  # noqa: PTH110  # False also where it is private
 
 
-def _process(results: Path) -> str:
+def process(results: Path) -> str:
+    """The process that trained last in a run's directory, in words; empty if that is not known."""
     try:
         return (results / LOCK).read_text(errors="replace").strip()
     except OSError:
@@ -115,12 +116,12 @@ def _status(results: Path) -> Status:
     record = last_record(results / METRICS) or {}
     epoch, epochs = (record.get(name) if isinstance(record.get(name), int) else None for name in ("epoch", "epochs"))
     locked, here = is_locked(results), f" on {socket.gethostname()}"
-    process = _process(results)
+    trained_by = process(results)
     if locked:
         return Status(state="running", alive=True)
     if epoch is not None and epoch == epochs:
         return Status(state="done")
-    if locked is None or (process and here not in process):
-        return Status(state=UNKNOWN, reason=f"whether {process or 'it'} still trains cannot be seen from here")
+    if locked is None or (trained_by and here not in trained_by):
+        return Status(state=UNKNOWN, reason=f"whether {trained_by or 'it'} still trains cannot be seen from here")
     how = f"after epoch {epoch} of {epochs}" if epoch is not None else "before the end of its first epoch"
     return Status(state="stopped", reason=f"its process ended {how}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from hpcgender import log_lines
@@ -64,6 +65,22 @@ def cause(text: str) -> str:
         return exceptions[0]
     causes = [line for line in messages(text) if not line.startswith((STOP_REQUESTED, NOT_REQUEUED))]
     return causes[-1] if causes else ""
+
+
+def explain(log: Path) -> Iterator[str]:
+    """The last traceback and messages of a log that is there, in lines; what they mean before them."""
+    text = last_attempt(log)
+    traceback = last_traceback(text)
+    said = [line for line in messages(text) if line not in traceback]
+    if out_of_memory(text):
+        yield "  memory ran out"
+    elif any("SIGKILL" in line for line in said):
+        yield "  a process was killed: often because memory ran out"
+    yield f"  log: {log}"
+    for block in (traceback.splitlines(), said):
+        if block:
+            yield ""
+            yield from block
 
 
 def out_of_memory(text: str) -> bool:

@@ -22,6 +22,7 @@ from hpcgender.status.runs import (
     read_records,
 )
 from hpcgender.status.state import read_history
+from hpcgender.status.unrecorded import explain as unrecorded
 from jobs.command import SchedulerError
 from jobs.scheduler import Scheduler
 from jobs.schedulers import named
@@ -40,6 +41,9 @@ def why(config: WhyConfig) -> None:
                 return
         if direct := find_direct(read_direct(config.within, records, ()), config.run):
             print("\n".join(map(printable, explain_direct(direct))))
+            return
+        if lines := list(unrecorded(config.run, queues)):
+            print("\n".join(map(printable, lines)))
             return
         raise no_run(config.run, records, config.within)
     run, queues = choose(records, config.run, config.within)
@@ -118,15 +122,4 @@ def end_of_log(run: ListedRun) -> Iterator[str]:
     if not log.exists():
         yield f"  no log {log}"
         return
-    text = failure.last_attempt(log)
-    traceback = failure.last_traceback(text)
-    messages = [line for line in failure.messages(text) if line not in traceback]
-    if failure.out_of_memory(text):
-        yield "  memory ran out"
-    elif any("SIGKILL" in line for line in messages):
-        yield "  a process was killed: often because memory ran out"
-    yield f"  log: {log}"
-    for block in (traceback.splitlines(), messages):
-        if block:
-            yield ""
-            yield from block
+    yield from failure.explain(log)

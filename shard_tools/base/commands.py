@@ -97,6 +97,14 @@ class Command(Generic[Options]):
         """How far the work is, as a number that only grows: attempts without any are not requeued. None: unknown."""
         return None
 
+    def check_results(self, options: Options) -> None:
+        """Raises UserError if there are results that it must not replace, whatever jobs before it are to do."""
+        return
+
+    def done(self, options: Options) -> str:
+        """Why nothing is left to do, for a person; empty if something is, or if that is not known."""
+        return ""
+
     def shown(self, results: Path, log: str, running: bool, now: float) -> Shown:
         """What `hpcgender jobs` shows of a run with these results; `log` is its job's, empty if there is none."""
         return Shown()

@@ -29,8 +29,8 @@ def queue(tmp_path: Path) -> Path:
 def hpcgender(tmp_path: Path, queue: Path, run: Run) -> Hpcgender:
     """Runs hpcgender on a machine with the scheduler, in the directory of the queue."""
 
-    def hpcgender(*arguments: object) -> "subprocess.CompletedProcess[str]":
-        environment = {"DIRECTORY_QUEUE": str(queue), "PYTHONPATH": str(REPOSITORY)}
+    def hpcgender(*arguments: object, **more: str) -> "subprocess.CompletedProcess[str]":
+        environment = {"DIRECTORY_QUEUE": str(queue), "PYTHONPATH": str(REPOSITORY), **more}
         program = "tests.jobs.directory_scheduler"
         return run(program, "hpcgender", *arguments, cwd=tmp_path, **environment)
 
@@ -111,6 +111,101 @@ def test_what_can_never_run_is_refused(queue: Path, hpcgender: Hpcgender) -> Non
     missing = hpcgender("jobs", "cancel", "7")
     assert (missing.returncode, missing.stdout) == (2, "")
     assert list(queue.iterdir()) == []
+
+
+def test_a_job_runs_on_the_site_as_it_was_when_it_was_submitted(
+    tmp_path: Path, queue: Path, hpcgender: Hpcgender
+) -> None:
+    (queue / "closed").touch()
+    (tmp_path / "site.toml").write_text('scheduler = "directory"\nlog_sync = "touch synced"\n')
+    for _ in range(2):
+        assert hpcgender("launch", "--", "models").returncode == 0
+    (tmp_path / "site.toml").write_text("edited meanwhile")
+    (queue / "closed").unlink()
+    comes_to(hpcgender, "1", state="done")
+    (tmp_path / "site.toml").unlink()
+    comes_to(hpcgender, "2", state="done")
+    wait_for((tmp_path / "synced").exists)
+
+
+def test_a_name_that_a_job_works_on_is_not_begun_again(
+    tmp_path: Path, queue: Path, hpcgender: Hpcgender, shards: Path
+) -> None:
+    (queue / "closed").touch()
+    train = ("--", "train", "--data", shards, "--name", "two")
+    assert hpcgender("launch", *train).returncode == 0
+    for more in ((), ("--after", "1")):
+        again = hpcgender("launch", *more, *train)
+        assert (again.returncode, again.stdout) == (2, "")
+        assert again.stderr == (
+            "hpcgender: runs/two is being made by job 1, pending: give another name, or --resume to go on where that "
+            "ends\n"
+        )
+    resumed = hpcgender("launch", *train, "--resume")
+    assert resumed.stdout.startswith("job 2 ")
+    assert resumed.stderr == (
+        "launch: runs/two is being made by job 1, pending, and what begins meanwhile fails: --after 1 would wait for "
+        "it\n"
+    )
+    for job in ("1", "2"):
+        hpcgender("jobs", "cancel", job)
+    (tmp_path / "runs" / "two" / "metrics.jsonl").write_text('{"epoch": 50, "epochs": 50}\n')
+    finished = hpcgender("launch", *train, "--resume")
+    assert finished.stderr.startswith("launch: runs/two is finished: it has its 50 epochs; ")
+    (tmp_path / "runs" / "two" / "checkpoints").mkdir()
+    (tmp_path / "runs" / "two" / "checkpoints" / "step-00000001.pt").write_text("")
+    late = hpcgender("launch", "--after", "3", *train)
+    assert late.returncode == 2
+    assert "runs/two holds a run already" in late.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "results", "says"),
+    [
+        (("train", "--data", "nowhere", "--name", "mine"), "runs/mine", "no manifest.json in nowhere"),
+        (("train", "--epocs", "3"), "runs", "unknown option --epocs"),
+        (("trian",), "runs", "unknown command 'trian': did you mean train?"),
+    ],
+)
+def test_a_job_that_a_person_submitted_and_that_is_refused_is_known(
+    words: tuple[str, ...], results: str, says: str, tmp_path: Path, queue: Path, hpcgender: Hpcgender
+) -> None:
+    ended(queue, "5", name="by_hand", nodes=1)
+    refused = hpcgender("launch", "--", *words, DIRECTORY_JOB="5", DIRECTORY_RESTARTS="0")
+    assert refused.returncode == 2
+    assert says in refused.stderr
+    assert len(list((tmp_path / results / "submissions").iterdir())) == 1
+    assert says in listed(hpcgender, "5")["reason"]
+    assert f"job 5 on the directory queue: failed\n  {says}" in hpcgender("jobs", "why", "5").stdout
+
+
+def test_a_job_without_a_record_is_known_by_its_scheduler_and_its_log(
+    tmp_path: Path, queue: Path, hpcgender: Hpcgender
+) -> None:
+    ended(queue, "6", name="by_hand", nodes=1)
+    assert hpcgender("jobs", "why", "6").stdout.splitlines() == [
+        "job 6 by_hand on the directory queue: failed",
+        "  exit code 2",
+        "  no record in runs or data: it ended before the launcher began, or belongs to another project",
+        "  no log logs/*.o6",
+    ]
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "by_hand.o7").write_text("/spool/job7: no python here: load a module\n")
+    assert hpcgender("jobs", "why", "7").stdout.splitlines() == [
+        "job 7: no scheduler here knows it any more",
+        "  no record in runs or data: it ended before the launcher began, or belongs to another project",
+        "  log: logs/by_hand.o7",
+        "",
+        "/spool/job7: no python here: load a module",
+    ]
+    assert hpcgender("jobs", "why", "8").returncode == 2
+
+
+def ended(queue: Path, job_id: str, **known: object) -> None:
+    """A job that a person submitted, and that ended with exit code 2."""
+    (queue / job_id).mkdir()
+    content = {"state": "failed", "reason": "exit code 2", **known}
+    (queue / job_id / "job.json").write_text(json.dumps(content))
 
 
 def wait_for(found: Callable[[], bool]) -> None:

@@ -1,0 +1,47 @@
+"""Says before a submission what is at work on the same results already, and what has nothing left to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hpcgender.status.direct import is_locked, process
+from hpcgender.status.runs import RunRecord, ask, judge_all
+from jobs.records import submissions_of
+from shard_tools.base.commands import RUNS, Call
+from shard_tools.base.errors import UserError
+
+
+def warnings(call: Call[Any], after: tuple[str, ...] = ()) -> Iterator[str]:
+    """What a person should know before the call is submitted, a line each; `after` are the jobs that it waits for.
+
+    UserError if it can only fail: it is to begin what another job will have begun.
+    """
+    if because := call.command.done(call.options):
+        yield because
+    results = call.results
+    if results == RUNS:
+        return
+    others = list(at_work(results))
+    if others and call.command.resume and not getattr(call.options, call.command.resume):
+        raise UserError(
+            f"{results} is being made by {others[0][1]}: give another name, or "
+            f"--{call.command.resume.replace('_', '-')} to go on where that ends"
+        )
+    for job_id, what in others:
+        if job_id not in after:
+            wait = f": --after {job_id} would wait for it" if job_id else ""
+            yield f"{results} is being made by {what}, and what begins meanwhile fails{wait}"
+
+
+def at_work(results: Path) -> Iterator[tuple[str, str]]:
+    """The jobs that wait for their turn or work on these results: their ids, empty of a process, and in words."""
+    recorded = [RunRecord(run=str(results), submission=submission) for submission in submissions_of(results)]
+    if recorded:
+        alive = [run for run in judge_all(recorded, ask(recorded)) if run.status.alive]
+        yield from ((job_id := run.record.submission.job_id, f"job {job_id}, {run.status.state}") for run in alive)
+        if alive:
+            return
+    if is_locked(results):
+        yield "", process(results)
