@@ -29,11 +29,10 @@ def explain(job_id: str, queues: Queues) -> Iterator[str]:
     if found:
         scheduler, job = found
         yield f"job {job_id} {job.name} on {named(scheduler).title}: {job.state}"
-        if job.reason:
-            yield f"  {job.reason}"
+        yield from (f"  {line}" for line in dict.fromkeys((job.reason, *details(scheduler, job_id))) if line)
     else:
         yield f"job {job_id}: no scheduler here knows it any more"
-    yield "  no record in runs or data: it ended before the launcher began, or belongs to another project"
+    yield "  no record here: it ended before the launcher began, or belongs to another project"
     if not log:
         yield f"  no log {LOGS}/*.o{job_id}"
         return
@@ -56,6 +55,14 @@ def find(job_id: str, queues: Queues) -> tuple[str, Job] | None:
         except SchedulerError as error:  # noqa: PERF203
             queues.silent[scheduler] = str(error)
     return None
+
+
+def details(scheduler: str, job_id: str) -> tuple[str, ...]:
+    """More lines about a job that has ended, or why there are none."""
+    try:
+        return named(scheduler).details(job_id)
+    except SchedulerError as error:
+        return (str(error),)
 
 
 def find_log(job_id: str) -> Path | None:

@@ -15,6 +15,7 @@ from hpcgender.status.runs import (
     ask,
     choose,
     has_ended,
+    judge_all,
     matching,
     no_run,
     others,
@@ -48,7 +49,8 @@ def why(config: WhyConfig) -> None:
         raise no_run(config.run, records, config.within)
     run, queues = choose(records, config.run, config.within)
     print("\n".join(explain(run, queues)))
-    for direct in read_direct(config.within, records, [run]):
+    same = judge_all([record for record in records if record.results == run.record.results], queues)
+    for direct in read_direct(config.within, records, same):
         if direct.results == run.record.results:
             print("\n".join(map(printable, explain_direct(direct))))
 
@@ -92,24 +94,23 @@ def ending(run: ListedRun) -> Iterator[str]:
     """What record, scheduler and accounting say of a run that did not end well, beyond its reason."""
     submission, reason = run.record.submission, run.status.reason
     last = read_history(submission.attempts).last
-    if "code" in last and f"exit code {last['code']}" not in reason:
-        yield f"exit code {last['code']}"
+    lines = [f"exit code {last['code']}"] if "code" in last else []
     if last.get("stopped_by") and str(last["stopped_by"]) not in reason:
-        yield f"stopped by {last['stopped_by']}"
+        lines.append(f"stopped by {last['stopped_by']}")
     scheduler = named(submission.scheduler)
     try:
-        lines = list(scheduler.details(submission.job_id))
+        lines += scheduler.details(submission.job_id)
         found = scheduler.ended([submission.job_id], 0.0).get(submission.job_id)
     except SchedulerError as error:
-        yield str(error)
-        return
+        lines.append(str(error))
+        found = None
     if found:
         lines += [found.reason] * (found.state != "done")
         wanted = submission.resources.mem
         if found.max_memory:
             asked = f" of the {wanted:g} GB asked for on each node" if wanted else ""
             lines.append(f"held at most {found.max_memory / 1e9:.1f} GB{asked}")
-    yield from (line for line in dict.fromkeys(lines) if line and line != reason)
+    yield from (line for line in dict.fromkeys(lines) if line and line not in reason)
 
 
 def end_of_log(run: ListedRun) -> Iterator[str]:

@@ -10,6 +10,17 @@ from jobs.schedulers import SCHEDULERS
 from tests.cluster.cluster import NODES, Cluster
 from tests.cluster.training import OPTIONS, launch
 
+EARLY = """#!/bin/bash
+#$ -N early
+#$ -S /bin/bash
+#$ -cwd
+#$ -o logs/ -j y
+#SBATCH --job-name=early
+#SBATCH --output=logs/%x.o%j
+cd nowhere || exit 3
+"""
+"""A script that ends before it starts anything of this project."""
+
 
 def states(cluster: Cluster, project: Path) -> list[str]:
     """The states of all runs, by the order of their submission."""
@@ -19,8 +30,11 @@ def states(cluster: Cluster, project: Path) -> list[str]:
 
 def test_a_run_and_what_waits_for_it_from_start_to_cancellation(cluster: Cluster, data: Mapping[str, Path]) -> None:
     project = cluster.project()
+    (project / "site.toml").write_text(cluster.site)
     command = ("train", "--data", data[cluster.name], *OPTIONS, "--epochs", 9999)
     training, evaluation = launch(cluster, project, "--nodes", 2, "--chain", "eval", "--", *command)
+    (project / "site.toml").write_text("edited meanwhile")  # the jobs are what was submitted
+    failing, told = jobs_that_end_before_they_begin(cluster)
 
     def jobs(*words: object) -> str:
         return cluster.run("python", "-m", "hpcgender", "jobs", *words, cwd=project).stdout
@@ -42,3 +56,21 @@ def test_a_run_and_what_waits_for_it_from_start_to_cancellation(cluster: Cluster
     assert "by hpcgender jobs cancel" in jobs("why", training)
     assert [cluster.job_processes(host) for host in NODES] == [{}, {}]
     assert "launch: " in jobs("logs", "train")
+    for job, says in told.items():
+        cluster.wait(job, 60)
+        assert says in cluster.run("python", "-m", "hpcgender", "jobs", "why", job, cwd=failing).stdout
+
+
+def jobs_that_end_before_they_begin(cluster: Cluster) -> tuple[Path, dict[str, str]]:
+    """A project with jobs that are refused, that cannot be set up and that know no command, and why by their ids."""
+    project = cluster.project()
+    refused = cluster.submit("jobs/train_resnet152.sh", "--data", "nowhere", cwd=project)
+    (project / "early.sh").write_text(EARLY)
+    early = cluster.submit("early.sh", cwd=project)
+    (project / "site.toml").write_text(f'{cluster.site}modules = ["cuda"]\n')
+    (without,) = launch(cluster, project, "--", "models")
+    return project, {
+        refused: "no manifest.json in nowhere",
+        early: "cd: nowhere: No such file or directory",
+        without: "launch: site site: modules: there is no command module on node",
+    }

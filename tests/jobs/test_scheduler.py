@@ -186,14 +186,14 @@ def test_a_job_without_a_record_is_known_by_its_scheduler_and_its_log(
     assert hpcgender("jobs", "why", "6").stdout.splitlines() == [
         "job 6 by_hand on the directory queue: failed",
         "  exit code 2",
-        "  no record in runs or data: it ended before the launcher began, or belongs to another project",
+        "  no record here: it ended before the launcher began, or belongs to another project",
         "  no log logs/*.o6",
     ]
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "by_hand.o7").write_text("/spool/job7: no python here: load a module\n")
     assert hpcgender("jobs", "why", "7").stdout.splitlines() == [
         "job 7: no scheduler here knows it any more",
-        "  no record in runs or data: it ended before the launcher began, or belongs to another project",
+        "  no record here: it ended before the launcher began, or belongs to another project",
         "  log: logs/by_hand.o7",
         "",
         "/spool/job7: no python here: load a module",
