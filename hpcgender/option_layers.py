@@ -156,6 +156,20 @@ def parse_sections(default: Options, program: str, arguments: Sequence[str]) -> 
     return replace(default, **values)
 
 
+def spelled_out(options: SetupConfig) -> list[str]:
+    """The arguments that alone give these options, without a preset or a file."""
+    words: list[str] = []
+    for option in fields(options):
+        value, flag = getattr(options, option.name), f"--{option.name.replace('_', '-')}"
+        if option.name in LAYERS or value == option.default:
+            continue
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        else:
+            words += [flag, *map(str, value if isinstance(value, tuple) else (value,))]
+    return words
+
+
 def to_toml(options: DataclassInstance, without: Collection[str] = ()) -> str:
     """Options as a TOML file with their help as comments; an option that is None is a comment, too."""
     import tomlkit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +15,7 @@ from hpcgender.data.augmentation import read_augmentation
 from hpcgender.data.config import BatchConfig, ReadConfig
 from hpcgender.log_lines import step_under_way
 from hpcgender.models.config import ModelConfig
-from hpcgender.option_layers import LAYERS, SetupConfig, read_options
+from hpcgender.option_layers import LAYERS, SetupConfig, read_options, spelled_out
 from hpcgender.run_directory import (
     BEST,
     CHECKPOINTS,
@@ -318,6 +318,9 @@ class Train(Command[TrainConfig]):
         """The step of the newest checkpoint; 0 if there is none."""
         newest = newest_first(options.run_dir / CHECKPOINTS)
         return int(newest[0].stem.partition("-")[2]) if newest else 0
+
+    def settled(self, options: TrainConfig, words: Sequence[str]) -> tuple[str, ...]:
+        return (self.name, *spelled_out(options)) if options.config else tuple(words)
 
     def check_results(self, options: TrainConfig) -> None:
         options.check_run()

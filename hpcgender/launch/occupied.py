@@ -21,7 +21,7 @@ def warnings(call: Call[Any], after: tuple[str, ...] = ()) -> Iterator[str]:
     if because := call.command.done(call.options):
         yield because
     results = call.results
-    if results == RUNS:
+    if results == RUNS or call.command.shared(call.options):
         return
     others = list(at_work(results))
     if others and call.command.resume and not getattr(call.options, call.command.resume):

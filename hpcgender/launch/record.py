@@ -43,13 +43,12 @@ def passed_on() -> Submitted:
     return Submitted(record=content["record"], site=stored_site(content["site"], Path(content["record"])))
 
 
-def recorded_site(call: Call[Any], job: Allocation) -> Site | None:
-    """The site with which a job that its scheduler has started again began; None in the first attempt of one."""
+def begun_with(call: Call[Any], job: Allocation) -> Submission | None:
+    """What a job that its scheduler has started again began with; None in the first attempt of one."""
     if not job.scheduler.has_queue or not job.scheduler.restarts(os.environ):
         return None
     record = records.find_record(call.results, job.job_id)
-    submission = records.read_submission(record) if record else None
-    return stored_site(submission.site, submission.directory) if submission else None
+    return records.read_submission(record) if record else None
 
 
 def find_record(submitted: Submitted, call: Call[Any], job: Allocation) -> Path | None:

@@ -14,14 +14,14 @@ from hpcgender.commands import PROGRAMS
 from hpcgender.commands.launch import LaunchConfig
 from hpcgender.launch.agents import Layout, make_layout
 from hpcgender.launch.attempt import run
-from hpcgender.launch.record import Submitted, find_record, note_refusal, passed_on, recorded_site
+from hpcgender.launch.record import Submitted, begun_with, find_record, note_refusal, passed_on
 from hpcgender.launch.submit import submit_all
 from hpcgender.log_lines import LAUNCH
 from jobs import machine
 from jobs.scheduler import Allocation
 from jobs.schedulers import find_allocation, named
 from jobs.site import Site
-from jobs.sites import find_site, read_site
+from jobs.sites import find_site, read_site, stored_site
 from shard_tools.base.commands import Call, Command, find_call
 from shard_tools.base.errors import StorageError, UserError, unknown
 
@@ -62,9 +62,11 @@ class Plan:
 def prepare(config: LaunchConfig, submitted: Submitted, granted: Allocation) -> Plan:
     """Chooses what runs, and where. Raises UserError for what can be known of that beforehand."""
     in_job = granted.scheduler.has_queue
-    call = find_call(PROGRAMS, config.command)
-    site = submitted.site or recorded_site(call, granted)
+    call, site = find_call(PROGRAMS, config.command), submitted.site
+    if not site and (begun := begun_with(call, granted)):
+        call, site = find_call(PROGRAMS, begun.command), stored_site(begun.site, begun.directory)
     site = site or find_site(config.site, granted.scheduler.name if in_job else config.scheduler, os.environ)
+    call = call.settled()
     if not in_job and config.after:
         call.command.check_results(call.options)
     elif not in_job:

@@ -23,6 +23,7 @@ from hpcgender.status.runs import (
     read_records,
 )
 from hpcgender.status.state import read_history
+from hpcgender.status.unrecorded import find_log
 from jobs.records import read_events
 from jobs.schedulers import named
 from shard_tools.base.errors import UserError
@@ -72,6 +73,7 @@ def show_logs(config: LogsConfig) -> None:
     if not found:
         direct = find_direct(read_direct(config.within, records, ()), config.run)
         path = direct.results / rank_log(config.rank) if direct and config.rank else None
+        path = path or (None if config.rank else find_log(config.run))
         if not path or not path.is_file():
             raise no_run(config.run, records, config.within)
         write(b"".join(path.read_bytes().splitlines(keepends=True)[-config.lines :]))

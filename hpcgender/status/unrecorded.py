@@ -15,12 +15,13 @@ from jobs.schedulers import named
 LOGS = Path("logs")
 """Where the scripts of this project have their logs."""
 
+_ID = re.compile(r"\d+([._]\d+)?")
 _LAST = 5  # lines of a log that has no message
 
 
 def explain(job_id: str, queues: Queues) -> Iterator[str]:
     """What is known of a job of that id, in lines; none if nobody knows it."""
-    if not re.fullmatch(r"\d+([._]\d+)?", job_id):
+    if not _ID.fullmatch(job_id):
         return
     found = find(job_id, queues)
     log = find_log(job_id)
@@ -67,4 +68,5 @@ def details(scheduler: str, job_id: str) -> tuple[str, ...]:
 
 def find_log(job_id: str) -> Path | None:
     """The log of a job where scripts and launches put it; None if there is none."""
-    return next(iter(sorted(LOGS.glob(f"*.o{job_id}"), reverse=True)), None)
+    found = sorted(LOGS.glob(f"*.o{job_id}")) if _ID.fullmatch(job_id) else []
+    return found[-1] if found else None

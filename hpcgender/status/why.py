@@ -62,7 +62,7 @@ def explain(run: ListedRun, queues: Queues) -> Iterator[str]:
     number = f", attempt {status.attempt}" if status.attempt else ""
     yield f"{run.record.run}: job {submission.job_id} on {scheduler.title}{number}: {status.state}"
     if status.hosts:
-        yield f"  {'ran' if has_ended(run, queues) else 'runs'} on {status.hosts}"
+        yield f"  {'runs' if status.state in ('running', 'stopping', 'suspended') else 'ran'} on {status.hosts}"
     if status.alive and status.state != "running":
         yield from (f"  {line}" for line in waiting(scheduler, submission.job_id, status.reason))
         if not status.attempt:

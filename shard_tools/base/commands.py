@@ -97,6 +97,14 @@ class Command(Generic[Options]):
         """How far the work is, as a number that only grows: attempts without any are not requeued. None: unknown."""
         return None
 
+    def settled(self, options: Options, words: Sequence[str]) -> tuple[str, ...]:
+        """The command line that goes on to mean what `words` mean now, whatever becomes of files with options."""
+        return tuple(words)
+
+    def shared(self, options: Options) -> bool:
+        """Whether several such commands may make the same results side by side."""
+        return False
+
     def check_results(self, options: Options) -> None:
         """Raises UserError if there are results that it must not replace, whatever jobs before it are to do."""
         return
@@ -160,6 +168,10 @@ class Call(Generic[Options]):
         """Checks the options as far as that goes without torch, by their method `check()`. Raises UserError."""
         if hasattr(self.options, "check"):
             self.options.check()
+
+    def settled(self) -> Call[Options]:
+        """The call whose words go on to mean what they mean now."""
+        return replace(self, words=self.command.settled(self.options, self.words))
 
     def resumed(self) -> Call[Options]:
         """The call that resumes this one."""

@@ -16,12 +16,19 @@ class Packed(Protocol):
     def out(self) -> Path:
         """Directory of the data set."""
 
+    @property
+    def task(self) -> str:
+        """Which part of it, of how many; empty for all."""
+
 
 class Pack(Command[Packed]):
     """Packing a source into a data set."""
 
     def results(self, options: Packed) -> Path:
         return options.out
+
+    def shared(self, options: Packed) -> bool:
+        return bool(options.task)
 
     def progress(self, options: Packed) -> int:
         """The parts that are done: files in the directory of the unfinished pack."""

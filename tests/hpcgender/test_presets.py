@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import tomlkit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcgender.commands.train import MAY_CHANGE, ComputeConfig, TrainConfig
+from hpcgender.commands.train import COMMANDS, MAY_CHANGE, ComputeConfig, TrainConfig
 from hpcgender.option_layers import PRESETS, preset_names
 from shard_tools.base.commands import parse_options
 from shard_tools.base.errors import UserError
@@ -36,6 +37,20 @@ def test_each_layer_overrules_those_before(file: Path) -> None:
     assert (config.lr, config.runs) == (0.3, Path("elsewhere"))
     assert config.epochs == 8
     assert parsed("--epochs", 8, "--config", file, "--preset", "vgg16") == config
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_options_spelled_out_need_no_file(preset: str, file: Path) -> None:
+    file.write_text(
+        f'preset = "{preset}"\nlr = 1e-7\ntf32 = false\ndeterministic = true\ntasks = ["gender", "age"]\n'
+        'freeze = 2\nloss_weights = [1, 2.5]\nstage_to = "/a b"\nwarmup_epochs = 0.5\n'
+    )
+    config = parsed("--config", file, "--name", "mine", "--resume")
+    name, *words = COMMANDS[0].settled(config, ("train", "--config", str(file)))
+    file.unlink()
+    assert name == "train"
+    assert parsed(*words) == replace(config, config=None, preset="")
+    assert COMMANDS[0].settled(TrainConfig(), ("train", "--preset", preset)) == ("train", "--preset", preset)
 
 
 def test_a_file_may_begin_with_a_preset(file: Path) -> None:

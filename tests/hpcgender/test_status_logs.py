@@ -209,3 +209,13 @@ def test_why_a_job_waits_or_will_never_start(tmp_path: Path, run: Run) -> None:
         "  DependencyNeverSatisfied: a job before it did not succeed, so it will never start: cancel it",
         "  depends on afterok:1(failed)",
     ]
+
+
+def test_a_requeued_job_does_not_run_where_it_ran(tmp_path: Path, run: Run) -> None:
+    """squeue's own words of a job that waits to be started again."""
+    make_record(tmp_path / "runs" / "mine", "12", "slurm", [start(1, "node1"), end(99, requeued=True)])
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\necho '12|12|PENDING|10:00|2026-11-22T22:55:08||BeginTime|train'\n")
+    squeue.chmod(0o755)
+    said = run("hpcgender", "jobs", "why", "mine", cwd=tmp_path, PATH=f"{tmp_path}:/nowhere", SGE_ROOT="").stdout
+    assert said.splitlines()[:2] == ["mine: job 12 on Slurm, attempt 1: pending", "  ran on node1"]

@@ -128,12 +128,23 @@ def test_a_job_runs_on_the_site_as_it_was_when_it_was_submitted(
     wait_for((tmp_path / "synced").exists)
 
 
+def test_a_job_that_a_person_submitted_goes_on_as_it_began(tmp_path: Path, queue: Path, hpcgender: Hpcgender) -> None:
+    ended(queue, "5", name="by_hand", nodes=1)
+    first = hpcgender("launch", "--", "models", DIRECTORY_JOB="5", DIRECTORY_RESTARTS="0")
+    assert first.returncode == 0, first.stderr
+    (tmp_path / "site.toml").write_text("edited meanwhile")
+    again = hpcgender("launch", "--", "models", DIRECTORY_JOB="5", DIRECTORY_RESTARTS="1")
+    assert again.returncode == 0, again.stderr
+    assert listed(hpcgender, "5")["attempt"] == 2
+
+
 def test_a_name_that_a_job_works_on_is_not_begun_again(
     tmp_path: Path, queue: Path, hpcgender: Hpcgender, shards: Path
 ) -> None:
     (queue / "closed").touch()
     train = ("--", "train", "--data", shards, "--name", "two")
-    assert hpcgender("launch", *train).returncode == 0
+    (tmp_path / "mine.toml").write_text("lr = 0.3\n")
+    assert hpcgender("launch", *train, "--config", "mine.toml").returncode == 0
     for more in ((), ("--after", "1")):
         again = hpcgender("launch", *more, *train)
         assert (again.returncode, again.stdout) == (2, "")
@@ -147,6 +158,8 @@ def test_a_name_that_a_job_works_on_is_not_begun_again(
         "launch: runs/two is being made by job 1, pending, and what begins meanwhile fails: --after 1 would wait for "
         "it\n"
     )
+    spelled_out = {"--data", str(shards), "--lr", "0.3", "--name", "two"}
+    assert set(listed(hpcgender, "1")["command"]) == {"train", *spelled_out}
     for job in ("1", "2"):
         hpcgender("jobs", "cancel", job)
     (tmp_path / "runs" / "two" / "metrics.jsonl").write_text('{"epoch": 50, "epochs": 50}\n')
@@ -198,6 +211,7 @@ def test_a_job_without_a_record_is_known_by_its_scheduler_and_its_log(
         "",
         "/spool/job7: no python here: load a module",
     ]
+    assert hpcgender("jobs", "logs", "7").stdout == "/spool/job7: no python here: load a module\n"
     assert hpcgender("jobs", "why", "8").returncode == 2
 
 
