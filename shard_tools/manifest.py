@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from shard_tools.base.documents import parse_json, restored
 from shard_tools.base.errors import UserError, nearest
+from shard_tools.base.storage import retried, unreadable
 
 if TYPE_CHECKING:  # numpy is for those who read an index
     from shard_tools.index import Index
@@ -102,8 +103,11 @@ def write_manifest(manifest: Manifest) -> None:
 
 def manifest_sha256(root: Path | None) -> str:
     """The SHA-256 of a data set's manifest; empty if there is no data set, or it is not packed yet."""
+    if root is None:
+        return ""
+    path = root / MANIFEST
     try:
-        return hashlib.sha256((root / MANIFEST).read_bytes()).hexdigest() if root else ""
+        return hashlib.sha256(retried(path.read_bytes, path)).hexdigest()
     except OSError:
         return ""
 
@@ -112,7 +116,9 @@ def read_manifest(root: Path) -> Manifest:
     """The manifest of the data set in `root`; UserError if there is none or it is of another format."""
     path = root / MANIFEST
     try:
-        raw = path.read_bytes()
+        raw = retried(path.read_bytes, path)
+    except PermissionError as error:
+        raise unreadable(error, path) from None
     except OSError:
         if (root / UNFINISHED).exists():
             raise UserError(f"{root} is not packed to its end: give the same shard-tools command again") from None

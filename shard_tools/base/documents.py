@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_a
 
 from shard_tools.base.errors import UserError, nearest, one_line
 from shard_tools.base.files import write_whole
+from shard_tools.base.storage import retried
 from shard_tools.base.text_files import read_text
 
 if sys.version_info >= (3, 11):
@@ -65,7 +66,7 @@ def parse_json(raw: bytes, path: Path, again: str) -> dict[str, Any]:
 
 def _read(path: Path, none: str) -> bytes:
     try:
-        return path.read_bytes()
+        return retried(path.read_bytes, path)
     except FileNotFoundError:
         raise UserError(f"no {path.name} in {path.parent}: {none}") from None
     except OSError as error:

@@ -13,6 +13,7 @@ from tempfile import TemporaryFile
 from typing import Any, BinaryIO, TextIO
 
 from shard_tools.base.errors import UserError
+from shard_tools.base.lock import locked
 from shard_tools.base.storage import unwritable, writing
 
 TAIL_BYTES = 65_536
@@ -127,19 +128,26 @@ def check_empty(out: Path, besides: Collection[str] = ()) -> None:
 def new_directory(out: Path) -> Iterator[Path]:
     """A directory beside `out` to write into, which becomes `out` at the end and is removed if anything goes wrong.
 
-    What a killed process left there is removed by the next one. Raises UserError if `out` holds something, or where
-    the disk or its permissions fail.
+    What a killed process left there is removed by the next one. Raises UserError if `out` holds something, another
+    process is writing it, or where the disk or its permissions fail.
     """
     check_empty(out)
     target = out.absolute()
     partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    lock = partial / "lock"
     try:
-        partial.mkdir(parents=True)
-        yield partial
-        partial.rename(target)
-    except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise unwritable(error, out, "nothing was left there") from None
-        raise
+        partial.mkdir(parents=True, exist_ok=True)
+        with locked(lock, out, "wait until it has ended, or give another --out"):
+            try:
+                check_empty(out)
+                for left in partial.iterdir():
+                    if left != lock:
+                        left.unlink()
+                yield partial
+                lock.unlink()
+                partial.rename(target)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+    except OSError as error:
+        raise unwritable(error, out, "nothing was left there") from None

@@ -9,6 +9,7 @@ from typing import TextIO
 
 from shard_tools.base.errors import UserError
 from shard_tools.base.other_files import other_kind
+from shard_tools.base.storage import retried
 
 HEAD = 4096
 """First bytes of a file, which show what it is."""
@@ -62,9 +63,13 @@ def decode_text(raw: bytes) -> str:
 
 def read_text(path: Path, name: str = "") -> str:
     """All of a text file with line ends \\n; errors call it `name`. UserError if it cannot be read or is no text."""
-    try:
+
+    def read() -> str:
         with open_text(path) as file:
             return file.read()
+
+    try:
+        return retried(read, path)
     except OSError as error:
         raise UserError(f"cannot read {name or path}: {error.strerror}") from None
     except UnicodeError:

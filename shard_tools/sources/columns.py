@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from operator import itemgetter
@@ -221,7 +221,11 @@ class Labeller:
             raise UserError(f"the image's name {image!r} is what --pattern is found in: it cannot need its groups")
         self._image = _getter(image, position)
         self._path = _getter(specs["path"], position)
-        self._get = {label: _getter(column, position) for label, column in present.items()}
+        nothing = {*UNKNOWN, *map(canonical, columns.unknown)}
+        self._get = {
+            label: _getter(column, position, nothing if label in ("subject", "group") else None)
+            for label, column in present.items()
+        }
         self._values: dict[str, Callable[[str], Any]] = {
             "gender": _gender_of(columns),
             "age": _age_of(columns),
@@ -277,8 +281,14 @@ def names_in(spec: str, known: Sequence[str]) -> list[str]:
     return [spec] if spec in known else BRACES.findall(spec) or [spec]
 
 
-def _getter(spec: str, position: Mapping[str, int]) -> Callable[[Sequence[str]], str]:
-    """Takes the text that `spec` describes from a row whose columns have these positions."""
+def _getter(
+    spec: str, position: Mapping[str, int], nothing: Container[str] | None = None
+) -> Callable[[Sequence[str]], str]:
+    """Takes the text that `spec` describes from a row whose columns have these positions.
+
+    With words for `nothing` it is a name, of which several columns are parts: a whole number is spelled in one way, and
+    the name is empty if none of the parts is known.
+    """
     if spec in position:
         return itemgetter(position[spec])
     pieces = BRACES.split(spec)  # text, name, text, name, ..., text
@@ -288,7 +298,22 @@ def _getter(spec: str, position: Mapping[str, int]) -> Callable[[Sequence[str]],
     def get(row: Sequence[str]) -> str:
         return literal[0] + "".join([row[i] + text for i, text in zip(at, literal[1:], strict=True)])
 
-    return get
+    if nothing is None or not at:
+        return get
+
+    def get_name(row: Sequence[str]) -> str:
+        parts = [row[i] for i in at]
+        if all(canonical(part) in nothing for part in parts):
+            return ""
+        return literal[0] + "".join([_whole(part) + text for part, text in zip(parts, literal[1:], strict=True)])
+
+    return get_name
+
+
+def _whole(text: str) -> str:
+    """A name, and a whole number as 7, not 7.0; not by way of a float, which has no more than 16 digits."""
+    whole = WHOLE.fullmatch(text)
+    return whole[1] if whole else text
 
 
 # The functions below raise MeaninglessError. A column has few values, so most are repeated.
@@ -335,8 +360,7 @@ def _name_of(names: Mapping[str, str], nothing: Sequence[str], label: str) -> Ca
             return ""
         if meaning:
             raise MeaninglessError(f"its {label} {text!r} is not one that --{label}s has a meaning for")
-        whole = WHOLE.fullmatch(text)
-        return whole[1] if whole else text  # not as a float, which has no more than 16 digits
+        return _whole(text)
 
     return name
 

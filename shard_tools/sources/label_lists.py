@@ -76,6 +76,32 @@ class _Memo(dict[str, _T]):
         return found
 
 
+@dataclass
+class _Values:
+    """What lines give to places, -1 where that is unknown; a place that gets different values is torn between them."""
+
+    value: npt.NDArray[Any]
+    is_torn: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, places: int, dtype: npt.DTypeLike) -> _Values:
+        return cls(np.full(places, -1, dtype), np.zeros(places, np.bool_))
+
+    def give(self, places: Ints, values: npt.NDArray[Any]) -> None:
+        """Gives each place a value, whatever the order; a known one counts, not an unknown one."""
+        known = values >= 0
+        places, values = places[known], values[known]
+        before = self.value[places]
+        self.value[places] = values  # the last of a place that is here twice, from which the others differ
+        differs = ((before >= 0) & (before != values)) | (self.value[places] != values)
+        self.is_torn[places[differs]] = True
+
+    def torn(self) -> Ints:
+        """The places that got different values; they are unknown from now on."""
+        self.value[self.is_torn] = -1
+        return np.flatnonzero(self.is_torn)
+
+
 class Convention:
     """Which value means male, which female and which ones unknown, as the user states it; an empty value is unknown.
 
@@ -153,8 +179,8 @@ class Labels:
     groups: list[str]
     listed: npt.NDArray[np.bool_]
     """Whether a line is about the place; shape (places,)."""
-    contradicted: Ints
-    """Places that are called female on one line and male on another."""
+    contradicted: dict[str, Ints]
+    """Places of which lines give different genders, ages or races, by the label: unknown then."""
     strangers: int
     """Lines about what is not there."""
     stranger: str
@@ -212,8 +238,8 @@ def read_labels(layout: Layout, convention: Convention, find: Find, places: int)
     """
     check_column(layout.gender_name, *convention.values, str(layout.path))
     seen = np.zeros(places, np.uint8)
-    age = np.full(places, -1, np.float32) if "age" in layout.columns else None
-    group = np.full(places, -1, np.int16) if "race" in layout.columns else None
+    age = _Values.of(places, np.float32) if "age" in layout.columns else None
+    group = _Values.of(places, np.int16) if "race" in layout.columns else None
     groups: list[str] = []
     genders, ages = _Memo(convention.code, _BAD), _Memo(_years, float(_BAD))
     races = _Memo(lambda text: _number_of(text, groups, layout.path), _BAD)
@@ -236,9 +262,9 @@ def read_labels(layout: Layout, convention: Convention, find: Find, places: int)
         for code, bit in _BITS.items():  # equal values go to equal places, so it does not matter who comes last
             seen[found[there & (gender == code)]] |= bit
         if age is not None and years is not None:
-            age[found[there]] = years[there]
+            age.give(found[there], years[there])
         if group is not None:
-            group[found[there]] = races.of(columns["race"], np.int16, {})[there]
+            group.give(found[there], races.of(columns["race"], np.int16, {})[there])
         if layout.what == "path" and not lines:
             names = names.adding(about[:FIRST], gender[:FIRST].tolist())
         ragged |= {numbers[row]: why for row, why in wrong.items() if row not in empty}
@@ -254,13 +280,15 @@ def read_labels(layout: Layout, convention: Convention, find: Find, places: int)
         convention.check_values(_genders(layout), str(layout.path))
     names.check("the paths", f"{layout.path}: its genders")
     both = seen & (_BITS[0] | _BITS[1])
+    torn = {"gender": np.flatnonzero(both == (_BITS[0] | _BITS[1]))}
+    torn |= {label: values.torn() for label, values in (("age", age), ("race", group)) if values}
     return Labels(
         gender=_GENDER_OF_BITS[both],
-        age=age,
-        group=group,
+        age=None if age is None else age.value,
+        group=None if group is None else group.value,
         groups=groups,
         listed=seen > 0,
-        contradicted=np.flatnonzero(both == (_BITS[0] | _BITS[1])),
+        contradicted={label: which for label, which in torn.items() if len(which)},
         strangers=strangers,
         stranger=stranger,
         wrong=faults,

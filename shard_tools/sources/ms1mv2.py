@@ -231,11 +231,12 @@ class Ms1mv2(Source):
         missing = int(np.count_nonzero(pick(labels.listed.view(np.int8), places) == 0))
         if missing:
             remarks.append(f"{missing} images are not in {name}")
-        if len(labels.contradicted):
-            first = int(labels.contradicted[0])
+        for label, torn in labels.contradicted.items():
+            first = int(torn[0])
             which = f"identity {first}" if layout.what == "identity" else f"record {listing.keys[first]}"
             remarks.append(
-                f"{name} contradicts itself in {len(labels.contradicted)} cases, taken as unknown; the first is {which}"
+                f"{name} contradicts itself about the {label} in {len(torn)} cases, taken as unknown; "
+                f"the first is {which}"
             )
         return labels, places
 

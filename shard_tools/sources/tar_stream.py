@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 from shard_tools import tar
-from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.errors import StorageError, UserError, one_line
+from shard_tools.base.storage import retried
 
 PIECE = 1 << 20
 DECOMPRESSORS: dict[bytes, Callable[[Any], Any]] = {
@@ -93,17 +96,20 @@ class Transport:
     """The bytes of a URL. A failure ends them and is kept, as the reader of a tar would take it for damage."""
 
     def __init__(self, url: str) -> None:
-        """Opens the URL; raises UserError if that fails."""
+        """Opens the URL; raises UserError if that fails, StorageError if the storage does."""
         import webdataset
 
         self.url = url
-        self.failure = ""
+        self.failure: Exception | None = None
         self.head = b""
         try:
-            self.file = webdataset.gopen(url)
+            self.file = retried(partial(webdataset.gopen, url), url)
+        except StorageError:
+            raise
         except Exception as error:  # each scheme raises its own
-            self.failure = getattr(error, "strerror", None) or one_line(error)
-            self.check()
+            raise self._unreadable(getattr(error, "strerror", None) or one_line(error)) from None
+        if isinstance(self.file, io.BufferedReader):
+            self.file = SteadyFile(self.file)
         self.head = self.read(max(map(len, DECOMPRESSORS)))
 
     def read(self, size: int) -> bytes:
@@ -113,6 +119,9 @@ class Transport:
             return first
         try:
             piece: bytes = self.file.read(size)
+        except StorageError as error:
+            self.failure = error
+            return b""
         except OSError as error:
             self._fail(error)
             return b""
@@ -126,15 +135,51 @@ class Transport:
             self._fail(error)
 
     def check(self) -> None:
-        """Raises UserError if the URL could not be read."""
+        """Raises UserError if the URL could not be read, StorageError if that is the storage's fault."""
         if self.failure:
-            raise UserError(f"cannot read {self.url}: {self.failure}; after that is fixed, the same command resumes")
+            raise self.failure
+
+    def _unreadable(self, reason: str) -> UserError:
+        return UserError(f"cannot read {self.url}: {reason}; after that is fixed, the same command resumes")
 
     def _fail(self, error: OSError) -> None:
         status = getattr(self.file, "status", None)
         command = "its command" if self.url.startswith("pipe:") else "the download"
         reason = f"{command} failed with exit code {status}" if status else error.strerror or one_line(error)
-        self.failure = self.failure or reason
+        self.failure = self.failure or self._unreadable(reason)
+
+
+class SteadyFile:
+    """A local file that is opened again, at the byte that was reached, where its storage fails for a moment.
+
+    What a command or a download gives begins anew, so it is not tried again.
+    """
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self.file: io.BufferedReader | None = file
+        self.path = file.name
+        self.at = 0
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes, none at the end; raises StorageError if the storage goes on failing."""
+        return retried(partial(self._read, size), self.path)
+
+    def close(self) -> None:
+        if self.file:
+            self.file.close()
+
+    def _read(self, size: int) -> bytes:
+        if self.file is None:
+            self.file = open(self.path, "rb")  # noqa: PTH123, SIM115  # its name may be bytes
+            self.file.seek(self.at)
+        try:
+            piece = self.file.read(size)
+        except OSError:
+            self.file.close()
+            self.file = None
+            raise
+        self.at += len(piece)
+        return piece
 
 
 class TarStream:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from shard_tools.base.errors import UserError
+from shard_tools.sources import label_lists
 from tests.shard_tools.labelled_records import BY_KEY, MANY, SUBJECTS, genders, source
 
 LABELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -71,7 +72,28 @@ def test_unknown_genders_are_dropped_or_kept(rec: Path) -> None:
 def test_lines_that_contradict_each_other_are_reported_and_not_believed(rec: Path) -> None:
     faces = source(rec, BY_KEY + "2 0\n3 0\n3 1\n7 0\n")
     assert sorted(genders(list(faces.records()))) == [1, 2, 4, 5, 6, 8, 9, 10]
-    assert "labels.txt contradicts itself in 2 cases, taken as unknown; the first is record 3" in faces.remarks()
+    remark = "labels.txt contradicts itself about the gender in 2 cases, taken as unknown; the first is record 3"
+    assert remark in faces.remarks()
+
+
+@pytest.mark.parametrize("chunk", [40, 1 << 18], ids=["in many pieces", "in one piece"])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_an_age_or_a_race_given_twice_differently_is_unknown_in_any_order(
+    rec: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, backwards: bool
+) -> None:
+    monkeypatch.setattr(label_lists, "CHUNK", chunk)
+    lines = [f"{key},{key % 2},{20 + key},a" for key in range(1, 11)]
+    lines += ["2,0,60,a", "3,1,23,b", "4,0,24.0,a", "5,1,-1,", "6,0,26,a", "6,0,27,a", "6,0,26,a"]
+    listed = "\n".join(["key,gender,age,race", *(lines[::-1] if backwards else lines)])
+    faces = source(rec, listed, by=None)
+    records = {int(record.name.rpartition("/")[2]): record for record in faces.records()}
+    assert {key: r.gender for key, r in records.items()} == {key: key % 2 for key in range(1, 11)}
+    assert {key: r.age for key, r in records.items()} == {k: -1 if k in (2, 6) else 20 + k for k in range(1, 11)}
+    assert {key for key, r in records.items() if not r.group} == {3}
+    assert [remark for remark in faces.remarks() if "contradicts" in remark] == [
+        "labels.txt contradicts itself about the age in 2 cases, taken as unknown; the first is record 2",
+        "labels.txt contradicts itself about the race in 1 cases, taken as unknown; the first is record 3",
+    ]
 
 
 def test_a_vote_gives_each_identity_one_gender(rec: Path) -> None:

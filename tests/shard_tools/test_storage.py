@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from shard_tools.base.errors import BAD_INPUT, STORAGE, StorageError, UserError
 from shard_tools.base.files import NamedFile, whole_text, write_file
 from shard_tools.base.storage import pread, retried, unreadable
 from shard_tools.commands.verify import VerifyConfig
+from shard_tools.manifest import manifest_sha256, read_manifest
 from shard_tools.pack import pack
 from shard_tools.sources import ImageDirectory
 from shard_tools.sources.folders import Folders
@@ -131,6 +132,20 @@ def test_a_file_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
             write_file(tmp_path / "b", bytes(10_000))
     assert refused.value.filename == str(table)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("read", [read_manifest, manifest_sha256])
+def test_a_manifest_is_read_again_and_failing_storage_is_not_taken_for_no_data_set(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object]
+) -> None:
+    pack(Folders(images=folders, out=tmp_path / "out", val=0, test=0, workers=1))
+    expected, bytes_of = read(tmp_path / "out"), Path.read_bytes
+    flaky = Flaky(2)
+    monkeypatch.setattr(Path, "read_bytes", lambda path: flaky() and bytes_of(path))
+    assert read(tmp_path / "out") == expected
+    flaky.left = 3
+    with pytest.raises(StorageError, match=r"manifest\.json: Stale file handle"):
+        read(tmp_path / "out")
 
 
 @pytest.fixture

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import numpy as np
@@ -124,6 +127,32 @@ def test_leaves_nothing_behind_after_an_error(
         draw_faces(replace(SMALL, out=tmp_path / "new"))
     assert next(calls) == 6
     assert not list(tmp_path.iterdir())
+
+
+def test_two_that_draw_into_one_directory_exclude_each_other(
+    tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["synthetic", "--out", str(tmp_path / "new"), "--count", "2", "--size", "48"]
+    before = iter(range(10))
+
+    def drawing(subject: Subject, picture: Picture, size: int) -> Image.Image:
+        if next(before, 1) == 0:
+            other = subprocess.Popen([sys.executable, "-m", "shard_tools", *words], stdout=PIPE, stderr=PIPE, text=True)
+            assert other.stdout is not None
+            assert "new is locked by process" in other.stdout.readline()
+            others.append(other)
+        return draw_face(subject, picture, size)
+
+    others: list[subprocess.Popen[str]] = []
+    monkeypatch.setattr("shard_tools.synthetic.files.draw_face", drawing)
+    (tmp_path / ".new.partial").mkdir()
+    (tmp_path / ".new.partial" / "of one that was killed.jpg").write_bytes(b"")
+    assert drawn(tmp_path / "new") == files
+    with others[0] as other:
+        _, error = other.communicate(timeout=60)
+    assert other.returncode == 2
+    assert error.startswith(f"shard-tools: {tmp_path}/new was finished or removed by another process: look at it")
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
 def test_summary_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,6 +104,31 @@ def test_a_subject_that_a_table_has_as_a_float_is_the_same_subject(tmp_path: Pat
     assert found == list(spellings.values())
 
 
+def test_a_subject_of_several_columns_is_the_same_however_a_table_spells_its_numbers(tmp_path: Path) -> None:
+    """One table has gaps, for which pandas writes its whole numbers as 7.0."""
+    subjects = {
+        "x,7": "x/7",
+        "x,7.0": "x/7",
+        "x,007": "x/007",
+        "x.0,7.5": "x.0/7.5",
+        "2.0,": "2/",
+        ",": "",
+        "nan,?": "",
+    }
+    draw(tmp_path, [f"{number}.jpg" for number in range(len(subjects))])
+    rows = [f"{number}.jpg,m,{columns}" for number, columns in enumerate(subjects)]
+    (tmp_path / "t.csv").write_text("\n".join(["image,gender,family,person", *rows]) + "\n")
+    (tmp_path / "more.csv").write_text("image,gender,family,person\n0.jpg,m,x,7.\n")
+    options = (
+        "--images {root} --out {root}/out --gender gender --subject {{family}}/{{person}} --group {{person}}-{{family}}"
+    )
+    records = list(command(f"--table {{root}}/t.csv {options}", root=tmp_path).records())
+    assert [record.subject for record in records] == list(subjects.values())
+    assert [record.group for record in records][:2] == ["7-x", "7-x"]
+    both = command(f"--table {{root}}/t.csv --table {{root}}/more.csv {options}", root=tmp_path)
+    assert next(iter(both.records())).subject == "x/7"
+
+
 def test_a_comment_read_as_column_names_is_named_where_a_column_is_not_found(tmp_path: Path) -> None:
     draw(tmp_path, ["1.jpg"])
     (tmp_path / "t.csv").write_text("\n# from a, b, c\nimage,gender,age\n1.jpg,m,30\n")

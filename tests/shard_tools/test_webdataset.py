@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import gzip
 import http.server
 import io
 import json
@@ -21,12 +23,15 @@ from typing import Any
 
 import pyarrow
 import pytest
+import webdataset
 from pyarrow import parquet
 
-from shard_tools.base.errors import UserError
+from shard_tools.base import storage
+from shard_tools.base.errors import StorageError, UserError
 from shard_tools.commands.finalize import FinalizeConfig
 from shard_tools.manifest import read_manifest
 from shard_tools.pack import finalize, pack
+from shard_tools.sources import tar_stream
 from tests.conftest import Run
 from tests.shard_tools.others_tars import face, left_out, packed, source, write
 from tests.shard_tools.pictures import digest
@@ -221,6 +226,41 @@ def test_a_url_that_cannot_be_read_stops_the_pack(
         pack(source(tmp_path / "out", *urls))
     assert says.format(**names) in str(error.value)
     assert len(list((tmp_path / "out").glob(".packing/looked/*.rows"))) == 1  # what was read is kept
+
+
+class Failing(io.FileIO):
+    """A file whose storage fails each time that a read reaches beyond a byte, until `left` is used up."""
+
+    left = 0
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self.tell() + len(buffer) > 20_000 and Failing.left:
+            Failing.left -= 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().readinto(buffer)
+
+
+@pytest.mark.parametrize("packing", ["plain", "gzip"])
+def test_a_tar_whose_storage_fails_for_a_moment_is_read_on_and_one_that_goes_on_failing_is_the_storages_fault(
+    tars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packing: str
+) -> None:
+    tar = tmp_path / "a.tar"
+    plain = (tars / "a-000.tar").read_bytes()
+    tar.write_bytes(gzip.compress(plain, 0) if packing == "gzip" else plain)
+    pack(source(tmp_path / "well", str(tar)))
+    monkeypatch.setattr(storage, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(tar_stream, "open", lambda path, mode: io.BufferedReader(Failing(path)), raising=False)
+    monkeypatch.setattr(webdataset, "gopen", lambda url: io.BufferedReader(Failing(url)))
+    Failing.left = 2
+    pack(source(tmp_path / "out", str(tar)))
+    assert Failing.left == 0
+    assert packed(tmp_path / "out") == packed(tmp_path / "well")
+    Failing.left = 100
+    with pytest.raises(StorageError, match=r"a\.tar: Input/output error: its storage or the network to it fails"):
+        pack(source(tmp_path / "other", str(tar)))
+    Failing.left = 0
+    pack(source(tmp_path / "other", str(tar)))
+    assert packed(tmp_path / "other") == packed(tmp_path / "well")
 
 
 @pytest.mark.parametrize(
