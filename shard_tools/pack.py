@@ -22,6 +22,7 @@ import numpy as np
 
 from shard_tools import unfinished
 from shard_tools.base.errors import UserError
+from shard_tools.base.files import check_directory
 from shard_tools.base.progress import progress
 from shard_tools.base.storage import PASSING, REFUSED, unwritable
 from shard_tools.catalogue import Catalogue, gather
@@ -114,6 +115,8 @@ def check(source: Source) -> tuple[int, int]:
         raise UserError(f"--resize {source.resize} is no number of pixels")
     if source.quality is not None and not 1 <= source.quality <= 95:
         raise UserError(f"--quality {source.quality} is not from 1 to 95")
+    if not source.dry_run:
+        check_directory(source.out)
     if not source.task:
         return 0, 1
     match = re.fullmatch(r"(\d+)/(\d+)", source.task)

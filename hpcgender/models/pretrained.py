@@ -134,6 +134,8 @@ def find(config: ModelConfig) -> Weights:
 def download(url: str, check_hash: bool) -> Path:
     """The file of a URL in torch.hub's cache (TORCH_HOME), which torchvision and timm also use."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    if path.parts[0] == "~":
+        raise UserError(f"cannot download {url}: HOME is not set: set TORCH_HOME to a directory for it")
     if path.exists():
         return path
     digest = re.search(r"-([0-9a-f]{8,})\.", path.name) if check_hash else None

@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sysconfig
+import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -68,7 +69,11 @@ class Learner:
         """What the training step calls: the network, in DDP if there are several ranks."""
         if ranks.world_size > 1:
             # Running statistics are used in validation and checkpoints alone: `validate` broadcasts rank 0's.
-            self.model = DistributedDataParallel(self.network, broadcast_buffers=False, gradient_as_bucket_view=True)
+            with warnings.catch_warnings():  # the name that takes its place is not in torch 2.9
+                warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+                self.model = DistributedDataParallel(
+                    self.network, broadcast_buffers=False, gradient_as_bucket_view=True
+                )
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.has_dropout = any(isinstance(module, nn.Dropout) and module.p for module in self.network.modules())
         self.max_skipped = max(config.skip_nonfinite, SKIPPED_BY_FP16 if self.precision.name == "fp16" else 0)

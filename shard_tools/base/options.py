@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from shard_tools.base.errors import BAD_INPUT, UserError, nearest
 
@@ -23,6 +23,8 @@ _WIDE = "100000"  # columns of a terminal on which tyro folds no line
 def parse(kind: Any, program: str, argv: Sequence[str], **settings: Any) -> Any:
     """What `tyro.cli` returns for a dataclass. Raises UserError for a wrong argument; exits with 0 after --help."""
     import tyro  # 0.15 s that other modules need not wait for
+
+    _check_paths(kind, argv)
 
     def parsed() -> Any:
         return tyro.cli(kind, prog=program, args=list(argv), **settings)
@@ -44,6 +46,18 @@ def parse(kind: Any, program: str, argv: Sequence[str], **settings: Any) -> Any:
         except SystemExit:
             pass
     raise complaint(box.getvalue(), kind, program)
+
+
+def _check_paths(kind: Any, argv: Sequence[str]) -> None:
+    """Raises UserError for an empty path, as of a shell's variable that is not set: it would be the directory here."""
+    option = before = ""
+    for word in argv:
+        name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        option = name or option
+        if not value and (equals or not name) and (not option or option.replace("_", "-") in option_names(kind, Path)):
+            what = option if option and (equals or before == option) else "an argument"
+            raise UserError(f"{what} is empty: give a path, or . for the current directory")
+        before = word
 
 
 @contextmanager
@@ -98,8 +112,11 @@ def _cannot_read(message: str, sections: Sequence[str], listed: str) -> str:
     return f"cannot read {given[0]}: give {_KINDS.get(value[1], value[1])}"
 
 
-def option_names(kind: Any) -> list[str]:
-    """The options that the fields of a dataclass, and of those within it, become; without positional arguments."""
+def option_names(kind: Any, of: type | None = None) -> list[str]:
+    """The options that the fields of a dataclass, and of those within it, become; without positional arguments.
+
+    Those alone that hold something `of` a type, if that is given.
+    """
     import tyro
 
     hints = get_type_hints(kind, include_extras=True)
@@ -107,10 +124,16 @@ def option_names(kind: Any) -> list[str]:
     for field in fields(kind):
         inner = hints[field.name]
         if is_dataclass(inner):
-            found += option_names(inner)
+            found += option_names(inner, of)
+        elif of and not _holds(inner, of):
+            continue
         elif not {tyro.conf.Positional, tyro.conf.Fixed} & set(getattr(inner, "__metadata__", ())):
             found.append(f"--{field.name.replace('_', '-')}")
     return found
+
+
+def _holds(hint: Any, kind: type) -> bool:
+    return hint is kind or any(_holds(part, kind) for part in get_args(hint))
 
 
 def expanded(options: Options) -> Options:

@@ -49,11 +49,9 @@ class InspectConfig:
             raise UserError("--image writes the image of one sample: add --sample N, or ask for a --sheet")
         if self.sample is not None and (self.sheet or self.html):
             raise UserError("--sample shows one sample alone: use --image FILE for its picture, or leave --sample out")
-        if self.sheet:
-            check_file(self.sheet, ".png")
-        for path in (self.html, self.image):
+        for path, suffix in ((self.sheet, ".png"), (self.html, ".html"), (self.image, "")):
             if path:
-                check_file(path)
+                check_file(path, suffix)
 
 
 class Inspect(Command[InspectConfig]):

@@ -90,6 +90,7 @@ def test_both_ranks_hold_equal_weights(run: Run, shards: Path, tmp_path: Path) -
     options = ("--data", shards, *SMALL, "--epochs", 1, "--runs", tmp_path / "runs")
     done = run(*torchrun, *options, cwd=repository)
     assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
     held = json.loads((tmp_path / "runs" / "train" / "held.json").read_text())
     assert len(held) == 2
     assert held[0] == held[1]

@@ -330,6 +330,14 @@ def test_without_a_network_it_says_what_to_download_where(hub: Path, monkeypatch
     assert "\n" not in str(raised.value)
 
 
+def test_a_home_that_nobody_has_does_not_become_a_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: "~/.cache/torch/hub")  # as torch has it without HOME and a user
+    with pytest.raises(UserError, match="HOME is not set: set TORCH_HOME to a directory for it"):
+        begin("torchvision:IMAGENET1K_V2", "resnet50")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_cache_that_cannot_be_written_is_named(hub: Path) -> None:
     hub.parent.mkdir(parents=True)
     hub.write_text("no directory")

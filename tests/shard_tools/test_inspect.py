@@ -316,6 +316,7 @@ def test_a_changed_image_is_pointed_out(images: Path, tmp_path: Path, capsys: py
         ({"html": Path("nowhere/page.html")}, r"no directory nowhere to write page.html into"),
         ({"html": Path()}, r"\. is a directory: name a file"),
         ({"sheet": Path("sheet.jpg")}, r"name it sheet\.png$"),
+        ({"html": Path("notes.txt")}, r"name it notes\.html$"),
         ({"count": 0}, r"--count 0: give 1 to"),
         ({"seed": -1}, r"--seed -1 must not be negative"),
         ({"image": Path("face.jpg")}, r"add --sample N"),

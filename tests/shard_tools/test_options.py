@@ -68,6 +68,23 @@ def test_a_wrong_argument_is_one_line(
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["--out", ""], "--out"),
+        (["--out="], "--out"),
+        (["--out", "x", "--also", "y", ""], "an argument"),
+        (["", "--out", "x"], "an argument"),
+    ],
+)
+def test_an_empty_path_is_not_taken_for_the_directory_here(words: list[str], what: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse_options(Options, "tool do", words)
+    assert str(error.value) == f"{what} is empty: give a path, or . for the current directory"
+    options = parse_options(Options, "tool do", ["--out", ".", "--weights", "", "--count=2"])
+    assert (options.out, options.weights) == (Path(), "")
+
+
 def test_an_option_that_is_on_shows_how_it_is_turned_off(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse_options(OnByDefault, "tool do", ["--help"])

@@ -295,6 +295,14 @@ def test_options_that_cannot_work_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_place_below_a_file_is_refused(utkface: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a person's notes")
+    for out in ("file", "file/below"):
+        with pytest.raises(UserError, match=f"{tmp_path}/file is no directory: give another one as --out"):
+            pack(Utkface(images=utkface, out=tmp_path / out))
+    assert (tmp_path / "file").read_text() == "a person's notes"
+
+
 def test_real_faces_are_split_by_duplicate_group(real_faces: Path, tmp_path: Path) -> None:
     labels = real_faces.parent / "labels.csv"
     pack(Utkface(images=real_faces, out=tmp_path / "out", val=0.2, test=0))
