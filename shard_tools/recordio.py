@@ -1,4 +1,4 @@
-"""Reads MXNet's RecordIO files without MXNet: memory-mapped, one record at a time, with or without an `.idx`.
+"""Reads MXNet's RecordIO files without MXNet: one record at a time, with or without an `.idx`.
 
 A record is one part, or several that are joined with the magic between them: the writer splits where the magic occurs
 in the data, at a multiple of 4 bytes, and drops it. A part is
@@ -12,12 +12,10 @@ begin with a header of 24 bytes (flag, label, id, id2) and `flag` float32 labels
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 import warnings
 import weakref
-from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -27,15 +25,14 @@ import numpy as np
 import numpy.typing as npt
 
 from shard_tools.base.errors import UserError
+from shard_tools.base.storage import pread
 from shard_tools.base.text_files import open_text
 
 MAGIC = struct.pack("<I", 0xCED7230A)
 HEAD = 64
 """Bytes that are read of a record before its image: room for 8 labels."""
-REGION_BITS = 21
-"""Pages are given back in regions of 2 MiB, as many as Linux may map at once where one byte is touched."""
-REGIONS = 16
-"""Regions that stay mapped: what is resident is at most 32 MiB."""
+SEARCHED = 1 << 20
+"""Bytes in which the next magic is looked for at a time."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -61,10 +58,10 @@ class Header(NamedTuple):
 
 
 class RecordFile:
-    """A RecordIO file, open for reading at any byte offset.
+    """A RecordIO file, open for reading at any byte offset. It is not memory-mapped: where storage fails, a read is an
+    error that can be told, and a map ends the process with SIGBUS.
 
-    Its pages are given back as it is read, so resident memory does not grow with the file. Raises OSError if it cannot
-    be opened.
+    Raises OSError if it cannot be opened; each method does if it cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,23 +69,18 @@ class RecordFile:
         self._fd = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._fd)
         self.size = os.fstat(self._fd).st_size
-        # An empty file cannot be mapped.
-        self._map = mmap.mmap(self._fd, 0, access=mmap.ACCESS_READ) if self.size else b""
-        self._regions: deque[int] = deque()
 
     def read(self, offset: int) -> tuple[Header, bytes]:
         """Header and image of the record at a byte offset; the image may be empty. Raises RecordError if damaged."""
-        # Two calls read a whole record; that is less than to map pages in random order and to give them back. What has
-        # many labels, is in parts or damaged is looked at in the map.
-        head = os.pread(self._fd, HEAD, offset) if offset >= 0 else b""
+        # Two calls read a whole record; what has many labels, is in parts or damaged is looked at again.
+        head = pread(self._fd, HEAD, offset) if offset >= 0 else b""
         if len(head) == HEAD:
             magic, word, flag, label, id1, id2 = _PART_AND_HEADER.unpack_from(head)
             start, end = _PART_AND_HEADER.size + 4 * flag, _PART.size + word
             if magic == MAGIC and start <= HEAD and start <= end and offset + end <= self.size:  # kind 0 adds no bits
                 labels = struct.unpack_from(f"<{flag}f", head, _PART_AND_HEADER.size) if flag else (label,)
-                return Header(flag, labels, id1, id2), os.pread(self._fd, end - start, offset + start)
-        header, data, start, end = self._find(offset)
-        return header, data[start:end]
+                return Header(flag, labels, id1, id2), self._bytes(offset, offset + start, end - start)
+        return self._find(offset, with_image=True)
 
     def header(self, offset: int) -> Header:
         """The header of the record at a byte offset; raises RecordError if it is damaged."""
@@ -109,28 +101,28 @@ class RecordFile:
             except RecordError:
                 position = self._next_magic(max(position, begin + 4))
 
-    def _find(self, offset: int) -> tuple[Header, mmap.mmap | bytes, int, int]:
-        """Header of the record at `offset`, and where its image is: in which buffer, from where to where."""
-        if not 0 <= offset <= self.size - _PART_AND_HEADER.size:
+    def _find(self, offset: int, *, with_image: bool = False) -> tuple[Header, bytes]:
+        """Header of the record at `offset`, and its image if that is wanted."""
+        head = pread(self._fd, HEAD, offset) if 0 <= offset <= self.size - _PART_AND_HEADER.size else b""
+        if len(head) < _PART_AND_HEADER.size:
             raise self._damage(offset, f"the file ends at byte {self.size}")
-        magic, word, flag, label, id1, id2 = _PART_AND_HEADER.unpack_from(self._map, offset)
-        data: mmap.mmap | bytes = self._map
-        start, end = offset + _PART_AND_HEADER.size, offset + _PART.size + word
-        if magic != MAGIC or word >> 29 != _WHOLE or not start <= end <= self.size:  # in parts, or damaged
-            data = MAGIC.join(self._map[start : start + length] for start, length, _ in self._parts(offset))
-            if len(data) < _HEADER.size:
-                raise self._damage(offset, f"its {len(data)} bytes are too few for an image record")
-            flag, label, id1, id2 = _HEADER.unpack_from(data)
-            start, end = _HEADER.size, len(data)
-        labels: tuple[float, ...] = (label,)
-        if flag:
-            if start + 4 * flag > end:
-                raise self._damage(offset, f"it has no room for the {flag} labels it claims")
-            labels = struct.unpack_from(f"<{flag}f", data, start)
-            start += 4 * flag
-        if data is self._map:
-            self._touched(offset, end)
-        return Header(flag, labels, id1, id2), data, start, end
+        magic, word = _PART.unpack_from(head)
+        if magic == MAGIC and word >> 29 == _WHOLE and _HEADER.size <= word <= self.size - offset - _PART.size:
+            length = word
+            data = self._bytes(offset, offset + _PART.size, length) if with_image else head[_PART.size :][:length]
+        else:  # in parts, or damaged
+            data = MAGIC.join(self._bytes(offset, start, length) for start, length, _ in self._parts(offset))
+            length = len(data)
+            if length < _HEADER.size:
+                raise self._damage(offset, f"its {length} bytes are too few for an image record")
+        flag, label, id1, id2 = _HEADER.unpack_from(data)
+        start = _HEADER.size + 4 * flag
+        if start > length:
+            raise self._damage(offset, f"it has no room for the {flag} labels it claims")
+        if flag and len(data) < start:
+            data = self._bytes(offset, offset + _PART.size, start)
+        labels = struct.unpack_from(f"<{flag}f", data, _HEADER.size) if flag else (label,)
+        return Header(flag, labels, id1, id2), data[start:] if with_image else b""
 
     def _parts(self, offset: int) -> Iterator[tuple[int, int, int]]:
         """Start, length and kind of the parts of the record at `offset`; raises RecordError if one is damaged."""
@@ -138,7 +130,7 @@ class RecordFile:
         while True:
             if position < 0 or position + _PART.size > self.size:
                 raise self._damage(offset, f"the file ends at byte {self.size}, before its last part")
-            magic, word = _PART.unpack_from(self._map, position)
+            magic, word = _PART.unpack(self._bytes(offset, position, _PART.size))
             kind, length = word >> 29, word & 0x1FFFFFFF
             if magic != MAGIC:
                 raise self._damage(offset, f"byte {position} has no magic number")
@@ -147,7 +139,6 @@ class RecordFile:
             start = position + _PART.size
             if start + length > self.size:
                 raise self._damage(offset, f"its {length} bytes reach beyond the end of the file at {self.size}")
-            self._touched(position, start + length)
             yield start, length, kind
             if kind in (_WHOLE, _LAST):
                 return
@@ -155,25 +146,27 @@ class RecordFile:
 
     def _next_magic(self, position: int) -> int:
         """Where the next record may begin, at `position` or after it; the file's size if nowhere."""
-        while True:
-            position = self._map.find(MAGIC, position)
-            if position < 0 or position + _PART.size > self.size:
-                return self.size
-            kind = _PART.unpack_from(self._map, position)[1] >> 29
+        while position + _PART.size <= self.size:
+            piece = pread(self._fd, SEARCHED, position)
+            at = piece.find(MAGIC)
+            if at < 0 or at + _PART.size > len(piece):  # a magic may begin in its last bytes
+                if len(piece) < SEARCHED:
+                    break
+                position += at if at >= 0 else len(piece) - len(MAGIC) + 1
+                continue
+            position += at
+            kind = _PART.unpack_from(piece, at)[1] >> 29
             if position % 4 == 0 and kind in (_WHOLE, _FIRST):
                 return position
             position += 1
+        return self.size
 
-    def _touched(self, start: int, end: int) -> None:
-        """Notes the regions that were read, and gives back those that were read longest ago."""
-        regions = self._regions
-        first, last = start >> REGION_BITS, end >> REGION_BITS
-        if first == last and regions and regions[-1] == last:
-            return
-        for region in range(first, last + 1):
-            regions.append(region)
-            if len(regions) > REGIONS and isinstance(self._map, mmap.mmap):
-                self._map.madvise(mmap.MADV_DONTNEED, regions.popleft() << REGION_BITS, 1 << REGION_BITS)
+    def _bytes(self, offset: int, start: int, size: int) -> bytes:
+        """`size` bytes of the record at `offset`; raises RecordError if the file has become shorter."""
+        data = pread(self._fd, size, start)
+        if len(data) < size:
+            raise self._damage(offset, f"the file, of {self.size} bytes when it was opened, has become shorter")
+        return data
 
     def _damage(self, offset: int, what: str) -> RecordError:
         return RecordError(f"{self.path.name} has no whole record at byte {offset}: {what}")

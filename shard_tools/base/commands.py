@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import io
 import os
@@ -224,8 +225,10 @@ class Program:
     def main(self, *words: str) -> NoReturn:
         """Runs the command that `words`, or else the first argument, names, and exits with its code.
 
+        What ends the process at once, as SIGBUS where a memory-mapped file is cut short, leaves the place on stderr.
         Names of files need not be text that this terminal can show: what it cannot is printed as an escape.
         """
+        faulthandler.enable()
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
         sys.exit(self.run([*words, *sys.argv[1:]]))

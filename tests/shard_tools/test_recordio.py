@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from shard_tools import recordio
 from shard_tools.base.errors import UserError
 from shard_tools.recordio import RecordError, RecordFile, read_index
 from tests.conftest import REAL_DATA
@@ -71,19 +73,31 @@ def test_a_magic_in_the_header_itself_is_put_back(tmp_path: Path) -> None:
     assert (header.id, header.labels, image) == (key, (1.0,), b"image")
 
 
-def test_reading_leaves_no_more_than_some_megabytes_mapped(tmp_path: Path) -> None:
-    offsets = write_records(tmp_path / "a.rec", [Item(n, 0.0, bytes([n]) * 1_000_000) for n in range(150)])
+def test_a_file_that_becomes_shorter_while_it_is_read_is_an_error_not_the_end_of_the_process(tmp_path: Path) -> None:
+    """A map of it would end the process with SIGBUS, as it would where network storage fails."""
+    offsets = write_records(tmp_path / "a.rec", [Item(n, [1.0] * 20, bytes([n]) * 9000) for n in range(20)])
     file = RecordFile(tmp_path / "a.rec")
-    start = mapped_megabytes()
-    for offset, n in zip(offsets, range(150), strict=True):
-        assert file.read(offset)[1] == bytes([n]) * 1_000_000
-        assert mapped_megabytes() - start < 60
+    os.truncate(tmp_path / "a.rec", offsets[10] + 200)
+    assert list(file.offsets())[:11] == offsets[:11]
+    assert file.read(offsets[9])[1] == bytes([9]) * 9000
+    for read in (file.read, file.header):
+        with pytest.raises(RecordError, match=r"(has become shorter|the file ends at byte)"):
+            read(offsets[11])
+    with pytest.raises(RecordError, match=f"at byte {offsets[10]}: the file, of .* bytes .*, has become shorter"):
+        file.read(offsets[10])
 
 
-def mapped_megabytes() -> float:
-    """Resident memory of this process that is mapped from files."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssFile"))
-    return int(line.split()[1]) / 1024
+@pytest.mark.parametrize("searched", [8, 11, 64])
+def test_the_next_magic_is_found_wherever_a_search_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, searched: int
+) -> None:
+    offsets = write_records(tmp_path / "a.rec", [Item(n, 0.0, MAGIC[:3] + bytes([n]) * (n + 30)) for n in range(20)])
+    content = bytearray((tmp_path / "a.rec").read_bytes())
+    for number in (3, 4, 11):
+        content[offsets[number]] ^= 1
+    (tmp_path / "a.rec").write_bytes(content)
+    monkeypatch.setattr(recordio, "SEARCHED", searched)
+    assert list(RecordFile(tmp_path / "a.rec").offsets()) == [o for n, o in enumerate(offsets) if n != 4]
 
 
 ITEMS = [Item(n, float(n), bytes([n]) * (100 + n)) for n in range(1, 6)]

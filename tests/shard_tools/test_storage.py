@@ -134,6 +134,21 @@ def test_a_file_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_mapped_file_that_is_cut_short_leaves_the_place_where_the_process_ends(folders: Path, tmp_path: Path) -> None:
+    pack(Folders(images=folders, out=tmp_path / "out", val=0, test=0, workers=1))
+    index = tmp_path / "out" / "train" / "index.npy"
+    cut = (
+        f"import os, shard_tools.index as i; load = i.np.load; "
+        f"i.np.load = lambda *a, **k: (load(*a, **k), os.truncate({str(index)!r}, 0))[0]; "
+        f"from shard_tools.cli import main; main()"
+    )
+    words = [sys.executable, "-c", cut, "inspect", str(tmp_path / "out")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGBUS
+    assert "Fatal Python error: Bus error" in done.stderr
+    assert "inspect/statistics.py" in done.stderr
+
+
 @pytest.mark.parametrize("read", [read_manifest, manifest_sha256])
 def test_a_manifest_is_read_again_and_failing_storage_is_not_taken_for_no_data_set(
     folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object]
