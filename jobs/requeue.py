@@ -10,8 +10,8 @@ from typing import Any
 from jobs.command import SchedulerError
 from jobs.nodes import Outcome
 from jobs.records import find_anywhere, read_events, succeeded
-from jobs.scheduler import Allocation, Scheduler
-from shard_tools.base.errors import FAILED, REQUEUE
+from jobs.scheduler import LIVE, Allocation, Scheduler
+from shard_tools.base.errors import FAILED, REQUEUE, UserError
 
 _ACCOUNTING_SECONDS = 60.0  # it lags behind, by 15 s as a rule
 
@@ -38,7 +38,7 @@ def refusal(allocation: Allocation, outcome: Outcome, idle: int, attempts: int) 
         return deleted
     if idle >= attempts:
         return f"{idle} attempts without progress"
-    return ""
+    return allocation.scheduler.cannot_requeue(allocation)
 
 
 def idle_attempts(events: Sequence[Mapping[str, Any]], progress: int | None) -> int:
@@ -69,6 +69,40 @@ def unmet(scheduler: Scheduler, after: Sequence[str], roots: Iterable[Path]) -> 
         elif how := _accounted(scheduler, job_id):
             return f"job {job_id} {how}"
     return ""
+
+
+def still_to_succeed(scheduler: Scheduler, after: Sequence[str], roots: Iterable[Path]) -> tuple[str, ...]:
+    """Those of the jobs before a new one that have not succeeded yet, by their records and by the queue.
+
+    UserError for one that has failed, or that nobody knows: some schedulers would start the new job at once.
+    """
+    waiting: list[str] = []
+    roots = list(roots)
+    for job_id in after:
+        record = find_anywhere(roots, job_id)
+        events = read_events(record) if record else []
+        if succeeded(events):
+            continue
+        try:
+            tasks = list(scheduler.find([job_id]).values())
+        except SchedulerError as error:
+            raise UserError(f"--after {job_id}: {error}") from None
+        failed = next((task for task in tasks if task.state not in (*LIVE, "done")), None)
+        if failed:
+            how = f"job {failed.job_id} is {failed.state}" + (f" ({failed.reason})" if failed.reason else "")
+            raise UserError(f"--after {job_id}: {how}, so that nothing will start after it")
+        if any(task.state in LIVE for task in tasks):
+            waiting.append(job_id)
+        elif not tasks and events and events[-1]["event"] != "start":
+            raise UserError(f"--after {job_id}: job {job_id} {_fate(events)}, so that nothing will start after it")
+        elif not tasks and scheduler.orders_by_success:
+            raise UserError(
+                f"--after {job_id}: {scheduler.title} has no job {job_id} in its queue or accounting, and no record "
+                "says that it succeeded: hpcgender jobs --all lists the jobs that are known"
+            )
+        elif not tasks:  # accounting may lag behind: the launcher of the new job finds out
+            waiting.append(job_id)
+    return tuple(waiting)
 
 
 def _fate(events: Sequence[Mapping[str, Any]]) -> str:

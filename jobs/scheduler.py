@@ -79,6 +79,11 @@ class Job:
     """The most that it held, bytes; 0 is unknown."""
 
 
+def array_id(job_id: str) -> str:
+    """The id that was printed when a job was submitted: of its array, if it is a task of one."""
+    return job_id.replace("_", ".").partition(".")[0]
+
+
 class Scheduler(ABC):
     """One scheduler. Without state: each question goes to the scheduler's own commands.
 
@@ -119,6 +124,10 @@ class Scheduler(ABC):
         """The file that was submitted as this job, and what was in it; empty where that is not known."""
         return "", ""
 
+    def asked_for(self, allocation: Allocation, environ: Mapping[str, str]) -> Mapping[str, Any]:
+        """The settings of a site by which the job around this process was submitted, as far as the scheduler tells."""
+        return {}
+
     def end_time(self, allocation: Allocation, environ: Mapping[str, str]) -> float | None:
         """When this job will be ended, in Unix time, as far as is known now; None if never or unknown."""
         return None
@@ -136,6 +145,10 @@ class Scheduler(ABC):
     def is_requeued(self, allocation: Allocation, environ: Mapping[str, str]) -> bool:
         """Whether the scheduler itself has put this job back into the queue already."""
         return False
+
+    def cannot_requeue(self, allocation: Allocation) -> str:
+        """Why this job can never go back into the queue, in a few words; empty if it can."""
+        return ""
 
     @abstractmethod
     def requeue(self, allocation: Allocation) -> str:
@@ -183,10 +196,7 @@ class Scheduler(ABC):
 
     @abstractmethod
     def query(self) -> dict[str, Job]:
-        """This user's jobs by id, in one call: all that wait or run, and those that ended lately if it still has them.
-
-        A task of an array may come under its own number as well.
-        """
+        """This user's jobs by id, in one call: all that wait or run, and those that ended if it still has them."""
 
     @abstractmethod
     def ended(self, job_ids: Collection[str], since: float) -> dict[str, Job]:
@@ -194,6 +204,12 @@ class Scheduler(ABC):
 
         All were submitted after `since`, Unix time. Unknown ones are left out.
         """
+
+    def find(self, job_ids: Collection[str]) -> dict[str, Job]:
+        """Some jobs, or the tasks of some arrays, by id, as the queue or else accounting has them."""
+        queued = {job_id: job for job_id, job in self.query().items() if {job_id, array_id(job_id)} & {*job_ids}}
+        missing = {*job_ids} - {name for job_id in queued for name in (job_id, array_id(job_id))}
+        return self.ended(missing, 0.0) | queued
 
     def details(self, job_id: str) -> tuple[str, ...]:
         """More lines about one job that waits, is in error or has ended."""
@@ -209,7 +225,7 @@ class Scheduler(ABC):
 
     @abstractmethod
     def cancel(self, job_id: str) -> str:
-        """Ends a job, or takes it off the queue; returns what was done, such as `cancelled job 12`."""
+        """Asks for the end of a job or of a whole array; returns what to say once it is seen: `cancelled job 12`."""
 
     def without_trace(self, submission: Submission) -> tuple[str, str]:
         """State and reason of a job that has not ended by its record, and is neither queued nor accounted for."""

@@ -83,6 +83,7 @@ def write_record(
     a directory instead of that of the results. UserError if it cannot be written.
     """
     file, text = job.scheduler.submitted(job, os.environ)
+    asked = dict(job.scheduler.asked_for(job, os.environ))
     granted = Resources(
         nodes=len(job.hosts),
         procs_per_node=procs_per_node,
@@ -100,7 +101,7 @@ def write_record(
         script=file,
         scheduler=job.scheduler.name,
         job_id=job.job_id,
-        site=site.plain() if site else {"name": config.site or job.scheduler.name},
+        site=(site.plain() if site else {"name": config.site or job.scheduler.name}) | asked,
         resources=granted,
         after=config.ancestors,
         log=log_path(),

@@ -26,9 +26,12 @@ from shard_tools.base.commands import Call, Command, find_call
 from shard_tools.base.errors import StorageError, UserError, unknown
 
 
-def launch(config: LaunchConfig) -> int:
-    """Runs or submits the command, and returns the exit code. Raises UserError for what can be checked beforehand."""
-    submitted = passed_on()
+def launch(config: LaunchConfig, site: Site | None = None) -> int:
+    """Runs or submits the command, and returns the exit code. Raises UserError for what can be checked beforehand.
+
+    `site` is one whose settings are not read again.
+    """
+    submitted = Submitted(site=site) if site else passed_on()
     granted = find_allocation(os.environ, whose_job(config, submitted))
     try:
         plan = prepare(config, submitted, granted)

@@ -15,9 +15,10 @@ from typing import Any
 from hpcgender.commands.launch import JobConfig, LaunchConfig, minutes
 from hpcgender.launch import CODE, SUBMITTED
 from hpcgender.launch.agents import check_shared
+from hpcgender.launch.attempt import roots
 from hpcgender.launch.occupied import warnings
 from hpcgender.log_lines import LAUNCH
-from jobs import records
+from jobs import records, requeue
 from jobs.records import Resources, Submission
 from jobs.scheduler import Request
 from jobs.schedulers import named
@@ -42,7 +43,9 @@ def submit_all(config: LaunchConfig, calls: list[Call[Any]], site: Site) -> int:
     if config.dry_run:
         print("\n".join(scheduler.preview(*pair) for pair in pairs), end="")
         return 0
-    before = config.ancestors
+    before = requeue.still_to_succeed(scheduler, config.ancestors, roots(calls[0]))
+    requests[0] = replace(requests[0], after=before)
+    pairs[0] = (requests[0], pairs[0][1])
     for call in calls:
         for warning in warnings(call, before):
             print(f"{LAUNCH}{warning}", file=sys.stderr)

@@ -12,6 +12,7 @@ from hpcgender.launch.start import launch
 from hpcgender.status.runs import choose, read_records
 from jobs.records import Submission
 from jobs.schedulers import named
+from jobs.sites import stored_site
 from shard_tools.base.commands import find_command, plain_name
 from shard_tools.base.errors import UserError
 
@@ -30,7 +31,8 @@ def resubmit(config: ResubmitConfig) -> int:
         raise UserError(f"run {run.record.run} was submitted in {submission.cwd}, which is not there any more")
     again = launch_config(submission, config.after, config.dry_run)
     os.chdir(submission.cwd)
-    return launch(again)
+    # A script has its partition and more in its own lines, which the record's site has, and no file of settings.
+    return launch(again, stored_site(submission.site, submission.directory) if submission.script else None)
 
 
 def launch_config(submission: Submission, after: str = "", dry_run: bool = False) -> LaunchConfig:

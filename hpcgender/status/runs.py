@@ -15,7 +15,7 @@ from hpcgender.status.direct import named as find_direct
 from hpcgender.status.state import Status, judge, read_history
 from jobs.command import SchedulerError
 from jobs.records import Submission, read_submissions
-from jobs.scheduler import LIVE, UNKNOWN, Job
+from jobs.scheduler import LIVE, UNKNOWN, Job, array_id
 from jobs.schedulers import SCHEDULERS, named, schedulers_here
 from shard_tools.base.errors import UserError, unknown
 from shard_tools.base.text import plural, printable
@@ -94,6 +94,7 @@ def matching(records: Sequence[RunRecord], wanted: str) -> list[RunRecord]:
     directory = Path(wanted).resolve()
     tests = (
         lambda record: record.submission.job_id == wanted,
+        lambda record: array_id(record.submission.job_id) == wanted,
         lambda record: record.run == wanted,
         lambda record: directory in (record.results.resolve(), record.submission.directory.resolve()),
         lambda record: record.submission.name == wanted,
@@ -172,9 +173,9 @@ def has_ended(run: ListedRun, queues: Queues) -> bool:
 
 
 def shown(runs: Sequence[ListedRun]) -> list[ListedRun]:
-    """The last submission of each run, and those that have not ended."""
-    last = {run.record.run: run for run in runs}
-    return [run for run in runs if run.status.alive or last[run.record.run] is run]
+    """The last submission of each run, with all tasks of an array, and those that have not ended."""
+    last = {run.record.run: array_id(run.record.submission.job_id) for run in runs}
+    return [run for run in runs if run.status.alive or last[run.record.run] == array_id(run.record.submission.job_id)]
 
 
 def choose(
@@ -193,13 +194,11 @@ def choose(
 
 
 def others(records: Sequence[RunRecord], queues: Queues) -> list[tuple[str, Job]]:
-    """The user's jobs that wait or run and have no record here, with their scheduler: one of each array."""
+    """The user's jobs, or tasks of arrays, that wait or run and have no record here, with their scheduler."""
     known = {(record.submission.scheduler, record.submission.job_id) for record in records}
-    found: dict[tuple[str, str], tuple[str, Job]] = {}
-    for scheduler, jobs in queues.jobs.items():
-        for job_id, job in jobs.items():
-            array = job.job_id.replace("_", ".").partition(".")[0]
-            recorded = {(scheduler, name) for name in (job_id, job.job_id, array)} & known
-            if job.state in LIVE and not recorded:
-                found.setdefault((scheduler, array), (scheduler, job))
-    return list(found.values())
+    return [
+        (scheduler, job)
+        for scheduler, jobs in queues.jobs.items()
+        for job in jobs.values()
+        if job.state in LIVE and (scheduler, job.job_id) not in known
+    ]

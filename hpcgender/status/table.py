@@ -32,7 +32,7 @@ from hpcgender.status.runs import (
 )
 from hpcgender.status.state import BAD_OPTIONS, Status
 from jobs.records import Submission, user_name
-from jobs.scheduler import Job
+from jobs.scheduler import Job, array_id
 from shard_tools.base.commands import Shown, find_command
 from shard_tools.base.errors import UserError
 from shard_tools.base.text import Table, duration, print_tables, printable
@@ -200,6 +200,8 @@ def other_line(rest: Sequence[tuple[str, Job]]) -> str:
     """One line on jobs without a record: those of other projects, or submitted with qsub or sbatch and pending."""
     counts = Counter(job.state for _, job in rest)
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
-    names = ", ".join(f"{job.job_id} {job.name}" for _, job in rest[:_NAMED])
-    more = f" and {len(rest) - _NAMED} more" if len(rest) > _NAMED else ""
+    jobs = {(scheduler, array_id(job.job_id)): job for scheduler, job in reversed(rest)}
+    first = [f"{job_id} {job.name}" for (_, job_id), job in reversed(jobs.items())]
+    names = ", ".join(first[:_NAMED])
+    more = f" and {len(first) - _NAMED} more" if len(first) > _NAMED else ""
     return f"without a record here: {states} ({names}{more})"

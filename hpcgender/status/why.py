@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from hpcgender.status.runs import (
 from hpcgender.status.state import read_history
 from hpcgender.status.unrecorded import explain as unrecorded
 from jobs.command import SchedulerError
-from jobs.scheduler import Scheduler
+from jobs.scheduler import Scheduler, array_id
 from jobs.schedulers import named
 from shard_tools.base.text import printable
 
@@ -36,7 +37,7 @@ def why(config: WhyConfig) -> None:
     if not matching(records, config.run):
         queues = ask([])
         for scheduler, job in others(records, queues):
-            if config.run in (job.job_id, job.name):
+            if config.run in (job.job_id, array_id(job.job_id), job.name):
                 print(f"job {job.job_id} {job.name} on {named(scheduler).title}: {job.state}")
                 print("\n".join(f"  {line}" for line in waiting(named(scheduler), job.job_id, job.reason)))
                 return
@@ -48,6 +49,11 @@ def why(config: WhyConfig) -> None:
             return
         raise no_run(config.run, records, config.within)
     run, queues = choose(records, config.run, config.within)
+    array = array_id(run.record.submission.job_id)
+    tasks = matching(records, array) if run.record.submission.job_id not in (array, config.run) else []
+    if len(tasks) > 1:
+        states = Counter(task.status.state for task in judge_all(tasks, queues))
+        print(f"array {array}: {', '.join(f'{count} {state}' for state, count in states.items())}; of these")
     print("\n".join(explain(run, queues)))
     same = judge_all([record for record in records if record.results == run.record.results], queues)
     for direct in read_direct(config.within, records, same):

@@ -6,13 +6,15 @@ import re
 import signal
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
+from typing import Any
 
-from jobs.scheduler import Job, State
+from jobs.scheduler import LIVE, Job, State
 
-FIELDS = "%i|%A|%T|%L|%S|%N|%r|%j"
+FIELDS = "%i|%T|%L|%S|%N|%r|%j"
 """What `parse_squeue` reads, as squeue -o takes it."""
 
-ACCOUNTED = "JobID,JobIDRaw,State,ExitCode,NodeList,Reason,JobName"
+ACCOUNTED = "JobID,State,ExitCode,NodeList,Reason,JobName"
 """What `parse_sacct` reads, as sacct -o takes it."""
 
 _STATES: Mapping[str, State] = {
@@ -44,6 +46,16 @@ _FAILURES: Mapping[str, str] = {
 }
 """States of jobs that were ended from outside, and what they mean."""
 
+_MEANWHILE: Mapping[str, str] = {
+    "SUSPENDED": "its processes are stopped, and keep their memory: they go on when jobs of higher priority have "
+    "ended, or after scontrol resume {job}, which administrators may call",
+    "COMPLETING": "its processes are being ended; a job that stays so is on a node that does not answer: tell an "
+    "administrator",
+}
+"""What states of jobs that neither wait nor work mean."""
+
+_NO_OUTPUT = "53"  # the place of the signal in a job whose --output slurmd cannot open
+
 REASONS = {
     "Priority": "jobs of higher priority go first",
     "Resources": "it is next; what it asks for is in use",
@@ -51,6 +63,8 @@ REASONS = {
     "DependencyNeverSatisfied": "a job before it did not succeed, so it will never start: cancel it",
     "JobHeldUser": "you hold it: scontrol release {job} lets it go",
     "JobHeldAdmin": "an administrator holds it: ask them",
+    "JobHoldMaxRequeue": "it was requeued too often and is held: scontrol release {job} lets it go",
+    "job requeued in held state": "it is held: scontrol release {job} lets it go",
     "BeginTime": "it may not begin yet; after a requeue that is two minutes",
     "BadConstraints": "no node fits its constraints: cancel it, and request others",
     "PartitionNodeLimit": "it asks for more nodes than the partition gives a job, and will not start: ask for fewer",
@@ -71,9 +85,9 @@ def parse_squeue(text: str) -> dict[str, Job]:
     """The jobs of `squeue -h -r -o` with the fields above, by id."""
     found: dict[str, Job] = {}
     for line in text.splitlines():
-        job_id, number, word, left, start, hosts, reason, name = line.split("|", 7)
+        job_id, word, left, start, hosts, reason, name = line.split("|", 6)
         state, why = read_state(word, reason)
-        job = Job(
+        found[job_id] = Job(
             job_id=job_id,
             state=state,
             reason=why,
@@ -83,9 +97,6 @@ def parse_squeue(text: str) -> dict[str, Job]:
             start=_time(start),
             left=_seconds(left) if state in ("running", "suspended") else None,
         )
-        if "_" in job_id or number not in found:  # pending tasks of an array share its number
-            found[job_id] = job
-            found.setdefault(number, job)
     return found
 
 
@@ -93,11 +104,11 @@ def parse_sacct(text: str) -> dict[str, Job]:
     """The jobs of `sacct -X -n -P -o` with the fields above, by id."""
     found: dict[str, Job] = {}
     for line in text.splitlines():
-        job_id, number, word, code, hosts, reason, name = line.split("|", 6)
+        job_id, word, code, hosts, reason, name = line.split("|", 5)
         state, why = read_state(word, reason)
         if state == "failed" and word == "FAILED":
             why = exit_words(code)
-        job = Job(
+        found[job_id] = Job(
             job_id=job_id,
             state=state,
             reason=why,
@@ -105,7 +116,6 @@ def parse_sacct(text: str) -> dict[str, Job]:
             name=name,
             hosts="" if hosts == "None assigned" else hosts,
         )
-        found[job_id] = found[number] = job
     return found
 
 
@@ -113,15 +123,45 @@ def parse_scontrol(text: str) -> tuple[str, ...]:
     """What `scontrol -o show job` has beyond squeue: what it depends on, its exit code, where and when."""
     fields = dict(re.findall(r"(?:^|\s)([A-Z][\w:/]*)=(\S*)", text.partition("\n")[0]))
     lines = []
-    if fields.get("Dependency", "(null)") != "(null)":
+    state = fields.get("JobState", "")
+    if state == "PENDING" and fields.get("Dependency", "(null)") != "(null)":
         lines.append(f"depends on {fields['Dependency']}")
-    if fields.get("JobState") == "PENDING" and fields.get("StartTime", "Unknown") not in ("Unknown", "N/A"):
+    if state == "PENDING" and fields.get("StartTime", "Unknown") not in ("Unknown", "N/A"):
         lines.append(f"expected to start at {fields['StartTime']}")
-    if fields.get("JobState") == "TIMEOUT":
+    if state in _MEANWHILE:
+        lines.append(_MEANWHILE[state].format(job=array_task(fields)))
+    if state == "TIMEOUT":
         lines.append(f"its time limit was {fields.get('TimeLimit')}")
     elif fields.get("ExitCode", "0:0") != "0:0":
         lines.append(exit_words(fields["ExitCode"]))
     return tuple(lines)
+
+
+def array_task(fields: Mapping[str, str]) -> str:
+    """The id of a job as Slurm's commands take it: theirs is that of its array, if it is one of its tasks."""
+    array, task = fields.get("ArrayJobId"), fields.get("ArrayTaskId")
+    return f"{array}_{task}" if array else fields.get("JobId", "")
+
+
+def script_file(command: str) -> str:
+    """The file in what scontrol shows as a job's Command: its path and its arguments, all with blanks between them."""
+    words = command.split(" ")
+    paths = (" ".join(words[: count + 1]) for count in range(len(words)))
+    return next((path for path in paths if Path(path).is_file()), command)
+
+
+def asked_for(job: str) -> dict[str, Any]:
+    """What a job in the words of `scontrol -o show job` asked for, as settings of a site: not its hosts and time."""
+    fields = {name: value for name, value in re.findall(r"(?:^|\s)([A-Z][\w:/]*)=(\S+)", job) if value != "(null)"}
+    names = {"queue": "Partition", "account": "Account", "qos": "QOS"}
+    found: dict[str, Any] = {name: fields[field] for name, field in names.items() if field in fields}
+    if kind := re.search(r"\bgpu:([A-Za-z][\w-]*)", f"{fields.get('TresPerNode')} {fields.get('TresPerJob')}"):
+        found["gpu"] = kind[1]
+    if memory := re.fullmatch(r"([\d.]+)([MGT])", fields.get("MinMemoryNode", "")):
+        found["memory_gb"] = float(memory[1]) * {"M": 1 / 1024, "G": 1, "T": 1024}[memory[2]]
+    options = {"constraint": "Features", "reservation": "Reservation", "exclude": "ExcNodeList"}
+    found["options"] = tuple(f"--{name}={fields[field]}" for name, field in options.items() if field in fields)
+    return {name: value for name, value in found.items() if value}
 
 
 def read_state(word: str, reason: str) -> tuple[State, str]:
@@ -134,7 +174,8 @@ def read_state(word: str, reason: str) -> tuple[State, str]:
         return state, _FAILURES[word]
     if state == "timeout":
         return state, "time limit"
-    if state == "cancelled":  # a reason from while it waited may stay behind
+    if state == "cancelled" or (state not in LIVE and reason.startswith("JobHeld")):
+        # A reason from while it waited may stay behind.
         return state, reason if reason == "DependencyNeverSatisfied" else ""
     return state, "" if reason in ("None", "") or state in ("running", "done") else reason
 
@@ -152,6 +193,8 @@ def exit_words(code: str) -> str:
     status, _, number = code.partition(":")
     if number in ("", "0"):
         return f"exit code {status}"
+    if number == _NO_OUTPUT:
+        return "its log could not be opened: make the directory that --output names, on storage that all nodes share"
     try:
         return f"killed by {signal.Signals(int(number)).name}"
     except ValueError:

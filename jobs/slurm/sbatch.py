@@ -16,7 +16,8 @@ def script(request: Request, record: Path) -> str:
     """The text of the job's script. UserError if the request is in itself impossible."""
     from submitit.slurm.slurm import _make_sbatch_string
 
-    return str(_make_sbatch_string(command=task_command(request, record), folder=record, **parameters(request)))
+    command = f"exec {task_command(request, record)}"
+    return str(_make_sbatch_string(command=command, folder=record, **parameters(request)))
 
 
 def parameters(request: Request) -> dict[str, Any]:

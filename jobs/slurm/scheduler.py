@@ -16,7 +16,7 @@ from typing import Any
 from jobs.command import SchedulerError, answer, call
 from jobs.hosts.supervisor import Node
 from jobs.preflight import Hint, try_script
-from jobs.scheduler import LIVE, Allocation, Host, Job, Request, Scheduler
+from jobs.scheduler import LIVE, Allocation, Host, Job, Request, Scheduler, array_id
 from jobs.slurm import answers
 from jobs.slurm.nodelist import expand_counts, expand_nodelist
 from jobs.slurm.sbatch import parameters, script
@@ -44,6 +44,8 @@ class Slurm(Scheduler):
         job_id = environ.get("SLURM_JOB_ID")
         if not job_id:
             return None
+        if task := environ.get("SLURM_ARRAY_TASK_ID"):  # what squeue shows, and all that scancel knows a task by
+            job_id = f"{environ['SLURM_ARRAY_JOB_ID']}_{task}"
         nodelist = environ.get("SLURM_JOB_NODELIST", "")
         names = expand_nodelist(nodelist)
         if not names:
@@ -64,8 +66,12 @@ class Slurm(Scheduler):
         return int(environ.get("SLURM_RESTART_COUNT") or 0)
 
     def submitted(self, allocation: Allocation, environ: Mapping[str, str]) -> tuple[str, str]:
-        file = re.search(r"\bCommand=(\S+)", _job(allocation))
-        return file[1] if file else "", answer(call, "scontrol", "write", "batch_script", allocation.job_id, "-")
+        command = re.search(r"\bCommand=(.*?) WorkDir=", _job(allocation))
+        text = answer(call, "scontrol", "write", "batch_script", allocation.job_id, "-")
+        return answers.script_file(command[1]) if command else "", text
+
+    def asked_for(self, allocation: Allocation, environ: Mapping[str, str]) -> Mapping[str, Any]:
+        return answers.asked_for(_job(allocation))
 
     def end_time(self, allocation: Allocation, environ: Mapping[str, str]) -> float | None:
         return answers.end_time(_job(allocation))
@@ -82,6 +88,12 @@ class Slurm(Scheduler):
         """
         restarts = re.search(r"\bRestarts=(\d+)", _job(allocation))
         return restarts is not None and int(restarts[1]) > self.restarts(environ)
+
+    def cannot_requeue(self, allocation: Allocation) -> str:
+        job = _job(allocation)
+        if re.search(r"\bBatchFlag=0\b", job):
+            return "Slurm requeues no job of salloc"
+        return "it was submitted with --no-requeue" if re.search(r"\bRequeue=0\b", job) else ""
 
     def requeue(self, allocation: Allocation) -> str:
         try:
@@ -118,7 +130,7 @@ class Slurm(Scheduler):
     ) -> tuple[str, Path]:
         import submitit
 
-        executor = submitit.SlurmExecutor(record, python=request.site.launcher_python)
+        executor = submitit.SlurmExecutor(record, python=f"exec {request.site.launcher_python}")
         executor.update_parameters(**parameters(request))
         return submit_with(executor, self.title, request, task, arguments)
 
@@ -126,6 +138,18 @@ class Slurm(Scheduler):
         return answers.parse_squeue(
             call("squeue", "-h", "-r", "-t", "all", "-u", str(os.getuid()), "-o", answers.FIELDS)
         )
+
+    def find(self, job_ids: Collection[str]) -> dict[str, Job]:
+        try:  # also those of other users
+            found = answers.parse_squeue(
+                call("squeue", "-h", "-r", "-t", "all", "-j", ",".join(job_ids), "-o", answers.FIELDS)
+            )
+        except SchedulerError as error:
+            if "Invalid job id" not in str(error):
+                raise
+            found = {}
+        missing = {*job_ids} - {name for job_id in found for name in (job_id, array_id(job_id))}
+        return self.ended(missing, 0.0) | found
 
     def ended(self, job_ids: Collection[str], since: float) -> dict[str, Job]:
         if not job_ids:

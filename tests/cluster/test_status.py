@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from jobs.scheduler import array_id
 from jobs.schedulers import SCHEDULERS
 from tests.cluster.cluster import NODES, Cluster
 from tests.cluster.training import OPTIONS, launch
@@ -59,6 +60,26 @@ def test_a_run_and_what_waits_for_it_from_start_to_cancellation(cluster: Cluster
     for job, says in told.items():
         cluster.wait(job, 60)
         assert says in cluster.run("python", "-m", "hpcgender", "jobs", "why", job, cwd=failing).stdout
+
+
+def test_an_array_goes_by_the_id_that_was_printed(cluster: Cluster) -> None:
+    project = cluster.project()
+    (project / "early.sh").write_text(EARLY)
+    array = cluster.submit(
+        *{"slurm": ("--array=1-3", "--hold"), "sge": ("-t", "1-3", "-h")}[cluster.name], "early.sh", cwd=project
+    )
+
+    def jobs(*words: object) -> str:
+        return cluster.run("python", "-m", "hpcgender", "jobs", *words, cwd=project).stdout
+
+    def tasks() -> list[str]:
+        waiting = json.loads(jobs("--json"))["without_record"]
+        return [job["state"] for job in waiting if array_id(job["job"]) == array]
+
+    assert tasks() == ["held"] * 3
+    assert "held" in jobs("why", array)
+    assert jobs("cancel", array) == f"cancelled job {array}\n"
+    assert tasks() == []
 
 
 def jobs_that_end_before_they_begin(cluster: Cluster) -> tuple[Path, dict[str, str]]:

@@ -14,14 +14,16 @@ import pytest
 
 from hpcgender.commands import HPCGENDER
 from hpcgender.commands.evaluate import EvaluateConfig
+from hpcgender.commands.jobs import CancelConfig, ResubmitConfig
 from hpcgender.evaluate.evaluation import evaluate
 from hpcgender.evaluate.results import read_evaluation
 from hpcgender.log_lines import AttemptLine, StepLine
-from hpcgender.status.resubmit import launch_config
+from hpcgender.status.cancel import cancel
+from hpcgender.status.resubmit import launch_config, resubmit
 from hpcgender.status.runs import matching, read_records
 from hpcgender.status.state import CANCELLED, judge
 from hpcgender.train.log import epoch_line
-from jobs.records import Resources
+from jobs.records import Resources, read_events
 from jobs.scheduler import Job, State
 from jobs.stopping import TIME_LIMIT
 from shard_tools.base.commands import Shown
@@ -200,10 +202,10 @@ def test_what_a_scheduler_says_of_all_jobs_at_once(
     bin_dir.mkdir()
     for number in range(40):
         make_record(runs / f"run{number}", str(100 + number), "slurm", [start()] * (number % 2), age=100.0 - number)
-    lines = [f"{100 + n}|{100 + n}|{'RUNNING' if n % 2 else 'PENDING'}|9:00|N/A||Priority|run{n}" for n in range(40)]
+    lines = [f"{100 + n}|{'RUNNING' if n % 2 else 'PENDING'}|9:00|N/A||Priority|run{n}" for n in range(40)]
     lines += [
-        "7|7|PENDING|9:00|N/A||Priority|by_hand",
-        *(f"8_{task}|8|PENDING|9:00|N/A||Priority|many" for task in (1, 2)),
+        "7|PENDING|9:00|N/A||Priority|by_hand",
+        *(f"8_{task}|PENDING|9:00|N/A||Priority|many" for task in (1, 2)),
     ]
     squeue = bin_dir / "squeue"
     squeue.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/asked\n/bin/cat <<'END'\n" + "\n".join(lines) + "\nEND\n")
@@ -214,7 +216,7 @@ def test_what_a_scheduler_says_of_all_jobs_at_once(
     states = [line.split("\t")[3] for line in done.stdout.splitlines()[1:]]
     assert states == ["pending", "running"] * 20
     assert done.stdout.splitlines()[2].split("\t")[8] == "9m00s"
-    assert done.stderr == "without a record here: 2 pending (7 by_hand, 8_1 many)\n"
+    assert done.stderr == "without a record here: 3 pending (7 by_hand, 8 many)\n"
 
     squeue.write_text("#!/bin/sh\necho 'squeue: error: Unable to contact slurm controller' >&2; exit 1\n")
     silent = run("hpcgender", "jobs", "run3", cwd=tmp_path)
@@ -260,10 +262,62 @@ def test_cancelling_a_local_run(tmp_path: Path, run: Run, no_scheduler: None, sl
     done = run("hpcgender", "jobs", "cancel", "mine", "done", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert (
-        done.stdout == f"asked process {sleeper.pid} to stop (mine)\ndone (job {sleeper.pid}) has ended already: done\n"
+        done.stdout == f"done (job {sleeper.pid}) has ended already: done\nasked process {sleeper.pid} to stop (mine)\n"
     )
     assert sleeper.wait(10) == -15
     assert "\tcancelled\t" in run("hpcgender", "jobs", "mine", cwd=tmp_path).stdout
+
+
+def test_what_a_scheduler_goes_on_with_is_not_cancelled(
+    tmp_path: Path, no_scheduler: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """scancel takes an id that it does not know without a word; squeue has the last one."""
+    running = [make_record(tmp_path / "runs" / "mine", f"12_{task}", "slurm", [start()]) for task in (1, 2)]
+    state = tmp_path / "state"
+    state.write_text("RUNNING")
+    line = f"$(/bin/cat {state})|9:50|2026-11-22T22:49:50|node1|None|train"
+    for name, script in {
+        "scancel": f'echo "$@" >> {tmp_path}/asked',
+        "squeue": f'echo "12_1|{line}"; echo "12_2|{line}"',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr("hpcgender.status.cancel.LOOK_SECONDS", 0.0)
+    within = (tmp_path / "runs",)
+    assert cancel(CancelConfig(runs=("12_2",), within=within)) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("hpcgender jobs cancel: job 12_2 (mine) is still running, although Slurm was asked")
+    assert [event["event"] for event in read_events(running[1].directory)] == ["start"]
+
+    state.write_text("COMPLETING")
+    assert cancel(CancelConfig(runs=("12",), within=within)) == 0  # as sbatch printed it
+    assert capsys.readouterr().out == "cancelled job 12 (mine)\n"
+    assert cancel(CancelConfig(runs=("mine",), within=within)) == 0
+    assert capsys.readouterr().out == "cancelled job 12_1 (mine)\ncancelled job 12_2 (mine)\n"
+    assert (tmp_path / "asked").read_text() == "12_2\n12\n12_1\n12_2\n"
+    assert all(read_events(record.directory)[-1]["event"] == CANCELLED for record in running)
+
+
+def test_a_script_submitted_by_hand_is_submitted_again_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {"queue": "gpu", "qos": "long", "gpu": "a100", "memory_gb": 64, "options": ["--constraint=ib"]}
+    make_record(
+        tmp_path / "runs" / "mine",
+        events=[start(), end(1)],
+        command=("models",),
+        script="/home/me/train.sh",
+        site={"name": "slurm", "scheduler": "slurm", **asked},
+        resources=Resources(nodes=2, gpus_per_node=2, cpus=8, time_min=60.0),
+    )
+    monkeypatch.chdir(tmp_path)
+    assert resubmit(ResubmitConfig(run="mine", within=(tmp_path / "runs",), dry_run=True)) == 0
+    script = capsys.readouterr().out
+    for option in ("partition=gpu", "qos=long", "gpus-per-node=a100:2", "mem=65536M", "constraint=ib", "time=60"):
+        assert f"\n#SBATCH --{option}\n" in script
+    assert "\nexec " in script  # scancel --batch --signal=USR1 reaches the launcher
 
 
 def test_a_resubmission_asks_for_what_the_submission_had(tmp_path: Path) -> None:
@@ -309,7 +363,7 @@ def test_a_run_that_is_stopping_is_waited_for(
     """squeue's own words of a job that was cancelled a moment ago."""
     make_record(tmp_path / "runs" / "mine", "12", "slurm", [start(), CANCEL])
     squeue = tmp_path / "squeue"
-    squeue.write_text("#!/bin/sh\necho '12|12|COMPLETING|9:50|2026-11-22T22:49:50|node[1-2]|None|train'\n")
+    squeue.write_text("#!/bin/sh\necho '12|COMPLETING|9:50|2026-11-22T22:49:50|node[1-2]|None|train'\n")
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     done = run("hpcgender", "jobs", "resubmit", "mine", cwd=tmp_path)

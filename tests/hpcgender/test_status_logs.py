@@ -196,7 +196,7 @@ def test_why_a_job_waits_or_will_never_start(tmp_path: Path, run: Run) -> None:
     """The answers are Slurm's own, of a job whose ancestor failed."""
     make_record(tmp_path / "runs" / "mine", "4", "slurm", log=str(tmp_path / "mine.o4"), after=("1",))
     programs = {
-        "squeue": "4|4|PENDING|5:00|N/A||DependencyNeverSatisfied|dep",
+        "squeue": "4|PENDING|5:00|N/A||DependencyNeverSatisfied|dep",
         "scontrol": "JobId=4 JobName=dep JobState=PENDING Dependency=afterok:1(failed) ExitCode=0:0 StartTime=Unknown",
     }
     for name, answer in programs.items():
@@ -215,7 +215,7 @@ def test_a_requeued_job_does_not_run_where_it_ran(tmp_path: Path, run: Run) -> N
     """squeue's own words of a job that waits to be started again."""
     make_record(tmp_path / "runs" / "mine", "12", "slurm", [start(1, "node1"), end(99, requeued=True)])
     squeue = tmp_path / "squeue"
-    squeue.write_text("#!/bin/sh\necho '12|12|PENDING|10:00|2026-11-22T22:55:08||BeginTime|train'\n")
+    squeue.write_text("#!/bin/sh\necho '12|PENDING|10:00|2026-11-22T22:55:08||BeginTime|train'\n")
     squeue.chmod(0o755)
     said = run("hpcgender", "jobs", "why", "mine", cwd=tmp_path, PATH=f"{tmp_path}:/nowhere", SGE_ROOT="").stdout
     assert said.splitlines()[:2] == ["mine: job 12 on Slurm, attempt 1: pending", "  ran on node1"]

@@ -7,39 +7,54 @@ import pytest
 
 from jobs import command
 from jobs.command import SchedulerError
+from jobs.requeue import still_to_succeed
 from jobs.scheduler import Job
 from jobs.schedulers import SCHEDULERS
 from jobs.slurm import answers
+from shard_tools.base.errors import UserError
+from tests.hpcgender.status_records import make_record
 
 SLURM, GRID_ENGINE = SCHEDULERS["slurm"], SCHEDULERS["sge"]
 
-# Slurm 22.05's own words: squeue -h -r -t all -u 5000 -o '%i|%A|%T|%L|%S|%N|%r|%j'
+# Slurm 22.05's own words: squeue -h -r -t all -u 5000 -o '%i|%T|%L|%S|%N|%r|%j'
 SQUEUE = """\
-6|6|CANCELLED|5:00|N/A||DependencyNeverSatisfied|depbad
-11|11|CANCELLED|5:00|2026-11-22T22:49:53||Priority|victim
-5_1|5|PENDING|5:00|2026-11-22T23:04:50||Priority|arr
-5_2|5|PENDING|5:00|2026-11-22T23:04:50||Priority|arr
-5_5|25|COMPLETED|0:00|2026-11-22T23:05:08|node2|None|arr
-2|2|FAILED|5:00|2026-11-22T22:55:08|node1|NonZeroExitCode|fail3
-4|4|PENDING|5:00|N/A||DependencyNeverSatisfied|dep
-8|8|PENDING|5:00|N/A||PartitionNodeLimit|big
-3|3|PENDING|5:00|N/A||JobHeldUser|held
-10|10|RUNNING|4:57|2026-11-22T22:49:50|node[1-2]|None|run ning|a
-1|1|TIMEOUT|INVALID|2026-11-22T22:49:50|node[1-2]|TimeLimit|long
+6|CANCELLED|5:00|N/A||DependencyNeverSatisfied|depbad
+11|CANCELLED|5:00|2026-11-22T22:49:53||Priority|victim
+5_1|PENDING|5:00|2026-11-22T23:04:50||Priority|arr
+5_2|PENDING|5:00|2026-11-22T23:04:50||Priority|arr
+5_5|COMPLETED|0:00|2026-11-22T23:05:08|node2|None|arr
+2|FAILED|5:00|2026-11-22T22:55:08|node1|NonZeroExitCode|fail3
+4|PENDING|5:00|N/A||DependencyNeverSatisfied|dep
+8|PENDING|5:00|N/A||PartitionNodeLimit|big
+3|PENDING|5:00|N/A||JobHeldUser|held
+10|RUNNING|4:57|2026-11-22T22:49:50|node[1-2]|None|run ning|a
+1|TIMEOUT|INVALID|2026-11-22T22:49:50|node[1-2]|TimeLimit|long
 """
 
-# sacct -X -n -P -o JobID,JobIDRaw,State,ExitCode,NodeList,Reason,JobName
+# sacct -X -n -P -o JobID,State,ExitCode,NodeList,Reason,JobName
 SACCT = """\
-2|2|FAILED|3:0|node1|NonZeroExitCode|fail3
-11|11|CANCELLED by 5000|0:0|None assigned|None|victim
-5_3|14|TIMEOUT|0:15|node1|TimeLimit|arr
-4|4|PENDING|0:0|None assigned|Dependency|dep
-23|23|FAILED|0:9|node1|NonZeroExitCode|wrap
+2|FAILED|3:0|node1|NonZeroExitCode|fail3
+11|CANCELLED by 5000|0:0|None assigned|None|victim
+5_3|TIMEOUT|0:15|node1|TimeLimit|arr
+4|PENDING|0:0|None assigned|Dependency|dep
+23|FAILED|0:9|node1|NonZeroExitCode|wrap
 """
 
 SCONTROL = (
     "JobId=4 JobName=dep UserId=rig(5000) JobState=PENDING Reason=Dependency Dependency=afterok:1(unfulfilled) "
     "Requeue=1 Restarts=0 ExitCode=0:0 RunTime=00:00:00 TimeLimit=00:05:00 StartTime=Unknown EndTime=Unknown"
+)
+# scontrol -o show job 1_2, of a script with arguments in a directory with a blank in its name, and with other values
+TASK = (
+    "JobId=1 ArrayJobId=1 ArrayTaskId=2 JobName=my script.sh Account=(null) QOS=long JobState=SUSPENDED Reason=None "
+    "Dependency=(null) Requeue=1 Restarts=0 BatchFlag=1 Reboot=0 ExitCode=0:0 RunTime=00:00:01 TimeLimit=00:05:00 "
+    "Partition=debug AllocNode:Sid=head:0 ReqNodeList=(null) ExcNodeList=node9 NodeList=node1 BatchHost=node1 "
+    "NumNodes=1 MinCPUsNode=2 MinMemoryNode=1000M MinTmpDiskNode=0 Features=ib Command={place}/a b/my script.sh 4 x y "
+    "WorkDir={place} StdOut={place}/slurm-1_2.out Power= TresPerNode=gres:gpu:a100:1 "
+)
+INTERACTIVE = (
+    "JobId=18 JobName=interactive JobState=RUNNING Reason=None Requeue=1 Restarts=0 BatchFlag=0 Reboot=0 ExitCode=0:0 "
+    "Partition=debug Command=(null) WorkDir=/home/me Power="
 )
 ENDED = (
     "JobId=1 JobName=run ning|a UserId=rig(5000) JobState=TIMEOUT Reason=TimeLimit Dependency=(null) ExitCode=0:15 "
@@ -47,16 +62,29 @@ ENDED = (
 )
 
 
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of programs that answer as the scheduler's did; they alone are found."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+def put(folder: Path, name: str, script: str) -> None:
+    program = folder / name
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+
+
 def test_squeue_tells_states_reasons_and_time_left() -> None:
     found = answers.parse_squeue(SQUEUE)
     assert {job_id: (job.state, job.reason) for job_id, job in found.items()} == {
         "6": ("cancelled", "DependencyNeverSatisfied"),
         "11": ("cancelled", ""),
-        "5": ("pending", "Priority"),
         "5_1": ("pending", "Priority"),
         "5_2": ("pending", "Priority"),
         "5_5": ("done", ""),
-        "25": ("done", ""),
         "2": ("failed", "NonZeroExitCode"),
         "4": ("pending", "DependencyNeverSatisfied"),
         "8": ("pending", "PartitionNodeLimit"),
@@ -68,19 +96,17 @@ def test_squeue_tells_states_reasons_and_time_left() -> None:
     assert found["10"] == Job(
         job_id="10", state="running", name="run ning|a", hosts="node[1-2]", start=started, left=297.0
     )
-    assert found["25"].job_id == "5_5"  # as scancel and sacct take it
 
 
 def test_sacct_tells_how_jobs_ended() -> None:
     found = answers.parse_sacct(SACCT)
-    assert {job_id: (job.state, job.reason, job.hosts) for job_id, job in found.items() if job_id != "14"} == {
+    assert {job_id: (job.state, job.reason, job.hosts) for job_id, job in found.items()} == {
         "2": ("failed", "exit code 3", "node1"),
         "11": ("cancelled", "", ""),
         "5_3": ("timeout", "time limit", "node1"),
         "4": ("pending", "Dependency", ""),
         "23": ("failed", "killed by SIGKILL", "node1"),
     }
-    assert found["14"] is found["5_3"]
 
 
 @pytest.mark.parametrize(
@@ -102,25 +128,77 @@ def test_rarer_states_of_slurm(word: str, state: str, reason: str) -> None:
 def test_scontrol_tells_what_squeue_does_not() -> None:
     assert answers.parse_scontrol(SCONTROL) == ("depends on afterok:1(unfulfilled)",)
     assert answers.parse_scontrol(ENDED) == ("its time limit was 00:05:00",)
-    assert answers.parse_scontrol(SCONTROL.replace("PENDING", "FAILED").replace("ExitCode=0:0", "ExitCode=0:9")) == (
-        "depends on afterok:1(unfulfilled)",
-        "killed by SIGKILL",
-    )
+    failed = SCONTROL.replace("PENDING", "FAILED")
+    assert answers.parse_scontrol(failed.replace("ExitCode=0:0", "ExitCode=0:9")) == ("killed by SIGKILL",)
+    (no_log,) = answers.parse_scontrol(failed.replace("ExitCode=0:0", "ExitCode=0:53"))
+    assert no_log.startswith("its log could not be opened: make the directory that --output names")
 
 
-@pytest.fixture
-def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory of programs that answer as the scheduler's did; they alone are found."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", str(folder))
-    return folder
+def test_holds_end_with_their_jobs() -> None:
+    held = answers.parse_squeue("12_3|PENDING|10:00|N/A||JobHeldUser|x\n12_1|FAILED|10:00|N/A||JobHeldUser|x\n")
+    assert [(job.state, job.reason) for job in held.values()] == [("held", "JobHeldUser"), ("failed", "")]
+    assert "scontrol release 12_3 " in answers.meaning("12_3", "JobHeldUser")
 
 
-def put(folder: Path, name: str, script: str) -> None:
-    program = folder / name
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(0o755)
+def test_what_is_said_of_a_job_that_neither_waits_nor_works() -> None:
+    (suspended,) = answers.parse_scontrol(TASK)
+    assert "its processes are stopped" in suspended
+    assert "scontrol resume 1_2" in suspended
+    (stopping,) = answers.parse_scontrol(TASK.replace("SUSPENDED", "COMPLETING"))
+    assert "its processes are being ended" in stopping
+    assert answers.parse_scontrol(TASK.replace("SUSPENDED", "RUNNING")) == ()
+
+
+def test_a_job_of_slurm_tells_how_it_was_submitted(tmp_path: Path, commands: Path) -> None:
+    (tmp_path / "a b").mkdir()
+    script = tmp_path / "a b" / "my script.sh"
+    script.touch()
+    put(commands, "scontrol", f"/bin/cat <<'END'\n{TASK.format(place=tmp_path)}\nEND")
+    environ = {
+        "SLURM_JOB_ID": "1",
+        "SLURM_JOB_NODELIST": "node1",
+        "SLURM_ARRAY_JOB_ID": "1",
+        "SLURM_ARRAY_TASK_ID": "2",
+    }
+    allocation = SLURM.allocation(environ)
+    assert allocation
+    assert allocation.job_id == "1_2"  # all that scancel takes
+    assert SLURM.submitted(allocation, environ)[0] == str(script)
+    assert SLURM.asked_for(allocation, environ) == {
+        **{"queue": "debug", "qos": "long", "gpu": "a100", "memory_gb": 1000 / 1024},
+        "options": ("--constraint=ib", "--exclude=node9"),
+    }
+    assert SLURM.cannot_requeue(allocation) == ""
+    put(commands, "scontrol", f"echo '{INTERACTIVE}'")
+    assert SLURM.cannot_requeue(allocation) == "Slurm requeues no job of salloc"
+
+
+def test_only_what_succeeded_or_may_succeed_is_waited_for(tmp_path: Path, commands: Path) -> None:
+    put(commands, "squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    put(commands, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
+    runs = tmp_path / "runs"
+    for job_id, code in (("1", 0), ("2", 3)):
+        events = ({"event": "start", "attempt": 1}, {"event": "end", "code": code, "attempt": 1})
+        make_record(runs / f"run{job_id}", job_id, events=events)
+    assert still_to_succeed(SLURM, ["1"], [runs]) == ()
+    with pytest.raises(
+        UserError, match=r"^--after 2: job 2 ended with exit code 3, so that nothing will start after it$"
+    ):
+        still_to_succeed(SLURM, ["1", "2"], [runs])
+    with pytest.raises(
+        UserError, match=r"^--after 9: Slurm has no job 9 in its queue or accounting, and no record says"
+    ):
+        still_to_succeed(SLURM, ["9"], [runs])
+    put(commands, "sacct", f"echo '{SACCT.splitlines()[-1]}'")  # slurmctld has forgotten it, accounting has not
+    with pytest.raises(
+        UserError, match=r"^--after 23: job 23 is failed \(killed by SIGKILL\), so that nothing will start"
+    ):
+        still_to_succeed(SLURM, ["23"], [runs])
+    put(commands, "squeue", "echo '10|RUNNING|4:57|2026-11-22T22:49:50|node[1-2]|None|a'")
+    assert still_to_succeed(SLURM, ["10"], [runs]) == ("10",)
+    put(commands, "squeue", f"/bin/cat <<'END'\n{SQUEUE.splitlines()[0]}\nEND")
+    with pytest.raises(UserError, match=r"^--after 6: job 6 is cancelled"):
+        still_to_succeed(SLURM, ["6"], [runs])
 
 
 def test_slurm_without_accounting_has_nothing_to_say_of_ended_jobs(commands: Path) -> None:
@@ -130,10 +208,10 @@ def test_slurm_without_accounting_has_nothing_to_say_of_ended_jobs(commands: Pat
 
 def test_accounting_is_asked_about_all_jobs_at_once(commands: Path) -> None:
     put(commands, "sacct", f"echo \"$@\" >> {commands}/asked\n/bin/cat <<'END'\n{SACCT}END")
-    found = SLURM.ended(["2", "11", "14", "4"], 0.0)
-    assert found["14"].state == "timeout"
+    found = SLURM.ended(["2", "11", "5_3", "4"], 0.0)
+    assert found["5_3"].state == "timeout"
     assert "4" not in found  # it has not ended
-    assert (commands / "asked").read_text().endswith("-j 2,11,14,4\n")
+    assert (commands / "asked").read_text().endswith("-j 2,11,5_3,4\n")
     assert SLURM.ended([], 0.0) == {}
     assert (commands / "asked").read_text().count("\n") == 1
 
