@@ -310,7 +310,7 @@ def test_a_script_submitted_by_hand_is_submitted_again_as_it_was(
         command=("models",),
         script="/home/me/train.sh",
         site={"name": "slurm", "scheduler": "slurm", **asked},
-        resources=Resources(nodes=2, gpus_per_node=2, cpus=8, time_min=60.0),
+        resources=Resources(gpus_per_node=2, cpus=8, time_min=60.0),
     )
     monkeypatch.chdir(tmp_path)
     assert resubmit(ResubmitConfig(run="mine", within=(tmp_path / "runs",), dry_run=True)) == 0
