@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jobs.scheduler import LIVE, Job, State
+from jobs.scheduler import Job, State
 
 FIELDS = "%i|%T|%L|%S|%N|%r|%j"
 """What `parse_squeue` reads, as squeue -o takes it."""
@@ -95,7 +95,7 @@ def parse_squeue(text: str) -> dict[str, Job]:
             name=name,
             hosts=hosts,
             start=_time(start),
-            left=_seconds(left) if state in ("running", "suspended") else None,
+            left=seconds(left) if state in ("running", "suspended") else None,
         )
     return found
 
@@ -174,8 +174,8 @@ def read_state(word: str, reason: str) -> tuple[State, str]:
         return state, _FAILURES[word]
     if state == "timeout":
         return state, "time limit"
-    if state == "cancelled" or (state not in LIVE and reason.startswith("JobHeld")):
-        # A reason from while it waited may stay behind.
+    if state == "cancelled" or (state != "held" and reason.startswith("JobHeld")):
+        # A reason from while it waited may stay behind, and a job that runs may be held for when it is requeued.
         return state, reason if reason == "DependencyNeverSatisfied" else ""
     return state, "" if reason in ("None", "") or state in ("running", "done") else reason
 
@@ -209,6 +209,8 @@ def end_time(job: str) -> float | None:
 
 def meaning(job_id: str, reason: str) -> str:
     """What a reason means in plain words; empty if it is none of the known ones."""
+    if re.search(r"(Per(Job|Node)|(?<=QOS)Min|(?<=Assoc)Min)", reason):  # QOSMaxWallDurationPerJobLimit
+        return "it asks for more than its quality of service or account gives one job, and will not start: ask for less"
     fits = [begin for begin in REASONS if reason.startswith(begin)]
     return REASONS[max(fits, key=len)].format(job=job_id) if fits else ""
 
@@ -220,12 +222,13 @@ def _time(text: str) -> float | None:
         return None
 
 
-def _seconds(text: str) -> float | None:
+def seconds(text: str) -> float | None:
+    """A time as Slurm writes it, in seconds; None if it is none or without end."""
     # 2-03:04:05, 3:04:05, 4:05; UNLIMITED, INVALID (the limit has passed), NOT_SET
     days, _, clock = text.rpartition("-")
     if not re.fullmatch(r"\d+(:\d+)*", clock):
         return None
-    seconds = 0
+    total = 0
     for part in clock.split(":"):
-        seconds = 60 * seconds + int(part)
-    return float(int(days or 0) * 86400 + seconds)
+        total = 60 * total + int(part)
+    return float(int(days or 0) * 86400 + total)

@@ -17,7 +17,7 @@ from jobs.command import SchedulerError, answer, call
 from jobs.hosts.supervisor import Node
 from jobs.preflight import Hint, try_script
 from jobs.scheduler import LIVE, Allocation, Host, Job, Request, Scheduler, array_id
-from jobs.slurm import answers
+from jobs.slurm import answers, limits
 from jobs.slurm.nodelist import expand_counts, expand_nodelist
 from jobs.slurm.sbatch import parameters, script
 from jobs.submit import submit_with
@@ -118,9 +118,17 @@ class Slurm(Scheduler):
         return f"srun --overlap --nodes=1 --ntasks=1 --nodelist={host} hostname"
 
     def check(self, request: Request, record: Path) -> str:
-        return try_script(
-            self.title, request.name, script(request, record), lambda file: ("sbatch", "--test-only", file), _HINTS
-        )
+        text = script(request, record)
+        cluster = limits.look(request)
+        wanted = limits.Wanted.of(request)
+        if reasons := limits.never(wanted, cluster):
+            raise UserError(f"{self.title} would never start {request.name}: {'; '.join(reasons)}")
+        try:
+            return try_script(self.title, request.name, text, lambda file: ("sbatch", "--test-only", file), _HINTS)
+        except UserError as error:
+            if limits.NOT_NOW not in str(error) or not (nodes := limits.missing_now(wanted, cluster)):
+                raise
+            return f"not now: no jobs are taken at present by {', '.join(nodes)}"
 
     def preview(self, request: Request, record: Path) -> str:
         return script(request, record)

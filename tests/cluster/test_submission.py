@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from jobs.schedulers import SCHEDULERS
-from tests.cluster.cluster import Cluster, End
+from tests.cluster.cluster import NODES, Cluster, End
 from tests.cluster.conftest import OnBoth
 from tests.cluster.training import OPTIONS, launch, read_events, read_log
 
@@ -116,10 +116,11 @@ def test_what_the_cluster_does_not_have_is_refused_before_anything_is_submitted(
 def test_more_than_the_cluster_has_is_refused(cluster: Cluster, data: Mapping[str, Path]) -> None:
     project = cluster.project()
     (project / "site.toml").write_text(cluster.site)
-    command = ("--nodes", 3, "--", "train", "--data", data[cluster.name], *OPTIONS)
+    command = ("--nodes", len(NODES) + 1, "--", "train", "--data", data[cluster.name], *OPTIONS)
     done = cluster.run("python", "-m", "hpcgender.launch", *command, cwd=project, check=False)
     assert (done.returncode, done.stdout) == (2, ""), done
     assert done.stderr.count("\n") == 1, done.stderr
+    assert cluster.name != "slurm" or f"of the {len(NODES)} nodes of partition debug, {len(NODES)} have" in done.stderr
 
 
 def test_any_name_and_path_is_taken_as_it_is(on_both: OnBoth[None], faces: Path) -> None:

@@ -135,8 +135,11 @@ def test_scontrol_tells_what_squeue_does_not() -> None:
 
 
 def test_holds_end_with_their_jobs() -> None:
-    held = answers.parse_squeue("12_3|PENDING|10:00|N/A||JobHeldUser|x\n12_1|FAILED|10:00|N/A||JobHeldUser|x\n")
-    assert [(job.state, job.reason) for job in held.values()] == [("held", "JobHeldUser"), ("failed", "")]
+    held = answers.parse_squeue(
+        "12_3|PENDING|10:00|N/A||JobHeldUser|x\n12_1|FAILED|10:00|N/A||JobHeldUser|x\n12_2|SUSPENDED|10:00|N/A||JobHeldUser|x\n"
+    )
+    found = [(job.state, job.reason) for job in held.values()]
+    assert found == [("held", "JobHeldUser"), ("failed", ""), ("suspended", "")]
     assert "scontrol release 12_3 " in answers.meaning("12_3", "JobHeldUser")
 
 

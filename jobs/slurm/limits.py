@@ -1,0 +1,215 @@
+"""Whether a job could ever start: the limits of its partition, its quality of service and its association.
+
+`sbatch --test-only` does not tell. It refuses what has to wait for nodes that are drained at present, and takes what
+is above the limits of a partition, or of a quality of service without DenyOnLimit, and then waits forever.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from jobs.command import answer, call
+from jobs.records import user_name
+from jobs.scheduler import Request
+from jobs.slurm.answers import seconds
+
+NOT_NOW = "Requested node configuration is not available"
+"""What --test-only says of nodes that are too few or too small, and of such that are drained or down at present."""
+
+_NODES = "%N|%c|%m|%T|%f|%G"
+_QOS = ("name", "flags", "maxwall", "maxtresperjob", "maxtrespernode")
+_ASSOCIATION = ("cluster", "account", "partition", "defaultqos", "maxwall", "maxtresperjob", "maxtrespernode")
+_UNUSABLE = ("down", "drain", "fail", "maint", "reserved", "unknown", "no_respond")
+_MEGABYTES = {"": 1.0, "K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a request asks of Slurm at least, by Slurm's names of it: of a node, and of the whole job."""
+
+    nodes: int
+    per_node: Mapping[str, float]
+    time: float
+    """Seconds; 0 is the partition's default."""
+    features: str = ""
+    """What --constraint names; only a single one is understood here."""
+
+    @classmethod
+    def of(cls, request: Request) -> Wanted:
+        asked = request.resources
+        gpus = {f"gres/gpu:{request.site.gpu}": asked.gpus_per_node} if request.site.gpu else {}
+        per_node = {"cpu": max(1, asked.cpus), "mem": math.ceil(1024 * asked.mem), "gres/gpu": asked.gpus_per_node}
+        features = options(request).get("constraint", "")
+        return cls(asked.nodes, {**per_node, **gpus}, 60 * asked.time_min, features)
+
+    @property
+    def per_job(self) -> dict[str, float]:
+        """What it asks for in all."""
+        return {"node": self.nodes, **{name: self.nodes * amount for name, amount in self.per_node.items()}}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What Slurm's commands print of partitions, nodes and accounts."""
+
+    partitions: Sequence[Mapping[str, str]]
+    nodes: Mapping[str, str]
+    """The lines of sinfo by partition."""
+    qos: Mapping[str, Mapping[str, str]]
+    association: Mapping[str, str]
+
+
+def options(request: Request) -> dict[str, str]:
+    """The site's further options with their values."""
+    return dict(option.removeprefix("--").split("=", 1) for option in request.site.options if "=" in option)
+
+
+def look(request: Request) -> Cluster:
+    """Asks Slurm about the partitions that a request may run in; what cannot be told stays empty."""
+    site = request.site
+    given = options(request)
+    names = [name for name in given.get("partition", site.queue).split(",") if name]
+    show = ("scontrol", "-a", "-o", "show", "partition")
+    said = "".join(answer(call, *show, name) for name in names) if names else answer(call, *show)
+    partitions = [fields for line in said.splitlines() if (fields := _fields(line))]
+    if not names:
+        partitions = [fields for fields in partitions if fields.get("Default") == "YES"]
+    nodes = {
+        name: answer(call, "sinfo", "-h", "-N", "-p", name, "-o", _NODES)
+        for name in (fields["PartitionName"] for fields in partitions)
+    }
+    config = answer(call, "scontrol", "show", "config")
+    if not re.search(r"^AccountingStorageEnforce\s*=.*\b(limits|safe|all)\b", config, re.MULTILINE):
+        return Cluster(partitions, nodes, {}, {})
+    cluster = re.search(r"^ClusterName\s*=\s*(\S+)", config, re.MULTILINE)
+    qos = _rows(answer(call, "sacctmgr", "-n", "-P", "show", "qos", f"format={','.join(_QOS)}"), _QOS)
+    asked = ("show", "assoc", f"user={user_name()}", f"format={','.join(_ASSOCIATION)}")
+    associations = _rows(answer(call, "sacctmgr", "-n", "-P", *asked), _ASSOCIATION)
+    account = given.get("account", site.account)
+    fit = (
+        row
+        for row in associations
+        if (not cluster or row["cluster"] == cluster[1])
+        and (not account or row["account"] == account)
+        and row["partition"] in ("", *(fields["PartitionName"] for fields in partitions))
+    )
+    association = dict(next(fit, {}))
+    if name := given.get("qos", site.qos):
+        association["defaultqos"] = name
+    return Cluster(partitions, nodes, {row["name"]: row for row in qos}, association)
+
+
+def never(wanted: Wanted, cluster: Cluster) -> list[str]:
+    """Why such a job would wait forever, in plain words; nothing if it would start in one of its partitions."""
+    found = [
+        [*_of_partition(wanted, cluster, partition), *_of_accounts(wanted, cluster, partition)]
+        for partition in cluster.partitions
+    ]
+    return [] if not all(found) else found[0] if found else []
+
+
+def missing_now(wanted: Wanted, cluster: Cluster) -> list[str]:
+    """The nodes that would do, but take no jobs at present, if too few do without them; else none."""
+    rows = [row for name in cluster.nodes for row in _rows_of(cluster, name) if _fits(wanted, row)]
+    away = {row[0] for row in rows if row[3].startswith(_UNUSABLE) or row[3].endswith("*")}
+    few = len({row[0] for row in rows} - away) < wanted.nodes
+    return sorted(away) if few or not _is_one(wanted.features) else []
+
+
+def _of_partition(wanted: Wanted, cluster: Cluster, partition: Mapping[str, str]) -> Iterator[str]:
+    name = partition["PartitionName"]
+    flags = ",".join(qos.get("flags", "") for qos in _qos_of(cluster, partition))
+    most = seconds(partition.get("MaxTime", ""))
+    if most is not None and wanted.time > most and "PartitionTimeLimit" not in flags:
+        yield f"partition {name} gives a job at most {partition['MaxTime']} of time"
+    nodes = partition.get("MaxNodes", "")
+    if nodes.isdigit() and wanted.nodes > int(nodes) and "PartitionMaxNodes" not in flags:
+        yield f"partition {name} gives a job at most {nodes} nodes"
+    for field, kind in (("MaxCPUsPerNode", "cpu"), ("MaxMemPerNode", "mem")):
+        limit = partition.get(field, "")
+        if limit.isdigit() and wanted.per_node[kind] > int(limit):
+            yield f"partition {name} gives a job at most {_amount(kind, int(limit))} on a node"
+    rows = _rows_of(cluster, name)
+    fit = [row for row in rows if _fits(wanted, row)]
+    if rows and len(fit) < wanted.nodes:
+        each = ", ".join(_amount(kind, amount) for kind, amount in wanted.per_node.items() if amount)
+        each += f" and {wanted.features}" if wanted.features else ""
+        yield f"of the {len(rows)} nodes of partition {name}, {len(fit)} have {each}, and {wanted.nodes} are asked for"
+
+
+def _rows_of(cluster: Cluster, partition: str) -> list[list[str]]:
+    return [line.split("|", 5) for line in cluster.nodes.get(partition, "").splitlines()]
+
+
+def _is_one(features: str) -> bool:
+    return re.fullmatch(r"[\w.-]*", features) is not None
+
+
+def _fits(wanted: Wanted, row: Sequence[str]) -> bool:
+    if wanted.features and _is_one(wanted.features) and wanted.features not in row[4].split(","):
+        return False
+    has = {"cpu": int(row[1]), "mem": int(row[2]), **_gpus(row[5])}
+    return all(has.get(kind, 0) >= amount for kind, amount in wanted.per_node.items())
+
+
+def _gpus(text: str) -> dict[str, int]:
+    # gpu:a100:4(S:0-1),gpu:2,shard:8
+    found: dict[str, int] = {}
+    for kind, count in re.findall(r"\bgpu:(?:([A-Za-z][\w.-]*):)?(\d+)", text):
+        for name in {"gres/gpu", f"gres/gpu:{kind}" if kind else "gres/gpu"}:
+            found[name] = found.get(name, 0) + int(count)
+    return found
+
+
+def _qos_of(cluster: Cluster, partition: Mapping[str, str]) -> list[Mapping[str, str]]:
+    """The qualities of service that limit a job, the one that counts first."""
+    of_job = cluster.qos.get(cluster.association.get("defaultqos", ""), {})
+    of_partition = cluster.qos.get(partition.get("QoS", ""), {})
+    order = [of_job, of_partition] if "OverPartQOS" in of_job.get("flags", "") else [of_partition, of_job]
+    return [qos for qos in order if qos]
+
+
+def _of_accounts(wanted: Wanted, cluster: Cluster, partition: Mapping[str, str]) -> Iterator[str]:
+    """The limits of quality of service and association: what the former limits, the latter does not."""
+    limits = [(f"quality of service {qos['name']}", qos) for qos in _qos_of(cluster, partition)]
+    if cluster.association:
+        limits.append((f"account {cluster.association.get('account', '')}", cluster.association))
+    for who, row in limits:
+        if (most := seconds(row.get("maxwall", ""))) is not None:
+            if wanted.time > most:
+                yield f"{who} gives a job at most {row['maxwall']} of time"
+            break
+    for field, asked, where in (
+        ("maxtresperjob", wanted.per_job, ""),
+        ("maxtrespernode", wanted.per_node, " on a node"),
+    ):
+        seen: set[str] = set()
+        for who, row in limits:
+            for kind, limit in _tres(row.get(field, "")).items():
+                if kind not in seen and asked.get(kind, 0) > limit:
+                    yield f"{who} gives a job at most {_amount(kind, limit)}{where}"
+                seen.add(kind)
+
+
+def _tres(text: str) -> dict[str, float]:
+    # cpu=4,gres/gpu=1,mem=62.50G
+    found = re.findall(r"([a-z]+(?:/[\w:.-]+)?)=([\d.]+)([KMGT]?)", text)
+    return {kind: float(amount) * (_MEGABYTES[unit] if kind == "mem" else 1) for kind, amount, unit in found}
+
+
+def _amount(kind: str, amount: float) -> str:
+    if kind == "mem":
+        return f"{amount / 1024:g} GB"
+    names = {"cpu": "cores", "node": "nodes", "gres/gpu": "GPUs"}
+    return f"{amount:g} {names.get(kind, kind.removeprefix('gres/gpu:') + ' GPUs' if ':' in kind else kind)}"
+
+
+def _rows(text: str, names: Sequence[str]) -> list[dict[str, str]]:
+    return [dict(zip(names, line.split("|"), strict=False)) for line in text.splitlines()]
+
+
+def _fields(line: str) -> dict[str, str]:
+    return dict(re.findall(r"(?:^|\s)([A-Z][A-Za-z]+)=(\S*)", line))

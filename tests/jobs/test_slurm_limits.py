@@ -1,0 +1,130 @@
+"""Whether a job could ever start on Slurm, by what scontrol, sinfo and sacctmgr of 22.05 print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs.records import Resources
+from jobs.scheduler import Request
+from jobs.schedulers import SCHEDULERS
+from jobs.site import Site
+from jobs.slurm import answers
+from shard_tools.base.errors import UserError
+
+# scontrol -a -o show partition
+PARTITIONS = """\
+PartitionName=debug AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL AllocNodes=ALL Default=YES QoS=N/A \
+DefaultTime=00:10:00 DisableRootJobs=NO ExclusiveUser=NO GraceTime=0 Hidden=NO MaxNodes=2 MaxTime=1-00:00:00 \
+MinNodes=0 LLN=NO MaxCPUsPerNode=UNLIMITED Nodes=node[1-2] PriorityJobFactor=1 PriorityTier=1 State=UP TotalCPUs=16 \
+TotalNodes=2 DefMemPerNode=UNLIMITED MaxMemPerNode=UNLIMITED TRES=cpu=16,mem=32000M,node=2,billing=16
+PartitionName=other Default=NO QoS=N/A MaxNodes=UNLIMITED MaxTime=UNLIMITED MaxCPUsPerNode=UNLIMITED Nodes=node3
+"""
+# sinfo -h -N -p debug -o '%N|%c|%m|%T|%f|%G'
+NODES = "node1|8|16000|idle|(null)|gpu:2\nnode2|8|16000|{state}|ib,a100|gpu:a100:2(S:0-1)\n"
+CONFIG = "ClusterName             = test\nAccountingStorageEnforce = associations,limits,qos\n"
+# sacctmgr -n -P show qos format=name,flags,maxwall,maxtresperjob,maxtrespernode
+QOS = """\
+normal||||
+short||00:10:00||
+deny|DenyOnLimit||gres/gpu=1,node=1|
+small|||cpu=4,gres/gpu=1|
+long|PartitionTimeLimit|2-00:00:00||
+"""
+# the same of assoc user=student format=cluster,account,partition,defaultqos,maxwall,maxtresperjob,maxtrespernode
+ASSOCIATION = "elsewhere|lab||normal|00:01:00||\ntest|lab||normal|10:00:00||\n"
+
+NOT_AVAILABLE = "echo 'allocation failure: Requested node configuration is not available' >&2; exit 1"
+"""What sbatch --test-only says, of drained nodes also."""
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The programs of a Slurm with two nodes; they alone are found."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    put(tmp_path, "scontrol", f'case "$*" in *config) echo "{CONFIG}";; *) {cat(PARTITIONS)} esac')
+    put(tmp_path, "sinfo", cat(NODES.format(state="idle")))
+    put(tmp_path, "sacctmgr", f'case "$*" in *qos*name,*) {cat(QOS)} ;; *) {cat(ASSOCIATION)} esac')
+    put(tmp_path, "sbatch", "echo 'sbatch: Job 1 to start at 2026-11-29T06:47:09 using 1 processors' >&2")
+    return tmp_path
+
+
+def cat(text: str) -> str:
+    return f"/bin/cat <<'END'\n{text}END\n"
+
+
+def put(folder: Path, name: str, script: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+def check(tmp_path: Path, options: tuple[str, ...] = (), qos: str = "", gpu: str = "", **wanted: float) -> str:
+    site = Site(name="x", scheduler="slurm", qos=qos, gpu=gpu, options=options)
+    request = Request(name="train", site=site, resources=Resources(**wanted))  # type: ignore[arg-type]
+    return SCHEDULERS["slurm"].check(request, tmp_path / "%j")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "because"),
+    [
+        ({"time_min": 60 * 25.0, "qos": "long"}, ""),  # whose flag PartitionTimeLimit lets it exceed the partition's
+        ({"time_min": 60 * 25.0, "qos": "nix"}, "partition debug gives a job at most 1-00:00:00 of time"),
+        ({"time_min": 60 * 50.0, "qos": "long"}, "quality of service long gives a job at most 2-00:00:00 of time"),
+        ({"time_min": 11.0, "qos": "short"}, "quality of service short gives a job at most 00:10:00 of time"),
+        ({"time_min": 11.0}, ""),
+        ({"time_min": 601.0}, "account lab gives a job at most 10:00:00 of time"),
+        ({"gpus_per_node": 2, "qos": "small"}, "quality of service small gives a job at most 1 GPUs"),
+        ({"nodes": 2, "cpus": 3, "qos": "small"}, "quality of service small gives a job at most 4 cores"),
+        ({"nodes": 2, "cpus": 2, "gpus_per_node": 2}, ""),
+        (
+            {"nodes": 3},
+            "partition debug gives a job at most 2 nodes; of the 2 nodes of partition debug, 2 have 1 cores",
+        ),
+        ({"cpus": 9}, "of the 2 nodes of partition debug, 0 have 9 cores, and 1 are asked for"),
+        ({"mem": 16.0}, "of the 2 nodes of partition debug, 0 have 1 cores, 16 GB, and 1 are asked for"),
+        ({"gpus_per_node": 2, "gpu": "a100"}, ""),
+        ({"gpus_per_node": 1, "nodes": 2, "gpu": "a100"}, "2 nodes of partition debug, 1 have 1 cores, 1 GPUs, 1 a100"),
+        ({"nodes": 2, "options": ("--constraint=ib",)}, "of the 2 nodes of partition debug, 1 have 1 cores and ib"),
+    ],
+)
+def test_what_could_never_start_is_refused(slurm: Path, wanted: dict[str, float], because: str) -> None:
+    if not because:
+        assert check(slurm, **wanted).startswith("Job 1 to start")  # type: ignore[arg-type]
+        return
+    with pytest.raises(UserError) as caught:
+        check(slurm, **wanted)  # type: ignore[arg-type]
+    assert str(caught.value).startswith("Slurm would never start train: ")
+    assert because in str(caught.value)
+
+
+def test_what_has_to_wait_for_nodes_is_not_refused(slurm: Path) -> None:
+    put(slurm, "sbatch", NOT_AVAILABLE)
+    put(slurm, "sinfo", cat(NODES.format(state="drained")))
+    assert check(slurm, nodes=2) == "not now: no jobs are taken at present by node2"
+    with pytest.raises(UserError, match=r"^Slurm refuses train: Requested node configuration is not available$"):
+        check(slurm, nodes=1)  # node1 is there: something else is wrong
+    put(slurm, "sinfo", cat(NODES.format(state="idle")))
+    with pytest.raises(UserError, match=r"^Slurm refuses train: "):
+        check(slurm, nodes=2)
+
+
+def test_without_accounting_the_partition_alone_counts(slurm: Path) -> None:
+    put(slurm, "scontrol", f'case "$*" in *config) ;; *) {cat(PARTITIONS)} esac')
+    assert check(slurm, time_min=601.0).startswith("Job 1")
+    with pytest.raises(UserError, match="partition debug gives a job at most"):
+        check(slurm, time_min=60 * 25.0)
+
+
+@pytest.mark.parametrize(
+    ("reason", "ever"),
+    [
+        ("QOSMaxWallDurationPerJobLimit", False),
+        ("QOSMaxGRESPerJob", False),
+        ("AssocMaxWallDurationPerJobLimit", False),
+        ("QOSMaxJobsPerUserLimit", True),
+        ("AssocGrpCpuLimit", True),
+    ],
+)
+def test_a_limit_of_each_job_is_not_one_of_all(reason: str, ever: bool) -> None:
+    assert ("will not start" in answers.meaning("7", reason)) is not ever
