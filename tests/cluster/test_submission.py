@@ -113,14 +113,19 @@ def test_what_the_cluster_does_not_have_is_refused_before_anything_is_submitted(
     assert not (project / "runs").exists()
 
 
-def test_more_than_the_cluster_has_is_refused(cluster: Cluster, data: Mapping[str, Path]) -> None:
+def test_what_could_never_start_is_refused(cluster: Cluster, data: Mapping[str, Path]) -> None:
     project = cluster.project()
     (project / "site.toml").write_text(cluster.site)
     command = ("--nodes", len(NODES) + 1, "--", "train", "--data", data[cluster.name], *OPTIONS)
     done = cluster.run("python", "-m", "hpcgender.launch", *command, cwd=project, check=False)
     assert (done.returncode, done.stdout) == (2, ""), done
     assert done.stderr.count("\n") == 1, done.stderr
-    assert cluster.name != "slurm" or f"of the {len(NODES)} nodes of partition debug, {len(NODES)} have" in done.stderr
+    if cluster.name == "slurm":
+        assert f"of the {len(NODES)} nodes of partition debug, {len(NODES)} have" in done.stderr
+        unknown = ("--after", 99999, "--", "models")  # which would start at once
+        after = cluster.run("python", "-m", "hpcgender.launch", *unknown, cwd=project, check=False)
+        assert (after.returncode, after.stdout) == (2, ""), after
+        assert "Slurm has no job 99999" in after.stderr
 
 
 def test_any_name_and_path_is_taken_as_it_is(on_both: OnBoth[None], faces: Path) -> None:

@@ -14,6 +14,7 @@ from jobs.scheduler import Allocation, Host
 from jobs.schedulers import SCHEDULERS
 from jobs.sge.scheduler import GridEngine, is_unknown, time_limit
 from jobs.slurm.answers import end_time
+from jobs.slurm.scheduler import Slurm
 from jobs.stopping import TIME_LIMIT, Limit, StopRequests, margin
 from shard_tools.base.contracts import SUBMISSIONS
 
@@ -67,6 +68,15 @@ def test_why_a_job_is_not_put_back(
     allocation = Allocation(scheduler=SCHEDULERS["sge"], job_id="7", hosts=(Host("node1", 1), Host("node2", 1)))
     end = End(host="node2", code=137, torn_down=False, deletes_job=deletes_job)
     assert requeue.refusal(allocation, Outcome(ends=(end,), stopped_by=stopped_by), 0, 3) == because
+
+
+def test_a_job_that_its_scheduler_never_requeues_is_not_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Slurm, "is_cancelled", lambda *_: False)
+    monkeypatch.setattr(Slurm, "cannot_requeue", lambda *_: "Slurm requeues no job of salloc")  # as it says of those
+    allocation = Allocation(scheduler=SCHEDULERS["slurm"], job_id="7", hosts=(Host("node1", 1),))
+    end = End(host="node1", code=99, torn_down=False)
+    outcome = Outcome(ends=(end,), stopped_by=TIME_LIMIT)
+    assert requeue.refusal(allocation, outcome, 0, 3) == "Slurm requeues no job of salloc"
 
 
 def test_a_job_starts_only_after_success(tmp_path: Path) -> None:

@@ -85,13 +85,18 @@ def test_a_job_waits_runs_is_requeued_and_is_cancelled(tmp_path: Path, queue: Pa
 
 
 def test_a_job_starts_only_after_the_success_of_another(queue: Path, hpcgender: Hpcgender) -> None:
+    (queue / "closed").touch()
     hpcgender("launch", "--", "models")
     hpcgender("launch", "--after", "1", "--", "verify", "nowhere")
     hpcgender("launch", "--after", "2", "--", "models")
+    (queue / "closed").unlink()
     comes_to(hpcgender, "1", state="done")
     comes_to(hpcgender, "2", state="failed")
     found = comes_to(hpcgender, "3", state="skipped")
     assert found["reason"] == "job 2 ended with exit code 2"
+    refused = hpcgender("launch", "--after", "1,2", "--", "models")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("hpcgender: --after 2: job 2 ")
 
 
 def test_accounting_knows_of_a_job_that_was_killed(queue: Path, hpcgender: Hpcgender) -> None:
