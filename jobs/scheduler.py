@@ -220,7 +220,7 @@ class Scheduler(ABC):
         return ""
 
     def advice(self, job_id: str, reason: str, details: Sequence[str]) -> str:
-        """What a person can do about a job that waits for `reason`; empty if nothing."""
+        """What a person can do about a job that waits for `reason`, or has not ended; empty if nothing."""
         return ""
 
     @abstractmethod

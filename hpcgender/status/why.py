@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hpcgender.commands.jobs import WhyConfig
@@ -73,6 +73,8 @@ def explain(run: ListedRun, queues: Queues) -> Iterator[str]:
         yield from (f"  {line}" for line in waiting(scheduler, submission.job_id, status.reason))
         if not status.attempt:
             return
+    elif status.alive:
+        yield from (f"  {line}" for line in advised(scheduler, submission.job_id))
     elif status.reason == "DependencyNeverSatisfied":
         yield "  a job before it did not succeed"
     elif status.reason:
@@ -92,7 +94,16 @@ def waiting(scheduler: Scheduler, job_id: str, reason: str) -> Iterator[str]:
     except SchedulerError as error:
         details = (str(error),)
     yield from (line for line in details if line not in reason)
-    if advice := scheduler.advice(job_id, reason, details):
+    yield from advised(scheduler, job_id, reason, details)
+
+
+def advised(scheduler: Scheduler, job_id: str, reason: str = "", details: Sequence[str] = ()) -> Iterator[str]:
+    """What a person can do about a job, also about one that runs where its host is lost."""
+    try:
+        advice = scheduler.advice(job_id, reason, details)
+    except SchedulerError as error:
+        advice = str(error)
+    if advice:
         yield advice
 
 

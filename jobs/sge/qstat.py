@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 
 from ..command import SchedulerError
 from ..command import call as command_output
+from .reasons import parse_why, parse_xml
 
 REQUEUE = 99
 """The exit code with which a job asks Grid Engine to run it again, under the same id."""
@@ -43,6 +44,13 @@ class Job:
     host: str
     time: float
     reason: str = ""
+    after: tuple[str, ...] = ()
+    """Of a held job the jobs before it that have not ended; without one, a person holds it."""
+
+    @property
+    def starts(self) -> bool:
+        """Whether it is being handed to its host, `t`; it may stay so, and does not run yet."""
+        return self.state == "RUNNING" and "t" in self.letters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +115,7 @@ def query(owner: str = "") -> dict[str, Job]:
 
     Each task of an array has an entry of its own. Raises SchedulerError.
     """
-    jobs = parse_qstat(call("qstat", "-xml", "-u", owner or user_name()))
+    jobs = parse_qstat(call("qstat", "-xml", "-r", "-u", owner or user_name()))
     errors = [job.job_id for job in jobs.values() if job.state == "FAILED"]
     if errors:
         reasons = why(errors)
@@ -118,6 +126,8 @@ def query(owner: str = "") -> dict[str, Job]:
 
 def why(job_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Why jobs are in error state or still wait, in Grid Engine's words; one `qstat -j` call for all.
+
+    What it says of all jobs, of queues that take none, is summed up, and comes last.
 
     Ids without a reason, or that are gone, are left out. Raises SchedulerError.
     """
@@ -151,7 +161,7 @@ def ended(owner: str = "", since: float | None = None, job_id: str = "") -> dict
 def parse_qstat(xml: str) -> dict[str, Job]:
     """The jobs of `qstat -xml`, each task of an array by itself."""
     jobs = {}
-    for entry in _parse_xml(xml).iter("job_list"):
+    for entry in parse_xml(xml).iter("job_list"):
         queue, _, host = entry.findtext("queue_name", "").partition("@")
         number = entry.findtext("JB_job_number", "")
         stamp = entry.findtext("JAT_start_time", "") or entry.findtext("JB_submission_time", "")
@@ -165,6 +175,7 @@ def parse_qstat(xml: str) -> dict[str, Job]:
             queue=queue,
             host=host,
             time=datetime.fromisoformat(stamp).timestamp(),
+            after=predecessors(entry),
         )
         tasks = entry.findtext("tasks", "")
         jobs.update(
@@ -173,6 +184,13 @@ def parse_qstat(xml: str) -> dict[str, Job]:
             else {number: job}
         )
     return jobs
+
+
+def predecessors(entry: ElementTree.Element) -> tuple[str, ...]:
+    """The jobs that a job of `qstat -r` waits for, without those that have ended."""
+    names = ("predecessor_jobs", "ad_predecessor_jobs")
+    texts = [found.text or "" for name in names for found in entry.iter(name)]
+    return tuple(dict.fromkeys(word for text in texts for word in re.split(r"[,\s]+", text) if word))
 
 
 def expand_tasks(tasks: str) -> list[int]:
@@ -198,31 +216,6 @@ def live_state(letters: str) -> LiveState:
     if "h" in letters:
         return "HELD"
     return "REQUEUED" if "R" in letters else "PENDING"
-
-
-def parse_why(xml: str) -> dict[str, tuple[str, ...]]:
-    """Reasons by id of `qstat -j ... -xml`: errors by task where the job is an array, the scheduler's by job."""
-    root = _parse_xml(xml)
-    reasons: dict[str, list[str]] = {}
-    for job in root.iterfind("djob_info/element"):
-        number = job.findtext("JB_job_number", "")
-        for task in job.iterfind("JB_ja_tasks/*"):
-            # "11/22/2026 22:47:50 [5000:318]: " goes before the host's message
-            lines = [
-                re.sub(r"^\d\S+ \S+ \[[\d:]+\]: ", "", line.text or "")
-                for line in task.iter("QIM_message")
-                if line.text
-            ]
-            if lines:
-                reasons.setdefault(number, []).extend(lines)
-                reasons.setdefault(f"{number}.{task.findtext('JAT_task_number', '')}", []).extend(lines)
-    for message in root.iterfind("messages/element/SME_message_list/element"):
-        if message.findtext("MES_message") == "Job is in error state":
-            continue  # the errors are listed above
-        for listed in message.iterfind("MES_job_number_list/*/ULNG_value"):
-            if listed.text:
-                reasons.setdefault(listed.text, []).append(message.findtext("MES_message", ""))
-    return {job_id: tuple(dict.fromkeys(lines)) for job_id, lines in reasons.items()}
 
 
 def parse_qacct(text: str) -> dict[str, Record]:
@@ -266,13 +259,6 @@ def call(*command: str, seconds: float | None = None) -> str:
 def user_name() -> str:
     """The name that Grid Engine knows this user by."""
     return pwd.getpwuid(os.getuid()).pw_name
-
-
-def _parse_xml(xml: str) -> ElementTree.Element:
-    try:
-        return ElementTree.fromstring(xml)
-    except ElementTree.ParseError as error:
-        raise SchedulerError(f"qstat's answer is not XML: {error}: {xml[:80]!r}") from error
 
 
 def _read_bytes(text: str) -> int:

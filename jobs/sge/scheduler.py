@@ -17,8 +17,10 @@ from typing import Any
 from jobs.command import SchedulerError, answer
 from jobs.hosts.supervisor import Node
 from jobs.preflight import Hint, try_script
+from jobs.records import Submission
 from jobs.scheduler import Allocation, Host, Job, Request, Scheduler, State
 from jobs.sge import qrsh, qstat
+from jobs.sge.advice import advise
 from jobs.sge.hostfile import granted_hosts
 from jobs.sge.requeue import put_back
 from jobs.site import Site
@@ -163,18 +165,27 @@ class GridEngine(Scheduler):
         return {job_id: _of_qacct(record) for job_id, record in records.items() if job_id in job_ids}
 
     def details(self, job_id: str) -> tuple[str, ...]:
+        job = _queued(job_id)
+        if not job or job.starts or job.state not in ("PENDING", "REQUEUED", "HELD", "FAILED"):
+            return ()
         return qstat.why([job_id]).get(job_id, ())
 
     def advice(self, job_id: str, reason: str, details: Sequence[str]) -> str:
-        if reason.startswith("E"):
-            return f"after that is fixed: qmod -cj {job_id} lets it try again"
-        if not details:
-            return "no reason from Grid Engine: qstat -g c shows what is free, hpcgender sites check what there is"
-        return ""
+        job = _queued(job_id)
+        if not job:
+            return ""
+        away = bool(job.host) and is_unknown(answer(qstat.call, "qhost", "-h", job.host), job.host)
+        return advise(job, away, bool(details))
 
     def cancel(self, job_id: str) -> str:
         qstat.call("qdel", job_id)
         return f"cancelled job {job_id}"
+
+    def without_trace(self, submission: Submission) -> tuple[str, str]:
+        if submission.attempts or Path(submission.log).exists():
+            return super().without_trace(submission)
+        # qdel alone takes off the queue what waits, and accounting has nothing of it.
+        return "cancelled", "deleted before it started, as by qdel"
 
 
 def time_limit(text: str) -> float | None:
@@ -194,6 +205,13 @@ def is_unknown(listing: str, host: str) -> bool:
     return any(row[0].partition(".")[0] == host.partition(".")[0] and row[6] == "-" for row in rows if len(row) > 6)
 
 
+def _queued(job_id: str) -> qstat.Job | None:
+    """A job, or the first task of an array, as it waits or runs now."""
+    jobs = qstat.query()
+    tasks = (job for task, job in jobs.items() if task.partition(".")[0] == job_id)
+    return jobs.get(job_id) or next(tasks, None)
+
+
 def _started(environ: Mapping[str, str]) -> float:
     """When this attempt of the job began, in Unix time: as its shepherd did, or now."""
     try:
@@ -207,8 +225,12 @@ def _job(allocation: Allocation) -> str:
 
 
 def _of_qstat(job: qstat.Job) -> Job:
-    state = _STATES[job.state]
+    state: State = "pending" if job.starts else _STATES[job.state]
     reason = f"{job.letters}: {job.reason}" if job.reason else job.letters if state == "error" else ""
+    if job.starts:
+        reason = f"being handed to {job.host}"
+    elif state == "held":
+        reason = f"after {', '.join(job.after)}" if job.after else "on hold"
     start = job.time if state in ("running", "suspended", "stopping") else None
     return Job(job_id=job.job_id, state=state, reason=reason, name=job.name, hosts=job.host, start=start)
 
