@@ -322,6 +322,12 @@ class Train(Command[TrainConfig]):
     def settled(self, options: TrainConfig, words: Sequence[str]) -> tuple[str, ...]:
         return (self.name, *spelled_out(options)) if options.config else tuple(words)
 
+    def check_ranks(self, options: TrainConfig, ranks: int) -> None:
+        if ranks > 1:
+            from hpcgender.data.order import check_world_size  # imports numpy, which would slow other commands
+
+            check_world_size(ranks, options.batch_size)
+
     def check_results(self, options: TrainConfig) -> None:
         options.check_run()
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ def run(
         events = records.read_events(record) if record else []
         if events:
             call = call.resumed()
+        if submitted and submitted.record and record and (asked := records.read_submission(record)):
+            granted = as_asked(granted, asked.resources.nodes)
         layout = make_layout(config, call, site, granted, os.environ)
 
         def written(limit: float | None) -> Path:
@@ -148,6 +151,15 @@ class Attempt:
             progress=self.call.progress(),
             **({"because": because} if because else {}),
         )
+
+
+def as_asked(granted: Allocation, nodes: int) -> Allocation:
+    """As many hosts as were asked for, also where a PE whose allocation_rule is not a number has granted more."""
+    unused = granted.hosts[nodes:]
+    if unused:
+        names = ", ".join(host.name for host in unused)
+        print(f"{LAUNCH}{nodes} nodes were asked for, {len(granted.hosts)} granted: without {names}", file=sys.stderr)
+    return replace(granted, hosts=granted.hosts[:nodes])
 
 
 def job_end(config: LaunchConfig, granted: Allocation, began: float) -> float | None:

@@ -73,6 +73,8 @@ def request(config: LaunchConfig, call: Call[Any], site: Site, first: bool = Tru
         check_shared(config, call)
     gpus = config.gpus_per_node if config.gpus_per_node is not None and (distributed or first) else None
     wanted = resources(config, site, gpus=int(distributed) if gpus is None else gpus)
+    if distributed:
+        call.command.check_ranks(call.options, wanted.nodes * wanted.procs_per_node)
     return Request(
         name=plain_name(config.job_name) if config.job_name and first else call.job_name,
         site=site,

@@ -15,6 +15,7 @@ _MESSAGE = re.compile(
     r"^(launch|hpcgender[\w -]*|shard-tools[\w -]*|agent on \S+|slurmstepd|srun|qrsh|error|bash|/\S+): "
 )
 _MEMORY = re.compile(r"CUDA out of memory|OutOfMemoryError|oom.kill|Out Of Memory|MemoryError|Cannot allocate memory")
+_ADDRESS_SPACE = re.compile(r"Resource temporarily unavailable|can't start new thread")
 _LIMIT = 40  # lines of a traceback
 
 
@@ -74,6 +75,9 @@ def explain(log: Path) -> Iterator[str]:
     said = [line for line in messages(text) if line not in traceback]
     if out_of_memory(text):
         yield "  memory ran out"
+    elif _ADDRESS_SPACE.search(text):
+        yield "  a limit of address space or threads was reached: h_vmem limits the former, of which CUDA and DALI"
+        yield "  reserve many times what they use: ask for another complex for memory (`memory` in site.toml), or more"
     elif any("SIGKILL" in line for line in said):
         yield "  a process was killed: often because memory ran out"
     yield f"  log: {log}"

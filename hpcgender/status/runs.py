@@ -200,5 +200,5 @@ def others(records: Sequence[RunRecord], queues: Queues) -> list[tuple[str, Job]
         (scheduler, job)
         for scheduler, jobs in queues.jobs.items()
         for job in jobs.values()
-        if job.state in LIVE and (scheduler, job.job_id) not in known
+        if job.state in LIVE and not known & {(scheduler, job.job_id), (scheduler, array_id(job.job_id))}
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +49,8 @@ class History:
     """The event with which the last attempt ended or was skipped; empty if it has not."""
     cancelled: bool
     """Whether `jobs cancel` was called since the last attempt began."""
+    earlier: float
+    """When the last attempt but one began, Unix time; 0 if there was none."""
 
     @property
     def over(self) -> bool:
@@ -68,6 +71,7 @@ class History:
 def read_history(events: Sequence[Mapping[str, Any]]) -> History:
     """The history of a record's events."""
     starts = requeued = 0
+    begun = [0.0, 0.0]
     hosts: tuple[str, ...] = ()
     last: Mapping[str, Any] = {}
     cancelled = False
@@ -75,12 +79,25 @@ def read_history(events: Sequence[Mapping[str, Any]]) -> History:
         kind = event.get("event")
         if kind == "start":
             starts, hosts, last, cancelled = starts + 1, tuple(event.get("hosts", ())), {}, False
+            begun.append(float(event.get("time", 0.0)))
         elif kind in ("end", SKIPPED):
             last = event
             requeued += bool(event.get("requeued"))
         elif kind == CANCELLED:
             cancelled = True
-    return History(starts=starts, requeues=max(requeued, starts - 1, 0), hosts=hosts, last=last, cancelled=cancelled)
+    return History(
+        starts=starts,
+        requeues=max(requeued, starts - 1, 0),
+        hosts=hosts,
+        last=last,
+        cancelled=cancelled,
+        earlier=begun[-2],
+    )
+
+
+def is_earlier(accounted: Job, history: History) -> bool:
+    """Whether accounting, which lags behind, has only an attempt before the last one yet."""
+    return accounted.start is not None and accounted.start <= history.earlier
 
 
 def judge(submission: Submission, queued: Job | None, accounted: Job | None, now: float) -> Status:
@@ -90,6 +107,8 @@ def judge(submission: Submission, queued: Job | None, accounted: Job | None, now
     scheduler's reason for ending it (time limit, out of memory, node lost) is what the record cannot know.
     """
     history = read_history(submission.attempts)
+    if accounted and is_earlier(accounted, history):
+        accounted = None
     state, reason = _state(submission, history, queued, accounted)
     if state == "pending" and history.starts:
         reason = f"requeued, {reason}" if reason else "requeued"
@@ -137,4 +156,10 @@ def _end(end: Mapping[str, Any]) -> tuple[str, str]:
         return "cancelled", f"by {stopped_by}"
     if end.get("code") == BAD_INPUT:
         return "failed", because or BAD_OPTIONS
-    return "failed", because or stopped_by or f"exit code {end.get('code')}"
+    return "failed", because or stopped_by or exit_words(end.get("code"))
+
+
+def exit_words(code: object) -> str:
+    """An exit code in words: that of a shell whose command was killed, 128 and a signal, names the signal."""
+    number = code - 128 if isinstance(code, int) else 0
+    return f"killed by {signal.Signals(number).name}" if number in set(signal.Signals) else f"exit code {code}"

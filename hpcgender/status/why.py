@@ -23,7 +23,7 @@ from hpcgender.status.runs import (
     read_direct,
     read_records,
 )
-from hpcgender.status.state import read_history
+from hpcgender.status.state import exit_words, is_earlier, read_history
 from hpcgender.status.unrecorded import explain as unrecorded
 from jobs.command import SchedulerError
 from jobs.scheduler import Scheduler, array_id
@@ -39,7 +39,8 @@ def why(config: WhyConfig) -> None:
         for scheduler, job in others(records, queues):
             if config.run in (job.job_id, array_id(job.job_id), job.name):
                 print(f"job {job.job_id} {job.name} on {named(scheduler).title}: {job.state}")
-                print("\n".join(f"  {line}" for line in waiting(named(scheduler), job.job_id, job.reason)))
+                for line in waiting(named(scheduler), job.job_id, job.reason):
+                    print(f"  {line}")
                 return
         if direct := find_direct(read_direct(config.within, records, ()), config.run):
             print("\n".join(map(printable, explain_direct(direct))))
@@ -110,8 +111,9 @@ def advised(scheduler: Scheduler, job_id: str, reason: str = "", details: Sequen
 def ending(run: ListedRun) -> Iterator[str]:
     """What record, scheduler and accounting say of a run that did not end well, beyond its reason."""
     submission, reason = run.record.submission, run.status.reason
-    last = read_history(submission.attempts).last
-    lines = [f"exit code {last['code']}"] if "code" in last else []
+    history = read_history(submission.attempts)
+    last = history.last
+    lines = [exit_words(last["code"])] if "code" in last else []
     if last.get("stopped_by") and str(last["stopped_by"]) not in reason:
         lines.append(f"stopped by {last['stopped_by']}")
     scheduler = named(submission.scheduler)
@@ -121,7 +123,7 @@ def ending(run: ListedRun) -> Iterator[str]:
     except SchedulerError as error:
         lines.append(str(error))
         found = None
-    if found:
+    if found and not is_earlier(found, history):
         lines += [found.reason] * (found.state != "done")
         wanted = submission.resources.mem
         if found.max_memory:

@@ -15,9 +15,10 @@ _SUSPENDED = {
 def advise(job: Job, away: bool, reasons: bool) -> str:
     """One line about a job; `away` if its host does not answer Grid Engine, `reasons` if that has said why it waits.
 
-    Seen on 8.1.9: after the loss of its first host a job of two hosts is started again while its processes on the other
-    one end, mixed up with these, and then waits for ever in Rt, where the bare script of an experiment was for 85
-    minutes. `qmod -rj` puts it in order, `qdel` ends it.
+    Seen on 8.1.9 with a bare script: after the loss of its first host a job of two hosts is started again while Grid
+    Engine still has its task on the other one, mixes the two up (`duplicate list element` in the master's messages),
+    and leaves it in Rt, once for 85 minutes. `qmod -rj` then started it at once, and `qdel` ends it. A later start time
+    (`qalter -a`) does not prevent it.
     """
     if job.state == "FAILED":
         return f"after that is fixed: qmod -cj {job.job_id} lets it try again"

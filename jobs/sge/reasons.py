@@ -55,8 +55,10 @@ def closed_queues(messages: Iterable[str], wanted: Collection[str] = ()) -> list
     lines = []
     for message in messages:
         found = _DROPPED.match(message)
-        if not found:
+        if not found and not message.startswith("All queues dropped"):  # those are listed
             lines.append(message)
+        elif not found:
+            continue
         elif not wanted or any(_is_of(found[1], queue) for queue in wanted):
             kind = found[2].partition(":")[0]
             first.setdefault(kind, found[2])

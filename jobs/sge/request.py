@@ -6,11 +6,16 @@ import math
 from pathlib import Path
 from typing import Any
 
+from jobs.command import answer
 from jobs.scheduler import Request
-from jobs.sge.script import Parameters, qsub_command, script_text
+from jobs.sge import qstat
+from jobs.sge.script import Parameters, Per, qsub_command, script_text
 from jobs.site import Site
 from jobs.submit import setup, task_command
 from shard_tools.base.errors import UserError
+
+_RESIDENT = ("m_mem_free", "tmem", "mem_free")
+"""Complexes for memory that is used, the strictest first; every Grid Engine comes with the last."""
 
 
 def script(request: Request, record: Path) -> str:
@@ -37,6 +42,7 @@ def parameters(request: Request) -> dict[str, Any]:
     slots = wanted.cpus or 1
     if not site.resource_types:
         check_slots(site, wanted.nodes, slots, wanted.gpus_per_node)
+    memory, per = (site.memory, site.memory_per) if site.memory or not wanted.mem else resident_memory()
     asked: dict[str, Any] = {
         "pe": (site.pe or None) if wanted.nodes > 1 else (site.pe_one_node or None) if slots > 1 else "",
         "cpus_per_task": slots,
@@ -44,8 +50,8 @@ def parameters(request: Request) -> dict[str, Any]:
         "gpu_complex": site.gpu,
         "gpu_per": site.gpu_per,
         "mem_gb": wanted.mem or None,
-        "mem_complex": site.memory,
-        "mem_per": site.memory_per,
+        "mem_complex": memory,
+        "mem_per": per,
     }
     if site.resource_types:
         kind = site.resource_type(wanted.nodes, wanted.gpus_per_node, wanted.cpus)
@@ -67,6 +73,16 @@ def parameters(request: Request) -> dict[str, Any]:
         "setup": ['exec >>"$SGE_STDOUT_PATH" 2>&1', *setup(site)],
         "additional_parameters": more,
     }
+
+
+def resident_memory() -> tuple[str, Per]:
+    """The complex for memory that processes really use, and what it counts for, where a profile names none.
+
+    Not h_vmem: it limits the address space, of which CUDA and DALI reserve many times what they use.
+    """
+    rows = {row[0]: row for row in map(str.split, answer(qstat.call, "qconf", "-sc").splitlines()) if len(row) > 5}
+    name = next((name for name in _RESIDENT if name in rows and rows[name][4] != "NO"), _RESIDENT[-1])
+    return name, "slot" if name in rows and rows[name][5] == "YES" else "host"
 
 
 def check_slots(site: Site, nodes: int, slots: int, gpus: int) -> None:

@@ -166,7 +166,7 @@ class GridEngine(Scheduler):
 
     def details(self, job_id: str) -> tuple[str, ...]:
         job = _queued(job_id)
-        if not job or job.starts or job.state not in ("PENDING", "REQUEUED", "HELD", "FAILED"):
+        if not job or job.starts or job.state not in ("PENDING", "REQUEUED", "FAILED"):
             return ()
         return qstat.why([job_id]).get(job_id, ())
 

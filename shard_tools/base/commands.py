@@ -106,6 +106,10 @@ class Command(Generic[Options]):
         """Whether several such commands may make the same results side by side."""
         return False
 
+    def check_ranks(self, options: Options, ranks: int) -> None:
+        """Raises UserError if so many processes cannot share its work."""
+        return
+
     def check_results(self, options: Options) -> None:
         """Raises UserError if there are results that it must not replace, whatever jobs before it are to do."""
         return

@@ -66,6 +66,7 @@ OUT_OF_MEMORY = queued("failed", "out of memory", external=True)
         ([start(), TERMINATED], queued("pending"), None, ("pending", "requeued", True, 0)),  # preempted
         ([start(), end(0)], None, None, ("done", "", False, 0)),
         ([start(), end(1)], None, None, ("failed", "exit code 1", False, 0)),
+        ([start(), end(137)], None, None, ("failed", "killed by SIGKILL", False, 0)),
         ([start(), end(2)], None, None, ("failed", "its input or configuration was refused", False, 0)),
         ([start(), end(1)], queued("failed", "exit code 1"), None, ("failed", "exit code 1", False, 0)),
         ([start(), end(1)], OUT_OF_MEMORY, None, ("failed", "out of memory", False, 0)),
@@ -92,6 +93,14 @@ def test_a_run_is_in_the_state_that_who_knows_best_says(
     submission = make_record(tmp_path / "mine", "12", "slurm", events)
     status = judge(submission, in_queue, accounted, time.time())
     assert (status.state, status.reason, status.alive, status.requeues) == said
+
+
+def test_an_attempt_before_the_last_says_nothing_of_how_the_last_one_ended(tmp_path: Path) -> None:
+    events = [{**start(), "time": 1000.0}, end(99, requeued=True), {**start(2), "time": 2000.0}]
+    submission = make_record(tmp_path / "mine", "12", "slurm", events)
+    earlier, last = (queued("failed", "exit code 99", start=began) for began in (995.0, 1995.0))
+    assert judge(submission, None, earlier, time.time()).state == "unknown"
+    assert judge(submission, None, last, time.time()).state == "failed"
 
 
 def test_the_time_that_is_left_of_the_limit(tmp_path: Path) -> None:
@@ -246,6 +255,11 @@ def test_names_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert jobs("models") == ["13"]
     assert jobs("data/shards") == jobs("pack_shards") == ["14"]
     assert jobs("other") == []
+    for task in (1, 2):
+        make_record(runs / f"task{task}", f"15.{task}")
+    records = read_records((runs,))
+    assert sorted(jobs("15")) == ["15.1", "15.2"]  # the id that qsub printed
+    assert jobs("15.2") == ["15.2"]
 
 
 @pytest.mark.parametrize("command", ["why", "logs", "cancel", "resubmit", ""])

@@ -19,7 +19,7 @@ from hpcgender.commands import PROGRAMS
 from hpcgender.commands.launch import LaunchConfig, minutes
 from hpcgender.launch import start
 from hpcgender.launch.agents import Layout, attempt_line, free_ports, make_layout, run_layout
-from hpcgender.launch.attempt import job_end
+from hpcgender.launch.attempt import as_asked, job_end
 from hpcgender.launch.start import chained, unused
 from hpcgender.launch.submit import request
 from jobs import machine
@@ -319,6 +319,22 @@ def test_cores_are_limited_as_asked_for() -> None:
     assert [host.cpus for host in planned.allocation.hosts] == [8, 8]
     assert planned.threads == "4"
     assert [host.cpus for host in plan(LaunchConfig(cpus=64), SLURM).allocation.hosts] == [16, 16]
+
+
+def test_of_more_hosts_than_were_asked_for_the_rest_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    granted = plan(LaunchConfig(), SLURM).allocation
+    assert as_asked(granted, 1).hosts == granted.hosts[:1]
+    names = [host.name for host in granted.hosts]
+    assert f"1 nodes were asked for, 2 granted: without {names[1]}\n" in capsys.readouterr().err
+    assert as_asked(granted, 2) == as_asked(granted, 3) == granted
+    assert capsys.readouterr().err == ""
+
+
+def test_ranks_that_cannot_share_a_batch_are_refused_before_submission() -> None:
+    training = call("train", "--batch-size", "16", "--data", "x")
+    with pytest.raises(UserError, match="a global batch of 16 does not divide by 3 ranks"):
+        request(LaunchConfig(nodes=3), training, Site(name="x", scheduler="slurm"))
+    assert request(LaunchConfig(nodes=2), training, Site(name="x", scheduler="slurm")).resources.nodes == 2
 
 
 def test_options_without_an_effect_are_reported() -> None:

@@ -107,7 +107,7 @@ def test_accounting_knows_of_a_job_that_was_killed(queue: Path, hpcgender: Hpcge
 
 
 def test_what_can_never_run_is_refused(queue: Path, hpcgender: Hpcgender) -> None:
-    refused = hpcgender("launch", "--nodes", "3", "--after", "7", "--", "train")
+    refused = hpcgender("launch", "--nodes", "4", "--after", "7", "--", "train")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith("hpcgender: the directory queue refuses train")
     assert refused.stderr.endswith(": it has 2 nodes\n")

@@ -1,5 +1,6 @@
 """What the scheduler is asked for: the text of scripts and command lines, by site, and what is made of refusals."""
 
+import os
 import shlex
 from itertools import pairwise
 from pathlib import Path
@@ -93,6 +94,25 @@ def test_grid_engine_is_asked_for_everything() -> None:
     assert "h_rt=1:30:00,gpu_card=4,h_vmem=4G" in words
     assert "os=rocky9,ib=1" in words
     assert "-notify" in words
+
+
+@pytest.mark.parametrize(
+    ("complexes", "asked"),
+    [
+        ("h_vmem h_vmem MEMORY <= YES YES 0 0\nmem_free mf MEMORY <= YES NO 0 0", "mem_free=8G"),
+        ("mem_free mf MEMORY <= YES YES 0 0", "mem_free=2G"),  # a consumable counts per slot
+        ("m_mem_free mm MEMORY <= YES YES 0 0\nmem_free mf MEMORY <= YES NO 0 0", "m_mem_free=2G"),
+        ("", "mem_free=8G"),  # not asked for here
+    ],
+)
+def test_memory_is_that_which_is_used_where_no_complex_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complexes: str, asked: str
+) -> None:
+    program = tmp_path / "qconf"
+    program.write_text(f"#!/bin/sh\n[ $1 = -sc ] && echo '{complexes}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert asked in command(request(read_site("sge"), nodes=1, cpus=4, mem=8), FOLDER, "x")
 
 
 def test_one_node_needs_no_parallel_environment_for_one_slot() -> None:

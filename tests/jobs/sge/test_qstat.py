@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from jobs.command import SchedulerError
-from jobs.sge import qstat
+from jobs.sge import qstat, scheduler
+from jobs.sge.advice import advise
+from jobs.sge.reasons import closed_queues, parse_why
+from tests.hpcgender.status_records import make_record
 
 DATA = Path(__file__).parent / "data"
 
@@ -48,7 +52,7 @@ def test_tasks_are_expanded() -> None:
 
 
 def test_reasons_are_told_of_errors_and_of_waiting() -> None:
-    reasons = qstat.parse_why((DATA / "why.xml").read_text())
+    reasons = parse_why((DATA / "why.xml").read_text())
     assert reasons["58"] == ('error: can\'t open output file "/nonexistent/log": No such file or directory',)
     assert reasons["59.2"] == ('error: can\'t open output file "/nonexistent/2": No such file or directory',)
     assert '(-l gpu=50) cannot run at host "node1" because it offers only hc:gpu=2.000000' in reasons["55"]
@@ -94,3 +98,59 @@ def test_commands_are_found_where_a_job_has_them_not_on_path(tmp_path: Path, mon
     program.write_text('#!/bin/sh\necho "there $1"\n')
     program.chmod(0o755)
     assert qstat.call("qsomewhere", "3") == "there 3\n"
+
+
+def test_a_job_that_waits_is_told_which_queues_take_none() -> None:
+    reasons = parse_why((DATA / "closed.xml").read_text())
+    unavailable = "no job starts in gpu@node1, which is temporarily not available"
+    assert reasons["9"] == (unavailable, "no job starts in gpu@node2, gpu@node3, which are disabled")  # asked for gpu
+    assert "no job starts in all.q@node2, which is full" in reasons["11"]
+    assert any("all.q@node3, which is overloaded: np_load_avg=" in line for line in reasons["11"])
+
+
+def test_many_queues_are_one_line() -> None:
+    messages = [f'queue instance "gpu@node{number}" dropped because it is full' for number in range(10, 110)]
+    assert closed_queues(messages) == [
+        "no job starts in gpu@node10, gpu@node100, gpu@node101, gpu@node102 and 96 more, which are full"
+    ]
+    assert "and 7 more" in closed_queues(messages, ["gpu@node10*"])[0]
+    assert closed_queues(messages, ["all.q"]) == []
+
+
+@pytest.fixture
+def listed() -> dict[str, qstat.Job]:
+    """Jobs of a real `qstat -xml -r`: 1 in Rt, 5 and 8 held by a person, 6 after 5, 7 both."""
+    return qstat.parse_qstat((DATA / "held.xml").read_text())
+
+
+def test_a_hold_names_only_jobs_that_have_not_ended_or_what_releases_it(listed: dict[str, qstat.Job]) -> None:
+    later = qstat.parse_qstat((DATA / "held_after_end.xml").read_text())
+    assert scheduler._of_qstat(listed["7"]).reason == "after 5"
+    assert scheduler._of_qstat(later["7"]).reason == "on hold"  # 5 has ended
+    assert advise(later["7"], away=False, reasons=True).startswith("qrls 7 ")
+    assert advise(listed["6"], away=False, reasons=True) == ""
+
+
+def test_a_job_that_is_not_handed_to_its_host_does_not_run(listed: dict[str, qstat.Job]) -> None:
+    job = scheduler._of_qstat(listed["1"])
+    assert (job.state, job.start, job.reason) == ("pending", None, "being handed to node3")
+    assert "qmod -rj 1 " in advise(listed["1"], away=False, reasons=False)
+
+
+def test_what_can_be_typed_about_a_job_that_has_begun() -> None:
+    jobs = qstat.parse_qstat((DATA / "qstat.xml").read_text())
+    lost = replace(jobs["53"], host="node1")
+    assert advise(jobs["53"], away=False, reasons=False) == ""
+    assert advise(lost, away=True, reasons=False).startswith("node1, where it runs, does not answer")
+    assert "qdel -f 62 " in advise(jobs["62"], away=False, reasons=False)
+    assert advise(jobs["60"], away=False, reasons=False)
+    assert "qmod -cj 58 " in advise(jobs["58"], away=False, reasons=True)
+
+
+def test_a_job_that_left_no_trace_was_deleted_before_it_started(tmp_path: Path) -> None:
+    engine, log = scheduler.GridEngine(), tmp_path / "x.o12"
+    submission = make_record(tmp_path / "mine", "12", "sge", [])
+    state, reason = engine.without_trace(replace(submission, log=str(log)))
+    assert (state, reason) == ("cancelled", "deleted before it started, as by qdel")
+    log.touch()
+    assert engine.without_trace(replace(submission, log=str(log)))[0] == "unknown"
