@@ -126,7 +126,7 @@ def test_killed_and_stopped_repeatedly_it_ends_with_the_same_bits(
     assert code == 0, output
     draw = random.Random(world_size)
     steps = []
-    for attempt in range(10):
+    for attempt in range(7):
         how = (signal.SIGKILL, signal.SIGTERM)[attempt % 2]
         step = newest(broken) + draw.randint(20, 28) if attempt else 0
         code, output = run_until(command(shards, world_size), broken, step, how)
@@ -136,7 +136,7 @@ def test_killed_and_stopped_repeatedly_it_ends_with_the_same_bits(
             break
     code, output = run_until(command(shards, world_size), broken, None, signal.SIGKILL)
     assert code == 0, output
-    assert len(set(steps)) >= 5, steps  # it was resumed in the middle, again and again
+    assert len(set(steps)) >= 4, steps  # it was resumed in the middle, again and again
     (expected, records), (content, own_records) = result(whole), result(broken)
     for of_run in (expected, content):
         del of_run["config"], of_run["seconds"]
@@ -160,9 +160,9 @@ def test_another_world_size_resumes_with_the_same_batches(shards: Path, tmp_path
 
 def test_stop_after_asks_to_be_requeued(shards: Path, tmp_path: Path, run: Run) -> None:
     train = ("hpcgender", "train", "--data", shards, "--model", "resnet18", "--image-size", 32, "--batch-size", 8)
-    done = run(*train, "--epochs", 500, "--stop-after", 0.2, cwd=tmp_path)
+    done = run(*train, "--epochs", 500, "--stop-after", 0.4, cwd=tmp_path)
     assert done.returncode == 99, done.stderr
-    assert "stopped by --stop-after 0.2 minutes after step" in done.stdout
+    assert "stopped by --stop-after 0.4 minutes after step" in done.stdout
     assert (tmp_path / "runs" / "train" / "checkpoints" / "last.pt").exists()
     done = run(*train, "--epochs", 500, "--stop-after", 0.001, "--resume", cwd=tmp_path)
     assert done.returncode == 2
@@ -188,9 +188,9 @@ def test_an_epoch_that_resumes_at_its_end_knows_its_speed(
         data=shards, runs=tmp_path, name="a", model="compact", image_size=32, batch_size=32, epochs=3, resume=True
     )
 
-    def stopped(*arguments: Any) -> Any:
+    def stopped(*arguments: Any, **options: Any) -> Any:
         signal.raise_signal(signal.SIGTERM)
-        return validate(*arguments)
+        return validate(*arguments, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "validate", stopped)
