@@ -99,8 +99,6 @@ class Scheduler(ABC):
     """Whether jobs are submitted to it; else they are started on this machine, which all nodes of a job share."""
     orders_by_success: ClassVar[bool] = True
     """Whether a job never starts when one that it waits for has failed; else its launcher finds that out."""
-    notices_lost_hosts: ClassVar[bool] = True
-    """Whether it ends or requeues a job that loses any of its hosts; else the launcher has to watch them."""
 
     # This machine, and the job around this process
 

@@ -167,8 +167,7 @@ def run_agents(layout: Layout, address: str, port: int, requests: StopRequests) 
     """Runs one agent per host, reports what its ranks could not, and returns how the agents ended."""
     directory, started = str(Path.cwd()), str(time.time())
     scheduler, hosts = layout.allocation.scheduler, layout.allocation.hosts
-    watched = not scheduler.notices_lost_hosts and len(hosts) > 1
-    with Listener(address) if watched else nullcontext() as listener:
+    with Listener(address) if len(set(hosts)) > 1 else nullcontext() as listener:
         agents = []
         for index, host in enumerate(hosts):
             command = nodes.agent_command(
@@ -189,11 +188,13 @@ def run_agents(layout: Layout, address: str, port: int, requests: StopRequests) 
             outcome = nodes.run_nodes(agents, directory, requests, listener)
         except FileNotFoundError as error:
             raise UserError(f"there is no {error.filename} on this host: add its directory to PATH") from error
+    if (lost := outcome.lost) and lost.unreachable:  # also if it was noticed elsewhere, and a stop asked for
+        print(f"{LAUNCH}{lost.host} was lost", file=sys.stderr)
     if outcome.stopped_by:
         print(f"{STOP_REQUESTED}{outcome.stopped_by}", file=sys.stderr)
-    elif end := outcome.lost:
-        print(f"{LAUNCH}everything on {end.host} was killed, or the node is lost", file=sys.stderr)
-    elif end := outcome.silent:
+    elif lost and not lost.unreachable:
+        print(f"{LAUNCH}everything on {lost.host} was killed", file=sys.stderr)
+    elif not lost and (end := outcome.silent):
         how = f"was killed by signal {-end.code}" if end.code < 0 else f"ended with exit code {end.code}"
         hint = scheduler.try_on_host(end.host)
         print(f"{LAUNCH}the agent on {end.host} {how} without a message: try `{hint}` in the job", file=sys.stderr)

@@ -91,10 +91,10 @@ def _watch(supervisor: str) -> int:
     return watched
 
 
-def keep_alive(connection: socket.socket) -> None:
-    """Makes the kernel probe an idle connection, so that it fails within half a minute after its other end is lost."""
+def keep_alive(connection: socket.socket, idle: int = _IDLE, interval: int = _INTERVAL, probes: int = _PROBES) -> None:
+    """Makes the kernel probe an idle connection, so that it fails after its other end is lost: within half a minute."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", _IDLE), ("TCP_KEEPINTVL", _INTERVAL), ("TCP_KEEPCNT", _PROBES)):
+    for option, value in (("TCP_KEEPIDLE", idle), ("TCP_KEEPINTVL", interval), ("TCP_KEEPCNT", probes)):
         connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 

@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,10 +32,13 @@ END_SECONDS = 15.0
 GRACE_SECONDS = 10.0
 """Time between the end of a host's connection and the end of the srun or qrsh to it, before the host counts as lost."""
 
+_SOON = (1, 1, 8)  # seconds, seconds, probes without an answer
 _POLL_SECONDS = 0.05
 _PAUSE_SECONDS = 1.0
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL, KILLED)  # here; on another host, by srun; by qrsh
-_LOST = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN)
+# No answer; or that of a host which was started again, and knows nothing of the connection.
+_LOST = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ECONNRESET)
+_LAST_ANSWER = slice(56, 60)  # tcpi_last_ack_recv in what Linux returns for TCP_INFO: milliseconds ago
 
 
 class Exit(NamedTuple):
@@ -140,7 +144,7 @@ class Supervisor:
                 processes.signal_group(self._running[index].pid, signal.SIGKILL)
         for index, process in list(self._running.items()):
             code = process.poll()
-            if code is not None:
+            if code is not None and not (self._listener and self._listener.is_in_doubt(index)):
                 self._note(index, code)
         if self._ended_at is not None:
             # srun and qrsh clean up after themselves at TERM; what is left after that is killed.
@@ -180,6 +184,8 @@ class Supervisor:
         """Ends the processes of all hosts; call `wait` until it returns False, in less than half a minute."""
         if self._ended_at is None:
             self._ended_at = self.clock
+            if self._listener:
+                self._listener.ask()  # a process may have failed because another one's host is lost
             for process in self._running.values():
                 _close(process)
 
@@ -216,6 +222,7 @@ class Listener:
         self._server.setblocking(False)
         self._nodes: dict[socket.socket, int | None] = {}
         self._closed: dict[int, float] = {}
+        self._asked: float | None = None
 
     def __enter__(self) -> Listener:
         return self
@@ -258,3 +265,20 @@ class Listener:
             connection.close()
             del self._nodes[connection]
         return found | {index for index, closed in self._closed.items() if now > closed + GRACE_SECONDS}
+
+    def ask(self) -> None:
+        """Has all hosts asked once a second from now on, and not by the half minute, whether they are there."""
+        if self._asked is None:
+            self._asked = time.monotonic()
+            for connection in self._nodes:
+                processes.keep_alive(connection, *_SOON)
+
+    def is_in_doubt(self, index: int) -> bool:
+        """Whether the host of a process that has ended neither closed its connection nor answered: it is asked now."""
+        connection = next((connection for connection, node in self._nodes.items() if node == index), None)
+        if not connection:
+            return False
+        self.ask()
+        assert self._asked is not None
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_ANSWER.stop)
+        return time.monotonic() - int.from_bytes(info[_LAST_ANSWER], sys.byteorder) / 1000 < self._asked

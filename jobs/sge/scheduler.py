@@ -58,7 +58,6 @@ class GridEngine(Scheduler):
     name = "sge"
     title = "Grid Engine"
     orders_by_success = False  # -hold_jid lets a job start after any end of the one before
-    notices_lost_hosts = False  # but for the first
 
     def is_here(self, environ: Mapping[str, str]) -> bool:
         # PBS and Slurm's wrappers have commands named qsub, too.

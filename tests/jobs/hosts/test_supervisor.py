@@ -130,14 +130,52 @@ def test_a_host_whose_connection_ends_is_lost_although_its_process_here_stays(
         stays = Node(host="one", argv=("sleep", "600"))
         with Supervisor([stays, program("two", tmp_path, listener.address(1))], str(ROOT), listener) as hosts:
             wait_until(hosts, lambda: hosts.silent == ["one"])
-            host, _, port = listener.address(0).partition("@")[2].partition(":")
-            with socket.create_connection((host, int(port))) as connection:
-                connection.sendall(b"0\n")
+            with connect(listener, 0):
                 wait_until(hosts, lambda: not hosts.silent)
                 assert hosts.ends == []
             wait_until(hosts, lambda: hosts.ends)
             (end,) = hosts.ends
             assert (end.host, end.unreachable, end.lost) == ("one", True, True)
+
+
+def test_a_failure_because_another_host_was_started_again_is_the_loss_of_that_host(tmp_path: Path) -> None:
+    with Listener("127.0.0.1") as listener:
+        stays, fails = Node(host="one", argv=("sleep", "600")), Node(host="two", argv=("sh", "-c", "read _; exit 7"))
+        with Supervisor([stays, fails], str(ROOT), listener) as hosts:
+            connection = connect(listener, 0)
+            wait_until(hosts, lambda: hosts.silent == ["two"])
+            hosts.send(ord("\n"))
+            wait_until(hosts, lambda: hosts.ends)
+            hosts.end()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            connection.close()  # with a reset, which is the answer of a host that was started again
+            ends = wait_for_end(hosts)
+    assert [(end.host, end.code, end.unreachable, end.forced) for end in ends] == [
+        ("two", 7, False, False),
+        ("one", -9, True, False),
+    ]
+
+
+def test_a_failure_is_its_own_where_the_other_hosts_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "END_SECONDS", 0.5)
+    with Listener("127.0.0.1") as listener:
+        # As of a host in good order, whose srun or qrsh has ended before what it started there.
+        nodes = [Node(host="one", argv=("sh", "-c", "exit 7")), program("deaf", tmp_path, listener.address(1))]
+        with connect(listener, 0), Supervisor(nodes, str(ROOT), listener) as hosts:
+            wait_until(hosts, lambda: hosts.ends and files(tmp_path, "child-") and listener.known == {0, 1})
+            hosts.end()
+            ends = wait_for_end(hosts)
+    assert [(end.host, end.code, end.unreachable, end.lost) for end in ends] == [
+        ("one", 7, False, False),
+        ("deaf", -9, False, False),
+    ]
+
+
+def connect(listener: Listener, index: int) -> socket.socket:
+    host, _, port = listener.address(index).partition("@")[2].partition(":")
+    connection = socket.create_connection((host, int(port)))
+    connection.sendall(f"{index}\n".encode())
+    return connection
 
 
 def test_a_stranger_is_no_node() -> None:
