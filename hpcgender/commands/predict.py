@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from hpcgender.checkpoint_file import check_checkpoint, checkpoint_file
-from hpcgender.data.config import Backend
+from hpcgender.data.config import BACKEND, Backend
 from shard_tools.base.commands import Command
 from shard_tools.base.errors import UserError
 
@@ -24,9 +24,9 @@ class PredictConfig:
     """Image files: JPEG, PNG, WebP or BMP, cropped to the face as the training images are."""
     checkpoint: Path
     """Checkpoint, e.g. runs/train/checkpoints/best.pt, or a run, e.g. runs/train, for its best one."""
-    backend: Backend = "dali"
-    """Image decoder: dali (NVIDIA DALI), dali-mixed (DALI, decoding on the GPU), or torchvision (Pillow) on machines
-    without DALI."""
+    backend: Backend = BACKEND
+    """Image decoder: dali (NVIDIA DALI), dali-mixed (DALI, decoding on the GPU), or torchvision (Pillow), the default
+    where DALI is not installed."""
     json: bool = False
     """Print a JSON list instead of lines; an image that cannot be used has the field `error`."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +16,18 @@ Backend = Literal["dali", "dali-mixed", "torchvision"]
 Sampling = Literal["none", "undersample", "oversample", "weights"]
 
 
+def has_dali() -> bool:
+    """Whether NVIDIA DALI is installed, which is not to say that it can be imported."""
+    try:
+        return find_spec("nvidia.dali") is not None
+    except ModuleNotFoundError:  # there is nothing of NVIDIA's
+        return False
+
+
+BACKEND: Backend = "dali" if has_dali() else "torchvision"
+"""The backend where none is given."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReadConfig:
     """Where images are read from and how they are decoded; which images are in a batch does not depend on it."""
@@ -23,11 +36,11 @@ class ReadConfig:
     """Packed data set: a directory with manifest.json, made by shard-tools pack."""
     workers: Annotated[int | None, default_is("1 on a CPU, the cores of the rank on a GPU", "N")] = None
     """Decoder threads per rank."""
-    backend: Backend = "dali"
+    backend: Backend = BACKEND
     """Decoder and augmentation: dali (NVIDIA DALI; images are decoded on the CPU, all else is computed on the GPU where
     there is one), dali-mixed (decoded by the GPU, too: other pixels than on a CPU, and damaged images may pass), or
-    torchvision (Pillow and torch, on machines without DALI; its pixels differ from DALI's by a few gray levels at
-    most)."""
+    torchvision (Pillow and torch, the default where DALI is not installed; its pixels differ from DALI's by a few gray
+    levels at most)."""
     stage_to: Annotated[Path | None, default_is("shards are read from --data", "DIR")] = None
     """Directory on the node's local disk, e.g. /scratch/$USER: shards are copied there first and removed at the end."""
     max_bad: float = 0.001

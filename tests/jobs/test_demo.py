@@ -22,7 +22,8 @@ def checkout(tmp_path: Path) -> Path:
     """A directory that looks like a checkout in which everything is installed, and nothing has run yet."""
     if not (REPOSITORY / ".venv" / "installed-test").exists():
         pytest.skip("the project is not installed in .venv: bash tests/run.sh does that")
-    for name in (".venv", "constraints.txt", "hpcgender", "jobs", "pyproject.toml", "shard_tools"):
+    pins = (path.name for path in REPOSITORY.glob("constraints*.txt"))
+    for name in (".venv", "hpcgender", "jobs", "pyproject.toml", "shard_tools", *pins):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     return tmp_path
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
+from functools import cache
 
 import torch
 
 from hpcgender.data.augmentation import Augmentation
-from hpcgender.data.config import Backend
+from hpcgender.data.config import BACKEND, Backend
 from hpcgender.data.decoders.decoder import Decoder
 from hpcgender.distributed import Ranks
 from shard_tools.base.errors import UserError, one_line
@@ -23,12 +25,15 @@ def create_decoder(
 ) -> Decoder:
     """The decoder of a backend, with `threads` decoding threads; `augmentation` is None for evaluation.
 
-    Raises UserError if DALI is asked for and cannot be imported, or is to decode on a GPU where there is none.
+    The first in a process says so if it is Pillow for want of DALI. Raises UserError if DALI is asked for and cannot be
+    imported, or is to decode on a GPU where there is none.
     """
     mixed = backend == "dali-mixed"
     if mixed and device.type != "cuda":
         raise UserError("--backend dali-mixed decodes on a GPU, and there is none: give --backend dali")
     if backend == "torchvision":
+        if backend == BACKEND:
+            note_missing()
         from hpcgender.data.decoders.vision import VisionDecoder
 
         return VisionDecoder(image_size, device, threads)
@@ -36,9 +41,16 @@ def create_decoder(
         from hpcgender.data.decoders.dali import DaliDecoder
     except (ImportError, OSError) as error:  # OSError: a shared library of it is missing
         raise UserError(
-            f"NVIDIA DALI cannot be imported ({one_line(error)}): install it, or use --backend torchvision"
+            f"NVIDIA DALI cannot be imported ({one_line(error)}): install it with bash jobs/install.sh, or use "
+            "--backend torchvision"
         ) from None
     return DaliDecoder(batch_size, image_size, device, augmentation, threads, mixed=mixed)
+
+
+@cache
+def note_missing() -> None:
+    """Says once that Pillow decodes because DALI is not installed."""
+    print("NVIDIA DALI is not installed: Pillow decodes the images (--backend torchvision)", file=sys.stderr)
 
 
 def decoder_threads(workers: int | None, ranks: Ranks) -> int:
