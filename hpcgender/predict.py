@@ -21,6 +21,7 @@ from hpcgender.distributed import Ranks, select_device
 from hpcgender.inference.engine import compute
 from hpcgender.inference.outputs import outputs_of
 from hpcgender.models.network import Outputs
+from hpcgender.precision import for_inference
 from shard_tools.base.errors import BAD_INPUT
 from shard_tools.base.text import printable
 from shard_tools.images import ImageError, fingerprint
@@ -36,15 +37,16 @@ def predict(config: PredictConfig) -> int:
     config.check()
     device = select_device()
     trained = load_trained(config.checkpoint, device)
+    precision = for_inference(config.precision, trained.about["config"], device)
     size = min(BATCH, len(config.images))
     threads = decoder_threads(None, Ranks(0, 1, device))
     decoder = create_decoder(config.backend, size, trained.image_size, device, None, threads)
     rows: list[dict[str, Any]] = [{"image": str(path)} for path in config.images]
     for (numbers, _), outputs in compute(
-        batches(config.images, decoder, size, rows), lambda batch: outputs_of(trained.model, batch[1])
+        batches(config.images, decoder, size, rows), lambda batch: outputs_of(trained.model, batch[1], precision)
     ):
         for number, result in zip(numbers, results_of(outputs, trained.classes), strict=True):
-            rows[number] |= result
+            rows[number] |= {**result, "precision": precision.name}
     failed = [row for row in rows if "error" in row]
     if config.json:
         print(json.dumps(rows, indent=1))

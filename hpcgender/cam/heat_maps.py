@@ -94,6 +94,7 @@ class HeatMaps:
             method="grad-cam" if self.model.gender_direction() is None else "cam",
             batch_size=self.config.batch_size,
             backend=self.config.backend,
+            precision=self.config.precision,
             cells=self.map_cells,
             limit=averages.limit,
             averages=tuple(averages.averages),
@@ -118,7 +119,8 @@ class HeatMaps:
         faces = FaceSums(self.subgroups.count, self.session.trained.image_size, self.ranks.device)
 
         def work(batch: Batch) -> Rows:
-            maps, log_odds = evidence_maps(self.model, batch.images.to(memory_format=torch.channels_last))
+            with self.session.precision.autocast():
+                maps, log_odds = evidence_maps(self.model, batch.images.to(memory_format=torch.channels_last))
             check_finite(maps, log_odds)
             return {"maps": maps.cpu().numpy(), "log_odds": log_odds.cpu().numpy()}
 
@@ -169,8 +171,9 @@ class HeatMaps:
 
     def log_odds(self, images: torch.Tensor) -> torch.Tensor:
         """Log-odds of male (n,) of images."""
-        features = self.model.gender_features(images.to(memory_format=torch.channels_last))
-        return log_odds(self.model.gender_logits(features))
+        with self.session.precision.autocast():
+            features = self.model.gender_features(images.to(memory_format=torch.channels_last))
+            return log_odds(self.model.gender_logits(features))
 
 
 def print_summary(config: CamConfig, found: Cam) -> None:
@@ -178,7 +181,8 @@ def print_summary(config: CamConfig, found: Cam) -> None:
     out = config.out_dir
     counts = ", ".join(f"{a.images} {a.name}" for a in found.averages if not a.group and not a.told)
     down, across = found.cells
-    print(f"{found.data.images} heat maps ({found.method}) of {down}x{across} cells ({counts}) in {out / 'maps'}")
+    how = f"{found.method}, {found.precision}"
+    print(f"{found.data.images} heat maps ({how}) of {down}x{across} cells ({counts}) in {out / 'maps'}")
     if found.deletion:
         step = next((s for s in found.deletion.steps if s.fraction >= 0.3), found.deletion.steps[-1])
         print(

@@ -15,7 +15,8 @@ def evidence_maps(model: Network, images: torch.Tensor) -> tuple[torch.Tensor, t
     float32 (n,). A network whose log-odds are linear in the means of its feature maps has class activation maps (Zhou
     et al., arXiv 1512.04150): their means plus a constant are the log-odds. Another one has Grad-CAM's (Selvaraju et
     al., arXiv 1610.02391) of the log-odds, without ReLU or scaling; it needs the gradient of the layers after the maps
-    only. Its weights are summed over the cells, so that it gives the former what they are.
+    only. Its weights are summed over the cells, so that it gives the former what they are. Both add up channels in
+    float32, also under autocast.
     """
     features = model.gender_features(images)
     direction = model.gender_direction()
@@ -24,10 +25,12 @@ def evidence_maps(model: Network, images: torch.Tensor) -> tuple[torch.Tensor, t
             features = features.detach().requires_grad_()
             values = log_odds(model.gender_logits(features))
             (gradient,) = torch.autograd.grad(values.sum(), features)
-        direction = gradient.float().sum((2, 3))
-        return torch.einsum("nchw,nc->nhw", features.detach().float(), direction), values.detach()
-    values = log_odds(model.gender_logits(features))
-    return torch.einsum("nchw,c->nhw", features.float(), direction.float()), values
+        direction, features, values = gradient.float().sum((2, 3)), features.detach(), values.detach()
+    else:
+        values = log_odds(model.gender_logits(features))
+    sum_channels = "nchw,c->nhw" if direction.ndim == 1 else "nchw,nc->nhw"
+    with torch.autocast(images.device.type, enabled=False):
+        return torch.einsum(sum_channels, features.float(), direction.float()), values
 
 
 def map_cells(model: Network, image_size: int, device: torch.device) -> tuple[int, int]:

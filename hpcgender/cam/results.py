@@ -166,6 +166,8 @@ class Cam:
     method: Literal["cam", "grad-cam"]
     batch_size: int
     backend: str
+    precision: str
+    """The number format of the forward pass: fp32, tf32, bf16 or fp16."""
     cells: tuple[int, ...]
     """Cells of a map, down and across."""
     limit: float

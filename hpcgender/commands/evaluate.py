@@ -77,6 +77,7 @@ class EvaluateConfig(SplitConfig):
             "split": held.data.split,
             "--batch-size": options.batch_size,
             "--backend": options.backend,
+            "--precision": options.precision,
             "--flip": options.flip,
             "--without-trained": held.data.trained_on.left_out,
         }

@@ -10,6 +10,7 @@ import tyro
 
 from hpcgender.checkpoint_file import check_checkpoint, checkpoint_file
 from hpcgender.data.config import BACKEND, Backend
+from hpcgender.inference.config import NumberFormat
 from shard_tools.base.commands import Command
 from shard_tools.base.errors import UserError
 
@@ -27,6 +28,9 @@ class PredictConfig:
     backend: Backend = BACKEND
     """Image decoder: dali (NVIDIA DALI), dali-mixed (DALI, decoding on the GPU), or torchvision (Pillow), the default
     where DALI is not installed."""
+    precision: NumberFormat = "run"
+    """Number format of the forward pass: run (that of the run's validation on such a device), fp32, tf32, bf16 or
+    fp16."""
     json: bool = False
     """Print a JSON list instead of lines; an image that cannot be used has the field `error`."""
 

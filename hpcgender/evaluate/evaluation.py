@@ -142,7 +142,9 @@ def evaluation_of(
     return Evaluation(
         checkpoint=session.checkpoint_facts(),
         data=data_facts(session, predictions, trained_on),
-        options=results.Options(batch_size=config.batch_size, backend=config.backend, flip=config.flip),
+        options=results.Options(
+            batch_size=config.batch_size, backend=config.backend, precision=config.precision, flip=config.flip
+        ),
         gender=gender,
         age=age,
         tables=tuple(tables),

@@ -46,7 +46,7 @@ class SplitPass:
 
     def outputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """float32 (n,) each, of the model's tasks."""
-        outputs = outputs_of(self.session.trained.model, images)
+        outputs = outputs_of(self.session.trained.model, images, self.session.precision)
         rows = {}
         if outputs.gender is not None:
             rows["log_odds"] = log_odds(outputs.gender)

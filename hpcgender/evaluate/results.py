@@ -81,6 +81,8 @@ class Options:
     """Images in a batch, per process: sums in a network round differently in batches of another size."""
     backend: str
     """The image decoder: dali, dali-mixed or torchvision."""
+    precision: str
+    """The number format of the forward pass: fp32, tf32, bf16 or fp16."""
     flip: bool
     """Whether predictions are averages over each image and its mirror image."""
 

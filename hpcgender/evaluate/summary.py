@@ -14,7 +14,8 @@ def summary(evaluation: Evaluation) -> list[str]:
     data = evaluation.data
     subjects = f" of {data.subjects} subjects" if data.subjects else ""
     images = f"{data.images - data.left_out} images{subjects}"
-    lines = [f"{data.split} of {data.path}: {images}, {evaluation.run.images_per_s:.0f} img/s"]
+    speed = f"{evaluation.run.images_per_s:.0f} img/s in {evaluation.options.precision}"
+    lines = [f"{data.split} of {data.path}: {images}, {speed}"]
     if line := warning(data.trained_on):
         lines.append(line)
     if evaluation.gender:

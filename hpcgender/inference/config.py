@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from hpcgender.checkpoint_file import check_checkpoint, checkpoint_file, digest
 from hpcgender.data.config import ReadConfig
@@ -13,6 +13,9 @@ from shard_tools.base.commands import default_is
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import check_directory
 from shard_tools.manifest import read_manifest
+
+NumberFormat = Literal["run", "fp32", "tf32", "bf16", "fp16"]
+"""Number formats of a trained network's forward pass; `run` is that of the run's validation on such a device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,9 @@ class SplitConfig(ReadConfig):
     """Directory to write. It is refused if it holds results of another checkpoint, data set, split or options."""
     batch_size: int = 64
     """Images per batch and process; another size changes the results by rounding."""
+    precision: NumberFormat = "run"
+    """Number format of the forward pass: run (that of the run's validation on such a device), fp32, tf32 (fp32 with
+    TF32 in convolutions and matrix products), bf16 or fp16; another one changes the results by rounding."""
     stop_after: float = 0.0
     """Minutes after which to save what is done and exit with code 99, to be resumed; 0: never."""
 
@@ -74,4 +80,5 @@ class SplitConfig(ReadConfig):
             "split": split,
             "--batch-size": self.batch_size,
             "--backend": self.backend,
+            **({} if self.precision == "run" else {"--precision": self.precision}),  # not known without the device
         }

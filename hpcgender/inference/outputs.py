@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 
 from hpcgender.models.network import Network, Outputs
+from hpcgender.precision import Precision
 from shard_tools.base.errors import UserError
 
 
-def outputs_of(model: Network, images: torch.Tensor) -> Outputs:
+def outputs_of(model: Network, images: torch.Tensor, precision: Precision) -> Outputs:
     """The outputs of images, float (n, 3, size, size) in [-1, 1]; UserError if they are not finite."""
-    outputs: Outputs = model(images.to(memory_format=torch.channels_last))
+    with precision.autocast():
+        outputs: Outputs = model(images.to(memory_format=torch.channels_last))
     check_finite(*(values for values in (outputs.gender, outputs.age) if values is not None))
     return outputs
 

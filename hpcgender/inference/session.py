@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from hpcgender.distributed import Ranks, process_group, redirect_output
 from hpcgender.inference.config import SplitConfig
 from hpcgender.inference.facts import LOCK, WORK, CheckpointFacts, ComputeFacts, SplitFacts
 from hpcgender.memory import enough_memory
+from hpcgender.precision import Precision, for_inference
 from hpcgender.stop import StopSignal
 from shard_tools.base.errors import REQUEUE
 from shard_tools.base.lock import locked
@@ -32,9 +33,11 @@ class Session(Generic[Options]):
     """This rank's view of them."""
 
     config: Options
+    """With the number format as `precision`, whatever was asked for."""
     manifest: Manifest
     trained: Trained
     ranks: Ranks
+    precision: Precision
     stop: StopSignal
 
     @property
@@ -97,15 +100,15 @@ def open_session(config: Options) -> Iterator[Session[Options]]:
     with memory, ExitStack() as exits, StopSignal(config.stop_after) as stop, process_group() as ranks:
         redirect_output(config.out_dir / "logs", ranks.rank)
         trained = load_trained(config.checkpoint, ranks.device, manifest.classes)
+        precision = for_inference(config.precision, trained.about["config"], ranks.device)
+        config = replace(config, precision=precision.name)
         if ranks.is_first:
             work = config.out_dir / WORK
             work.mkdir(parents=True, exist_ok=True)
             exits.enter_context(locked(work / LOCK, config.out_dir, "wait for that, or give another --out"))
-            config.check()  # again: another command may have written there since
+            config.check()  # again: another command may have written there since, and the number format is known
         trained.model.requires_grad_(False)
-        torch.backends.cudnn.benchmark = False  # it may choose other algorithms the next time, which round otherwise
-        torch.backends.cudnn.deterministic = True
-        yield Session(config, manifest, trained, ranks, stop)
+        yield Session(config, manifest, trained, ranks, precision, stop)
         if stop.reason:
             ranks.gather(None)
             if ranks.is_first:

@@ -69,6 +69,7 @@ def measured_facts(evaluation: Evaluation) -> dict[str, str]:
         "digest": checkpoint.digest,
         "network": f"{checkpoint.model}, images of {checkpoint.image_size} px{MIRRORED if options.flip else ''}",
         "decoded by": f"{options.backend}, in batches of {options.batch_size}",
+        "computed in": options.precision,
         "evaluated": f"{when(run.began)} in {time_spent(run.seconds)}, {number(run.images_per_s, 0)} images/s",
         "machine": f"{run.device}, {run.world_size} process{'' if run.world_size == 1 else 'es'}"
         + (f", job {run.job}" if run.job else ""),

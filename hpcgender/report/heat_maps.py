@@ -79,6 +79,7 @@ def facts(directory: Path, cam: Cam) -> dict[str, str]:
         "checkpoint": f"{checkpoint.path}, epoch {checkpoint.epoch}, {checkpoint.model}",
         "method": METHODS[cam.method],
         "cells": f"{' x '.join(map(str, cam.cells))} on {checkpoint.image_size} px",
+        "computed in": cam.precision,
         "made": when(cam.run.began) + (f", job {cam.run.job}" if cam.run.job else ""),
     }
     return {name: line for name, line in lines.items() if line}

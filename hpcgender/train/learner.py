@@ -29,7 +29,7 @@ from hpcgender.models.network import Network
 from hpcgender.models.pretrained import load_pretrained
 from hpcgender.models.registry import family
 from hpcgender.models.transfer import freeze, parameter_groups
-from hpcgender.precision import Precision
+from hpcgender.precision import Precision, allow_tf32
 from hpcgender.train.ema import EMA
 from hpcgender.train.mixup import draw_mixing, mix
 from hpcgender.train.optimizer import create_optimizer, set_learning_rate
@@ -267,10 +267,7 @@ def set_up_device(config: TrainConfig, device: torch.device) -> None:
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = not config.deterministic
-    # Not by the switches of each backend, fp32_precision: torch.compile of 2.9 and 2.10 fails where they are set.
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
-        torch.backends.cudnn.allow_tf32 = config.tf32
+    allow_tf32(device, config.tf32)
 
 
 def check_compiler(device: torch.device) -> None:

@@ -16,7 +16,7 @@ from hpcgender.distributed import Ranks
 from hpcgender.inference.validation import validate
 from hpcgender.metrics import GradientNorms, Tally
 from hpcgender.models.create import create
-from hpcgender.precision import Precision
+from hpcgender.precision import Format, Precision
 from hpcgender.stop import StopSignal
 from hpcgender.train.ema import EMA
 from hpcgender.train.learner import Finite, Learner
@@ -59,7 +59,7 @@ def test_a_run_resumes_in_another_memory_format(before: str, after: str, optimiz
 
 
 @pytest.mark.parametrize("name", ["fp32", "bf16"])
-def test_the_loss_scale_stays_1_where_it_is_not_needed(name: str) -> None:
+def test_the_loss_scale_stays_1_where_it_is_not_needed(name: Format) -> None:
     """It grew until it overflowed, as steps may be skipped."""
     precision = Precision(name, CPU.device, may_skip=True)
     precision.scaler.set_growth_interval(1)

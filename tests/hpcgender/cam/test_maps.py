@@ -45,6 +45,18 @@ def test_a_map_adds_up_to_the_log_odds(name: str, loss: Literal["ce", "bce"]) ->
     torch.testing.assert_close(maps.mean((1, 2)) + bias, log_odds, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_maps_in_bf16_are_those_in_fp32_but_for_rounding(name: str) -> None:
+    model = made(name)
+    with torch.no_grad():
+        exact, exact_log_odds = evidence_maps(model, IMAGES)
+        with torch.autocast("cpu", torch.bfloat16):
+            maps, log_odds = evidence_maps(model, IMAGES)
+    assert maps.dtype == log_odds.dtype == torch.float32
+    assert 0 < (maps - exact).abs().max() <= 0.1 * exact.abs().max()
+    assert (log_odds - exact_log_odds).abs().max() <= 0.1 * exact.abs().max()
+
+
 @pytest.mark.parametrize("name", LINEAR)
 def test_a_map_is_grad_cam_of_the_log_odds(name: str) -> None:
     model = made(name).double()

@@ -16,9 +16,9 @@ from hpcgender.models.create import create
 
 
 def save_model(
-    path: Path, seed: int = 0, tasks: tuple[str, ...] = ("gender", "age"), model: str = "se_resnet18"
+    path: Path, seed: int = 0, tasks: tuple[str, ...] = ("gender", "age"), model: str = "se_resnet18", **run: Any
 ) -> Path:
-    """A checkpoint of a network that learned nothing, and is wrong about half of the time."""
+    """A checkpoint of a network that learned nothing, and is wrong about half of the time; `run`: its run's options."""
     torch.manual_seed(seed)
     options: dict[str, Any] = {"model": model, "tasks": tasks}
     if "resnet" in model:
@@ -28,7 +28,7 @@ def save_model(
         "classes": ["female", "male"],
         "epoch": 3,
         "step": 42,
-        "config": TrainConfig(**options, image_size=32).plain(),
+        "config": TrainConfig(**options, **run, image_size=32).plain(),
         "manifest": "of the data",
         "revision": "of the code",
     }

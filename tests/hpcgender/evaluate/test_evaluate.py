@@ -13,11 +13,14 @@ import torch
 from PIL import Image
 
 from hpcgender.checkpoint import load_trained
+from hpcgender.commands.predict import PredictConfig
 from hpcgender.data.config import ReadConfig
 from hpcgender.data.evaluation import EvaluationLoader
 from hpcgender.distributed import Ranks
 from hpcgender.evaluate.predictions import read_predictions
 from hpcgender.evaluate.table import read_columns
+from hpcgender.inference.config import NumberFormat
+from hpcgender.predict import predict
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
 from tests.conftest import Run
@@ -101,6 +104,27 @@ def test_the_mistakes_are_listed_with_the_most_confident_first(shards: Path, che
     assert result.gender.accuracy.value == pytest.approx(1 - len(wrong) / len(rows))
     with Image.open(tmp_path / "errors.png") as sheet:
         assert min(sheet.size) > 300
+
+
+def test_the_number_format_is_that_of_the_runs_validation(
+    shards: Path, faces: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rounded = save_model(tmp_path / "best.pt", precision="bf16")
+    of_run = evaluated(shards, rounded, tmp_path / "run")
+    assert f"{of_run.run.images_per_s:.0f} img/s in bf16\n" in capsys.readouterr().out
+    exact = evaluated(shards, rounded, tmp_path / "fp32", precision="fp32")
+    assert (of_run.options.precision, exact.options.precision) == ("bf16", "fp32")
+    assert evaluated(shards, checkpoint, tmp_path / "auto").options.precision == "fp32"
+    in_bf16, in_fp32 = (read_predictions(tmp_path / name).logit for name in ("run", "fp32"))
+    assert 0 < np.abs(in_bf16 - in_fp32).max() < 0.1 * np.abs(in_fp32).max()
+    with pytest.raises(UserError, match="fp32 holds an evaluation with --precision fp32: give another --out, or remov"):
+        evaluated(shards, rounded, tmp_path / "fp32")
+    capsys.readouterr()
+    image = next(faces.iterdir())
+    wishes: tuple[tuple[NumberFormat, str], ...] = (("run", "bf16"), ("fp32", "fp32"))
+    for precision, used in wishes:
+        predict(PredictConfig(images=(image,), checkpoint=rounded, precision=precision, json=True))
+        assert json.loads(capsys.readouterr().out)[0]["precision"] == used
 
 
 @pytest.mark.parametrize("task", ["gender", "age"])

@@ -35,6 +35,7 @@ def test_an_evaluation_is_never_replaced_by_another(
         (shards, checkpoint, {"split": "val"}, "an evaluation of another split"),
         (shards, checkpoint, {"flip": True}, "an evaluation without --flip"),
         (shards, checkpoint, {"batch_size": 7}, "an evaluation with --batch-size 64"),
+        (shards, checkpoint, {"precision": "bf16"}, "an evaluation with --precision fp32"),
         (shards, other, {"flip": True}, "an evaluation of another checkpoint, without --flip"),
     ):
         with pytest.raises(UserError, match=f"{out} holds {message}: give another --out, or remove it$"):

@@ -264,7 +264,7 @@ def test_numbers_are_written_and_read_whole(tmp_path: Path) -> None:
             labelled={"female": 1, "male": 1}, aged=0, subjects=0,
             trained_on=results.TrainedOn(images=None, of=3, why="it is gone", left_out=False),
         ),
-        options=results.Options(batch_size=64, backend="dali", flip=False),
+        options=results.Options(batch_size=64, backend="dali", precision="fp32", flip=False),
         gender=replace(scores, temperature=temperature),
         age=None,
         tables=(table,),
