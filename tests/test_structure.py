@@ -93,7 +93,7 @@ def test_imports_between_packages_run_one_way() -> None:
     assert wrong == []
 
 
-ABOVE_JOBS = ("hpcgender.launch", "hpcgender.status", "hpcgender.commands", "hpcgender.report")
+ABOVE_JOBS = ("hpcgender.launch", "hpcgender.status", "hpcgender.commands", "hpcgender.report", "hpcgender.doctor")
 """What knows both training and jobs."""
 
 

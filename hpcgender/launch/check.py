@@ -16,11 +16,15 @@ from shard_tools.base.errors import UserError
 
 def check(config: CheckConfig) -> None:
     """Prints what the scheduler says of a job of this size; UserError if it could never run."""
+    print(could_run(config))
+
+
+def could_run(config: CheckConfig) -> str:
+    """What the scheduler says of a job of this size, on one line; UserError if it could never run."""
     site = find_site(config.site, config.scheduler, os.environ)
     scheduler = named(site.scheduler)
     if not scheduler.has_queue:
-        print(f"site {site.name}: {scheduler.title}, nothing to ask for")
-        return
+        return f"site {site.name}: {scheduler.title}, nothing to ask for"
     wanted = resources(config, site, gpus=1 if config.gpus_per_node is None else config.gpus_per_node)
     request = Request(name="check", site=site, resources=wanted)
     try:
@@ -30,4 +34,4 @@ def check(config: CheckConfig) -> None:
     asked = f"{wanted.nodes} x {wanted.cpus or 1} cores, {wanted.gpus_per_node} GPUs" + (
         f", {wanted.mem:g} GB" if wanted.mem else ""
     )
-    print(f"site {site.name}: {scheduler.title} could run {asked}: {answer}")
+    return f"site {site.name}: {scheduler.title} could run {asked}: {answer}"

@@ -1,0 +1,94 @@
+"""Checks of the GPUs: whether those that were granted are seen, whether a kernel runs on each, who else is on them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import torch
+
+from hpcgender.distributed import DEVICE, select_device
+from hpcgender.doctor.finding import Finding, green, red, yellow
+from jobs import machine
+from shard_tools.base.errors import UserError
+from shard_tools.base.text import byte_size, plural
+
+SIDE = 512
+"""Rows and columns of the product that tries a device."""
+
+
+def gpus(environ: Mapping[str, str]) -> Finding:
+    """Whether torch sees the GPUs that this node was granted."""
+    granted = machine.visible_gpus(environ)
+    if environ.get(DEVICE) == "cpu":
+        found = f"{DEVICE}=cpu: the CPU computes"
+        if not granted:
+            return green("GPUs", found, gpus=0)
+        return yellow("GPUs", f"{found}, and {plural(len(granted), 'granted GPU')} idle", f"unset {DEVICE}", gpus=0)
+    try:
+        device = select_device()
+    except UserError as error:
+        return red("GPUs", str(error), "ask the administrators if the job asked for GPUs as the site profile says")
+    seen = torch.cuda.device_count() if device.type == "cuda" else 0
+    if seen != len(granted):
+        return red(
+            "GPUs",
+            f"{len(granted)} granted ({', '.join(granted) or 'none'}), {seen} seen by torch",
+            "see CUDA_VISIBLE_DEVICES, and gpu in the site profile",
+            gpus=seen,
+        )
+    if not seen:
+        return green("GPUs", "none: the CPU computes", gpus=0)
+    names = sorted({torch.cuda.get_device_name(number) for number in range(seen)})
+    return green("GPUs", f"{seen} of {', '.join(names)}", gpus=seen)
+
+
+def devices(environ: Mapping[str, str]) -> list[torch.device]:
+    """The devices to try: all GPUs that are seen, or the CPU."""
+    if environ.get(DEVICE) == "cpu" or not torch.cuda.is_available():
+        return [torch.device("cpu")]
+    return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+
+
+def kernel(device: torch.device) -> Finding:
+    """Whether a kernel runs on a device, and computes what it should."""
+    check = f"kernel on {device}"
+    remedy = "leave this device or node out, and tell the administrators; a wrong build of torch: bash jobs/install.sh"
+    whole = torch.arange(SIDE * SIDE, dtype=torch.float32).reshape(SIDE, SIDE) % 7
+    expected = whole @ whole
+    try:
+        with torch.no_grad():
+            on_device = whole.to(device)
+            product = (on_device @ on_device).cpu()
+    except (RuntimeError, NotImplementedError) as error:
+        return red(check, " ".join(str(error).split())[:300], remedy)
+    if not torch.equal(product, expected):  # whole numbers below 2 ** 24, and 7 fits TF32: exact in any order
+        return red(check, "a matrix product is wrong", remedy)
+    return green(check, "runs")
+
+
+def memory(device: torch.device) -> Finding:
+    """Whether a GPU's memory is free, or someone else's processes are on it."""
+    free, total = torch.cuda.mem_get_info(device)
+    return judge_memory(str(device), free, total)
+
+
+def judge_memory(device: str, free: int, total: int) -> Finding:
+    """What `free` of `total` bytes of a GPU, of which this process has a context of up to 1 GB, mean."""
+    check, found = f"memory of {device}", f"{byte_size(free)} of {byte_size(total)} free"
+    if free < 0.85 * total - 1e9:
+        advice = "others use this GPU: see nvidia-smi, ask for it exclusively, or leave it out"
+        return yellow(check, found, advice, free_bytes=free, total_bytes=total)
+    return green(check, found, free_bytes=free, total_bytes=total)
+
+
+def here() -> list[Finding]:
+    """All checks of this node's GPUs."""
+    found = [gpus(os.environ)]
+    if found[0].state == "red":
+        return found
+    for device in devices(os.environ):
+        found.append(kernel(device))
+        if device.type == "cuda":
+            found.append(memory(device))
+    return found

@@ -1,0 +1,324 @@
+"""An examination from start to end: on the spot, or by the ranks of a job, which at its end is requeued once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict, replace
+from io import StringIO
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from hpcgender.commands.doctor import DOCTOR, DoctorConfig
+from hpcgender.commands.launch import LaunchConfig
+from hpcgender.commands.train import TrainConfig
+from hpcgender.distributed import Ranks, redirect_output, select_device, torchrun_ranks
+from hpcgender.doctor import devices, machine, network, report, scheduler, speed, storage
+from hpcgender.doctor.finding import Finding, examined, green, red, yellow
+from hpcgender.doctor.report import Examination
+from hpcgender.precision import Precision
+from hpcgender.stop import StopSignal
+from jobs.scheduler import Allocation
+from jobs.schedulers import find_allocation, schedulers_here
+from shard_tools.base.errors import FAILED, REQUEUE, UserError
+from shard_tools.base.text import duration
+from shard_tools.manifest import read_manifest
+from shard_tools.pack import pack
+from shard_tools.sources.synthetic import Synthetic
+
+INTERRUPTED = "interrupted.json"
+"""What the job's next attempt goes on with, in the directory of the results."""
+LOOPBACK = "127.0.0.1"
+"""The address at which the launcher's ranks meet where all are on one host."""
+STOP_SECONDS = 60.0
+"""How long ranks wait for the signal that one of them has asked for."""
+JOB_TIME = "30m"
+"""Time limit of a job that examines its nodes."""
+
+
+def doctor(config: DoctorConfig) -> int:
+    """Examines this machine or a job's nodes, prints what was found, and returns 1 if anything is red."""
+    config.check()
+    in_job = "RANK" in os.environ
+    if config.nodes and in_job:
+        raise UserError(f"--nodes {config.nodes} is for hpcgender doctor itself: give --nodes to the launcher")
+    if not in_job and (config.nodes or len(gpus_here()) > 1):
+        return launched(config)
+    with StopSignal() as stop, ranks_of(os.environ) as (ranks, first):
+        redirect_output(DOCTOR / "logs", ranks.rank)
+        allocation = find_allocation(os.environ)
+        if first and first.state == "red":  # the ranks cannot tell each other anything
+            print(f"{first.check}: {first.found}: {first.advice}", flush=True)
+            return FAILED
+        interrupted = ranks.broadcast(read_interrupted(allocation) if ranks.is_first else None)
+        if interrupted:
+            return conclude(interrupted, ranks)
+        return begin(config, ranks, stop, allocation, [first] if first else [])
+
+
+def gpus_here() -> list[torch.device]:
+    """The GPUs of this machine; none where they are not to be used."""
+    return [device for device in devices.devices(os.environ) if device.type == "cuda"]
+
+
+def launched(config: DoctorConfig) -> int:
+    """Submits the examination as a job, or runs it on the hosts around this process, a process for each GPU."""
+    from hpcgender.launch.start import launch
+
+    words = {"data": config.data, "model": config.model, "image-size": config.image_size, "backend": config.backend}
+    words |= {"batch-size": config.batch_size}
+    options = [word for name, value in words.items() if value is not None for word in (f"--{name}", str(value))]
+    command = ("doctor", *options, *(("--json",) if config.json else ()))
+    if config.nodes:
+        return launch(LaunchConfig(nodes=config.nodes, time=JOB_TIME, command=command))
+    return launch(LaunchConfig(scheduler="local", command=command))
+
+
+@contextmanager
+def ranks_of(environ: dict[str, str] | os._Environ[str]) -> Iterator[tuple[Ranks, Finding | None]]:
+    """This process among the ranks, which meet, and what is found of that; None for a single one.
+
+    Its device is the CPU where its GPU cannot be used, which the check of GPUs reports.
+    """
+    rank, world_size, local_rank, local_world_size = torchrun_ranks()
+    try:
+        device = select_device(local_rank)
+    except UserError:
+        device = torch.device("cpu")
+    ranks = Ranks(rank, world_size, device, local_rank, local_world_size)
+    if world_size == 1:
+        yield ranks, None
+        return
+    finding = examined("rendezvous", network.join, ranks)
+    try:
+        yield ranks, finding
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def begin(config: DoctorConfig, ranks: Ranks, stop: StopSignal, allocation: Allocation, findings: list[Finding]) -> int:
+    """All checks; then the job is signalled and requeued, if it is one that can be."""
+    host = socket.gethostname()
+    told = ranks.gather([replace(finding, host=host) for finding in of_node(config, ranks, allocation)])
+    hosts = tuple(dict.fromkeys(ranks.gather(host)))
+    findings += [finding for of_rank in told for finding in of_rank]
+    usable = ranks.broadcast(not any(f.check == "GPUs" and f.state == "red" for f in findings))
+    training = train_config(config, ranks)
+    skipped: dict[str, str] = {}
+    if ranks.world_size > 1:
+        findings += together(ranks, host, hosts)
+    else:
+        skipped["all-reduce, clocks, log on other nodes"] = "one process; give --nodes 2"
+    if usable:
+        findings += speeds(training, ranks, host)
+    else:
+        skipped["speed"] = "its GPUs cannot be used"
+    requeues = ranks.broadcast(bool(ranks.is_first and can_requeue(allocation)))
+    if not config.data:
+        skipped["your shards"] = "drawn faces were read; give --data"
+    if ranks.is_first and not requeues:
+        findings.append(tried_interruption())
+    if ranks.is_first and allocation.scheduler.has_queue and not requeues:
+        because = allocation.scheduler.cannot_requeue(allocation) or "it was not started by the launcher"
+        findings.append(yellow("requeue", because, "submit trainings with python -m hpcgender.launch, or resume them"))
+    examination = Examination(
+        time=time.time(),
+        hosts=hosts,
+        processes=ranks.local_world_size,
+        device=torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "cpu",
+        precision=Precision("auto", ranks.device).name,
+        cores_per_process=len(os.sched_getaffinity(0)) / ranks.local_world_size,
+        model=config.model,
+        image_size=config.image_size,
+        batch_size=images_in_step(config, ranks),
+        findings=report.in_order(findings),
+    )
+    if requeues:
+        return interrupt(config, examination, skipped, ranks, stop, allocation)
+    if ranks.is_first:
+        tell(config.json, examination, skipped)
+    return int(ranks.broadcast(examination.code))
+
+
+def of_node(config: DoctorConfig, ranks: Ranks, allocation: Allocation) -> list[Finding]:
+    """The checks of this node, by its first rank; of the scheduler by the first of all."""
+    if ranks.local_rank:
+        return []
+    environ = os.environ
+    apart = environ.get("MASTER_ADDR", LOOPBACK) != LOOPBACK
+    needed = storage.ENOUGH_SCRATCH
+    if config.data:
+        needed = sum(shard.bytes for split in read_manifest(config.data).splits.values() for shard in split.shards)
+    found = [
+        examined("packages", machine.packages, config.backend),
+        examined("driver", machine.driver, torch.version.cuda),
+        *devices.here(),
+        examined("cores", machine.cores, ranks.local_world_size, environ),
+        examined("open files", machine.open_files),
+        examined("shared memory", machine.shared_memory),
+        examined("scratch", storage.scratch, Path(tempfile.gettempdir()), needed),
+        examined("results", storage.results, DOCTOR),
+        examined("interface", network.interface, apart, environ),
+    ]
+    if ranks.is_first:
+        found.append(examined("ports", network.ports, allocation.job_id))
+        found.append(examined("time limit", scheduler.time_limit, allocation, environ, time.time()))
+        if not allocation.scheduler.has_queue and schedulers_here(environ):
+            found.append(examined("job", scheduler.accepts, 1))
+    return found
+
+
+def together(ranks: Ranks, host: str, hosts: tuple[str, ...]) -> list[Finding]:
+    """The checks that all ranks make together; on rank 0 what they found."""
+    offsets = network.clocks(ranks, host)
+    found = [storage.judge_clocks(offsets)] if ranks.is_first and len(hosts) > 1 else []
+    if len(hosts := ranks.broadcast(hosts)) > 1:
+        seen = ranks.gather((host, seen_line(ranks)))
+        if ranks.is_first:
+            found.append(storage.judge_log({where: after for where, after in seen if where != host and after != -1.0}))
+    return found
+
+
+def seen_line(ranks: Ranks) -> float | None:
+    """After how many seconds this node sees a line that rank 0 writes; -1 on ranks that do not look."""
+    path = DOCTOR / "seen-by-other-nodes"
+    line = f"{ranks.broadcast(time.time())}"
+    with path.open("a") if ranks.is_first else StringIO() as file:
+        file.write(line)
+        file.flush()
+        dist.barrier()
+        seen = -1.0 if ranks.local_rank else storage.wait_for_text(path, line)
+        dist.barrier()  # the file stays open until all have looked, as a log does
+    if ranks.is_first:
+        path.unlink()
+    return seen
+
+
+def train_config(config: DoctorConfig, ranks: Ranks) -> TrainConfig:
+    """The training whose steps are timed; without data on drawn faces, its batch is then of one process."""
+    part = images_in_step(config, ranks)
+    return TrainConfig(
+        data=config.data or Path(),
+        model=config.model,
+        image_size=config.image_size,
+        batch_size=part * (ranks.world_size if config.data else 1),
+        backend=config.backend,
+    )
+
+
+def images_in_step(config: DoctorConfig, ranks: Ranks) -> int:
+    """Images of a step in each process."""
+    return config.batch_size or (256 if ranks.device.type == "cuda" else 16)
+
+
+def speeds(config: TrainConfig, ranks: Ranks, host: str) -> list[Finding]:
+    """What all ranks measure at the same time, as they train; on rank 0 what that means."""
+    measured = examined("step", speed.measure, config, ranks)
+    told = ranks.gather((host, measured))
+    failed = ranks.broadcast(any(isinstance(one, Finding) for _, one in told))
+    bandwidths = {} if failed else examined("all-reduce", network.bandwidths, ranks)
+    if not ranks.is_first:
+        return []
+    if failed:
+        return [replace(one, host=where) for where, one in told if isinstance(one, Finding)]
+    by_step = sorted((one.step_images_per_s, where) for where, one in told)
+    own = replace(told[0][1], step_images_per_s=median(per_s for per_s, _ in by_step))
+    slow = min((one for _, one in told), key=lambda one: one.loaded_images_per_s)
+    own = replace(own, loaded_images_per_s=slow.loaded_images_per_s, read_images_per_s=slow.read_images_per_s)
+    found = [
+        speed.judge_reading(own),
+        speed.judge_decoding(own),
+        speed.judge_step(own, *by_step[0], Precision("auto", ranks.device).name),
+        speed.judge_loading(own, ranks.device.type == "cuda"),
+    ]
+    if isinstance(bandwidths, Finding):
+        return [*found, bandwidths]
+    return found + [
+        network.judge_bandwidth(where, rate, own.gradient_bytes, own.step_s) for where, rate in bandwidths.items()
+    ]
+
+
+def tried_interruption() -> Finding:
+    """Signals a small training on drawn faces, and resumes it."""
+    with tempfile.TemporaryDirectory(prefix="hpcgender-doctor-") as name:
+        data, runs = Path(name) / "shards", Path(name) / "runs"
+        with redirect_stdout(StringIO()):
+            pack(Synthetic(count=48, size=32, seed=0, out=data, val=0.3, test=0, workers=1))
+        return examined("signals", scheduler.interruption, scheduler.training(data, runs))
+
+
+def can_requeue(allocation: Allocation) -> bool:
+    """Whether this process is in a job that its launcher requeues when it is stopped."""
+    agent = "JOBS_AGENT_PID" in os.environ
+    return agent and allocation.scheduler.has_queue and not allocation.scheduler.cannot_requeue(allocation)
+
+
+def interrupt(
+    config: DoctorConfig,
+    examination: Examination,
+    skipped: dict[str, str],
+    ranks: Ranks,
+    stop: StopSignal,
+    allocation: Allocation,
+) -> int:
+    """Signals this job's agent as a scheduler does near the time limit, saves, and ends with 99."""
+    if ranks.is_first:
+        state = {"examination": asdict(examination), "skipped": skipped, "job_id": allocation.job_id}
+        (DOCTOR / INTERRUPTED).write_text(json.dumps({**state, "json": config.json, "time": time.time()}))
+        report.write(examination)
+        os.kill(int(os.environ["JOBS_AGENT_PID"]), signal.SIGUSR1)
+    for _ in range(int(10 * STOP_SECONDS)):  # all ranks look as often, as looking is collective
+        if stop.requested(ranks):
+            break
+        time.sleep(0.1)
+    if stop.reason:
+        if ranks.is_first:
+            print(f"examined; now stopped by {stop.reason}, to see whether the job is requeued", flush=True)
+        return REQUEUE
+    if ranks.is_first:
+        (DOCTOR / INTERRUPTED).unlink()
+        remedy = "see what handles signals here: a wrapper, a container, or a shell without exec"
+        lost = red("requeue", f"SIGUSR1 to the agent did not reach its ranks in {STOP_SECONDS:.0f} s", remedy)
+        tell(config.json, replace(examination, findings=report.in_order((*examination.findings, lost))), skipped)
+    return FAILED
+
+
+def read_interrupted(allocation: Allocation) -> dict[str, Any] | None:
+    """What an earlier attempt of this job has saved; None in its first one."""
+    path = DOCTOR / INTERRUPTED
+    if not allocation.scheduler.restarts(os.environ) or not path.exists():
+        return None
+    state: dict[str, Any] = json.loads(path.read_text())
+    return state if state["job_id"] == allocation.job_id else None
+
+
+def conclude(state: dict[str, Any], ranks: Ranks) -> int:
+    """Prints what the job's first attempt has found, and that it was requeued."""
+    examination: Examination = report.from_plain(state["examination"])
+    after = time.time() - state["time"]
+    requeued = green("requeue", f"signalled, saved, requeued and resumed after {duration(after)}", requeue_s=after)
+    examination = replace(examination, findings=report.in_order((*examination.findings, requeued)), time=time.time())
+    if ranks.is_first:
+        (DOCTOR / INTERRUPTED).unlink()
+        tell(state["json"], examination, state["skipped"])
+    return examination.code
+
+
+def tell(as_json: bool, examination: Examination, skipped: dict[str, str]) -> None:
+    """Writes and prints an examination."""
+    path = report.write(examination)
+    if as_json:
+        print(json.dumps(asdict(examination), indent=1), flush=True)
+    else:
+        report.show(examination, skipped, path)

@@ -1,0 +1,167 @@
+"""Checks of the network: which interface is chosen, ports, whether the ranks meet, and how fast they all-reduce."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from hpcgender.distributed import Ranks, check_interface
+from hpcgender.doctor.finding import Finding, green, red, yellow
+from jobs import machine
+from shard_tools.base.text import byte_size
+
+TIMEOUT = timedelta(seconds=120)
+"""How long ranks wait for each other: each is busy with its own checks meanwhile."""
+ROUNDS = 3
+GPU_BYTES, CPU_BYTES = 1 << 26, 1 << 24
+"""Size of what is all-reduced."""
+SIOCGIFADDR = 0x8915
+"""ioctl(2): the IPv4 address of an interface; see netdevice(7)."""
+SLOW_SHARE = 0.5
+"""Part of a step's time from which on an all-reduce does not hide behind the backward pass."""
+
+
+def interface(apart: bool, environ: Mapping[str, str], host: str | None = None) -> Finding:
+    """Through which interface other nodes reach this host's processes, as gloo chooses it: by the host's name.
+
+    `apart`: whether processes run on other hosts, too.
+    """
+    check_interface()
+    name = host or socket.gethostname()
+    fast = sorted(path.name for path in Path("/sys/class/infiniband").glob("*"))
+    also = f", InfiniBand: {', '.join(fast)}" if fast else ""
+    chosen = environ.get("GLOO_SOCKET_IFNAME") or environ.get("NCCL_SOCKET_IFNAME")
+    if chosen:
+        return green("interface", f"{chosen}, as the environment says{also}")
+    try:
+        address = socket.gethostbyname(name)
+    except OSError as error:
+        address, because = "", error.strerror or str(error)
+    else:
+        because = address
+    others = [f"{there} ({known})" for there, known in interfaces().items() if not known.startswith("127.")]
+    if address and not address.startswith("127."):
+        names = [there for there, known in interfaces().items() if known == address]
+        return green("interface", f"{names[0] if names else 'unknown'} ({address}){also}")
+    found = f"the name {name} is {because} here{also}"
+    if not apart:
+        return green("interface", f"{found}, which will do on one host")
+    return red(
+        "interface",
+        found,
+        f"set GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to the interface of the other nodes: {', '.join(others)}",
+    )
+
+
+def interfaces() -> dict[str, str]:
+    """The IPv4 address of each interface that has one."""
+    found = {}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode()[:15])
+            try:
+                answer = fcntl.ioctl(any_socket.fileno(), SIOCGIFADDR, request)
+            except OSError:  # it has none
+                continue
+            found[name] = socket.inet_ntoa(answer[20:24])
+    return found
+
+
+def ports(job_id: str) -> Finding:
+    """Whether the ports of a job's rendezvous are free."""
+    tried = list(machine.candidate_ports(job_id, machine.ephemeral_range()))
+    free = [port for port in tried if machine.port_is_free(port)]
+    numbers = ", ".join(map(str, tried))
+    if not free:
+        return red("ports", f"all in use: {numbers}", "end what listens there: ss -ltnp")
+    if len(free) < len(tried) / 2:
+        return yellow("ports", f"{len(free)} of {len(tried)} free: {numbers}", "see what listens there: ss -ltnp")
+    return green("ports", f"{len(free)} of {len(tried)} free from {tried[0]} on")
+
+
+def join(ranks: Ranks) -> Finding:
+    """Makes the process group of all ranks, on their CPUs, and says how long they took to meet."""
+    begin = time.perf_counter()
+    dist.init_process_group("gloo", timeout=TIMEOUT)
+    dist.barrier()
+    where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    seconds = time.perf_counter() - begin
+    return green("rendezvous", f"{ranks.world_size} processes met at {where} within {seconds:.1f} s")
+
+
+def clocks(ranks: Ranks, host: str, rounds: int = 5) -> dict[str, float]:
+    """Seconds by which each host's clock is ahead of rank 0's, on rank 0; their smallest of some rounds."""
+    times = []
+    for _ in range(rounds):
+        dist.barrier()
+        times.append(time.time())
+    told = ranks.gather((host, times))
+    offsets: dict[str, float] = {}
+    for where, theirs in told:
+        differences = [there - here for there, here in zip(theirs, told[0][1], strict=True)]
+        offsets.setdefault(where, min(differences, key=abs))
+    return offsets
+
+
+def all_reduce(ranks: Ranks, members: list[int], group: Any) -> float:
+    """Bytes per second at which these ranks sum up a tensor of each; RuntimeError if the sum is wrong."""
+    count = (GPU_BYTES if ranks.device.type == "cuda" else CPU_BYTES) // 4
+    seconds = []
+    for _ in range(ROUNDS + 1):  # the first one opens connections
+        values = torch.full((count,), float(ranks.rank + 1), device=ranks.device)
+        synchronize(ranks.device)
+        dist.barrier()
+        begin = time.perf_counter()
+        dist.all_reduce(values, group=group)
+        synchronize(ranks.device)
+        seconds.append(time.perf_counter() - begin)
+        if not bool((values == sum(rank + 1 for rank in members)).all()):
+            raise RuntimeError(f"the sum over ranks {members} is wrong")
+    return 4 * count / min(seconds[1:])
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits for a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def bandwidths(ranks: Ranks) -> dict[str, float]:
+    """Bytes per second of all-reduces `within a node` and `across nodes`, as far as there are several to sum over."""
+    size, backend = ranks.local_world_size, "nccl" if ranks.device.type == "cuda" else "gloo"
+    found = {}
+    if size > 1:
+        for first in range(0, ranks.world_size, size):  # all ranks make all groups
+            members = list(range(first, first + size))
+            group = dist.new_group(members, backend=backend, timeout=TIMEOUT)
+            if ranks.rank in members:
+                mine = members, group
+        found["within a node"] = all_reduce(ranks, *mine)
+    if ranks.world_size > size:
+        everyone = dist.new_group(backend=backend, timeout=TIMEOUT)
+        found["across nodes"] = all_reduce(ranks, list(range(ranks.world_size)), everyone)
+    return found
+
+
+def judge_bandwidth(where: str, bytes_per_s: float, gradient_bytes: float, step_s: float) -> Finding:
+    """What an all-reduce's speed means for a model with such gradients and steps."""
+    seconds = gradient_bytes / bytes_per_s
+    found = f"{byte_size(bytes_per_s)}/s: gradients take {1e3 * seconds:.0f} ms of a step's {1e3 * step_s:.0f} ms"
+    numbers = {"bytes_per_s": bytes_per_s, "share_of_step": seconds / step_s}
+    check = f"all-reduce {where}"
+    if seconds > SLOW_SHARE * step_s:
+        advice = "give larger batches for each process, or fewer nodes"
+        if where == "across nodes":
+            advice += "; NCCL_DEBUG=INFO says which network is used: InfiniBand is better than sockets"
+        return yellow(check, found, advice, **numbers)
+    return green(check, found, **numbers)
