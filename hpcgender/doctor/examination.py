@@ -29,7 +29,7 @@ from hpcgender.doctor.report import Examination
 from hpcgender.precision import Precision
 from hpcgender.stop import StopSignal
 from jobs.scheduler import Allocation
-from jobs.schedulers import find_allocation, schedulers_here
+from jobs.schedulers import LOCAL, find_allocation, schedulers_here
 from shard_tools.base.errors import FAILED, REQUEUE, UserError
 from shard_tools.base.text import duration
 from shard_tools.manifest import read_manifest
@@ -81,7 +81,7 @@ def launched(config: DoctorConfig) -> int:
     command = ("doctor", *options, *(("--json",) if config.json else ()))
     if config.nodes:
         return launch(LaunchConfig(nodes=config.nodes, time=JOB_TIME, command=command))
-    return launch(LaunchConfig(scheduler="local", command=command))
+    return launch(LaunchConfig(site=LOCAL.name, command=command))
 
 
 @contextmanager
