@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from shard_tools import tar
 from shard_tools.base.errors import StorageError, UserError, one_line
 from shard_tools.base.storage import retried
+from shard_tools.without_torch import without_torch
 
 PIECE = 1 << 20
 DECOMPRESSORS: dict[bytes, Callable[[Any], Any]] = {
@@ -53,7 +54,8 @@ def read_samples(url: str) -> Iterator[Sample]:
     By webdataset's rules hidden files and files without a suffix belong to no sample. Raises UserError if the URL
     cannot be opened or read to its end.
     """
-    from webdataset import tariterators  # imports torch: 3 s
+    with without_torch():
+        from webdataset import tariterators
 
     twice: list[str] = []
     last = ""
@@ -97,13 +99,14 @@ class Transport:
 
     def __init__(self, url: str) -> None:
         """Opens the URL; raises UserError if that fails, StorageError if the storage does."""
-        import webdataset
+        with without_torch():
+            from webdataset import gopen
 
         self.url = url
         self.failure: Exception | None = None
         self.head = b""
         try:
-            self.file = retried(partial(webdataset.gopen, url), url)
+            self.file = retried(partial(gopen, url), url)
         except StorageError:
             raise
         except Exception as error:  # each scheme raises its own

@@ -22,6 +22,7 @@ from shard_tools.sources.conventions import check_column
 from shard_tools.sources.keyed_table import KeyedTable, open_keyed
 from shard_tools.sources.tabular import text_of
 from shard_tools.sources.tar_stream import Sample, read_samples
+from shard_tools.without_torch import without_torch
 
 TABLE = "table:"
 KEY = "key"
@@ -208,7 +209,8 @@ class Webdataset(Source):
 
 def expanded(urls: Iterable[str]) -> list[str]:
     """All URLs that these patterns stand for, as webdataset expands them; UserError if that cannot be done."""
-    from webdataset.shardlists import expand_urls  # imports torch: 3 s
+    with without_torch():
+        from webdataset.shardlists import expand_urls
 
     try:
         found = [url for pattern in urls for url in expand_urls(pattern)]
@@ -223,7 +225,8 @@ def expanded(urls: Iterable[str]) -> list[str]:
 
 def last_change(url: str) -> int:
     """When a local file was changed, ns; -1 for other URLs. UserError if it is not there."""
-    from webdataset.gopen import rewrite_url
+    with without_torch():
+        from webdataset.gopen import rewrite_url
 
     parts = urlsplit(rewrite_url(url))
     if parts.scheme not in ("", "file"):

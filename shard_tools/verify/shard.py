@@ -21,6 +21,7 @@ from shard_tools.manifest import Shard
 from shard_tools.tar import BLOCK, Member, TarError, blocks, members, padding
 from shard_tools.verify.files import key_of
 from shard_tools.verify.report import Report
+from shard_tools.without_torch import without_torch
 
 LABELS = ("gender", "age", "subject", "group", "row")
 """Labels that the JSON of a sample and its row of the index both have."""
@@ -254,7 +255,8 @@ class _Shard:
 
 def keys_read(names: Iterable[str]) -> list[str]:
     """The keys of the samples that the library webdataset makes of members with these names."""
-    from webdataset.tariterators import group_by_keys  # imports torch: 3 s
+    with without_torch():
+        from webdataset.tariterators import group_by_keys
 
     return [sample["__key__"] for sample in group_by_keys({"fname": n, "data": b"", "__url__": ""} for n in names)]
 
