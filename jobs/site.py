@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from shard_tools.base.errors import BAD_INPUT, UserError
@@ -89,7 +90,8 @@ class Site:
     venv: str = ""
     """Virtual environment to activate, from the project's directory."""
     container: str = ""
-    """Command that starts the container of the ranks, such as apptainer exec --nv hpcgender.sif."""
+    """Command that starts the container of the ranks, such as apptainer exec --nv hpcgender.sif. {directory} in it is
+    the project's, which the container must have at the same place."""
     container_python: str = "python3"
     """The container's Python."""
     log_sync: str = ""
@@ -97,10 +99,11 @@ class Site:
 
     @cached_property
     def agent_python(self) -> tuple[str, ...]:
-        """The command that starts Python for agents and ranks."""
-        return (
-            (*map(expand, shlex.split(self.container)), self.container_python) if self.container else (sys.executable,)
-        )
+        """The command that starts Python for agents and ranks in this directory."""
+        if not self.container:
+            return (sys.executable,)
+        words = [expand(word).replace("{directory}", str(Path.cwd())) for word in shlex.split(self.container)]
+        return (*words, self.container_python)
 
     @property
     def launcher_python(self) -> str:

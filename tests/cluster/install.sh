@@ -13,7 +13,7 @@ skip() {
 
 [ "$(id -u)" = 0 ] || skip "only root can make test hosts"
 missing=
-for program in munged slurmctld slurmd sbatch sge_qmaster sge_execd qsub setpriv ip; do
+for program in munged slurmctld slurmd sbatch sge_qmaster sge_execd qsub setpriv ip ch-run; do
     command -v $program >/dev/null || missing+=" $program"
 done
 if [ -n "$missing" ]; then
@@ -46,5 +46,7 @@ if [ -n "$missing" ]; then
     apt-get update "${options[@]}" && apt-get install -y --no-install-recommends "${options[@]}" >&2 \
         munge slurmctld slurmd slurm-client gridengine-master gridengine-exec gridengine-client iproute2 util-linux ||
         skip "$missing apt-get could not install it"
+    apt-get install -y --no-install-recommends "${options[@]}" charliecloud-runtime >&2 ||
+        echo "cannot install charliecloud-runtime: jobs in a container are not tested" >&2
 fi
 unshare --mount --uts --ipc --net --pid --fork true 2>/dev/null || skip "this machine makes no namespaces"

@@ -172,6 +172,22 @@ def test_what_cannot_be_is_refused(install: Install, options: str, machine: dict
     assert re.search(says, done.stderr.strip()), done.stderr
 
 
+def test_both_recipes_of_an_image_do_the_same() -> None:
+    recipe, dockerfile = ((REPOSITORY / "jobs" / name).read_text() for name in ("container.def", "Dockerfile"))
+    copied = {tuple(line.split()) for line in section(recipe, "files")}
+    assert all((REPOSITORY / source).exists() for source, _ in copied)
+    files, *directories = re.findall(r"^COPY (.+) (\S+)$", dockerfile, re.MULTILINE)
+    assert copied == {*directories, *((name, files[1] + name) for name in files[0].split())}
+    run = "\n".join(re.findall(r"^RUN (.+)$", dockerfile.replace("\\\n", ""), re.MULTILINE))
+    steps = [" ".join(step.split()) for step in re.split(r"&&|\n", run.replace("$cuda", "{{ cuda }}"))]
+    assert steps == section(recipe, "post")
+
+
+def section(recipe: str, name: str) -> list[str]:
+    """The lines of a section of an Apptainer recipe."""
+    return [line.strip() for line in recipe.partition(f"\n%{name}\n")[2].partition("\n\n")[0].splitlines()]
+
+
 def test_each_cuda_has_its_own_pins() -> None:
     pins = {cuda: (REPOSITORY / f"constraints-cuda{cuda}.txt").read_text() for cuda in (12, 13)}
     assert all("\n-c constraints.txt\n" in text for text in pins.values())

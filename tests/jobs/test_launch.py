@@ -201,9 +201,10 @@ def test_what_the_user_set_is_left_alone() -> None:
 
 def test_a_site_has_a_container_and_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USER", "ada")
-    site = Site(name="x", scheduler="slurm", container="apptainer exec --nv 'my image.sif'", scratch="/scratch/$USER")
+    container = "apptainer exec --nv --pwd={directory} 'my image.sif'"
+    site = Site(name="x", scheduler="slurm", container=container, scratch="/scratch/$USER")
     planned = plan(LaunchConfig(), SLURM, site)
-    assert planned.python == ("apptainer", "exec", "--nv", "my image.sif", "python3")
+    assert planned.python == ("apptainer", "exec", "--nv", f"--pwd={Path.cwd()}", "my image.sif", "python3")
     assert planned.environ[1]["TMPDIR"] == "/scratch/ada"
 
 

@@ -1,0 +1,62 @@
+"""Ranks in a container: a training on two nodes inside Charliecloud, started by the site's container command."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.hosts import REPOSITORY
+from tests.cluster.training import OPTIONS, launch, read_log
+
+VENV = "/opt/hpcgender/.venv"
+"""Where the image has its packages, as that of jobs/Dockerfile; no host has anything there."""
+LINKS = {name: f"usr/{name}" for name in ("bin", "sbin", "lib", "lib64")}
+SHARED = ("dev", "proc", "sys", "tmp", "etc", "usr")
+
+
+@pytest.fixture
+def container(slurm: Cluster) -> str:
+    """The command that starts a container of a minimal image: directories to mount on, nothing else.
+
+    Charliecloud itself mounts the host's /dev, /proc, /sys and /tmp. The command mounts this machine's programs, its
+    Python with the packages, and the project with its data, if they lie elsewhere.
+    """
+    if not shutil.which("ch-run", path="/usr/bin:/bin"):
+        give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        give_up("no ch-run: see tests/cluster/install.sh")
+    image = slurm.directory / "image"
+    places = {Path("/usr"): "/usr", Path(sys.prefix).resolve(): VENV}
+    for path in (Path(sys.base_prefix), REPOSITORY, slurm.directory):
+        if not any(path.is_relative_to(held) for held in ("/tmp", *places)):
+            places[path] = str(path)
+    for name in (*SHARED, *(place.lstrip("/") for place in places.values())):
+        (image / name).mkdir(parents=True, exist_ok=True)
+    for name, target in LINKS.items():
+        (image / name).symlink_to(target)
+    for name in ("hosts", "passwd", "group"):  # Charliecloud mounts its own there
+        (image / "etc" / name).touch()
+    shutil.copy("/etc/ld.so.cache", image / "etc")
+    binds = " ".join(f"--bind={path}:{place}" for path, place in places.items())
+    return f"ch-run {binds} --cd={{directory}} {image} --"
+
+
+def test_ranks_train_in_a_container_on_two_nodes(slurm: Cluster, container: str, data: Mapping[str, Path]) -> None:
+    project = slurm.project()
+    site = f'{slurm.site}container = "{container}"\ncontainer_python = "{VENV}/bin/python"\n'
+    (project / "site.toml").write_text(site)
+    assert not Path(VENV).exists()
+    options = ("--data", data[slurm.name], *OPTIONS, "--epochs", 1, "--name", "contained")
+    (job,) = launch(slurm, project, "--nodes", 2, "--", "train", *options)
+    end = slurm.wait(job)
+    log = read_log(project, job)
+    assert end.code == 0, log
+    assert "train on 2 nodes" in log
+    assert re.search(r"epoch 1/1 \| train loss", log)
+    assert (project / "runs" / "contained" / "checkpoints" / "best.pt").exists()
