@@ -34,7 +34,7 @@ def container(slurm: Cluster) -> str:
     image = slurm.directory / "image"
     places = {Path("/usr"): "/usr", Path(sys.prefix).resolve(): VENV}
     for path in (Path(sys.base_prefix), REPOSITORY, slurm.directory):
-        if not any(path.is_relative_to(held) for held in ("/tmp", *places)):
+        if not any(path.is_relative_to(held) for held in (Path("/tmp"), *places)):
             places[path] = str(path)
     for name in (*SHARED, *(place.lstrip("/") for place in places.values())):
         (image / name).mkdir(parents=True, exist_ok=True)
