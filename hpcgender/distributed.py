@@ -6,13 +6,14 @@ import os
 import re
 import socket
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -21,7 +22,8 @@ import torch.distributed as dist
 # outlive the group, and the process may abort at exit. Imported here, there is no group yet.
 import torch.distributed.nn.functional
 
-from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.commands import guarded
+from shard_tools.base.errors import FAILED, UserError, one_line
 
 TIMEOUT = timedelta(minutes=10)
 """Default time that a rank waits for the others before it fails."""
@@ -79,7 +81,8 @@ class Ranks:
 def process_group(timeout: timedelta = TIMEOUT) -> Iterator[Ranks]:
     """Initialises the process group and destroys it at the end; a single process needs neither it nor torchrun.
 
-    UserError if torchrun's variables, the network interface or the GPU cannot be used.
+    UserError if torchrun's variables, the network interface or the GPU cannot be used. An error within the context ends
+    this process, with the line and the exit code that a command has for it.
     """
     rank, world_size, local_rank, local_world_size = torchrun_ranks()
     device = select_device(local_rank)
@@ -91,8 +94,29 @@ def process_group(timeout: timedelta = TIMEOUT) -> Iterator[Ranks]:
     dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout, device_id=device if cuda else None)
     try:
         yield Ranks(rank, world_size, device, local_rank, local_world_size)
-    finally:
-        dist.destroy_process_group()
+    except BaseException as error:
+        leave(error)
+    dist.destroy_process_group()
+
+
+def leave(error: BaseException) -> NoReturn:
+    """Prints the error and ends this process at once, and not the process group.
+
+    To destroy that is a collective operation of NCCL's, and the other ranks wait in another one.
+    """
+    raised_in = error.__traceback__
+
+    def fail() -> NoReturn:
+        raise error
+
+    try:
+        code = guarded("hpcgender", fail)
+    except BaseException:
+        traceback.print_exception(type(error), error, raised_in)
+        code = FAILED
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def torchrun_ranks() -> tuple[int, int, int, int]:

@@ -29,7 +29,8 @@ class StopSignal:
     """A context in which SIGTERM, SIGUSR1, SIGUSR2 and SIGINT request a stop; a second SIGINT interrupts the process.
 
     Unless `stop_after` is 0, a stop is also requested that many minutes after the start of the job (JOBS_STARTED, or
-    else of this process). Enter it in the main thread as early as possible, and leave it after the last checkpoint.
+    else of this process). Enter it in the main thread, after the process group, as ranks that wait for others there
+    notice no request, and leave it after the last checkpoint.
     """
 
     def __init__(self, stop_after: float = 0.0, timeout: timedelta = timedelta(minutes=10)) -> None:

@@ -97,7 +97,7 @@ def open_session(config: Options) -> Iterator[Session[Options]]:
     config.check()
     manifest = read_manifest(config.data)
     memory = enough_memory("give a smaller --batch-size")
-    with memory, ExitStack() as exits, StopSignal(config.stop_after) as stop, process_group() as ranks:
+    with process_group() as ranks, StopSignal(config.stop_after) as stop, memory, ExitStack() as exits:
         redirect_output(config.out_dir / "logs", ranks.rank)
         trained = load_trained(config.checkpoint, ranks.device, manifest.classes)
         precision = for_inference(config.precision, trained.about["config"], ranks.device)

@@ -45,7 +45,7 @@ def train(config: TrainConfig) -> int:
     config.check()
     manifest = read_manifest(config.data)
     timeout = timedelta(minutes=config.timeout)
-    with ExitStack() as exits, StopSignal(config.stop_after, timeout) as stop, process_group(timeout) as ranks:
+    with process_group(timeout) as ranks, StopSignal(config.stop_after, timeout) as stop, ExitStack() as exits:
         check_compute(config, ranks)  # before the run's directory is made
         redirect_output(config.run_dir / "logs", ranks.rank)
         if ranks.is_first:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 
 from hpcgender.distributed import TORCHRUN, check_interface, process_group, select_device, torchrun_ranks
-from shard_tools.base.errors import UserError
+from shard_tools.base.errors import BAD_INPUT, UserError
+from tests.conftest import REPOSITORY, Run
 
 
 @pytest.fixture(autouse=True)
@@ -91,3 +94,18 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(UserError, match="process 3 of this node has no GPU, as torch sees 2: start 2"):
         select_device(2)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_failing_rank_ends_the_others_with_its_line(device: str, run: Run, tmp_path: Path) -> None:
+    """It took the ten minutes for which ranks wait, and the line was lost."""
+    if device == "cuda" and torch.cuda.device_count() < 3:
+        pytest.skip("needs three GPUs")
+    program = ("tests.hpcgender.failing_rank", device, tmp_path)
+    options = ("--nproc-per-node=3", f"--rank-log={tmp_path}/rank-{{rank}}.log")
+    environment = {"PYTHONPATH": str(REPOSITORY), **({"HPCGENDER_DEVICE": "cpu"} if device == "cpu" else {})}
+    began = time.monotonic()
+    done = run("jobs.agent", *options, "-m", *program, **environment)
+    assert time.monotonic() - began < 100  # of the 300 s that `run` allows
+    assert done.returncode == BAD_INPUT, done.stderr
+    assert "hpcgender: the labels of rank 1 are wrong: correct them" in done.stderr.splitlines()
