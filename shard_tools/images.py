@@ -115,6 +115,13 @@ def reencode(encoded: bytes, shorter_side: int | None, quality: int) -> bytes:
     return buffer.getvalue()
 
 
+def decoded(encoded: bytes) -> Image.Image:
+    """The image in 8 bits, upright, gray or RGB; raises ImageError if it cannot be used."""
+    with opened(encoded) as image:
+        plain = _plain(image)
+        return upright(plain, orientations(encoded, image))
+
+
 def _plain(image: Image.Image) -> Image.Image:
     """The image in 8 bits, gray if it is, else RGB."""
     if image.mode.startswith("I"):  # 16 bits a pixel

@@ -180,27 +180,32 @@ def look(work: Work, chunk: Chunk) -> int:
 
 
 def examine(work: Work, record: Record, read: Callable[[], bytes]) -> tuple[bytes, Fingerprint]:
-    """The image of a record as it will be packed, and its fingerprint; raises ImageError if it cannot be.
-
-    Raises UserError if it is there but cannot be read: that is not the image's fault, and may be that of all others.
-    """
+    """The image of a record as it will be packed, and its fingerprint; raises as `read_image` if it cannot be."""
     source = work.source
     if record.rejected:
         raise ImageError(record.rejected)
-    try:
-        encoded = read() if source.streamed else retried(read, record.name)
-    except OSError as error:
-        reason = error.strerror or one_line(error)
-        if error.errno in ABSENT:
-            raise ImageError(f"it cannot be read: {reason}") from None
-        raise UserError(
-            f"cannot read {error.filename or record.name}: {reason}; after that is fixed, the same command resumes"
-        ) from None
+    encoded = read_image(read, record.name, again=not source.streamed)
     if work.reencodes:
         encoded = reencode(encoded, source.resize, source.quality or 95)
     if source.decode:
         return encoded, fingerprint(encoded, source.near_duplicates)
     return encoded, Fingerprint(extension_of(encoded), content_hash(encoded), 0)
+
+
+def read_image(read: Callable[[], bytes], name: str, again: bool = True) -> bytes:
+    """An image that is called `name`, tried again where storage fails if that works; ImageError if there is none.
+
+    Raises UserError if it is there but cannot be read: that is not the image's fault, and may be that of all others.
+    """
+    try:
+        return retried(read, name) if again else read()
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        if error.errno in ABSENT:
+            raise ImageError(f"it cannot be read: {reason}") from None
+        raise UserError(
+            f"cannot read {error.filename or name}: {reason}; after that is fixed, the same command resumes"
+        ) from None
 
 
 def labels_of(record: Record) -> bytes:

@@ -10,7 +10,6 @@ import dataclasses
 import itertools
 import json
 import math
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -32,7 +31,7 @@ from shard_tools.manifest import CLASSES, MANIFEST, UNFINISHED, Manifest, Shard,
 from shard_tools.plan import Plan, make_plan
 from shard_tools.quarantine import write_contradictions, write_quarantine
 from shard_tools.sources import Source
-from shard_tools.workers import Workers
+from shard_tools.workers import Workers, part_of
 from shard_tools.writer import jobs_of, write_index, write_shard
 
 SHOWN = 12
@@ -117,14 +116,9 @@ def check(source: Source) -> tuple[int, int]:
         raise UserError(f"--quality {source.quality} is not from 1 to 95")
     if not source.dry_run:
         check_directory(source.out)
-    if not source.task:
-        return 0, 1
-    match = re.fullmatch(r"(\d+)/(\d+)", source.task)
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise UserError(f"--task {source.task} is not K/N with K from 1 to N, as in --task 3/16")
-    if source.dry_run:
+    if source.task and source.dry_run:
         raise UserError("--dry-run looks at all images: give it without --task")
-    return int(match[1]) - 1, int(match[2])
+    return part_of(source.task)
 
 
 def _shared(work: Work) -> Work:

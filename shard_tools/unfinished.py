@@ -24,12 +24,15 @@ TRANSIENT = frozenset({"workers", "task", "dry_run", "out"})
 
 
 @contextmanager
-def held(out: Path, part: int = 0, parts: int = 1, patience: float = PATIENCE) -> Iterator[None]:
-    """Holds the lock of a pack into `out`; as one of several `parts` beside the others, but alone in its own.
+def held(
+    out: Path, part: int = 0, parts: int = 1, patience: float = PATIENCE, name: str = UNFINISHED
+) -> Iterator[None]:
+    """Holds the lock of what is packed into `out`; as one of several `parts` beside the others, but alone in its own.
 
-    Makes `<out>/.packing` if it is missing. Raises UserError if `out` holds anything else, or another process is at it.
+    Makes the directory `name` in it if that is missing. Raises UserError if `out` holds anything else, or another
+    process is at it.
     """
-    work = out / UNFINISHED
+    work = out / name
     if not work.exists():
         check_empty(out, besides=(SUBMISSIONS,))
         work.mkdir(parents=True, exist_ok=True)

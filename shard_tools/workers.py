@@ -1,8 +1,9 @@
-"""A pool of processes: results come in order, and no worker outlives its parent."""
+"""A pool of processes: results come in order, and no worker outlives its parent. And parts of work that jobs share."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 from collections import deque
@@ -87,3 +88,13 @@ def _start(context: Any) -> None:
 
 def _call(function: Callable[[Any, Job], Result], job: Job) -> Result:
     return function(_context, job)
+
+
+def part_of(task: str) -> tuple[int, int]:
+    """Which part `--task K/N` names, from 0, and of how many; the only one if it is empty. Raises UserError."""
+    if not task:
+        return 0, 1
+    match = re.fullmatch(r"(\d+)/(\d+)", task)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UserError(f"--task {task} is not K/N with K from 1 to N, as in --task 3/16")
+    return int(match[1]) - 1, int(match[2])

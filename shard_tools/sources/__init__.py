@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,9 +10,8 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from shard_tools.base.commands import default_is
 from shard_tools.base.errors import UserError
-from shard_tools.images import MAX_BYTES, ImageError
 from shard_tools.keys import key_of
-from shard_tools.sources.image_files import ImageFiles
+from shard_tools.sources.image_files import ImageFiles, read_file
 
 SPLIT_NAMES = ("train", "val", "test")
 SHARE = 0.1
@@ -179,7 +177,4 @@ class ImageDirectory(Source):
         return self._remarks
 
     def read(self, record: Record) -> bytes:
-        with (self.images / record.name).open("rb") as file:
-            if os.fstat(file.fileno()).st_size > MAX_BYTES:
-                raise ImageError(f"it has more than {MAX_BYTES} bytes")
-            return file.read()
+        return read_file(self.images / record.name)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from shard_tools.base.errors import UserError
 from shard_tools.base.text import printable
-from shard_tools.images import ImageError, extension_of
+from shard_tools.images import MAX_BYTES, ImageError, extension_of
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp"})
 OTHER_SUFFIXES = frozenset(
@@ -143,3 +143,11 @@ def _is_image(path: Path) -> bool:
     except ImageError:
         return False
     return True
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of an image file; raises OSError, or ImageError if it is too large for an image."""
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size > MAX_BYTES:
+            raise ImageError(f"it has more than {MAX_BYTES} bytes")
+        return file.read()

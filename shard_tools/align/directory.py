@@ -1,0 +1,199 @@
+"""Crops the faces of a directory, in chunks of images: each chunk's findings are a file, so that no work is done twice.
+
+The crops are written as the chunk is done, the list of its findings last. `alignment.json`, which holds the recipe, is
+the last file of all: its presence means that every image is cropped or in quarantine.csv with the reason.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from shard_tools import unfinished
+from shard_tools.align.crop import align_encoded
+from shard_tools.align.detector import detector_name
+from shard_tools.align.recipe import ALIGNMENT, CROPS, FORM, Recipe
+from shard_tools.base.documents import write_document
+from shard_tools.base.errors import UserError
+from shard_tools.base.files import whole_text, write_file
+from shard_tools.base.progress import progress
+from shard_tools.base.text import printable
+from shard_tools.commands.align import UNFINISHED, AlignConfig
+from shard_tools.images import ImageError
+from shard_tools.look import Chunk, read_image
+from shard_tools.sources.image_files import ImageFiles, read_file
+from shard_tools.workers import Workers, part_of
+
+CHUNK = 128
+"""Images of a chunk: what a killed process has to do again, at most."""
+LANDMARKS = tuple(
+    f"{name}_{axis}" for name in ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth") for axis in "xy"
+)
+"""Columns of landmarks.csv, left and right as seen."""
+
+Finding = dict[str, Any]
+"""Of an image: its `image`; the `reason` why it has no crop, or its number of `faces` and the `landmarks` of one."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the processes share."""
+
+    images: Path
+    out: Path
+    recipe: Recipe
+    quality: int
+
+    def done(self, chunk: Chunk) -> Path:
+        """The findings of a chunk, a line of JSON each; it is there if the chunk is done."""
+        return self.out / UNFINISHED / "done" / f"{chunk.name}.jsonl"
+
+
+def align_directory(config: AlignConfig) -> None:
+    """Crops the images of `config.images`, or the part of them that `config.task` says; raises UserError."""
+    part, parts = part_of(config.task)
+    work = Work(config.images, config.out, config.recipe_by(detector_name()), config.quality)
+    with unfinished.held(config.out, part, parts, name=UNFINISHED):
+        begin(work, parts)
+        if (config.out / ALIGNMENT).exists():  # killed after the last step but one
+            shutil.rmtree(config.out / UNFINISHED)
+            print(f"{config.out} was aligned already")
+            return
+        names = list_images(config)
+        chunks = [
+            Chunk(number, hashlib.sha256(json.dumps(some).encode()).hexdigest(), len(some))
+            for number, some in enumerate(chunked(names))
+        ]
+        mine = [
+            (chunk, some) for chunk, some in zip(chunks, chunked(names), strict=True) if chunk.number % parts == part
+        ]
+        with Workers(work, config.workers) as workers, progress("aligning", sum(c.size for c, _ in mine)) as advance:
+            for size in workers.map(crop_chunk, mine):
+                advance(size)
+        if parts > 1:
+            total = sum(chunk.size for chunk, _ in mine)
+            print(
+                f"aligned part {part + 1} of {parts}, {total} images; after all parts: the same command without --task"
+            )
+            return
+        finish(work, chunks)
+
+
+def chunked(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The names in chunks."""
+    return (names[begin : begin + CHUNK] for begin in range(0, len(names), CHUNK))
+
+
+def list_images(config: AlignConfig) -> list[str]:
+    """Paths of the images below `config.images`; UserError if there are none."""
+    files = ImageFiles(config.images, config.out)
+    not_taken = files.not_taken()
+    if not files.names:
+        raise UserError(f"no images in {config.images}{f': {not_taken}' if not_taken else ''}")
+    if not_taken:
+        print(not_taken)
+    return files.names
+
+
+def begin(work: Work, parts: int) -> None:
+    """Notes what is being done, or compares it with the note; UserError if the directory is another work's."""
+    note = work.out / UNFINISHED / "work.json"
+    mine = {
+        "images": str(work.images.resolve()),
+        "recipe": asdict(work.recipe),
+        "quality": work.quality,
+    }
+    if not note.exists():
+        write_file(note, json.dumps(mine, indent=1).encode())
+    if json.loads(note.read_bytes()) != mine:
+        raise UserError(
+            f"{work.out} holds unfinished work on other images or with other options: give the same ones to resume it, "
+            "or remove the directory"
+        )
+    (work.out / UNFINISHED / "done").mkdir(exist_ok=True)
+
+
+def crop_chunk(work: Work, job: tuple[Chunk, Sequence[str]]) -> int:
+    """Crops the images of a chunk unless that is done, and returns their number."""
+    chunk, names = job
+    if not work.done(chunk).exists():
+        findings = [crop_file(work, name) for name in names]
+        write_file(work.done(chunk), "".join(json.dumps(finding) + "\n" for finding in findings).encode())
+    return chunk.size
+
+
+def crop_file(work: Work, name: str) -> Finding:
+    """Writes the crop of one image, and returns what is found in it."""
+    try:
+        encoded = read_image(partial(read_file, work.images / name), name)
+        crop = align_encoded(encoded, work.recipe, quality=work.quality, suffix=Path(name).suffix)
+    except ImageError as error:
+        return {"image": name, "reason": str(error)}
+    path = work.out / CROPS / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, crop.encoded)
+    return {"image": name, "faces": crop.faces, "landmarks": crop.landmarks.round(2).ravel().tolist()}
+
+
+def findings_of(work: Work, chunks: Sequence[Chunk]) -> Iterator[Finding]:
+    """The findings of all images, in their order."""
+    for chunk in chunks:
+        yield from map(json.loads, work.done(chunk).read_text().splitlines())
+
+
+def finish(work: Work, chunks: Sequence[Chunk]) -> None:
+    """Everything after all images are done: the lists, and the recipe last."""
+    missing = sum(not work.done(chunk).exists() for chunk in chunks)
+    if missing:
+        raise UserError(f"{work.out} lacks {missing} parts of the images as they are now: give the same command again")
+    reasons = Counter(finding["reason"] for finding in findings_of(work, chunks) if "reason" in finding)
+    images, left_out = sum(chunk.size for chunk in chunks), reasons.total()
+    if left_out == images:
+        shutil.rmtree(work.out / UNFINISHED)
+        raise UserError(f"none of {images} images has a crop, most because {reasons.most_common(1)[0][0]}")
+    remove_leftovers(work.out / CROPS, {f["image"] for f in findings_of(work, chunks) if "reason" not in f})
+    several = 0
+    with whole_text(work.out / "landmarks.csv") as file, whole_text(work.out / "quarantine.csv") as quarantine:
+        found, lost = (csv.writer(text, lineterminator="\n") for text in (file, quarantine))
+        found.writerow(("image", "faces", *LANDMARKS))
+        lost.writerow(("image", "reason"))
+        for finding in findings_of(work, chunks):
+            if "reason" in finding:
+                lost.writerow((escaped(finding["image"]), finding["reason"]))
+            else:
+                several += finding["faces"] > 1
+                found.writerow((escaped(finding["image"]), finding["faces"], *finding["landmarks"]))
+    if not left_out:
+        (work.out / "quarantine.csv").unlink()
+    counts = {"cropped": images - left_out, "several_faces": several, "left_out": left_out}
+    write_document(work.out / ALIGNMENT, FORM, {"recipe": asdict(work.recipe), **counts})
+    shutil.rmtree(work.out / UNFINISHED)
+    print(f"{images} images: {images - left_out} cropped, {several} of them have several faces")
+    if left_out:
+        print(f"{left_out} images left out, listed in {work.out / 'quarantine.csv'}:")
+        for reason, count in reasons.most_common(5):
+            print(printable(f"  {count}: {reason}"))
+    print(f"crops in {work.out / CROPS}")
+
+
+def escaped(name: str) -> str:
+    """A name as UTF-8 has it, what is none as escapes."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def remove_leftovers(root: Path, names: set[str]) -> None:
+    """Removes what a killed process left beside the crops of these names."""
+    for directory, _, files in os.walk(root):
+        for file in files:
+            path = Path(directory, file)
+            if path.relative_to(root).as_posix() not in names:
+                path.unlink()
