@@ -16,6 +16,8 @@ from shard_tools.images import ImageError, decoded
 
 FORMATS = {".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}
 """By the suffix of the name; JPEG otherwise."""
+DECIMALS = 2
+"""Of a landmark, pixels: a list that has so many gives the same crop."""
 
 
 class Crop(NamedTuple):
@@ -56,7 +58,7 @@ def align_encoded(
 
 
 def _choose(pixels: Pixels, recipe: Recipe, faces: Sequence[Points] | None) -> tuple[Points, int]:
-    """The landmarks of the face to crop, and the number of faces; ImageError if there is none."""
+    """The landmarks of the face to crop, rounded, and the number of faces; ImageError if there is none."""
     if faces is None:
         found = find_faces(pixels)
         areas = [float(np.prod(face.box[2:] - face.box[:2])) for face in found]
@@ -73,4 +75,5 @@ def _choose(pixels: Pixels, recipe: Recipe, faces: Sequence[Points] | None) -> t
         "central": [float(np.hypot(*(points.mean(axis=0) - middle))) for points in faces],
         "refuse": [0.0],
     }
-    return faces[int(np.argmin(order[recipe.faces]))], len(faces)
+    chosen = faces[int(np.argmin(order[recipe.faces]))]
+    return chosen.round(DECIMALS), len(faces)

@@ -38,7 +38,7 @@ SMALL = 40
 """Longer side of a face in such a picture, pixels, below which it is looked at again, alone and larger."""
 ALONE = 192
 """Side of the picture of a face alone, pixels: a third of it is the face."""
-INSTALL = "install the extra: pip install 'hpcgender[align]', or give --landmarks FILE"
+INSTALL = "install the extra align: .venv/bin/pip install -c constraints.txt -e '.[align]'"
 
 
 class Face(NamedTuple):

@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from shard_tools import unfinished
 from shard_tools.align.crop import align_encoded
 from shard_tools.align.detector import detector_name
-from shard_tools.align.recipe import ALIGNMENT, CROPS, FORM, Recipe
+from shard_tools.align.landmark_file import LandmarkFile
+from shard_tools.align.recipe import ALIGNMENT, CROPS, FORM, FROM_FILE, Recipe
+from shard_tools.align.sheet import PAIRS, alignment_sheet
 from shard_tools.base.documents import write_document
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import whole_text, write_file
@@ -52,6 +58,7 @@ class Work:
     out: Path
     recipe: Recipe
     quality: int
+    landmarks: LandmarkFile | None
 
     def done(self, chunk: Chunk) -> Path:
         """The findings of a chunk, a line of JSON each; it is there if the chunk is done."""
@@ -61,9 +68,11 @@ class Work:
 def align_directory(config: AlignConfig) -> None:
     """Crops the images of `config.images`, or the part of them that `config.task` says; raises UserError."""
     part, parts = part_of(config.task)
-    work = Work(config.images, config.out, config.recipe_by(detector_name()), config.quality)
+    recipe = config.recipe_by(FROM_FILE if config.landmarks else detector_name())
+    landmarks = LandmarkFile(config.landmarks, config.images) if config.landmarks else None
+    work = Work(config.images, config.out, recipe, config.quality, landmarks)
     with unfinished.held(config.out, part, parts, name=UNFINISHED):
-        begin(work, parts)
+        begin(work)
         if (config.out / ALIGNMENT).exists():  # killed after the last step but one
             shutil.rmtree(config.out / UNFINISHED)
             print(f"{config.out} was aligned already")
@@ -104,11 +113,13 @@ def list_images(config: AlignConfig) -> list[str]:
     return files.names
 
 
-def begin(work: Work, parts: int) -> None:
+def begin(work: Work) -> None:
     """Notes what is being done, or compares it with the note; UserError if the directory is another work's."""
     note = work.out / UNFINISHED / "work.json"
+    landmarks = work.landmarks.digest if work.landmarks else ""
     mine = {
         "images": str(work.images.resolve()),
+        "landmarks": landmarks,
         "recipe": asdict(work.recipe),
         "quality": work.quality,
     }
@@ -135,13 +146,14 @@ def crop_file(work: Work, name: str) -> Finding:
     """Writes the crop of one image, and returns what is found in it."""
     try:
         encoded = read_image(partial(read_file, work.images / name), name)
-        crop = align_encoded(encoded, work.recipe, quality=work.quality, suffix=Path(name).suffix)
+        faces = work.landmarks.faces(name) if work.landmarks else None
+        crop = align_encoded(encoded, work.recipe, faces, work.quality, Path(name).suffix)
     except ImageError as error:
         return {"image": name, "reason": str(error)}
     path = work.out / CROPS / name
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, crop.encoded)
-    return {"image": name, "faces": crop.faces, "landmarks": crop.landmarks.round(2).ravel().tolist()}
+    return {"image": name, "faces": crop.faces, "landmarks": crop.landmarks.ravel().tolist()}
 
 
 def findings_of(work: Work, chunks: Sequence[Chunk]) -> Iterator[Finding]:
@@ -159,12 +171,14 @@ def finish(work: Work, chunks: Sequence[Chunk]) -> None:
     images, left_out = sum(chunk.size for chunk in chunks), reasons.total()
     if left_out == images:
         shutil.rmtree(work.out / UNFINISHED)
+        with suppress(OSError):  # something else is in it
+            work.out.rmdir()
         raise UserError(f"none of {images} images has a crop, most because {reasons.most_common(1)[0][0]}")
     remove_leftovers(work.out / CROPS, {f["image"] for f in findings_of(work, chunks) if "reason" not in f})
     several = 0
     with whole_text(work.out / "landmarks.csv") as file, whole_text(work.out / "quarantine.csv") as quarantine:
         found, lost = (csv.writer(text, lineterminator="\n") for text in (file, quarantine))
-        found.writerow(("image", "faces", *LANDMARKS))
+        found.writerow(("image", "faces", *LANDMARKS[: 2 * work.landmarks.points if work.landmarks else None]))
         lost.writerow(("image", "reason"))
         for finding in findings_of(work, chunks):
             if "reason" in finding:
@@ -174,15 +188,27 @@ def finish(work: Work, chunks: Sequence[Chunk]) -> None:
                 found.writerow((escaped(finding["image"]), finding["faces"], *finding["landmarks"]))
     if not left_out:
         (work.out / "quarantine.csv").unlink()
-    counts = {"cropped": images - left_out, "several_faces": several, "left_out": left_out}
+    cropped = images - left_out
+    sheet = alignment_sheet(work.images, work.out / CROPS, shown(work, chunks, cropped), work.recipe, cropped)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    write_file(work.out / "sheet.png", buffer.getvalue())
+    counts = {"cropped": cropped, "several_faces": several, "left_out": left_out}
     write_document(work.out / ALIGNMENT, FORM, {"recipe": asdict(work.recipe), **counts})
     shutil.rmtree(work.out / UNFINISHED)
-    print(f"{images} images: {images - left_out} cropped, {several} of them have several faces")
+    print(f"{images} images: {cropped} cropped, {several} of them have several faces")
     if left_out:
         print(f"{left_out} images left out, listed in {work.out / 'quarantine.csv'}:")
         for reason, count in reasons.most_common(5):
             print(printable(f"  {count}: {reason}"))
-    print(f"crops in {work.out / CROPS}")
+    print(f"crops in {work.out / CROPS}, some of them in {work.out / 'sheet.png'}")
+
+
+def shown(work: Work, chunks: Sequence[Chunk], cropped: int) -> list[tuple[str, int, list[float]]]:
+    """Some of the images with a crop, evenly among all: name, faces, landmarks."""
+    numbers = set(np.linspace(0, cropped - 1, PAIRS).round().astype(int).tolist())
+    found = (finding for finding in findings_of(work, chunks) if "reason" not in finding)
+    return [(f["image"], f["faces"], f["landmarks"]) for number, f in enumerate(found) if number in numbers]
 
 
 def escaped(name: str) -> str:

@@ -18,6 +18,8 @@ MAX_MARGIN = 2.0
 ALIGNMENT, CROPS = "alignment.json", "images"
 """The file, and the directory of the crops beside it."""
 FORM = "hpcgender-alignment-1"
+FROM_FILE = "file"
+"""Instead of a detector, in a recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ class Card:
     """A picture and its labels."""
 
     picture: Image.Image
-    """RGB, a square: all of a sheet have the same size."""
+    """RGB: all of a sheet have the same size."""
     label: int
     """Class of the gender, which gives the mark its colour."""
     name: str
@@ -55,8 +55,8 @@ def draw_sheet(groups: Sequence[Sequence[Card]], title: str, lines: Sequence[str
     `room` is the least width between the margins, pixels.
     """
     columns = columns_of([len(group) for group in groups])
-    side, details = groups[0][0].picture.width, max(len(card.details) for group in groups for card in group)
-    width, height = side + 2 * PAD, side + 3 * PAD + PILL + details * LINE
+    picture, details = groups[0][0].picture, max(len(card.details) for group in groups for card in group)
+    width, height = picture.width + 2 * PAD, picture.height + 3 * PAD + PILL + details * LINE
     top = MARGIN + TITLE + len(lines) * LEADING + 29
     rows = sum(math.ceil(len(group) / columns) for group in groups)
     room = max(columns * (width + GAP) - GAP, room)
@@ -93,7 +93,7 @@ def draw_card(sheet: Image.Image, corner: tuple[int, int], size: tuple[int, int]
     pen = ImageDraw.Draw(sheet)
     sheet.paste(Image.new("RGB", size, CARD), corner, rounded(size, RADIUS))
     sheet.paste(card.picture, (x, y))
-    y += side + PAD
+    y += card.picture.height + PAD
     name, letters = fit(card.name, SMALL, side - 16)
     mark = (math.ceil(letters.getlength(name)) + 16, PILL)
     sheet.paste(Image.new("RGB", mark, ACCENTS[accent(card.label)]), (x, y), rounded(mark, PILL // 2))
