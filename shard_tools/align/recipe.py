@@ -57,8 +57,8 @@ class CropOptions:
     """Which of several faces to crop: the largest, the most central, or none: then the image is left out."""
     landmarks: Annotated[Path | None, default_is("a detector finds the faces", "FILE")] = None
     """CSV, TSV, Parquet or list with the eyes of each face, or eyes, nose and mouth, such as CelebA's
-    list_landmarks_celeba.txt and VGGFace2's loose_landmark_train.csv: no detector is needed then. Of which face the
-    left is, is seen from the coordinates."""
+    list_landmarks_celeba.txt and VGGFace2's loose_landmark_train.csv: no detector is needed then. Which of two points
+    is the left one is seen from their coordinates."""
 
     def check_crop(self) -> None:
         """Raises UserError for options that cannot work."""
