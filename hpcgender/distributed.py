@@ -23,14 +23,13 @@ import torch.distributed as dist
 import torch.distributed.nn.functional
 
 from shard_tools.base.commands import guarded
+from shard_tools.base.contracts import DEVICE
 from shard_tools.base.errors import FAILED, UserError, one_line
 
 TIMEOUT = timedelta(minutes=10)
 """Default time that a rank waits for the others before it fails."""
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 """The environment variables in which torchrun says which process this is."""
-DEVICE = "HPCGENDER_DEVICE"
-"""The environment variable that asks for the CPU although there are GPUs."""
 
 
 @dataclass(frozen=True)
@@ -144,11 +143,12 @@ def torchrun_ranks() -> tuple[int, int, int, int]:
 def select_device(local_rank: int = 0) -> torch.device:
     """This node's GPU of that number, or the CPU where there is none or `HPCGENDER_DEVICE=cpu` asks for it.
 
-    UserError if there are GPUs, or CUDA_VISIBLE_DEVICES says that some were granted, and torch cannot use them.
+    UserError if there are GPUs, or CUDA_VISIBLE_DEVICES or the launcher, which sets `HPCGENDER_DEVICE=cuda`, says that
+    some were granted, and torch cannot use them: with a CPU among GPUs, ranks would wait for each other in vain.
     """
     wish = os.environ.get(DEVICE, "")
-    if wish not in ("", "cpu"):
-        raise UserError(f"{DEVICE}={wish}: set it to cpu, or to nothing for a GPU where there is one")
+    if wish not in ("", "cpu", "cuda"):
+        raise UserError(f"{DEVICE}={wish}: set it to cpu or cuda, or to nothing for a GPU where there is one")
     if wish == "cpu":
         return torch.device("cpu")
     with warnings.catch_warnings(record=True) as caught:
@@ -162,8 +162,9 @@ def select_device(local_rank: int = 0) -> torch.device:
         torch.cuda.set_device(device)
         return device
     granted = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    if caught or re.match(r"\s*(\d|GPU-|MIG-)", granted):
-        what = f"CUDA_VISIBLE_DEVICES is {granted}, but torch" if granted else "torch"
+    if caught or wish == "cuda" or re.match(r"\s*(\d|GPU-|MIG-)", granted):
+        expected = f"CUDA_VISIBLE_DEVICES is {granted}" if granted else f"{DEVICE} is {wish}" if wish else ""
+        what = f"{expected}, but torch" if expected else "torch"
         raise UserError(
             f"{what} cannot use a GPU on {socket.gethostname()}: {no_gpu_because(caught)}; correct that, or set "
             f"{DEVICE}=cpu to compute on the CPU"

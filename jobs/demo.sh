@@ -47,8 +47,10 @@ best=$run/checkpoints/best.pt
 
 step 2 "pack them" "$data/manifest.json" && shard-tools pack $source --images "$images" --out "$data"
 
-printf '\n[3/6] train SE-ResNet-50 on two local nodes with one process each\n'
-python -m hpcgender.launch --nodes 2 -- train --data "$data" --name "$name" --resume --model se_resnet50 \
+nodes=2 # or one, where there is one GPU: each process needs its own
+[ "$(python -c 'import os; from jobs.machine import visible_gpus as gpus; print(len(gpus(os.environ)))')" != 1 ] || nodes=1
+printf '\n[3/6] train SE-ResNet-50 on %s local nodes with one process each\n' $nodes
+python -m hpcgender.launch --nodes $nodes -- train --data "$data" --name "$name" --resume --model se_resnet50 \
     --image-size 64 --output-stride 16 --batch-size 32 --lr 0.01 --warmup-epochs 0.5 --epochs "$epochs"
 
 printf '\n[4/6] evaluate the best checkpoint\n'
@@ -57,8 +59,8 @@ hpcgender evaluate --checkpoint "$best" --data "$data" --split test
 printf '\n[5/6] predict one image\n'
 find "$images" -iname '*.jpg' | sort | tail -n 1 | xargs -d '\n' hpcgender predict --checkpoint "$best"
 
-printf '\n[6/6] heat maps with two processes\n'
-python -m hpcgender.launch --nodes 2 -- cam --checkpoint "$best" --data "$data" --split test
+printf '\n[6/6] heat maps with %s processes\n' $nodes
+python -m hpcgender.launch --nodes $nodes -- cam --checkpoint "$best" --data "$data" --split test
 
 cat <<END
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 import torch
 
-from hpcgender.distributed import DEVICE, select_device
+from hpcgender.distributed import select_device
 from hpcgender.doctor.finding import Finding, green, red, yellow
 from jobs import machine
+from shard_tools.base.contracts import DEVICE
 from shard_tools.base.errors import UserError
 from shard_tools.base.text import byte_size, plural
 

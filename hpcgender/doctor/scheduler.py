@@ -15,11 +15,12 @@ from threading import Thread
 from typing import IO
 
 from hpcgender.commands.sites import CheckConfig
-from hpcgender.distributed import DEVICE, TORCHRUN
+from hpcgender.distributed import TORCHRUN
 from hpcgender.doctor.finding import Finding, green, red, yellow
 from hpcgender.launch.check import could_run
 from jobs.scheduler import Allocation
 from jobs.stopping import margin
+from shard_tools.base.contracts import DEVICE
 from shard_tools.base.errors import REQUEUE, UserError
 from shard_tools.base.text import duration
 

@@ -21,7 +21,7 @@ from jobs.scheduler import Allocation, Host
 from jobs.site import Site
 from jobs.stopping import StopRequests
 from shard_tools.base.commands import Call
-from shard_tools.base.contracts import STARTED
+from shard_tools.base.contracts import DEVICE, STARTED
 from shard_tools.base.errors import FAILED, UserError
 
 
@@ -64,6 +64,9 @@ def make_layout(
         check_gpus(config.gpus_per_node, len(gpus), granted, shares)
         per_node = config.gpus_per_node
     procs = config.procs_per_node or max(1, per_node) if distributed else 1
+    on_gpus = bool(gpus) and config.gpus_per_node != 0 and environ.get(DEVICE) != "cpu"
+    if distributed and on_gpus:
+        check_processes(procs, len(gpus), granted, shares)
     extra: list[dict[str, str]] = []
     for index, host in enumerate(hosts):
         threads = {} if environ.get("OMP_NUM_THREADS") else {"OMP_NUM_THREADS": str(max(1, host.cpus // procs))}
@@ -72,6 +75,8 @@ def make_layout(
             extra[-1]["CUDA_VISIBLE_DEVICES"] = ""
         elif 1 < shares <= shares * procs <= len(gpus):  # two local nodes must not both take the first GPU
             extra[-1]["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[index * procs : (index + 1) * procs])
+        if distributed and on_gpus and DEVICE not in environ:
+            extra[-1][DEVICE] = "cuda"  # on all hosts, also on one where no GPU is seen
         if site.scratch:
             extra[-1]["TMPDIR"] = os.path.expandvars(site.scratch)
     return Layout(
@@ -107,6 +112,17 @@ def check_gpus(wanted: int, there: int, granted: Allocation, shares: int) -> Non
     nodes = f" for {shares} nodes" if shares > 1 else ""
     raise UserError(
         f"--gpus-per-node {wanted}{nodes}, but {where}: ask for fewer, 0 for none, or see CUDA_VISIBLE_DEVICES"
+    )
+
+
+def check_processes(procs: int, there: int, granted: Allocation, shares: int) -> None:
+    """Raises UserError unless each of `procs` processes on each of `shares` nodes has a GPU of its own."""
+    if procs * shares <= there:
+        return
+    where = f"{granted.hosts[0].name} has {there} GPU{'s' * (there > 1)}"
+    raise UserError(
+        f"{procs * shares} processes, but {where}, and each needs its own: give fewer --nodes or --procs-per-node, or "
+        "--gpus-per-node 0 to compute on the CPU"
     )
 
 

@@ -53,11 +53,12 @@ class Exit(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """What to run on one host: a command to start here, what is added to its environment, and how to read its code."""
+    """What to run on one host: a command to start here, what changes in its environment, and how to read its code."""
 
     host: str
     argv: Sequence[str]
-    environ: Mapping[str, str] = field(default_factory=dict)
+    environ: Mapping[str, str | None] = field(default_factory=dict)
+    """Added to the environment; None: taken out of it."""
     read_exit: Callable[[int], Exit] = Exit
 
 
@@ -105,11 +106,12 @@ class Supervisor:
         processes.adopt_orphans(True)
         try:
             for index, node in enumerate(self._nodes):
+                environ = {**os.environ, **node.environ}
                 self._running[index] = subprocess.Popen(
                     node.argv,
                     stdin=subprocess.PIPE,
                     cwd=self._directory,
-                    env={**os.environ, **node.environ},
+                    env={name: value for name, value in environ.items() if value is not None},
                     start_new_session=True,  # a terminal's Ctrl-C reaches the supervisor alone
                 )
         except BaseException:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..hosts.supervisor import KILLED, Exit
 from .qstat import REQUEUE
@@ -24,6 +24,11 @@ def on_host(host: str, argv: Sequence[str], directory: str) -> tuple[str, ...]:
     # qrsh joins its arguments, and the user's login shell, whichever it is, reads them on the host. Without -nostdin:
     # standard input is the lifeline.
     return ("qrsh", "-inherit", "-V", host, f"exec /bin/sh -c {shlex.quote(script)}")
+
+
+def of_this_host(environ: Mapping[str, str]) -> dict[str, None]:
+    """What names GPUs of the first host alone, by name: qrsh's -V must not carry it to others, which have their own."""
+    return {name: None for name in environ if name == "CUDA_VISIBLE_DEVICES" or name.startswith("SGE_HGR_")}
 
 
 def read_exit(code: int) -> Exit:

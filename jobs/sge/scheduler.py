@@ -5,6 +5,7 @@ qstat no longer lists a job as soon as it has ended; qacct lags behind, by 15 s 
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -123,7 +124,8 @@ class GridEngine(Scheduler):
         if index == 0:
             return super().node_on(host, index, command, directory, environ)
         argv = qrsh.on_host(host.name, command, directory)
-        return Node(host=host.name, argv=argv, environ=environ, read_exit=qrsh.read_exit)
+        changed: dict[str, str | None] = {**qrsh.of_this_host(os.environ), **environ}
+        return Node(host=host.name, argv=argv, environ=changed, read_exit=qrsh.read_exit)
 
     def try_on_host(self, host: str) -> str:
         return f"qrsh -inherit -V {host} hostname"

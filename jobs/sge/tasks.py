@@ -39,10 +39,16 @@ def run(hosts: Sequence[str], node_argv: Sequence[str], *, rerun: bool) -> int:
     mentioned = False
     with Listener(hosts[0]) as listener:
         nodes = []
+        elsewhere = qrsh.of_this_host(os.environ)
         for index, host in enumerate(hosts):
             argv = [*node_argv, f"--lifeline={listener.address(index)}"]
             nodes.append(
-                Node(host=host, argv=qrsh.on_host(host, argv, directory), read_exit=qrsh.read_exit)
+                Node(
+                    host=host,
+                    argv=qrsh.on_host(host, argv, directory),
+                    environ=elsewhere,
+                    read_exit=qrsh.read_exit,
+                )
                 if index
                 else Node(host=host, argv=argv)
             )

@@ -67,7 +67,16 @@ def test_granted_gpus_that_cannot_be_used_are_an_error(monkeypatch: pytest.Monke
     monkeypatch.setenv("HPCGENDER_DEVICE", "cpu")
     assert select_device() == torch.device("cpu")
     monkeypatch.setenv("HPCGENDER_DEVICE", "gpu")
-    with pytest.raises(UserError, match="HPCGENDER_DEVICE=gpu: set it to cpu, or to nothing"):
+    with pytest.raises(UserError, match="HPCGENDER_DEVICE=gpu: set it to cpu or cuda, or to nothing"):
+        select_device()
+
+
+def test_where_the_launcher_expects_a_gpu_the_cpu_does_not_take_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a rank on the CPU and ranks on GPUs would wait for each other."""
+    monkeypatch.setattr(torch.cuda, "is_available", no_gpu)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("HPCGENDER_DEVICE", "cuda")
+    with pytest.raises(UserError, match=r"^HPCGENDER_DEVICE is cuda, but torch cannot use a GPU on \S+: .+; correct"):
         select_device()
 
 

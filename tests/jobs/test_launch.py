@@ -153,7 +153,7 @@ def test_slurm_job_uses_what_was_granted() -> None:
     planned = plan(LaunchConfig(), {**SLURM, "CUDA_VISIBLE_DEVICES": "4,5,6,7"})
     assert [host.name for host in planned.allocation.hosts] == ["node1", "node2"]
     assert planned.procs_per_node == 4
-    assert planned.environ == ({"OMP_NUM_THREADS": "4"}, {"OMP_NUM_THREADS": "4"})
+    assert planned.environ == ({"OMP_NUM_THREADS": "4", "HPCGENDER_DEVICE": "cuda"},) * 2
     assert planned.ranks == ("-m", "hpcgender", "train")
     assert attempt_line(planned, "node1", 12345) == (
         "launch: train on 2 nodes (node1, node2), 4 processes each, 4 threads each, rendezvous node1:12345"
@@ -195,6 +195,8 @@ def test_local_nodes_share_cores_and_gpus() -> None:
 
 def test_what_the_user_set_is_left_alone() -> None:
     environ = {"OMP_NUM_THREADS": "3", "CUDA_VISIBLE_DEVICES": "2,3"}
+    assert plan(LaunchConfig(), environ).environ == ({"HPCGENDER_DEVICE": "cuda"},)
+    environ["HPCGENDER_DEVICE"] = "cpu"
     assert plan(LaunchConfig(), environ).environ == ({},)
     assert plan(LaunchConfig(nodes=2, procs_per_node=4), environ).environ == ({}, {})
 
@@ -291,6 +293,31 @@ def test_gpus_that_are_not_there_are_refused(
     with pytest.raises(UserError) as error:
         plan(LaunchConfig(**options), {**environ, "CUDA_VISIBLE_DEVICES": gpus})
     assert str(error.value).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "says"),
+    [
+        (
+            {"nodes": 2},
+            {},
+            f"2 processes, but {socket.gethostname()} has 1 GPU, and each needs its own: give fewer --nodes",
+        ),
+        ({"procs_per_node": 2}, SLURM, "2 processes, but node1 has 1 GPU, and each needs its own"),
+    ],
+)
+def test_more_processes_than_gpus_are_refused(options: dict[str, Any], environ: dict[str, str], says: str) -> None:
+    environ = {**environ, "CUDA_VISIBLE_DEVICES": "GPU-2f"}
+    with pytest.raises(UserError) as error:
+        plan(LaunchConfig(**options), environ)
+    assert str(error.value).startswith(says)
+    for cpu in (plan(LaunchConfig(gpus_per_node=0, **options), environ), plan(LaunchConfig(**options), SLURM)):
+        assert not any("HPCGENDER_DEVICE" in extra for extra in cpu.environ)
+
+
+def test_all_hosts_are_told_to_expect_gpus_where_the_first_has_them() -> None:
+    planned = plan(LaunchConfig(), {**SLURM, "CUDA_VISIBLE_DEVICES": "0,1"})
+    assert [extra["HPCGENDER_DEVICE"] for extra in planned.environ] == ["cuda", "cuda"]
 
 
 def test_a_mask_that_lists_gpus_is_not_taken_for_them(tmp_path: Path) -> None:

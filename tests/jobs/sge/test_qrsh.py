@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.hosts.supervisor import KILLED, Exit
+from jobs.hosts.supervisor import KILLED, Exit, Supervisor
+from jobs.scheduler import Host
+from jobs.schedulers import SCHEDULERS
 from jobs.sge import qrsh
 
 
@@ -33,6 +35,25 @@ def test_a_command_is_quoted_for_the_shell_and_runs_in_the_directory(tmp_path: P
     words = ("it's", "$HOME", "a  b", "")
     with there("printf", "%s\\n", *words, directory=directory) as process:
         assert process.communicate(timeout=20)[0].splitlines() == list(words)
+
+
+def test_gpus_of_the_first_host_are_not_carried_to_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """qrsh's -V carries all that this process starts it with."""
+    qrsh_here = tmp_path / "qrsh"
+    qrsh_here.write_text('#!/bin/sh\nenv >"$SEEN"\n')
+    qrsh_here.chmod(0o755)
+    for name, value in {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SEEN": str(tmp_path / "seen")}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("CUDA_VISIBLE_DEVICES", "SGE_HGR_gpu_card"):
+        monkeypatch.setenv(name, "2,3")
+    for asked, carried in (({}, []), ({"CUDA_VISIBLE_DEVICES": ""}, ["CUDA_VISIBLE_DEVICES="])):
+        node = SCHEDULERS["sge"].node_on(Host("node2", 4), 1, ("true",), "/", {"OMP_NUM_THREADS": "3", **asked})
+        with Supervisor([node], str(tmp_path)) as hosts:
+            while hosts.wait():
+                pass
+        seen = (tmp_path / "seen").read_text().splitlines()
+        assert "OMP_NUM_THREADS=3" in seen
+        assert [line for line in seen if line.startswith(("CUDA_", "SGE_HGR"))] == carried
 
 
 @pytest.mark.parametrize(
