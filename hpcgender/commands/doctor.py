@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from hpcgender.data.config import Backend
+from hpcgender.data.config import BACKEND, Backend
 from hpcgender.models.registry import check_model
 from shard_tools.base.commands import RUNS, Command, default_is
 from shard_tools.base.errors import UserError
@@ -36,7 +36,7 @@ class DoctorConfig:
     """Height and width of the network's input in pixels."""
     batch_size: Annotated[int | None, default_is("256 on a GPU, 16 on a CPU", "N")] = None
     """Images of a step in each process."""
-    backend: Backend = "dali"
+    backend: Backend = BACKEND
     """Decoder and augmentation, as in hpcgender train."""
     json: bool = False
     """Print JSON instead of a table; it is written to runs/doctor/examination.json in any case."""

@@ -27,7 +27,7 @@ from shard_tools.manifest import CLASSES, Manifest, read_manifest
 from shard_tools.pack import pack
 from shard_tools.sources.synthetic import Synthetic
 
-SECONDS = 3.0
+SECONDS = 2.0
 """How long each speed is measured at least."""
 STEPS = 3
 """Steps that are timed at least, after as many that are not."""

@@ -1,0 +1,1 @@
+"""Estimates what a training takes, from an examination or from published figures."""

@@ -1,0 +1,171 @@
+"""A plan from its options: the data set's size, the model's cost, rates measured or published, and the table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from hpcgender.commands.doctor import DOCTOR, EXAMINATION
+from hpcgender.commands.launch import minutes
+from hpcgender.commands.plan import PlanConfig
+from hpcgender.data.order import check_world_size
+from hpcgender.doctor import report
+from hpcgender.doctor.report import Examination
+from hpcgender.models.config import ModelConfig
+from hpcgender.models.registry import family
+from hpcgender.models.table import Cost, cost
+from hpcgender.plan.estimate import Estimate, Rates, Work, estimate
+from hpcgender.plan.figures import DECODED_PER_CORE, GPUS, RESNET50_MACS, SQUEEZE
+from shard_tools.base.errors import UserError
+from shard_tools.base.text import byte_size, duration, plural, print_facts
+from shard_tools.manifest import read_manifest
+
+
+def plan(config: PlanConfig) -> None:
+    """Prints what a training takes."""
+    config.check()
+    examined = examination(config)
+    costs = cost(ModelConfig(model=config.model), config.image_size)
+    rates = measured(config, examined, costs) if examined else published(config, costs)
+    on_gpu = examined is None or examined.device != "cpu"
+    work = work_of(config, costs, examined, on_gpu)
+    check_batches(config, work)
+    found = estimate(work, rates)
+    if config.json:
+        print(json.dumps(asdict(found), indent=1))
+    else:
+        show(config, work, rates, found)
+
+
+def examination(config: PlanConfig) -> Examination | None:
+    """The examination to plan from; None if published figures of --gpu are to be used. UserError if there is neither.
+
+    One that is named is used; that of the last examination here if it has seen the GPU that is asked for.
+    """
+    if config.examination:
+        return report.read(config.examination)
+    path = DOCTOR / EXAMINATION
+    found = report.read(path) if path.exists() else None
+    if found and config.gpu and config.gpu.lower() not in found.device.lower().replace(" ", ""):
+        found = None
+    if found and found.number("step", "images_per_s") is None:
+        found = None
+    if not found and not config.gpu:
+        raise UserError(f"{path} has no measured speed: run hpcgender doctor on such a node, or give --gpu")
+    return found
+
+
+def measured(config: PlanConfig, examined: Examination, costs: Cost) -> Rates:
+    """Rates from an examination, scaled by operations where it timed another model or size. UserError without any."""
+    numbers = [examined.number(check, "images_per_s") for check in ("step", "loader", "decode")]
+    if any(number is None for number in numbers):
+        raise UserError("the examination has no measured speed: see what is red in it, and examine again")
+    step, loader, decode = (number or 0.0 for number in numbers)
+    same = (examined.model, examined.image_size) == (config.model, config.image_size)
+    if not same:
+        timed = cost(ModelConfig(model=examined.model), examined.image_size)
+        step *= timed.macs / costs.macs
+        pixels = (examined.image_size / config.image_size) ** 2
+        loader, decode = loader * min(1.0, pixels), decode * min(1.0, pixels)
+    of_all = examined.number("all-reduce across nodes", "bytes_per_s") if config.nodes > 1 else None
+    threads = 1.0 if examined.device == "cpu" else examined.cores_per_process
+    when = f"hpcgender doctor on {', '.join(examined.hosts)} ({examined.device})"
+    scaled = "" if same else f", scaled by operations from {examined.model} at {examined.image_size} px"
+    return Rates(
+        step_images_per_s=step,
+        loaded_images_per_s=loader,
+        decoded_per_core=decode / threads,
+        all_reduce_bytes_per_s=of_all or examined.number("all-reduce within a node", "bytes_per_s"),
+        low=0.8 if same else 0.6,
+        high=1.25 if same else 1.7,
+        source=f"measured by {when}{scaled}",
+    )
+
+
+def published(config: PlanConfig, costs: Cost) -> Rates:
+    """Rates from published figures of a GPU, scaled by operations."""
+    gpu = GPUS[config.gpu.lower()]
+    rate = gpu.images_per_s * RESNET50_MACS / costs.macs * (SQUEEZE if family(config.model) == "se_resnet" else 1.0)
+    return Rates(
+        step_images_per_s=rate,
+        loaded_images_per_s=None,
+        decoded_per_core=DECODED_PER_CORE * min(1.0, (112 / config.image_size) ** 2),
+        all_reduce_bytes_per_s=None,
+        low=0.6,
+        high=2.5,
+        source=f"published, {gpu.images_per_s:,.0f} images/s for ResNet-50 at 224 px: {gpu.source}",
+    )
+
+
+def work_of(config: PlanConfig, costs: Cost, examined: Examination | None, on_gpu: bool) -> Work:
+    """What is to be trained."""
+    manifest = read_manifest(config.data)
+    train = manifest.split("train")
+    halved = on_gpu and (examined is None or examined.precision != "fp32")
+    memory = examined.number("memory of cuda:0", "total_bytes") if examined else None
+    if memory is None and config.gpu and on_gpu:
+        memory = GPUS[config.gpu.lower()].memory_bytes
+    return Work(
+        train_images=train.samples,
+        val_images=manifest.split("val").samples if "val" in manifest.splits else 0,
+        image_bytes=sum(shard.bytes for shard in train.shards) / train.samples,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        nodes=config.nodes,
+        processes_per_node=config.gpus_per_node or (examined.processes if examined else 1),
+        on_gpu=on_gpu,
+        limit_s=60 * minutes(config.time, "--time"),
+        weight_bytes=costs.weight_bytes,
+        activation_bytes=costs.activation_bytes / (2 if halved else 1),
+        memory_bytes=memory,
+    )
+
+
+def check_batches(config: PlanConfig, work: Work) -> None:
+    """Raises UserError for a batch with which so many processes cannot train on so many images."""
+    check_world_size(work.processes, config.batch_size)
+    if work.train_images < config.batch_size:
+        raise UserError(
+            f"train in {config.data} has {work.train_images} images, fewer than --batch-size {config.batch_size}"
+        )
+
+
+def show(config: PlanConfig, work: Work, rates: Rates, found: Estimate) -> None:
+    """Prints the estimate."""
+    device = "GPU" if work.on_gpu else "process"
+
+    def between(seconds: float) -> str:
+        return f"{duration(seconds)} ({duration(found.low * seconds)} to {duration(found.high * seconds)})"
+
+    each = work.batch_size / work.processes
+    facts = {
+        "an epoch": f"{between(found.epoch_s)}, of which validation {duration(found.validation_s)}",
+        f"{config.epochs} epochs": between(found.total_s),
+        f"{device} hours": f"{found.device_hours:,.1f} ({found.low * found.device_hours:,.1f} to "
+        f"{found.high * found.device_hours:,.1f})",
+        "speed": f"{found.images_per_s:,.0f} images/s, limited by {found.limited_by}",
+        "storage": f"{byte_size(found.storage_bytes_per_s)}/s are read, in all",
+        "cores": f"{found.cores_per_process:.1f} for each {device}, to decode",
+        "memory": f"{byte_size(found.memory_bytes)} for each {device}, with {each:,.0f} images",
+        "checkpoints": f"{byte_size(found.checkpoint_bytes)} on disk",
+        "requeues": f"{found.requeues or 'none'}, at {config.time} a job",
+        "from": found.source,
+    }
+    if found.largest_batch is not None:
+        largest = f"{found.largest_batch:,} images" if found.largest_batch else "none: not even one image fits"
+        facts["largest batch"] = f"{largest}, as its activations are counted"
+    if unknown := list(unknowns(config, work, rates)):
+        facts["uncertain"] = "; ".join(unknown)
+    process = "1 process" if work.processes == 1 else f"{work.processes} processes"
+    processes = plural(work.processes, "GPU") if work.on_gpu else f"{process} without GPUs"
+    print_facts(facts, title=f"{config.model} at {config.image_size} px, {work.train_images:,} images, {processes}")
+
+
+def unknowns(config: PlanConfig, work: Work, rates: Rates) -> Iterator[str]:
+    """What the estimate leaves out, and how to find out."""
+    if rates.loaded_images_per_s is None:
+        yield "small images and batches use a GPU less than the published ones"
+        yield "cores and storage are taken to keep up: examine a node with hpcgender doctor"
+    if work.processes > 1 and rates.all_reduce_bytes_per_s is None:
+        yield f"the network is taken to keep up: examine it with hpcgender doctor --nodes {max(2, config.nodes)}"
