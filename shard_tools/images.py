@@ -19,6 +19,7 @@ from shard_tools.exif import orientations, upright
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp"}
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 256_000_000
+_JPEG_END, _JPEG_SCAN = b"\xff\xd9", b"\xff\xda"
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is less
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of metadata and palettes that nobody reads
 
@@ -95,6 +96,24 @@ def fingerprint(encoded: bytes, appearance: bool = True) -> Fingerprint:
             raise ImageError(f"{reason}: save it anew, or pack with --quality 95")
         look = _difference_hash(upright(image, stated)) if appearance else 0
     return Fingerprint(extension, content_hash(encoded), look, bool(stated - {1}))
+
+
+def readable(encoded: bytes) -> tuple[bytes, str]:
+    """The file as it is, or as PNG where not every decoder sees the picture that Pillow sees, and the reason for that.
+
+    A JPEG that has its end is not decoded: its decoder will find whatever else is wrong. Raises ImageError if the image
+    cannot be used.
+    """
+    with opened(encoded) as image:
+        if EXTENSIONS[image.format or ""] != "jpg" or encoded.rfind(_JPEG_END) < encoded.rfind(_JPEG_SCAN):
+            image.load()
+        stated = orientations(encoded, image)
+        reason = disagreement(encoded, image, stated)
+        if not reason:
+            return encoded, ""
+        buffer = io.BytesIO()
+        upright(_plain(image), stated).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue(), reason
 
 
 def reencode(encoded: bytes, shorter_side: int | None, quality: int) -> bytes:

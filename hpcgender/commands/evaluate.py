@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from hpcgender.data.config import ReadConfig
+from hpcgender.evaluate.decision import EVALUATIONS
 from hpcgender.evaluate.results import FILE, Evaluation, read_evaluation
 from hpcgender.inference.config import SplitConfig
 from hpcgender.inference.facts import WORK, check_origin
@@ -23,7 +24,7 @@ class EvaluateConfig(SplitConfig):
     or stopped, the same command resumes.
     """
 
-    results: ClassVar[str] = "evaluations"
+    results: ClassVar[str] = EVALUATIONS
     kept: ClassVar[str] = "predictions"
 
     flip: bool = False

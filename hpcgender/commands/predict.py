@@ -8,47 +8,76 @@ from typing import Annotated
 
 import tyro
 
-from hpcgender.checkpoint_file import check_checkpoint, checkpoint_file
+from hpcgender.checkpoint_file import check_checkpoint, checkpoint_file, newest_of_model
 from hpcgender.data.config import BACKEND, Backend
+from hpcgender.evaluate.decision import DecisionConfig
 from hpcgender.inference.config import NumberFormat
-from shard_tools.base.commands import Command
+from hpcgender.models.registry import check_model
+from shard_tools.base.commands import RUNS, Command, default_is
 from shard_tools.base.errors import UserError
+from shard_tools.base.files import check_directory, check_file
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig:
-    """Predicts the class of each image file, and its probability.
+class PredictConfig(DecisionConfig):
+    """Predicts the class of each image, and its probability.
 
-    An image that cannot be used is named on stderr, with the reason; the exit code is 2 only if none can be used."""
+    Images that cannot be used are listed at the end with the reason; the exit code is then 1, or 2 if none can be used.
+    """
 
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Image files: JPEG, PNG, WebP or BMP, cropped to the face as the training images are."""
-    checkpoint: Path
-    """Checkpoint, e.g. runs/train/checkpoints/best.pt, or a run, e.g. runs/train, for its best one."""
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PATH|DIR|GLOB|-")]
+    """Images as JPEG, PNG, WebP or BMP, cropped to the face as the training images are: files, directories with all
+    images below them, patterns in quotes such as 'web/**/*.jpg'; -: names of files from stdin, or an image."""
+    checkpoint: Annotated[Path | None, default_is("see --model", "FILE|RUN")] = None
+    """Checkpoint, e.g. runs/train/checkpoints/best.pt, or a run, by its directory or its name, for its best one."""
+    model: Annotated[str, default_is("see --checkpoint", "NAME")] = ""
+    """Instead of a checkpoint: the newest best one of a run of this architecture in runs, e.g. resnet50."""
     backend: Backend = BACKEND
     """Image decoder: dali (NVIDIA DALI), dali-mixed (DALI, decoding on the GPU), or torchvision (Pillow), the default
     where DALI is not installed."""
     precision: NumberFormat = "run"
     """Number format of the forward pass: run (that of the run's validation on such a device), fp32, tf32, bf16 or
     fp16."""
+    batch_size: int = 64
+    """Images per batch."""
     json: bool = False
     """Print a JSON list instead of lines; an image that cannot be used has the field `error`."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "checkpoint", checkpoint_file(self.checkpoint))
+    csv: Path | None = None
+    """CSV file to write, instead of lines: a row per image."""
+    parquet: Path | None = None
+    """Parquet file to write, instead of lines: the same."""
+    cam: Annotated[Path | None, default_is("none", "DIR")] = None
+    """Directory for the images as JPEG with their heat maps overlaid, each on its own colour scale."""
 
     def check(self) -> None:
         """Raises UserError for what cannot work."""
         if not self.images:
             raise UserError("no image given: hpcgender predict --checkpoint FILE IMAGE...")
-        check_checkpoint(self.checkpoint)
+        if bool(self.checkpoint) == bool(self.model):
+            raise UserError("give either --checkpoint or, for the newest run of an architecture, --model")
+        if self.model:
+            check_model(self.model)
+        check_checkpoint(self.checkpoint_path)
+        self.check_threshold()
+        if self.batch_size < 1:
+            raise UserError(f"--batch-size {self.batch_size} must be positive")
+        for file, suffix in ((self.csv, ".csv"), (self.parquet, ".parquet")):
+            if file:
+                check_file(file, suffix)
+        if self.cam:
+            check_directory(self.cam, "--cam")
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The file of the checkpoint; UserError if no run has the model that is asked for."""
+        return checkpoint_file(self.checkpoint) if self.checkpoint else newest_of_model(RUNS, self.model)
 
 
 COMMANDS = (
     Command(
         name="predict",
-        summary="classify image files with a checkpoint",
+        summary="classify images with a checkpoint",
         options=PredictConfig,
-        work="hpcgender.predict:predict",
+        work="hpcgender.predict.command:predict",
     ),
 )

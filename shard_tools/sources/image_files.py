@@ -29,10 +29,10 @@ SHOWN = 3
 
 @dataclass
 class ImageFiles:
-    """The image files below `root`; `out` is left out, for what is packed may lie there."""
+    """The image files below `root`; `out`, if given, is left out, for what is packed may lie there."""
 
     root: Path
-    out: Path
+    out: Path | None = None
     names: list[str] = field(default_factory=list)
     """Their paths below `root`, sorted."""
     others: Counter[str] = field(default_factory=Counter)
@@ -48,7 +48,7 @@ class ImageFiles:
         """Lists them; raises UserError for a directory or a file that cannot be read."""
         real = self.root.resolve()
         self._above = {_identity(path.stat()) for path in (real, *real.parents)}
-        self._out = self.out.resolve()
+        self._out = self.out and self.out.resolve()
         self._directories = [""]
         while self._directories:
             self._list(self._directories.pop())
@@ -94,7 +94,7 @@ class ImageFiles:
         elif entry.is_file(follow_symlinks=False):
             self._take_file(name)
         elif entry.is_dir(follow_symlinks=False):
-            if entry.name != self._out.name or Path(entry).resolve() != self._out:
+            if not self._out or entry.name != self._out.name or Path(entry).resolve() != self._out:
                 self._directories.append(f"{name}/")
         else:
             self.special.append(name)

@@ -1,0 +1,1 @@
+"""Images of any origin to predictions, by the decoders and the engine of evaluation."""

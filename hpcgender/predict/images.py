@@ -1,0 +1,130 @@
+"""What is to be predicted: files, all files below directories, globs, what stdin names, and images in memory."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Iterator
+from glob import glob
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from hpcgender.data.shards import Encoded
+from shard_tools.base.errors import UserError
+from shard_tools.images import MAX_BYTES, ImageError, extension_of, readable
+from shard_tools.sources.image_files import ImageFiles
+
+Content = Path | bytes | Image.Image | npt.NDArray[np.uint8]
+"""A file; an encoded image; or pixels, as Pillow has them or as an array (height, width, 3) of RGB or (height, width)
+of gray levels."""
+STDIN = "-"
+
+
+class Named(NamedTuple):
+    """An image, and what it is called; without content, why there is none."""
+
+    name: str
+    content: Content | None
+    error: str = ""
+
+
+class Readable(NamedTuple):
+    """The bytes of an image that every decoder reads, or why there are none."""
+
+    encoded: Encoded | None
+    note: str = ""
+    """Why the image had to be encoded anew; empty if it was not."""
+    error: str = ""
+
+
+class Listing:
+    """The images that arguments of a command name, in their order; `notes` has a line for what is not taken."""
+
+    def __init__(self, arguments: Iterable[str], stdin: BinaryIO) -> None:
+        self.notes: list[str] = []
+        self.images = [image for argument in arguments for image in self.named(argument, stdin)]
+
+    def named(self, argument: str, stdin: BinaryIO) -> Iterator[Named]:
+        """The images that one argument names."""
+        path = Path(argument)
+        if argument == STDIN:
+            yield from self.from_stdin(stdin)
+        elif path.is_dir():
+            yield from self.below(path)
+        elif any(sign in argument for sign in "*?[") and not path.exists():
+            found = sorted(glob(argument, recursive=True))  # noqa: PTH207  # it may be absolute
+            for name in found:
+                yield from self.named(f"./{name}" if name == STDIN else name, stdin)
+            if not found:
+                yield Named(argument, None, "no file has such a name")
+        else:
+            yield Named(argument, path)
+
+    def below(self, directory: Path) -> Iterator[Named]:
+        """All image files below a directory, sorted."""
+        try:
+            files = ImageFiles(directory)
+        except UserError as error:
+            yield Named(str(directory), None, str(error))
+            return
+        if left := files.not_taken():
+            self.notes.append(left)
+        for name in files.names:
+            yield Named(str(directory / name), directory / name)
+        if not files.names:
+            yield Named(str(directory), None, "there is no image in this directory")
+
+    def from_stdin(self, stdin: BinaryIO) -> Iterator[Named]:
+        """An image, or the files whose names are on its lines, or between zero bytes as find -print0 writes them."""
+        given = stdin.read()
+        try:
+            extension_of(given)
+        except ImageError:
+            for name in given.split(b"\0" if b"\0" in given else b"\n"):
+                if name.strip():
+                    yield from self.named(f"./{STDIN}" if name == STDIN.encode() else os.fsdecode(name), stdin)
+        else:
+            yield Named("stdin", given)
+
+
+def in_memory(images: Iterable[Content | str]) -> list[Named]:
+    """Images of a Python program with their names: of files their paths, of others their numbers from 0."""
+    return [
+        Named(str(image), Path(image)) if isinstance(image, str | Path) else Named(str(number), image)
+        for number, image in enumerate(images)
+    ]
+
+
+def read(image: Named) -> Readable:
+    """The bytes of an image, as a decoder can use them."""
+    if image.content is None:
+        return Readable(None, error=image.error)
+    try:
+        encoded, note = readable(encoded_of(image.content))
+    except OSError as error:
+        return Readable(None, error=f"it cannot be read: {error.strerror}")
+    except ImageError as error:
+        return Readable(None, error=str(error))
+    return Readable(np.frombuffer(encoded, dtype=np.uint8), note)
+
+
+def encoded_of(content: Content) -> bytes:
+    """The bytes of an encoded image; pixels are encoded without loss."""
+    if isinstance(content, Path):
+        with content.open("rb") as file:
+            return file.read(MAX_BYTES + 1)  # a device may have no end
+    if isinstance(content, bytes):
+        return content
+    if isinstance(content, np.ndarray):
+        if content.dtype != np.uint8 or content.ndim not in (2, 3) or (content.ndim == 3 and content.shape[2] != 3):
+            raise ImageError(
+                f"it is an array {content.shape} of {content.dtype}, not of uint8 with the shape (height, width, 3)"
+            )
+        content = Image.fromarray(content)
+    buffer = io.BytesIO()
+    content.convert("RGB").save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

@@ -1,0 +1,70 @@
+"""What turns pixels into log-odds, ages and heat maps: a checkpoint by PyTorch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from hpcgender.cam.maps import evidence_maps
+from hpcgender.checkpoint import Trained
+from hpcgender.data.decoders.decoder import to_pixels
+from hpcgender.inference.outputs import check_finite, log_odds, outputs_of
+from hpcgender.precision import Precision
+from shard_tools.base.errors import UserError
+
+Floats = npt.NDArray[np.float32]
+
+
+class Results(NamedTuple):
+    """What a network says of n images; None for a task that it does not have."""
+
+    logit: Floats | None = None
+    """Log-odds of male (n,)."""
+    age: Floats | None = None
+    """Years (n,)."""
+    maps: Floats | None = None
+    """Heat maps (n, cells down, cells across), if they were asked for."""
+    faces: npt.NDArray[np.uint8] | None = None
+    """With heat maps: what the network sees of the images, (n, size, size, 3)."""
+
+
+class PredictingNetwork(Protocol):
+    """A trained network, whichever program computes it. Safe to call from several threads."""
+
+    image_size: int
+    """Height and width of its input, pixels."""
+    has_gender: bool
+    number_format: str
+    """Of its forward pass: fp32, tf32, bf16 or fp16."""
+
+    def results(self, pixels: torch.Tensor, *, maps: bool) -> Results:
+        """Of images float32 (n, 3, size, size) in [-1, 1], with heat maps or without."""
+        ...
+
+
+class TorchNetwork:
+    """The network of a checkpoint."""
+
+    def __init__(self, trained: Trained, precision: Precision) -> None:
+        self.model = trained.model.requires_grad_(False)
+        self.precision = precision
+        self.number_format = precision.name
+        self.image_size = trained.image_size
+        self.has_gender = "gender" in trained.config.tasks
+
+    def results(self, pixels: torch.Tensor, *, maps: bool) -> Results:
+        outputs = outputs_of(self.model, pixels, self.precision)
+        logit = None if outputs.gender is None else log_odds(outputs.gender).cpu().numpy()
+        age = None if outputs.age is None else outputs.age.float().cpu().numpy()
+        if not maps:
+            return Results(logit, age)
+        if not self.has_gender:
+            raise UserError("the checkpoint was not trained for gender: it has no heat maps")
+        with self.precision.autocast():
+            evidence, _ = evidence_maps(self.model, pixels.to(memory_format=torch.channels_last))
+        check_finite(evidence)
+        faces = to_pixels(pixels).permute(0, 2, 3, 1).cpu().numpy()
+        return Results(logit, age, evidence.cpu().numpy(), faces)
