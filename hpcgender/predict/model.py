@@ -20,10 +20,10 @@ from hpcgender.evaluate.decision import Decision, DecisionConfig
 from hpcgender.inference.config import NumberFormat
 from hpcgender.inference.engine import compute
 from hpcgender.memory import enough_memory
+from hpcgender.precision import for_inference
 from hpcgender.predict.batches import Batch, batches
 from hpcgender.predict.images import Content, Named, in_memory
 from hpcgender.predict.networks import PredictingNetwork, Results, TorchNetwork
-from hpcgender.precision import for_inference
 from shard_tools.manifest import CLASSES
 
 
@@ -124,8 +124,8 @@ def load(
 ) -> Model:
     """The model of a checkpoint: a file, or a run by its directory or its name, for its best one.
 
-    `evaluation`, `threshold`, `backend` and `precision` are as the options of `hpcgender predict`; images go through the network in
-    batches of `batch_size`. Raises UserError for a checkpoint that is missing or damaged.
+    The other arguments are as the options of `hpcgender predict`. Raises UserError for a checkpoint that is missing or
+    damaged, and for an evaluation that is not its own.
     """
     path = checkpoint_file(Path(checkpoint))
     check_checkpoint(path)

@@ -12,7 +12,7 @@ from hpcgender.cam.maps import evidence_maps
 from hpcgender.checkpoint import Trained
 from hpcgender.data.decoders.decoder import to_pixels
 from hpcgender.inference.outputs import check_finite, log_odds, outputs_of
-from hpcgender.precision import Precision
+from hpcgender.precision import Format, Precision
 from shard_tools.base.errors import UserError
 
 Floats = npt.NDArray[np.float32]
@@ -37,7 +37,7 @@ class PredictingNetwork(Protocol):
     image_size: int
     """Height and width of its input, pixels."""
     has_gender: bool
-    number_format: str
+    number_format: Format
     """Of its forward pass: fp32, tf32, bf16 or fp16."""
 
     def results(self, pixels: torch.Tensor, *, maps: bool) -> Results:

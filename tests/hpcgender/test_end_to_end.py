@@ -197,8 +197,10 @@ def test_predict_agrees_with_evaluate(
     assert done.returncode == 0, done.stderr
     for row, found in zip(rows, json.loads(done.stdout), strict=True):
         assert found["label"] == row["prediction"]
-        assert found["probabilities"]["male"] == pytest.approx(float(row["probability"]), abs=1e-4)
-        assert found["confidence_percent"] == pytest.approx(100 * max(found["probabilities"].values()), abs=0.006)
+        assert found["probability"] == pytest.approx(float(row["probability"]), abs=1e-4)
+        assert found["confidence_percent"] == pytest.approx(
+            100 * max(found["probability"], 1 - found["probability"]), abs=0.006
+        )
     lines = run("hpcgender", "predict", "--checkpoint", best, files[0]).stdout
     assert re.fullmatch(rf"{re.escape(str(files[0]))}: (fe)?male \d+\.\d\d %\n", lines)
 

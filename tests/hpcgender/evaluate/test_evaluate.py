@@ -20,7 +20,7 @@ from hpcgender.distributed import Ranks
 from hpcgender.evaluate.predictions import read_predictions
 from hpcgender.evaluate.table import read_columns
 from hpcgender.inference.config import NumberFormat
-from hpcgender.predict import predict
+from hpcgender.predict.command import predict
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
 from tests.conftest import Run
@@ -123,7 +123,7 @@ def test_the_number_format_is_that_of_the_runs_validation(
     image = next(faces.iterdir())
     wishes: tuple[tuple[NumberFormat, str], ...] = (("run", "bf16"), ("fp32", "fp32"))
     for precision, used in wishes:
-        predict(PredictConfig(images=(image,), checkpoint=rounded, precision=precision, json=True))
+        predict(PredictConfig(images=(str(image),), checkpoint=rounded, precision=precision, json=True))
         assert json.loads(capsys.readouterr().out)[0]["precision"] == used
 
 

@@ -109,7 +109,7 @@ def test_a_run_means_its_best_checkpoint(shards: Path, checkpoint: Path) -> None
         config.check()
         assert config.checkpoint == checkpoint
         assert config.out_dir == run_dir / "evaluations" / f"{shards.name}-test"
-        assert PredictConfig(images=(), checkpoint=given).checkpoint == checkpoint
+        assert PredictConfig(images=(), checkpoint=given).checkpoint_path == checkpoint
     with pytest.raises(UserError, match=f"no checkpoint {shards}/checkpoints/best.pt: give one as --checkpoint"):
         EvaluateConfig(data=shards, checkpoint=shards).check()
     with pytest.raises(UserError, match=r"is cut short, or not a checkpoint of hpcgender"):
