@@ -6,7 +6,8 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -21,19 +22,15 @@ LINKS = {name: f"usr/{name}" for name in ("bin", "sbin", "lib", "lib64")}
 SHARED = ("dev", "proc", "sys", "tmp", "etc", "usr")
 
 
-@pytest.fixture
-def container(slurm: Cluster) -> str:
+def container(cluster: Cluster) -> str:
     """The command that starts a container of a minimal image: directories to mount on, nothing else.
 
     Charliecloud itself mounts the host's /dev, /proc, /sys and /tmp. The command mounts this machine's programs, its
     Python with the packages, and the project with its data, if they lie elsewhere.
     """
-    if not shutil.which("ch-run", path="/usr/bin:/bin"):
-        give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        give_up("no ch-run: see tests/cluster/install.sh")
-    image = slurm.directory / "image"
+    image = cluster.directory / "image"
     places = {Path("/usr"): "/usr", Path(sys.prefix).resolve(): VENV}
-    for path in (Path(sys.base_prefix), REPOSITORY, slurm.directory):
+    for path in (Path(sys.base_prefix), REPOSITORY, cluster.directory):
         if not any(path.is_relative_to(held) for held in (Path("/tmp"), *places)):
             places[path] = str(path)
     for name in (*SHARED, *(place.lstrip("/") for place in places.values())):
@@ -47,16 +44,30 @@ def container(slurm: Cluster) -> str:
     return f"ch-run {binds} --cd={{directory}} {image} --"
 
 
-def test_ranks_train_in_a_container_on_two_nodes(slurm: Cluster, container: str, data: Mapping[str, Path]) -> None:
-    project = slurm.project()
-    site = f'{slurm.site}container = "{container}"\ncontainer_python = "{VENV}/bin/python"\n'
-    (project / "site.toml").write_text(site)
-    assert not Path(VENV).exists()
-    options = ("--data", data[slurm.name], *OPTIONS, "--epochs", 1, "--name", "contained")
-    (job,) = launch(slurm, project, "--nodes", 2, "--", "train", *options)
-    end = slurm.wait(job)
-    log = read_log(project, job)
-    assert end.code == 0, log
-    assert "train on 2 nodes" in log
-    assert re.search(r"epoch 1/1 \| train loss", log)
-    assert (project / "runs" / "contained" / "checkpoints" / "best.pt").exists()
+def test_ranks_train_in_a_container_on_two_nodes(
+    on_both: Callable[[Callable[[Cluster], None]], Mapping[str, Future[None]]], shards: Path
+) -> None:
+    if not shutil.which("ch-run", path="/usr/bin:/bin"):
+        give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        give_up("no ch-run: see tests/cluster/install.sh")
+
+    def contained(cluster: Cluster) -> None:
+        if cluster.name != "slurm":  # the same command starts the agents on both
+            return
+        project = cluster.project()
+        (project / "site.toml").write_text(
+            f'{cluster.site}container = "{container(cluster)}"\ncontainer_python = "{VENV}/bin/python"\n'
+        )
+        assert not Path(VENV).exists()
+        data = shutil.copytree(shards, cluster.directory / "data" / "contained")
+        options = ("--data", data, *OPTIONS, "--epochs", 1, "--name", "contained")
+        (job,) = launch(cluster, project, "--nodes", 2, "--", "train", *options)
+        end = cluster.wait(job)
+        log = read_log(project, job)
+        assert end.code == 0, log
+        assert "train on 2 nodes" in log
+        assert re.search(r"epoch 1/1 \| train loss", log)
+        assert (project / "runs" / "contained" / "checkpoints" / "best.pt").exists()
+
+    for outcome in on_both(contained).values():
+        outcome.result()
