@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,15 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.forked import Forks, fixed
+
 settings.register_profile("here", deadline=None, max_examples=50)  # no test is timed: machines are shared
 settings.load_profile("here")
 
 REPOSITORY = Path(__file__).parent.parent
 REAL_DATA = Path(os.environ.get("HPCGENDER_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+
+SLOW_TO_IMPORT = ("train", "evaluate", "cam", "predict", "compare", "report", "models", "show-batch")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -34,22 +38,26 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Runs `python -m <arguments>` and returns the completed process; for at most 5 minutes."""
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Runs `python -m <arguments>` and returns the completed process; for at most 5 minutes.
+
+    The commands that import torch are forked of a process that has done so.
+    """
     elsewhere = tmp_path_factory.mktemp("cwd")
+    forks = Forks({**os.environ, "OMP_NUM_THREADS": "1"})
 
     def run(*arguments: object, cwd: Path = elsewhere, **environment: str) -> subprocess.CompletedProcess[str]:
+        words = list(map(str, arguments))
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        if words[0] == "hpcgender" and words[1] in SLOW_TO_IMPORT and fixed(variables) == fixed(forks.environment):
+            return forks.run(words, cwd, variables, timeout=300)
         return subprocess.run(
-            [sys.executable, "-m", *map(str, arguments)],
-            cwd=cwd,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+            [sys.executable, "-m", *words],
+            cwd=cwd, env=variables, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
 
-    return run
+    yield run
+    forks.close()
 
 
 @pytest.fixture(scope="session")
