@@ -26,11 +26,32 @@ SLOW_TO_IMPORT = ("train", "evaluate", "cam", "predict", "compare", "report", "m
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+LONGEST = (
+    *("tests/cluster", "tests/hpcgender/test_resume.py", "tests/hpcgender/test_end_to_end.py"),
+    *("tests/hpcgender/cam/test_cam.py", "tests/hpcgender/inference/test_resuming.py"),
+    *("tests/hpcgender/test_distributed.py", "tests/hpcgender/test_stop.py", "tests/jobs/test_launch.py"),
+    *("tests/jobs/test_scheduler.py", "tests/jobs/test_demo.py", "tests/shard_tools/test_resume.py"),
+    *("tests/shard_tools/test_webdataset.py", "tests/hpcgender/evaluate/test_evaluate.py"),
+)
+"""What takes half a minute or more, the longest first, so that no worker is busy alone at the end."""
+
+
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]
-    """With `pytest -n 2` one process runs all tests of a file, or all of the clusters: their fixtures are made once."""
+    """With `pytest -n` one process runs all tests of a file, or all of the clusters: their fixtures are made once."""
+
+    @staticmethod
+    def scope(nodeid: str) -> str:
+        """The file of a test, or the directory of the clusters."""
+        return "tests/cluster" if nodeid.startswith("tests/cluster/") else nodeid.partition("::")[0]
 
     def _split_scope(self, nodeid: str) -> str:
-        return "tests/cluster" if nodeid.startswith("tests/cluster/") else nodeid.partition("::")[0]
+        return self.scope(nodeid)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first, all others as they were."""
+    order = {path: number for number, path in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(ByFile.scope(item.nodeid), len(order)))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:

@@ -1,7 +1,8 @@
 #!/bin/bash
 # Makes or reuses .venv with all that the tests need, and runs them; options are pytest's: bash tests/run.sh -k order
-# Two files at a time; -n 0 runs one after the other. Jobs are tested on real Slurm and Grid Engine daemons, and pages in
-# Chromium: root of a Debian or Ubuntu machine that belongs to no cluster has them installed.
+# Three files at a time, as those of the clusters mostly wait; -n 0 runs one after the other. Jobs are tested on real Slurm
+# and Grid Engine daemons, and pages in Chromium: root of a Debian or Ubuntu machine that belongs to no cluster has them
+# installed.
 #   bash tests/run.sh -m "not cluster"        without the daemons
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,4 +12,4 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v chromium 
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium; } >&2 ||
         echo "cannot install chromium: pages are not tested in a browser" >&2
 fi
-exec .venv/bin/python -m pytest -n 2 --no-loadscope-reorder "$@"
+exec .venv/bin/python -m pytest -n 3 --no-loadscope-reorder "$@"

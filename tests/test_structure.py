@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.conftest import LONGEST
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("shard_tools", "jobs", "hpcgender")
 
@@ -121,3 +123,7 @@ def test_a_schedulers_name_is_compared_in_its_room_alone() -> None:
 def test_no_file_is_past_400_lines() -> None:
     long = {str(path): path.read_text().count("\n") for path in modules().values()}
     assert {path: lines for path, lines in long.items() if lines > 400} == {}
+
+
+def test_the_longest_tests_are_where_they_are_said_to_be() -> None:
+    assert [path for path in LONGEST if not (ROOT / path).exists()] == []

@@ -160,10 +160,9 @@ def test_a_run_is_not_trained_over_nor_gone_on_with_otherwise(
 
 
 def evaluate(run: Run, nodes: int, shards: Path, checkpoint: Path, split: str, out: Path) -> list[dict[str, str]]:
-    done = run(
-        "hpcgender.launch", "--nodes", nodes, "--", "evaluate", "--checkpoint", checkpoint, "--data", shards,
-        "--split", split, "--out", out, "--batch-size", 16,
-    )  # fmt: skip
+    program = ("hpcgender.launch", "--nodes", nodes, "--") if nodes > 1 else ("hpcgender",)
+    options = ("--checkpoint", checkpoint, "--data", shards, "--split", split, "--out", out, "--batch-size", 16)
+    done = run(*program, "evaluate", *options)
     assert done.returncode == 0, done.stderr
     with (out / "predictions.csv").open(newline="") as file:
         return list(csv.DictReader(file))
