@@ -21,7 +21,11 @@ settings.load_profile("here")
 REPOSITORY = Path(__file__).parent.parent
 REAL_DATA = Path(os.environ.get("HPCGENDER_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
 
-SLOW_TO_IMPORT = ("train", "evaluate", "cam", "predict", "compare", "report", "models", "show-batch")
+SLOW_TO_IMPORT = {
+    ("hpcgender", command)
+    for command in ("train", "evaluate", "cam", "predict", "compare", "report", "models", "show-batch")
+}
+"""Commands that import torch or matplotlib."""
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -70,7 +74,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     def run(*arguments: object, cwd: Path = elsewhere, **environment: str) -> subprocess.CompletedProcess[str]:
         words = list(map(str, arguments))
         variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-        if words[0] == "hpcgender" and words[1] in SLOW_TO_IMPORT and fixed(variables) == fixed(forks.environment):
+        slow = tuple(words[:2]) in SLOW_TO_IMPORT or words[0] == "tests.hpcgender.inference.interrupted"
+        if slow and fixed(variables) == fixed(forks.environment):
             return forks.run(words, cwd, variables, timeout=300)
         return subprocess.run(
             [sys.executable, "-m", *words],

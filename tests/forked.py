@@ -78,6 +78,7 @@ class Forks:
 def serve() -> list[str]:
     """Forks a process for each request on standard input; returns in each of them the words of its command."""
     for line in sys.stdin:
+        words: list[str]
         words, cwd, environment, *outputs = json.loads(line)
         if pid := os.fork():
             print(pid, flush=True)

@@ -84,10 +84,9 @@ def interrupted(run: Run, signal: str, checkpoint: Path, data: Path, out: Path, 
     """Runs the command, keeping its progress after each batch, with a signal to each process: `SIGTERM maps 3`."""
     command = ("-m", "tests.hpcgender.inference.interrupted", *(signal or NEVER).split(), "cam")
     options = ("--checkpoint", checkpoint, "--data", data, "--out", out, "--max-bad", 0.1, *OPTIONS)
-    environment = {"PYTHONPATH": str(REPOSITORY)}
     if processes == 1:
-        return run(*command[1:], *options, **environment)
-    return run("jobs.agent", f"--nproc-per-node={processes}", *command, *options, **environment)
+        return run(*command[1:], *options, cwd=REPOSITORY)
+    return run("jobs.agent", f"--nproc-per-node={processes}", *command, *options, cwd=REPOSITORY)
 
 
 def same(left: Path, right: Path) -> None:
@@ -196,7 +195,7 @@ def test_again_only_what_is_asked_for_anew_is_done(
     base = ("--checkpoint", resnet, "--data", packed, "--out", out, "--max-bad", 0.1, *OPTIONS[:4])
     program = ("tests.hpcgender.inference.interrupted", "SIGKILL", "maps", 1, "cam", *base)
     options = ("--keys", key, "--regions", masks, "--deletion", 0)
-    done = run(*program, *options, PYTHONPATH=str(REPOSITORY))
+    done = run(*program, *options, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
     found = read_cam(out)
     assert found.deletion is None
@@ -209,7 +208,7 @@ def test_again_only_what_is_asked_for_anew_is_done(
     assert [region.area for region in halves] == [0.5, 0.5]
     assert len((out / "regions.csv").read_text().splitlines()) == 1 + len(found.regions)
 
-    other = run(*program[:5], "--checkpoint", checkpoint("compact"), *base[2:], PYTHONPATH=str(REPOSITORY))
+    other = run(*program[:5], "--checkpoint", checkpoint("compact"), *base[2:], cwd=REPOSITORY)
     assert (other.returncode, other.stderr) == (
         2,
         f"hpcgender: {out} holds maps of another checkpoint: give another --out, or remove it\n",

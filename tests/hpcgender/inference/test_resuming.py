@@ -48,10 +48,9 @@ def evaluated(
     command = ("-m", "tests.hpcgender.inference.interrupted", *signal.split(), "evaluate", "--checkpoint", checkpoint)
     where = ("--data", data, "--out", out, "--batch-size", BATCH, "--max-bad", 0.3)
     command += (*where, "--flip", "--errors", "--temperature-from", "val", *options)
-    environment = {"PYTHONPATH": str(REPOSITORY)}
     if processes == 1:
-        return run(*command[1:], **environment)
-    return run("jobs.agent", f"--nproc-per-node={processes}", *command, **environment)
+        return run(*command[1:], cwd=REPOSITORY)
+    return run("jobs.agent", f"--nproc-per-node={processes}", *command, cwd=REPOSITORY)
 
 
 @pytest.fixture(scope="module")
