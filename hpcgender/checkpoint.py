@@ -19,6 +19,8 @@ from hpcgender.models.config import ModelConfig, read_model_config
 from hpcgender.models.create import create
 from hpcgender.models.network import Network
 from hpcgender.run_directory import resume_command
+from shard_tools.align.recipe import Recipe
+from shard_tools.base.documents import restored
 from shard_tools.base.errors import UserError, one_line
 from shard_tools.base.storage import retried, unwritable
 from shard_tools.manifest import CLASSES
@@ -145,6 +147,8 @@ class Trained:
     image_size: int
     classes: tuple[str, ...]
     epoch: int
+    crop: Recipe | None
+    """How the images that it was trained on were cropped; None if they were not, or if that is not known."""
     about: dict[str, Any]
     """The checkpoint's metadata: step, the run's options, git revision and the manifest's SHA-256."""
 
@@ -163,6 +167,14 @@ def load_trained(path: Path, device: torch.device, classes: Sequence[str] = CLAS
         raise UserError(f"{path} does not fit {config['model']}: {one_line(error)[:200]}") from None
     model = model.to(device).to(memory_format=torch.channels_last)
     about = {name: value for name, value in content.items() if name not in ("model", "learner", "tally", "norms")}
+    crop = content.get("crop")  # which checkpoints did not always have
     return Trained(
-        model.eval(), options, config["model"], config["image_size"], tuple(classes), content["epoch"], about
+        model.eval(),
+        options,
+        config["model"],
+        config["image_size"],
+        tuple(classes),
+        content["epoch"],
+        restored(Recipe, crop, path, "use another checkpoint of the run") if crop else None,
+        about,
     )

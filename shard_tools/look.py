@@ -16,13 +16,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
+from shard_tools.align.crop import align_encoded
+from shard_tools.align.landmark_file import LandmarkFile
+from shard_tools.align.recipe import Recipe
+from shard_tools.align.warp import Points
 from shard_tools.base.errors import UserError, one_line
 from shard_tools.base.files import whole_file, write_whole
 from shard_tools.base.storage import retried
@@ -35,7 +39,7 @@ from shard_tools.images import (
     fingerprint,
     reencode,
 )
-from shard_tools.sources import SPLIT_NAMES, Record, Source
+from shard_tools.sources import SPLIT_NAMES, ImageDirectory, Record, Source
 
 CHUNK = 1024
 """Images of a chunk: what a killed process has to look at again, at most. A streamed source has a file a chunk."""
@@ -98,10 +102,15 @@ class Work:
         """The images of a chunk as they will be packed, one after the other."""
         return self.directory / "kept" / f"{chunk:06d}.bin"
 
+    @cached_property
+    def recipe(self) -> Recipe | None:
+        """How the images that are packed are cropped."""
+        return self.source.recipe()
+
     @property
     def reencodes(self) -> bool:
         """Whether images are encoded anew."""
-        return self.source.resize is not None or self.source.quality is not None
+        return self.source.align or self.source.resize is not None or self.source.quality is not None
 
     @property
     def keeps(self) -> bool:
@@ -185,11 +194,25 @@ def examine(work: Work, record: Record, read: Callable[[], bytes]) -> tuple[byte
     if record.rejected:
         raise ImageError(record.rejected)
     encoded = read_image(read, record.name, again=not source.streamed)
-    if work.reencodes:
+    if source.align:
+        assert work.recipe
+        encoded = align_encoded(encoded, work.recipe, listed_faces(source, record), source.quality or 95).encoded
+    elif work.reencodes:
         encoded = reencode(encoded, source.resize, source.quality or 95)
     if source.decode:
         return encoded, fingerprint(encoded, source.near_duplicates)
     return encoded, Fingerprint(extension_of(encoded), content_hash(encoded), 0)
+
+
+def listed_faces(source: Source, record: Record) -> list[Points] | None:
+    """The landmarks of a record's faces, if --landmarks has them; None if a detector is to find them."""
+    if not source.landmarks:
+        return None
+    images = source.images if isinstance(source, ImageDirectory) else None
+    return _landmark_file(source.landmarks, images).faces(record.name)
+
+
+_landmark_file = lru_cache(LandmarkFile)  # each process reads it once
 
 
 def read_image(read: Callable[[], bytes], name: str, again: bool = True) -> bytes:

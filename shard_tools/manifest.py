@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shard_tools.align.recipe import Recipe
 from shard_tools.base.documents import parse_json, restored
 from shard_tools.base.errors import UserError, nearest
 from shard_tools.base.storage import retried, unreadable
@@ -69,6 +70,8 @@ class Manifest:
     classes: tuple[str, ...]
     splits: dict[str, Split]
     quarantined: int
+    crop: Recipe | None = None
+    """How the images were cropped; None if they are as they were, or if nobody stated it."""
     sha256: str = ""
 
     def split(self, name: str) -> Split:

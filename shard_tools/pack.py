@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shard_tools import unfinished
+from shard_tools.align.landmark_file import columns_of
+from shard_tools.align.recipe import CropOptions
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import check_directory
 from shard_tools.base.progress import progress
@@ -31,9 +33,12 @@ from shard_tools.manifest import CLASSES, MANIFEST, UNFINISHED, Manifest, Shard,
 from shard_tools.plan import Plan, make_plan
 from shard_tools.quarantine import write_contradictions, write_quarantine
 from shard_tools.sources import Source
+from shard_tools.sources.tabular import open_table
 from shard_tools.workers import Workers, part_of
 from shard_tools.writer import jobs_of, write_index, write_shard
 
+CROP = ("align", "aligned", *(field.name for field in dataclasses.fields(CropOptions)))
+"""Options that the recipe in the manifest stands for."""
 SHOWN = 12
 """Remarks of a source that are printed; the summary has all."""
 
@@ -114,6 +119,9 @@ def check(source: Source) -> tuple[int, int]:
         raise UserError(f"--resize {source.resize} is no number of pixels")
     if source.quality is not None and not 1 <= source.quality <= 95:
         raise UserError(f"--quality {source.quality} is not from 1 to 95")
+    source.recipe()
+    if source.landmarks:
+        columns_of(open_table(source.landmarks))
     if not source.dry_run:
         check_directory(source.out)
     if source.task and source.dry_run:
@@ -193,6 +201,7 @@ def _complete(work: Work, workers: Workers, listing: Listing) -> None:
             classes=CLASSES,
             splits=splits,
             quarantined=len(plan.rejected),
+            crop=work.recipe,
         )
     )
     unfinished.finish(work.directory)
@@ -268,7 +277,7 @@ def options_of(source: Source) -> dict[str, Any]:
     options = {
         name: value
         for name, value in values.items()
-        if name not in unfinished.TRANSIENT and value not in (None, "", ()) and not _has_path(value)
+        if name not in (*unfinished.TRANSIENT, *CROP) and value not in (None, "", ()) and not _has_path(value)
     }
     plain: dict[str, Any] = json.loads(json.dumps(options))
     return plain
@@ -291,6 +300,8 @@ def summary(source: Source, catalogue: Catalogue, plan: Plan) -> list[str]:
             f"{split.name}: {len(split.samples)} images ({', '.join(counts)}) in {shards} shard{'s'[: shards > 1]},"
             f" {split.bytes / 1e6:.1f} MB"
         )
+    if recipe := source.recipe():
+        lines.append(recipe.description)
     lines += plan.remarks
     if turned:
         lines.append(f"{turned} images lie on their side and have an EXIF tag that says so: decoders turn them upright")

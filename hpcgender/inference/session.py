@@ -20,6 +20,7 @@ from hpcgender.inference.facts import LOCK, WORK, CheckpointFacts, ComputeFacts,
 from hpcgender.memory import enough_memory
 from hpcgender.precision import Precision, for_inference
 from hpcgender.stop import StopSignal
+from shard_tools.align.recipe import Recipe
 from shard_tools.base.errors import REQUEUE
 from shard_tools.base.lock import locked
 from shard_tools.base.text import utc
@@ -107,6 +108,8 @@ def open_session(config: Options) -> Iterator[Session[Options]]:
             work.mkdir(parents=True, exist_ok=True)
             exits.enter_context(locked(work / LOCK, config.out_dir, "wait for that, or give another --out"))
             config.check()  # again: another command may have written there since, and the number format is known
+            if line := crop_warning(trained.crop, manifest):
+                print(line, flush=True)
         trained.model.requires_grad_(False)
         yield Session(config, manifest, trained, ranks, precision, stop)
         if stop.reason:
@@ -114,3 +117,14 @@ def open_session(config: Options) -> Iterator[Session[Options]]:
             if ranks.is_first:
                 print(f"stopped by {stop.reason}, the work so far is saved: the same command resumes", flush=True)
             ranks.broadcast(None)
+
+
+def crop_warning(trained: Recipe | None, manifest: Manifest) -> str:
+    """What to say where a model sees a face in another frame than in training; empty where it is the same."""
+    frames = [recipe.frame if recipe else "images of which no crop is known" for recipe in (trained, manifest.crop)]
+    if frames[0] == frames[1]:
+        return ""
+    return (
+        f"WARNING: the model was trained on {frames[0]}, and {manifest.root} has {frames[1]}: scores may be lower for"
+        " that reason alone; pack crops with --align, or state with --aligned that the images are crops already"
+    )

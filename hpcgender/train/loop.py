@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -310,6 +311,7 @@ class Trainer:
             "step": step,
             "config": self.config.plain(),
             "manifest": self.manifest.sha256,
+            "crop": asdict(self.manifest.crop) if self.manifest.crop else None,
             "revision": git_revision(),
         }
         state = {

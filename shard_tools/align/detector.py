@@ -52,6 +52,7 @@ class Face(NamedTuple):
     """Eyes, nose and corners of the mouth, (x, y), left to right as seen; shape (5, 2)."""
 
 
+@lru_cache
 def detector_name() -> str:
     """The detector and its version, for a recipe; raises UserError if it is not installed."""
     try:

@@ -40,6 +40,15 @@ class Recipe:
         """What is seen of a face, in words: equal for crops that a network may take for each other."""
         return f"{self.template} crops{f' with margin {self.margin:g}' if self.margin else ''}"
 
+    @property
+    def description(self) -> str:
+        """All of it in words, for people."""
+        if not self.landmarks:
+            return f"{self.frame}, made elsewhere"
+        by = "of a file" if self.landmarks == FROM_FILE else f"by {self.landmarks}"
+        one = {"largest": "the largest face", "central": "the most central face", "refuse": "images of one face"}
+        return f"{self.frame} of {self.size} pixels, landmarks {by}, {one[self.faces]}"
+
 
 @dataclass(kw_only=True)
 class CropOptions:

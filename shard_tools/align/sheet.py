@@ -51,6 +51,5 @@ def alignment_sheet(
         )
         for name, faces, landmarks in findings
     ]
-    by = "landmarks of a file" if recipe.landmarks == "file" else f"landmarks by {recipe.landmarks}"
-    lines = [f"{len(cards)} of {cropped} images: the photo and its crop; {recipe.frame}, {recipe.size} pixels, {by}"]
+    lines = [f"{len(cards)} of {cropped} images: the photo and its crop; {recipe.description}"]
     return draw_sheet([cards], "Before and after", lines)

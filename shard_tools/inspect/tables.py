@@ -42,6 +42,7 @@ def header(manifest: Manifest, statistics: Statistics) -> dict[str, str]:
         "data set": f"{manifest.root.resolve()}",
         "source": f"{manifest.source}: {manifest.convention}",
         "options": options,
+        "cropped": manifest.crop.description if manifest.crop else "",
         "images": f"{statistics.images:,}, together {byte_size(statistics.image_bytes)}",
         "shards": f"{statistics.shards:,}, together {byte_size(statistics.shard_bytes)}",
         "copies": f"{plural(statistics.copies, 'image')} with the same bytes as another one"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
+from shard_tools.align.detector import detector_name
+from shard_tools.align.recipe import FROM_FILE, CropOptions, Recipe, recipe_of
 from shard_tools.base.commands import default_is
 from shard_tools.base.errors import UserError
 from shard_tools.keys import key_of
@@ -42,7 +44,7 @@ class Record(NamedTuple):
 
 
 @dataclass(kw_only=True)
-class Source:
+class Source(CropOptions):
     """What to pack and how: the options of every source. A source adds its own, and how to read it.
 
     A source is pickled to reach the worker processes: it opens its files at the first read.
@@ -75,7 +77,12 @@ class Source:
     resize: int | None = None
     """Shorter side, pixels, to which larger images are shrunk, as JPEG. Default: the original bytes are packed."""
     quality: int | None = None
-    """JPEG quality, 1 to 95, to re-encode images with; 95 with --resize alone."""
+    """JPEG quality, 1 to 95, to re-encode images with; 95 with --resize or --align alone."""
+    align: bool = False
+    """Crop the face out of each image first, as `shard-tools align` does; without a crop it is left out."""
+    aligned: bool = False
+    """State that the images are crops of --template and --crop-margin already, as those of MS1MV2 are: `predict` then
+    crops photos like them, and `evaluate` warns of images that are cropped otherwise."""
     decode: bool = True
     """Whether to decode every image once and leave out damaged ones."""
     shard_mb: float = 64.0
@@ -86,6 +93,23 @@ class Source:
     """K/N: look at part K of N only, as a task of an array job; `shard-tools finalize OUT` joins the parts."""
     dry_run: bool = False
     """Print what would be packed and write nothing."""
+
+    def recipe(self) -> Recipe | None:
+        """How the images that are packed were cropped; None if they are as they were.
+
+        Raises UserError for options that cannot work, and if --align lacks the detector.
+        """
+        given = [name for name, value in asdict(CropOptions()).items() if getattr(self, name) != value]
+        if given and not (self.align or self.aligned):
+            raise UserError(f"--{given[0].replace('_', '-')} is for --align: give that, too")
+        if self.align and self.aligned:
+            raise UserError("--align crops the images, --aligned states that they are crops: give one of them")
+        self.check_crop()
+        if self.align:
+            if self.resize is not None:
+                raise UserError("--align makes images of --crop-size pixels: leave --resize out")
+            return self.recipe_by(FROM_FILE if self.landmarks else detector_name())
+        return self.recipe_by("") if self.aligned else None
 
     @property
     def convention(self) -> str:
@@ -175,6 +199,13 @@ class ImageDirectory(Source):
 
     def remarks(self) -> list[str]:
         return self._remarks
+
+    def recipe(self) -> Recipe | None:
+        made, given = recipe_of(self.images), super().recipe()
+        if made and given:
+            option = "--align" if self.align else "--aligned"
+            raise UserError(f"{self.images} was made by shard-tools align, which noted how: leave {option} out")
+        return made or given
 
     def read(self, record: Record) -> bytes:
         return read_file(self.images / record.name)
