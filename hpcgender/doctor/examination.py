@@ -22,7 +22,7 @@ import torch.distributed as dist
 from hpcgender.commands.doctor import DOCTOR, DoctorConfig
 from hpcgender.commands.launch import LaunchConfig
 from hpcgender.commands.train import TrainConfig
-from hpcgender.distributed import Ranks, redirect_output, select_device, torchrun_ranks
+from hpcgender.distributed import Ranks, leave, redirect_output, select_device, torchrun_ranks
 from hpcgender.doctor import devices, machine, network, report, scheduler, speed, storage
 from hpcgender.doctor.finding import Finding, examined, green, red, yellow
 from hpcgender.doctor.report import Examination
@@ -102,9 +102,10 @@ def ranks_of(environ: dict[str, str] | os._Environ[str]) -> Iterator[tuple[Ranks
     finding = examined("rendezvous", network.join, ranks)
     try:
         yield ranks, finding
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    except BaseException as error:
+        leave(error)
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def begin(config: DoctorConfig, ranks: Ranks, stop: StopSignal, allocation: Allocation, findings: list[Finding]) -> int:
@@ -276,7 +277,10 @@ def interrupt(
     if ranks.is_first:
         state = {"examination": asdict(examination), "skipped": skipped, "job_id": allocation.job_id}
         (DOCTOR / INTERRUPTED).write_text(json.dumps({**state, "json": config.json, "time": time.time()}))
-        report.write(examination)
+        if config.json:
+            report.write(examination)
+        else:  # also where the next attempt never comes
+            tell(config.json, examination, skipped)
         os.kill(int(os.environ["JOBS_AGENT_PID"]), signal.SIGUSR1)
     for _ in range(int(10 * STOP_SECONDS)):  # all ranks look as often, as looking is collective
         if stop.requested(ranks):
@@ -284,7 +288,7 @@ def interrupt(
         time.sleep(0.1)
     if stop.reason:
         if ranks.is_first:
-            print(f"examined; now stopped by {stop.reason}, to see whether the job is requeued", flush=True)
+            print(f"doctor: stopped by {stop.reason}, to see whether the job is requeued", flush=True)
         return REQUEUE
     if ranks.is_first:
         (DOCTOR / INTERRUPTED).unlink()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from hpcgender.commands.doctor import DoctorConfig
 from hpcgender.commands.train import TrainConfig
 from hpcgender.distributed import Ranks
 from hpcgender.doctor import devices, examination, machine, network, report, scheduler, speed, storage
-from hpcgender.doctor.finding import Finding, examined, yellow
+from hpcgender.doctor.finding import Finding, examined, green, yellow
 from hpcgender.doctor.report import Examination
+from hpcgender.stop import StopSignal
 from jobs.machine import candidate_ports, ephemeral_range
 from jobs.schedulers import LOCAL, find_allocation
 
@@ -268,24 +270,65 @@ def test_a_scheduler_that_does_not_answer_is_told(tmp_path: Path, monkeypatch: p
     assert "there is no sbatch here" in found.found
 
 
+AGENT = """
+import os, signal, sys
+def forward(*_):
+    if sys.argv[1] == "forwards":
+        os.kill(os.getppid(), signal.SIGTERM)
+signal.signal(signal.SIGUSR1, forward)
+print(flush=True)
+while True:
+    signal.pause()
+"""
+WHOLE = Examination(
+    time=0.0,
+    hosts=("node1", "node2"),
+    processes=1,
+    device="cpu",
+    precision="fp32",
+    cores_per_process=16.0,
+    model="resnet18",
+    image_size=64,
+    batch_size=16,
+    findings=(green("cores", "16 cores"),),
+)
+
+
+@pytest.mark.parametrize(("does", "code"), [("forwards", 99), ("ignores", 1)])
+def test_a_job_whose_agent_passes_no_signal_on_is_told(
+    does: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The agent is a program that does as one, or does not; the requeue is of an environment."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "doctor").mkdir(parents=True)
+    monkeypatch.setattr(examination, "STOP_SECONDS", 20.0 if code == 99 else 0.3)
+    job, ranks = find_allocation(SLURM), Ranks(0, 1, CPU)
+    with subprocess.Popen([sys.executable, "-c", AGENT, does], stdout=subprocess.PIPE) as agent, StopSignal() as stop:
+        assert agent.stdout
+        agent.stdout.readline()
+        monkeypatch.setenv("JOBS_AGENT_PID", str(agent.pid))
+        assert examination.interrupt(DoctorConfig(), WHOLE, {}, ranks, stop, job) == code
+        agent.kill()
+    assert examination.read_interrupted(job) is None  # in a job that was not started again
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    saved = examination.read_interrupted(job)
+    assert bool(saved) == (code == 99)
+    capsys.readouterr()
+    if saved:
+        assert examination.conclude(saved, ranks) == 0
+        assert "signalled, saved, requeued and resumed after" in capsys.readouterr().out
+        assert examination.read_interrupted(job) is None
+    states = {finding.check: finding.state for finding in report.read(Path("runs/doctor/examination.json")).findings}
+    assert states == {"cores": "green", "requeue": "green" if code == 99 else "red"}
+
+
 def test_the_table_has_the_worst_first_and_says_where(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     findings = (
         *(Finding(check="cores", state="green", found="16 cores", host=host) for host in ("node1", "node2")),
         Finding(check="GPUs", state="red", found="none", advice="ask for them", host="node2"),
         yellow("loader", "the GPU starves", "more cores"),
     )
-    whole = Examination(
-        time=0.0,
-        hosts=("node1", "node2"),
-        processes=1,
-        device="cpu",
-        precision="fp32",
-        cores_per_process=16.0,
-        model="resnet18",
-        image_size=64,
-        batch_size=16,
-        findings=findings,
-    )
+    whole = replace(WHOLE, findings=findings)
     assert whole.code == 1
     path = report.write(whole, tmp_path)
     assert report.read(path) == whole
