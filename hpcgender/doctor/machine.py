@@ -15,9 +15,10 @@ from tempfile import TemporaryFile
 from hpcgender.doctor.finding import Finding, green, red, yellow
 from shard_tools.base.text import byte_size
 
-LEAST_DRIVER = {11: (450, 80), 12: (525, 60), 13: (580, 65)}
-"""The first driver of each major version of CUDA, on which all of its minor ones run: NVIDIA, CUDA Toolkit Release
-Notes, table "CUDA Toolkit and Minimum Required Driver Version for CUDA Minor Version Compatibility"."""
+LEAST_DRIVER = {12: (525, 60), 13: (580, 65)}
+"""The first driver of each major version of CUDA that can be installed; all of its minor ones run on it: NVIDIA, CUDA
+Toolkit Release Notes, table "CUDA Toolkit and Minimum Required Driver Version for CUDA Minor Version Compatibility"."""
+INSTALL = "bash jobs/install.sh"
 ENOUGH_FILES, FEW_FILES = 4096, 512
 """Open files: a training of many shards, and below which Python with torch and DALI alone comes near the limit."""
 ENOUGH_SHARED, FEW_SHARED = 1e9, 64e6
@@ -30,7 +31,7 @@ def packages(backend: str) -> Finding:
     try:
         import torch
     except (ImportError, OSError) as error:
-        return red("packages", f"{python}, PyTorch cannot be imported: {error}", "install again: bash jobs/install.sh")
+        return red("packages", f"{python}, PyTorch cannot be imported: {error}", f"install again: {INSTALL}")
     found = f"{python}, torch {torch.__version__}"
     try:
         from nvidia import dali
@@ -50,13 +51,13 @@ def driver(cuda: str | None) -> Finding:
         return green("driver", "no NVIDIA driver: this machine computes on its CPU")
     found = f"driver {here}, torch built for {f'CUDA {cuda}' if cuda else 'CPUs alone'}"
     if not cuda:
-        return red("driver", found, "install a torch for CUDA: bash jobs/install.sh on a machine with a GPU")
+        return red("driver", found, f"install a torch for CUDA: {INSTALL} --cuda 13, or 12 for older drivers")
     major = int(cuda.partition(".")[0])
     least = LEAST_DRIVER.get(major)
     has = tuple(map(int, here.split(".")[:2]))
     if least and has < least:
         fits = max((known for known, first in LEAST_DRIVER.items() if has >= first), default=0)
-        remedy = f"install a torch for CUDA {fits}" if fits else "have the driver updated"
+        remedy = f"install a torch for CUDA {fits}: {INSTALL} --cuda {fits}" if fits else "have the driver updated"
         needs = ".".join(map(str, least))
         return red("driver", found, f"CUDA {major} needs driver {needs} or newer: {remedy}")
     return green("driver", found)
