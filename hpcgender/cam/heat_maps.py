@@ -120,7 +120,7 @@ class HeatMaps:
 
         def work(batch: Batch) -> Rows:
             with self.session.precision.autocast():
-                maps, log_odds = evidence_maps(self.model, batch.images.to(memory_format=torch.channels_last))
+                maps, log_odds = evidence_maps(self.model, batch.images)
             check_finite(maps, log_odds)
             return {"maps": maps.cpu().numpy(), "log_odds": log_odds.cpu().numpy()}
 
@@ -172,7 +172,7 @@ class HeatMaps:
     def log_odds(self, images: torch.Tensor) -> torch.Tensor:
         """Log-odds of male (n,) of images."""
         with self.session.precision.autocast():
-            features = self.model.gender_features(images.to(memory_format=torch.channels_last))
+            features = self.model.gender_features(images)
             return log_odds(self.model.gender_logits(features))
 
 

@@ -12,7 +12,7 @@ from shard_tools.base.errors import UserError
 def outputs_of(model: Network, images: torch.Tensor, precision: Precision) -> Outputs:
     """The outputs of images, float (n, 3, size, size) in [-1, 1]; UserError if they are not finite."""
     with precision.autocast():
-        outputs: Outputs = model(images.to(memory_format=torch.channels_last))
+        outputs: Outputs = model(images)
     check_finite(*(values for values in (outputs.gender, outputs.age) if values is not None))
     return outputs
 

@@ -64,7 +64,7 @@ class TorchNetwork:
         if not self.has_gender:
             raise UserError("the checkpoint was not trained for gender: it has no heat maps")
         with self.precision.autocast():
-            evidence, _ = evidence_maps(self.model, pixels.to(memory_format=torch.channels_last))
+            evidence, _ = evidence_maps(self.model, pixels)
         check_finite(evidence)
         faces = to_pixels(pixels).permute(0, 2, 3, 1).cpu().numpy()
         return Results(logit, age, evidence.cpu().numpy(), faces)

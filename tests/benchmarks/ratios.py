@@ -28,6 +28,15 @@ def measure(
     return speeds
 
 
+def measure_rates(contenders: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Images per second, measured by each contender itself, in rounds in which they take turns."""
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, work in contenders.items():
+            rates[name].append(work())
+    return rates
+
+
 def print_speeds(title: str, unit: str, speeds: Mapping[str, list[float]]) -> None:
     """A table of the median, slowest and fastest round of each contender."""
     table = Table(title=title, title_justify="left")

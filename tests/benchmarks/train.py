@@ -39,7 +39,7 @@ from hpcgender.train.learner import Learner, memory_format
 from hpcgender.train.saver import Saver
 from shard_tools.pack import pack
 from shard_tools.sources.synthetic import Synthetic
-from tests.benchmarks.ratios import print_ratio, print_speeds
+from tests.benchmarks.ratios import measure_rates, print_ratio, print_speeds
 
 STALL_EVERY_S = 600.0
 """Seconds between checkpoints, by which the time of a save is divided."""
@@ -103,15 +103,6 @@ def main(benchmark: TrainBenchmark) -> None:
         print_ratio("two_processes_over_two_threads", two[0], one, "at least 0.9")
     print_ratio("checkpoint_stall", stalls, [STALL_EVERY_S] * len(stalls), "at most 0.01, one in ten minutes")
     print_ratio("data_wait", [record["data_wait"] for record in records], [1.0] * len(records), "at most 0.02")
-
-
-def measure_rates(contenders: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Images per second, measured by each contender itself, in rounds in which they take turns."""
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, work in contenders.items():
-            rates[name].append(work())
-    return rates
 
 
 def timed(step: Callable[[], Any], images: torch.Tensor, steps: int) -> float:
