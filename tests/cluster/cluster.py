@@ -17,7 +17,7 @@ from typing import ClassVar, TypeVar
 from tests.cluster.hosts import REPOSITORY, USER, Hosts
 
 HEAD = "head"
-NODES = ("node1", "node2")
+NODES = ("node1", "node2", "node3")
 CPUS, GPUS = 8, 2
 """What each node claims to have; nobody opens the GPUs."""
 
@@ -34,7 +34,7 @@ class End:
 
 
 class Cluster(ABC):
-    """A head, where users work and the scheduler's master runs, and two nodes. Use it in a `with`."""
+    """A head, where users work and the scheduler's master runs, and three nodes. Use it in a `with`."""
 
     name: ClassVar[str]
     daemons: ClassVar[frozenset[str]]
@@ -81,7 +81,7 @@ class Cluster(ABC):
 
     @abstractmethod
     def is_ready(self) -> bool:
-        """Whether both nodes take jobs."""
+        """Whether all nodes take jobs."""
 
     @abstractmethod
     def submit(self, *arguments: object, user: str = USER, cwd: Path) -> str:

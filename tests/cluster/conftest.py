@@ -1,4 +1,4 @@
-"""The clusters of the tests: real Slurm and real Grid Engine daemons with two nodes each, for as long as tests run."""
+"""The clusters of the tests: real Slurm and Grid Engine daemons with three nodes each, for as long as tests run."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def bring_up(kind: type[Cluster]) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="package")
 def slurm() -> Iterator[Cluster]:
-    """A running Slurm with two nodes."""
+    """A running Slurm with three nodes."""
     yield from bring_up(Slurm)
 
 
 @pytest.fixture(scope="package")
 def sge() -> Iterator[Cluster]:
-    """A running Grid Engine with two nodes."""
+    """A running Grid Engine with three nodes."""
     yield from bring_up(GridEngine)
 
 

@@ -1,4 +1,4 @@
-"""Hosts of a test cluster: sets of Linux namespaces, each with its own network, name, processes and /dev/shm.
+"""Hosts of a test cluster: sets of Linux namespaces, each with its own network, name, processes, /tmp and /dev/shm.
 
 A host lives as long as its first process, and that as long as a pipe to whoever started it: ending it ends every
 process on the host and drops its network at once, as a power cut does. The switch between the hosts is a bridge inside
@@ -21,13 +21,14 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[2]
 USER = "student"
 """The ordinary user; the other one is root."""
+OWN = (Path("/tmp"), Path("/var/tmp"))
+"""Directories that each host has for itself, as where systemd or a job's prolog makes them private."""
 
 _BOOT = """
 set -e; umask 022
 hostname "$1"
 for file in hosts passwd group; do mount --bind "$2/etc/$file" "/etc/$file"; done
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
-mount -t tmpfs -o mode=1777 tmpfs "$2/scratch"
 ip link set lo up
 """
 _STAY = """
@@ -48,7 +49,7 @@ class Hosts:
         taken = {user.pw_uid for user in pwd.getpwall()}
         self.uid = next(uid for uid in range(5000, 60000) if uid not in taken)
         self.home = directory / "home"
-        for name in ("etc", "scratch", "home"):
+        for name in ("etc", "home"):
             (directory / name).mkdir(parents=True)
         directory.chmod(0o755)
         os.chown(self.home, self.uid, self.uid)
@@ -66,8 +67,8 @@ class Hosts:
 
     def start(self, name: str) -> None:
         """Starts a host and plugs it into the network. RuntimeError if it does not come up."""
-        reached = [REPOSITORY, Path(sys.prefix), Path(sys.base_prefix)]
-        script = "\n".join([_BOOT, *_open_to_all(reached, self.directory / "etc"), _STAY])
+        reached = [self.directory, REPOSITORY, Path(sys.prefix), Path(sys.base_prefix)]
+        script = "\n".join([_BOOT, *_open_to_all(reached), _STAY])
         spaces = ("--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child=KILL", "--mount-proc")
         command = ["unshare", *spaces, "--propagation", "private", "/bin/bash", "-c", script, "host"]
         holder = subprocess.Popen(
@@ -142,21 +143,25 @@ class Hosts:
         return found
 
 
-def _open_to_all(paths: Sequence[Path], stash: Path) -> list[str]:
+def _open_to_all(paths: Sequence[Path]) -> list[str]:
     """Shell lines after which everybody reaches `paths`: directories closed to others give way to ones with only them.
 
-    A Python in /root would be out of the ordinary user's reach.
+    A Python in /root would be out of the ordinary user's reach. What is there for each host alone gives way, too.
     """
-    closed: dict[Path, set[Path]] = {}
+    hidden: dict[Path, set[Path]] = {path: set() for path in OWN}
     for path in {path.resolve() for path in paths}:
         for parent in [*reversed(path.parents), path]:
-            if not parent.stat().st_mode & 0o001:
-                closed.setdefault(parent, set()).add(path)
+            if parent in OWN or not parent.stat().st_mode & 0o001:
+                hidden.setdefault(parent, set()).add(path)
                 break
-    inside = sorted(path for group in closed.values() for path in group)
-    quoted = [(shlex.quote(str(path)), shlex.quote(f"{stash}/{number}")) for number, path in enumerate(inside)]
+    inside = sorted(path for group in hidden.values() for path in group)
+    quoted = [(shlex.quote(str(path)), f"/dev/shm/stash/{number}") for number, path in enumerate(inside)]
     return [
         *(f"mkdir -p {there}; mount --rbind {path} {there}" for path, there in quoted),
-        *(f"mount -t tmpfs -o mode=755 tmpfs {shlex.quote(str(parent))}" for parent in sorted(closed)),
+        *(
+            f"mount -t tmpfs -o mode={'1777' if parent in OWN else '755'} tmpfs {shlex.quote(str(parent))}"
+            for parent in sorted(hidden)
+        ),
         *(f"mkdir -p {path}; mount --move {there} {path}" for path, there in quoted),
+        "rmdir /dev/shm/stash/* /dev/shm/stash",
     ]

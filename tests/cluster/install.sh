@@ -13,7 +13,7 @@ skip() {
 
 [ "$(id -u)" = 0 ] || skip "only root can make test hosts"
 missing=
-for program in munged slurmctld slurmd sbatch sge_qmaster sge_execd qsub setpriv ip ch-run; do
+for program in munged mariadbd slurmdbd slurmctld slurmd sbatch sge_qmaster sge_execd qsub setpriv ip ch-run; do
     command -v $program >/dev/null || missing+=" $program"
 done
 if [ -n "$missing" ]; then
@@ -29,7 +29,7 @@ if [ -n "$missing" ]; then
         dpkg -S "$place" 2>/dev/null | grep -qE '^(slurm-client|gridengine-client):' ||
             skip "$missing this machine belongs to a cluster ($place), so nothing is installed"
     done
-    daemon=$(cat /proc/[0-9]*/comm 2>/dev/null | grep -xEm1 'slurmd|slurmctld|sge_execd|sge_qmaster|pbs_mom') &&
+    daemon=$(cat /proc/[0-9]*/comm 2>/dev/null | grep -xEm1 'slurmd|slurmctld|slurmdbd|sge_execd|sge_qmaster|pbs_mom') &&
         skip "$missing this machine belongs to a cluster ($daemon runs here), so nothing is installed"
 
     echo "installing Slurm and Grid Engine for tests/cluster" >&2
@@ -44,7 +44,8 @@ if [ -n "$missing" ]; then
     done | debconf-set-selections
     options=(-qq -o DPkg::Lock::Timeout=120 -o Acquire::Retries=3)
     apt-get update "${options[@]}" && apt-get install -y --no-install-recommends "${options[@]}" >&2 \
-        munge slurmctld slurmd slurm-client gridengine-master gridengine-exec gridengine-client iproute2 util-linux ||
+        munge slurmctld slurmd slurm-client slurmdbd mariadb-server-core iproute2 util-linux \
+        gridengine-master gridengine-exec gridengine-client ||
         skip "$missing apt-get could not install it"
     apt-get install -y --no-install-recommends "${options[@]}" charliecloud-runtime >&2 ||
         echo "cannot install charliecloud-runtime: jobs in a container are not tested" >&2

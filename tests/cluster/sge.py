@@ -86,7 +86,7 @@ _QUEUE = {
 
 
 class GridEngine(Cluster):
-    """Two nodes in the queues `all.q` and `gpu`, with the parallel environments smp, mpi, mpi1, mpi2 and mpi4."""
+    """Three nodes in the queues `all.q` and `gpu`, with the parallel environments smp, mpi, mpi1, mpi2 and mpi4."""
 
     name = "sge"
     daemons: ClassVar[frozenset[str]] = frozenset({"sge_qmaster", "sge_execd"})
@@ -151,8 +151,7 @@ class GridEngine(Cluster):
             self._program("qconf", "-Ap", self._file(f"pe-{name}", pe))
         template = self._program("qconf", "-sq")
         for number, name in enumerate(("all.q", "gpu")):
-            scratch = str(self.directory / "scratch")
-            queue = {"qname": name, "seq_no": str(number), "tmpdir": scratch, **_QUEUE}
+            queue = {"qname": name, "seq_no": str(number), "tmpdir": "/tmp", **_QUEUE}
             self._program("qconf", "-Aq", self._file(f"queue-{name}", _changed(template, queue)))
 
     def _program(self, name: str, *arguments: object) -> str:
@@ -164,7 +163,7 @@ class GridEngine(Cluster):
         return path
 
     def is_ready(self) -> bool:
-        """Whether both queue instances of all.q have reported and have no state of concern."""
+        """Whether all queue instances of all.q have reported and have no state of concern."""
         lines = self.run("qstat", "-f", "-q", "all.q", user="root", check=False).stdout.splitlines()
         fields = [line.split() for line in lines if line.startswith("all.q@")]
         return sum(len(line) == 5 and line[3] != "-NA-" for line in fields) == len(NODES)

@@ -1,4 +1,4 @@
-"""submitit's functions on a real Grid Engine with two nodes, as a script of any project submits them."""
+"""submitit's functions on a real Grid Engine with three nodes, as a script of any project submits them."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_five_functions_are_two_arrays_where_arrays_hold_three(outcomes: Outcome
 def test_tasks_know_their_places_and_have_logs_of_their_own(outcomes: Outcomes) -> None:
     found = outcomes("tasks")
     hosts = found["results"][0]["hosts"]
-    assert sorted(hosts) == sorted(NODES)
+    assert len({*hosts} & {*NODES}) == len(hosts) == 2
     for rank, task in enumerate(found["results"]):
         assert task == {
             **{"global_rank": rank, "local_rank": rank % 2, "node": rank // 2, "num_tasks": 4, "num_nodes": 2},
@@ -94,7 +94,7 @@ def test_one_task_on_the_first_host_is_told_of_the_others(outcomes: Outcomes) ->
     (task,) = outcomes("first_host_only")["results"]
     assert (task["global_rank"], task["num_tasks"]) == (0, 1)
     assert task["hostname"] == task["hosts"][0]
-    assert sorted(task["hosts"]) == sorted(NODES)
+    assert len({*task["hosts"]} & {*NODES}) == 2
 
 
 def test_fewer_hosts_than_nodes_are_an_error_that_says_what_to_do(outcomes: Outcomes) -> None:
@@ -150,9 +150,8 @@ def test_it_runs_again_when_another_host_than_the_first_is_lost(outcomes: Outcom
         future = pool.submit(run_scenario, sge, "lost_host", folder)
         sge.wait_until(lambda: {"id", "rank-0", "rank-1"} <= {path.name for path in folder.iterdir()}, 60, "both run")
         job = (folder / "id").read_text()
-        (other,) = [
-            node for node in NODES if not any("jobs.sge.tasks" in line for line in sge.job_processes(node).values())
-        ]
+        lines = {node: "\n".join(sge.job_processes(node).values()) for node in NODES}
+        (other,) = [node for node, line in lines.items() if line and "jobs.sge.tasks" not in line]
         sge.cut_power(other)
         sge.wait_until(lambda: "R" in sge.state(job), 120, "the job waits to run again", lambda: sge.state(job))
         (folder / "go").touch()
