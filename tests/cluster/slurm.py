@@ -49,7 +49,7 @@ JobRequeue=1
 ReturnToService=2
 # Of an older job only sacct knows.
 MinJobAge=40
-KillWait=5
+KillWait=30
 EpilogMsgTime=0
 SlurmdTimeout=20
 MessageTimeout=15

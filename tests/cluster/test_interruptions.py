@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.conftest import OnBoth
+from tests.cluster.conftest import OnBoth, Pools
 from tests.cluster.training import (
     OPTIONS,
     Training,
@@ -34,11 +35,11 @@ def ended(cluster: Cluster, job: str, project: Path, timeout: float = 300) -> Tr
 
 
 @pytest.fixture(scope="module")
-def limited(on_both: OnBoth[Training], data: Mapping[str, Path]) -> Mapping[str, Future[Training]]:
+def limited(on_both: OnBoth, data: Mapping[Cluster, Path]) -> Mapping[str, Future[Training]]:
     """A training whose time limit comes before its end."""
 
     def limit(cluster: Cluster) -> Training:
-        job, project = launch_training(cluster, data[cluster.name], "--time", "2m")
+        job, project = launch_training(cluster, data[cluster], "--time", "2m")
         wait_for_checkpoint(cluster, project, job)
         signal_ranks(cluster, signal.SIGSTOP)  # a training that takes longer, and no processor
         cluster.wait_until(
@@ -54,14 +55,14 @@ def limited(on_both: OnBoth[Training], data: Mapping[str, Path]) -> Mapping[str,
 
 
 @pytest.fixture(scope="module")
-def lost(on_both: OnBoth[Training], data: Mapping[str, Path]) -> Mapping[str, Future[Training]]:
+def lost(on_both: OnBoth, data: Mapping[Cluster, Path]) -> Mapping[str, Future[Training]]:
     """A training of which a node loses power, and has it again when the job waits: of Slurm its first one.
 
     Grid Engine looks after the first node itself, and the launcher there after the others.
     """
 
     def lose(cluster: Cluster) -> Training:
-        job, project = launch_training(cluster, data[cluster.name])
+        job, project = launch_training(cluster, data[cluster])
         wait_for_checkpoint(cluster, project, job)
         (begin,) = read_events(project / "runs" / "small", job)
         node = begin["hosts"][0 if cluster.name == "slurm" else 1]
@@ -76,12 +77,12 @@ def lost(on_both: OnBoth[Training], data: Mapping[str, Path]) -> Mapping[str, Fu
 
 @pytest.fixture(scope="module")
 def killed(
-    on_both: OnBoth[None], data: Mapping[str, Path], trained: Mapping[str, Future[Training]]
+    on_both: OnBoth, data: Mapping[Cluster, Path], trained: Mapping[str, Future[Training]]
 ) -> Mapping[str, Future[None]]:
     """A training whose processes on one node are killed, and whether nothing is lost by it."""
 
     def kill(cluster: Cluster) -> None:
-        job, project = launch_training(cluster, data[cluster.name])
+        job, project = launch_training(cluster, data[cluster])
         wait_for_checkpoint(cluster, project, job)
         (begin,) = read_events(project / "runs" / "small", job)
         node = begin["hosts"][1]
@@ -93,7 +94,7 @@ def killed(
         assert f"launch: everything on {node} was killed" in training.log, training.log
         if cluster.name == "sge":  # which deletes a job of which a task was killed; Slurm's is requeued
             assert training.end.code != 0, training.log
-            command = ("train", "--data", data[cluster.name], *OPTIONS, "--name", "small", "--resume")
+            command = ("train", "--data", data[cluster], *OPTIONS, "--name", "small", "--resume")
             (job,) = launch(cluster, project, "--nodes", 2, "--", *command)
             training = ended(cluster, job, project)
         assert training.end.code == 0, training.log
@@ -101,15 +102,15 @@ def killed(
         expected = trained[cluster.name].result().weights
         assert all(training.weights[name].equal(value) for name, value in expected.items())
 
-    return on_both(kill)
+    return on_both(kill, late=True)
 
 
 @pytest.fixture(scope="module")
-def cancelled(on_both: OnBoth[None], data: Mapping[str, Path]) -> Mapping[str, Future[None]]:
+def cancelled(on_both: OnBoth, data: Mapping[Cluster, Path]) -> Mapping[str, Future[None]]:
     """A training that is cancelled, and whether anything of it is left."""
 
     def cancel(cluster: Cluster) -> None:
-        job, project = launch_training(cluster, data[cluster.name], user="root")
+        job, project = launch_training(cluster, data[cluster], user="root")
         wait_for_checkpoint(cluster, project, job)
         cluster.cancel(job, user="root")
         cluster.wait_until_idle(60)
@@ -120,8 +121,32 @@ def cancelled(on_both: OnBoth[None], data: Mapping[str, Path]) -> Mapping[str, F
     return on_both(cancel)
 
 
+@pytest.fixture(scope="module")
+def put_back(slurm: Cluster, pools: Pools, data: Mapping[Cluster, Path]) -> Future[Training]:
+    """A training on Slurm of which the second node is started again, and which Slurm itself then requeues."""
+
+    def interrupt() -> Training:
+        job, project = launch_training(slurm, data[slurm])
+        run_dir = project / "runs" / "small"
+        wait_for_checkpoint(slurm, project, job)
+        (begin,) = read_events(run_dir, job)
+        slurm.cut_power(begin["hosts"][1])
+        time.sleep(2)
+        slurm.restore_power(begin["hosts"][1])
+        slurm.wait_until(
+            lambda: "resuming runs/small" in read_log(project, job) or slurm.end(job),
+            120,
+            "it trains again",
+            lambda: f"{slurm.state(job)}\n{read_log(project, job)}",
+        )
+        slurm.run("scontrol", "requeue", job, user="root")  # as when it is preempted
+        return ended(slurm, job, project)
+
+    return pools[slurm].submit(interrupt)
+
+
 @pytest.fixture(scope="module", autouse=True)
-def queued(limited: object, lost: object, killed: object, cancelled: object) -> None:
+def queued(limited: object, lost: object, killed: object, put_back: object, cancelled: object) -> None:
     """All of them from the start: a cluster goes on with the next while the other is at one before."""
 
 
@@ -130,21 +155,21 @@ def test_it_is_requeued_and_ends_with_the_weights_of_an_uninterrupted_run(
     how: str, cluster: Cluster, trained: Mapping[str, Future[Training]], request: pytest.FixtureRequest
 ) -> None:
     training: Training = request.getfixturevalue(how)[cluster.name].result()
-    check_second_attempt(training, trained[cluster.name].result())
+    check_attempts(training, trained[cluster.name].result())
     if how == "limited":
         assert (training.events[1]["code"], training.events[1]["stopped_by"]) == (99, "time limit")
 
 
-def check_second_attempt(training: Training, uninterrupted: Training) -> None:
-    """Checks that a training has gone on where its first attempt left it, and ended as if nothing had happened."""
+def check_attempts(training: Training, uninterrupted: Training, attempts: int = 2) -> None:
+    """Checks that each attempt of a training has gone on where the last one left it, to the weights of one alone."""
     assert training.end.code == 0, f"{training.end}\n{training.events}\n{training.log}"
     assert all(training.weights[name].equal(value) for name, value in uninterrupted.weights.items())
     starts = [event for event in training.events if event["event"] == "start"]
-    assert [event["attempt"] for event in starts] == [1, 2], training.events
+    assert [event["attempt"] for event in starts] == [*range(1, attempts + 1)], training.events
     assert 0 < starts[1]["progress"] < training.events[-1]["progress"]
     assert training.events[-1]["code"] == 0
-    # One log: the second attempt is appended, and goes on with the next epoch.
-    assert training.log.count("resuming runs/small") == 1
+    # One log: each attempt is appended, and goes on with the next epoch.
+    assert training.log.count("resuming runs/small") == attempts - 1
     epochs = [line.split()[1] for line in training.log.splitlines() if line.startswith("epoch ")]
     assert list(dict.fromkeys(epochs)) == [f"{number}/4" for number in range(1, 5)], training.log
 
@@ -161,13 +186,12 @@ def test_cancelling_leaves_nothing_running_and_nothing_queued(cancelled: Mapping
         outcome.result()
 
 
-def test_what_slurm_puts_back_itself_goes_on(
-    slurm: Cluster, data: Mapping[str, Path], trained: Mapping[str, Future[Training]]
+def test_a_node_that_was_started_again_and_what_slurm_puts_back_itself_lose_nothing(
+    put_back: Future[Training], trained: Mapping[str, Future[Training]]
 ) -> None:
-    job, project = launch_training(slurm, data["slurm"])
-    wait_for_checkpoint(slurm, project, job)
-    slurm.run("scontrol", "requeue", job, user="root")  # as when it is preempted
-    training = ended(slurm, job, project)
-    check_second_attempt(training, trained["slurm"].result())
-    assert (training.events[1]["code"], training.events[1]["requeued"]) == (99, True)
+    training = put_back.result()
+    check_attempts(training, trained["slurm"].result(), attempts=3)
+    ends = [event for event in training.events if event["event"] == "end"]
+    assert [(end["code"], end["requeued"]) for end in ends] == [(99, True), (99, True), (0, False)], training.events
+    assert f"{training.events[0]['hosts'][1]} was lost" in training.log, training.log
     assert "launch: requeued by Slurm" in training.log

@@ -2,58 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
-
-import pytest
-
 from tests.cluster.cluster import NODES, Cluster
-from tests.cluster.hosts import USER
-
-PROGRAM = Path(__file__).with_name("plugin_program.py")
-SCENARIOS = (
-    *("time_limit", "cancel", "error_state", "limit_enforced", "too_few_hosts", "array", "tasks"),
-    *("first_host_only", "one_log", "exception", "exit_99", "submit"),
-)
-"""The longest first."""
-
-Outcomes = Callable[[str], Any]
+from tests.cluster.conftest import Outcomes
 
 
-@pytest.fixture(scope="module")
-def folder(sge: Cluster) -> Path:
-    """Where the user's script runs."""
-    return sge.project()
-
-
-def run_scenario(sge: Cluster, scenario: str, cwd: Path, user: str = USER) -> Any:
-    done = sge.run("python", PROGRAM, scenario, user=user, cwd=cwd, timeout=240, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-@pytest.fixture(scope="module")
-def outcomes(sge: Cluster, folder: Path) -> Iterator[Outcomes]:
-    """What came of each scenario. All are started together, as most of their time is waiting."""
-    with ThreadPoolExecutor(6) as pool:
-        futures: dict[str, Future[Any]] = {name: pool.submit(run_scenario, sge, name, folder) for name in SCENARIOS}
-        yield lambda name: futures[name].result()
-
-
-def test_a_function_runs_and_its_result_and_logs_come_back(outcomes: Outcomes, folder: Path) -> None:
+def test_a_function_runs_and_its_result_and_logs_come_back(outcomes: Outcomes, late: Cluster) -> None:
     found = outcomes("submit")
     assert found["result"] == 5
     assert "adding 2 and 3" in found["out"]
     assert found["err"] == "a warning\n"
     assert found["state"] == "COMPLETED"
-    assert not list(folder.glob("**/harm"))
+    assert not list(late.directory.glob("project-*/**/harm"))
 
 
-def test_root_can_do_the_same(sge: Cluster) -> None:
-    assert run_scenario(sge, "submit", sge.project("root"), user="root")["result"] == 5
+def test_root_can_do_the_same(outcomes: Outcomes) -> None:
+    assert outcomes("root")["result"] == 5
 
 
 def test_both_streams_go_into_one_log_in_a_folder_of_the_job(outcomes: Outcomes) -> None:
@@ -126,36 +89,16 @@ def test_it_checkpoints_before_its_time_is_over_and_goes_on_on_both_hosts(outcom
     assert found["out"].count("Starting with") == 2
 
 
-def test_cancelled_jobs_end_everywhere_and_do_not_come_back(outcomes: Outcomes, sge: Cluster) -> None:
+def test_cancelled_jobs_end_everywhere_and_do_not_come_back(outcomes: Outcomes) -> None:
     found = outcomes("cancel")
     assert [found[name]["state"] for name in ("running", "waiting", "wide")] == ["CANCELLED"] * 3
     finished, cancelled = found["array"]
     assert finished == 5
     assert cancelled["state"] == "CANCELLED"
-    for name in SCENARIOS:
-        outcomes(name)
-    sge.wait_until(
-        lambda: not any(sge.job_processes(node) for node in NODES) and "submitit" not in sge.run("qstat").stdout,
-        60,
-        "nothing of any job is left",
-        lambda: [sge.job_processes(node) for node in NODES],
-    )
+    outcomes("nothing_is_left")
 
 
-def test_it_runs_again_when_another_host_than_the_first_is_lost(outcomes: Outcomes, sge: Cluster) -> None:
-    for name in SCENARIOS:
-        outcomes(name)
-    folder = sge.project()
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(run_scenario, sge, "lost_host", folder)
-        sge.wait_until(lambda: {"id", "rank-0", "rank-1"} <= {path.name for path in folder.iterdir()}, 60, "both run")
-        job = (folder / "id").read_text()
-        lines = {node: "\n".join(sge.job_processes(node).values()) for node in NODES}
-        (other,) = [node for node, line in lines.items() if line and "jobs.sge.tasks" not in line]
-        sge.cut_power(other)
-        sge.wait_until(lambda: "R" in sge.state(job), 120, "the job waits to run again", lambda: sge.state(job))
-        (folder / "go").touch()
-        sge.restore_power(other)
-        found = future.result()
+def test_it_runs_again_when_another_host_than_the_first_is_lost(outcomes: Outcomes) -> None:
+    found = outcomes("lost_host")
     assert found["results"] == ["1", "1"]
-    assert f"{other} is lost" in found["err"]
+    assert f"{found['host']} is lost" in found["err"]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import Future
 from pathlib import Path
+
+import pytest
 
 from jobs.scheduler import array_id
 from jobs.schedulers import SCHEDULERS
 from tests.cluster.cluster import NODES, Cluster
+from tests.cluster.conftest import OnBoth
 from tests.cluster.training import OPTIONS, launch
 
 EARLY = """#!/bin/bash
@@ -29,10 +33,41 @@ def states(cluster: Cluster, project: Path) -> list[str]:
     return [entry["state"] for entry in json.loads(said)["runs"]]
 
 
-def test_a_run_and_what_waits_for_it_from_start_to_cancellation(cluster: Cluster, data: Mapping[str, Path]) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def watched(on_both: OnBoth, data: Mapping[Cluster, Path]) -> Mapping[str, Future[None]]:
+    """A run and what waits for it, on each cluster."""
+    return on_both(lambda cluster: watch(cluster, data[cluster]), late=True)
+
+
+def test_an_array_goes_by_the_id_that_was_printed(cluster: Cluster) -> None:
+    project = cluster.project()
+    (project / "early.sh").write_text(EARLY)
+    array = cluster.submit(
+        *{"slurm": ("--array=1-3", "--hold"), "sge": ("-t", "1-3", "-h")}[cluster.name], "early.sh", cwd=project
+    )
+
+    def jobs(*words: object) -> str:
+        return cluster.run("python", "-m", "hpcgender", "jobs", *words, cwd=project).stdout
+
+    def tasks() -> list[str]:
+        waiting = json.loads(jobs("--json"))["without_record"]
+        return [job["state"] for job in waiting if array_id(job["job"]) == array]
+
+    assert tasks() == ["held"] * 3
+    assert "held" in jobs("why", array)
+    assert jobs("cancel", array) == f"cancelled job {array}\n"
+    assert tasks() == []
+
+
+def test_a_run_and_what_waits_for_it_from_start_to_cancellation(watched: Mapping[str, Future[None]]) -> None:
+    for outcome in watched.values():
+        outcome.result()
+
+
+def watch(cluster: Cluster, data: Path) -> None:
     project = cluster.project()
     (project / "site.toml").write_text(cluster.site)
-    command = ("train", "--data", data[cluster.name], *OPTIONS, "--epochs", 9999)
+    command = ("train", "--data", data, *OPTIONS, "--epochs", 9999)
     training, evaluation = launch(cluster, project, "--nodes", 2, "--chain", "eval", "--", *command)
     (project / "site.toml").write_text("edited meanwhile")  # the jobs are what was submitted
     failing, told = jobs_that_end_before_they_begin(cluster)
@@ -60,26 +95,6 @@ def test_a_run_and_what_waits_for_it_from_start_to_cancellation(cluster: Cluster
     for job, says in told.items():
         cluster.wait(job, 60)
         assert says in cluster.run("python", "-m", "hpcgender", "jobs", "why", job, cwd=failing).stdout
-
-
-def test_an_array_goes_by_the_id_that_was_printed(cluster: Cluster) -> None:
-    project = cluster.project()
-    (project / "early.sh").write_text(EARLY)
-    array = cluster.submit(
-        *{"slurm": ("--array=1-3", "--hold"), "sge": ("-t", "1-3", "-h")}[cluster.name], "early.sh", cwd=project
-    )
-
-    def jobs(*words: object) -> str:
-        return cluster.run("python", "-m", "hpcgender", "jobs", *words, cwd=project).stdout
-
-    def tasks() -> list[str]:
-        waiting = json.loads(jobs("--json"))["without_record"]
-        return [job["state"] for job in waiting if array_id(job["job"]) == array]
-
-    assert tasks() == ["held"] * 3
-    assert "held" in jobs("why", array)
-    assert jobs("cancel", array) == f"cancelled job {array}\n"
-    assert tasks() == []
 
 
 def jobs_that_end_before_they_begin(cluster: Cluster) -> tuple[Path, dict[str, str]]:

@@ -39,12 +39,12 @@ class Chain:
 
 
 @pytest.fixture(scope="module")
-def chains(on_both: OnBoth[tuple[Chain, Chain]], data: Mapping[str, Path]) -> Mapping[str, Future[tuple[Chain, Chain]]]:
+def chains(on_both: OnBoth, data: Mapping[Cluster, Path]) -> Mapping[str, Future[tuple[Chain, Chain]]]:
     """train, eval and cam one after the other; and the same of a training that fails."""
 
     def start(cluster: Cluster, fails: bool = False) -> tuple[Path, list[str]]:
         project = cluster.project()
-        command: tuple[object, ...] = ("train", "--data", data[cluster.name], *OPTIONS, "--epochs", 1)
+        command: tuple[object, ...] = ("train", "--data", data[cluster], *OPTIONS, "--epochs", 1)
         if fails:  # only the ranks read what is in it: it is submitted, and fails when it begins
             torch.save({"other": torch.zeros(1)}, project / "other.pt")
             command = (*command, "--pretrained", project / "other.pt")
@@ -58,75 +58,9 @@ def chains(on_both: OnBoth[tuple[Chain, Chain]], data: Mapping[str, Path]) -> Ma
     return on_both(both)
 
 
-def test_a_chain_runs_to_its_end(cluster: Cluster, chains: Mapping[str, Future[tuple[Chain, Chain]]]) -> None:
-    chain, _ = chains[cluster.name].result()
-    assert [end.code for end in chain.ends] == [0, 0, 0], chain.logs
-    run_dir = chain.project / "runs" / "train"
-    assert list(run_dir.glob("evaluations/*/evaluation.json"))
-    assert list(run_dir.glob("cams/*/sheet.png"))
-
-
-def test_a_chain_whose_training_fails_ends_there(
-    cluster: Cluster, chains: Mapping[str, Future[tuple[Chain, Chain]]]
-) -> None:
-    _, chain = chains[cluster.name].result()
-    assert chain.ends[0].code not in (0, 99), chain.logs
-    assert all(end.code or end.state.startswith("CANCELLED") for end in chain.ends[1:]), chain.ends
-    run_dir = chain.project / "runs" / "train"
-    assert not list(run_dir.glob("evaluations/*/evaluation.json"))
-    assert not list(run_dir.glob("cams/*/sheet.png"))
-
-
-def test_a_function_runs_from_python(cluster: Cluster) -> None:
-    project = cluster.project()
-    done = cluster.run("python", "-c", SUBMITIT, cwd=project, timeout=90, environ={"CLUSTER": cluster.name})
-    total, host, uid = eval(done.stdout)
-    assert (total, uid) == (42, cluster.hosts.uid)
-    assert host in NODES
-
-
-def test_a_site_can_be_checked(cluster: Cluster) -> None:
-    project = cluster.project()
-    (project / "site.toml").write_text(cluster.site)
-    said = cluster.run("python", "-m", "hpcgender", "sites", "check", "--nodes", 2, cwd=project).stdout
-    assert said.startswith(f"site site: {SCHEDULERS[cluster.name].title} could run 2 x 1 cores, 1 GPUs"), said
-    assert said.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("cluster", "setting"), [("slurm", "queue"), ("sge", "queue"), ("sge", "pe")], indirect=["cluster"]
-)
-def test_what_the_cluster_does_not_have_is_refused_before_anything_is_submitted(
-    cluster: Cluster, data: Mapping[str, Path], setting: str
-) -> None:
-    project = cluster.project()
-    site = {"queue": 'queue = "nowhere"\npe = "mpi"\n', "pe": 'pe = "nowhere"\n'}[setting]
-    (project / "site.toml").write_text(f'scheduler = "{cluster.name}"\n{site}')
-    command = ("--nodes", 2, "--", "train", "--data", data[cluster.name], *OPTIONS)
-    for words in (("launch", *command), ("sites", "check", "--nodes", 2)):
-        done = cluster.run("python", "-m", "hpcgender", *words, cwd=project, check=False)
-        assert (done.returncode, done.stdout) == (2, ""), done
-        assert done.stderr.count("\n") == 1, done.stderr
-        assert "nowhere" in done.stderr
-    assert not (project / "runs").exists()
-
-
-def test_what_could_never_start_is_refused(cluster: Cluster, data: Mapping[str, Path]) -> None:
-    project = cluster.project()
-    (project / "site.toml").write_text(cluster.site)
-    command = ("--nodes", 4, "--", "train", "--data", data[cluster.name], *OPTIONS)
-    done = cluster.run("python", "-m", "hpcgender.launch", *command, cwd=project, check=False)
-    assert (done.returncode, done.stdout) == (2, ""), done
-    assert done.stderr.count("\n") == 1, done.stderr
-    if cluster.name == "slurm":
-        assert f"of the {len(NODES)} nodes of partition debug, {len(NODES)} have" in done.stderr
-        unknown = ("--after", 99999, "--", "models")  # which would start at once
-        after = cluster.run("python", "-m", "hpcgender.launch", *unknown, cwd=project, check=False)
-        assert (after.returncode, after.stdout) == (2, ""), after
-        assert "Slurm has no job 99999" in after.stderr
-
-
-def test_any_name_and_path_is_taken_as_it_is(on_both: OnBoth[None], faces: Path) -> None:
+@pytest.fixture(scope="module")
+def wild(on_both: OnBoth, faces: Path) -> Mapping[str, Future[None]]:
+    """A job whose paths and whose name are as strange as may be."""
     wild = 'it\'s $(touch pwned) `touch pwned` "a b" ; touch pwned & é'
 
     def pack(cluster: Cluster) -> None:
@@ -146,11 +80,13 @@ def test_any_name_and_path_is_taken_as_it_is(on_both: OnBoth[None], faces: Path)
         assert json.loads((project / out / "manifest.json").read_text())
         assert not list(cluster.directory.rglob("pwned"))
 
-    for packed in on_both(pack).values():
-        packed.result()
+    return on_both(pack)
 
 
-def test_ten_jobs_at_once(on_both: OnBoth[None], faces: Path) -> None:
+@pytest.fixture(scope="module")
+def ten(on_both: OnBoth, faces: Path) -> Mapping[str, Future[None]]:
+    """Ten jobs of two users at once."""
+
     def submit(cluster: Cluster) -> None:
         images = cluster.directory / "images"
         images.mkdir()
@@ -174,5 +110,87 @@ def test_ten_jobs_at_once(on_both: OnBoth[None], faces: Path) -> None:
             (begin, end) = read_events(out, job)
             assert (begin["event"], end["event"]) == ("start", "end")
 
-    for submitted in on_both(submit).values():
+    return on_both(submit)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def queued(chains: object, wild: object, ten: object) -> None:
+    """All of them from the start."""
+
+
+def test_a_function_runs_from_python(cluster: Cluster) -> None:
+    project = cluster.project()
+    done = cluster.run("python", "-c", SUBMITIT, cwd=project, timeout=90, environ={"CLUSTER": cluster.name})
+    total, host, uid = eval(done.stdout)
+    assert (total, uid) == (42, cluster.hosts.uid)
+    assert host in NODES
+
+
+def test_a_site_can_be_checked(cluster: Cluster) -> None:
+    project = cluster.project()
+    (project / "site.toml").write_text(cluster.site)
+    said = cluster.run("python", "-m", "hpcgender", "sites", "check", "--nodes", 2, cwd=project).stdout
+    assert said.startswith(f"site site: {SCHEDULERS[cluster.name].title} could run 2 x 1 cores, 1 GPUs"), said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("cluster", "setting"), [("slurm", "queue"), ("sge", "queue"), ("sge", "pe")], indirect=["cluster"]
+)
+def test_what_the_cluster_does_not_have_is_refused_before_anything_is_submitted(
+    cluster: Cluster, data: Mapping[Cluster, Path], setting: str
+) -> None:
+    project = cluster.project()
+    site = {"queue": 'queue = "nowhere"\npe = "mpi"\n', "pe": 'pe = "nowhere"\n'}[setting]
+    (project / "site.toml").write_text(f'scheduler = "{cluster.name}"\n{site}')
+    command = ("--nodes", 2, "--", "train", "--data", data[cluster], *OPTIONS)
+    for words in (("launch", *command), ("sites", "check", "--nodes", 2)):
+        done = cluster.run("python", "-m", "hpcgender", *words, cwd=project, check=False)
+        assert (done.returncode, done.stdout) == (2, ""), done
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert "nowhere" in done.stderr
+    assert not (project / "runs").exists()
+
+
+def test_what_could_never_start_is_refused(cluster: Cluster, data: Mapping[Cluster, Path]) -> None:
+    project = cluster.project()
+    (project / "site.toml").write_text(cluster.site)
+    command = ("--nodes", 4, "--", "train", "--data", data[cluster], *OPTIONS)
+    done = cluster.run("python", "-m", "hpcgender.launch", *command, cwd=project, check=False)
+    assert (done.returncode, done.stdout) == (2, ""), done
+    assert done.stderr.count("\n") == 1, done.stderr
+    if cluster.name == "slurm":
+        assert f"of the {len(NODES)} nodes of partition debug, {len(NODES)} have" in done.stderr
+        unknown = ("--after", 99999, "--", "models")  # which would start at once
+        after = cluster.run("python", "-m", "hpcgender.launch", *unknown, cwd=project, check=False)
+        assert (after.returncode, after.stdout) == (2, ""), after
+        assert "Slurm has no job 99999" in after.stderr
+
+
+def test_a_chain_runs_to_its_end(cluster: Cluster, chains: Mapping[str, Future[tuple[Chain, Chain]]]) -> None:
+    chain, _ = chains[cluster.name].result()
+    assert [end.code for end in chain.ends] == [0, 0, 0], chain.logs
+    run_dir = chain.project / "runs" / "train"
+    assert list(run_dir.glob("evaluations/*/evaluation.json"))
+    assert list(run_dir.glob("cams/*/sheet.png"))
+
+
+def test_a_chain_whose_training_fails_ends_there(
+    cluster: Cluster, chains: Mapping[str, Future[tuple[Chain, Chain]]]
+) -> None:
+    _, chain = chains[cluster.name].result()
+    assert chain.ends[0].code not in (0, 99), chain.logs
+    assert all(end.code or end.state.startswith("CANCELLED") for end in chain.ends[1:]), chain.ends
+    run_dir = chain.project / "runs" / "train"
+    assert not list(run_dir.glob("evaluations/*/evaluation.json"))
+    assert not list(run_dir.glob("cams/*/sheet.png"))
+
+
+def test_any_name_and_path_is_taken_as_it_is(wild: Mapping[str, Future[None]]) -> None:
+    for packed in wild.values():
+        packed.result()
+
+
+def test_ten_jobs_at_once(ten: Mapping[str, Future[None]]) -> None:
+    for submitted in ten.values():
         submitted.result()

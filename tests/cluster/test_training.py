@@ -50,14 +50,14 @@ def test_both_schedulers_train_the_same_weights(trained: Mapping[str, Future[Tra
 
 @pytest.fixture(scope="module")
 def looked(
-    on_both: OnBoth[tuple[Path, Path]], trained: Mapping[str, Future[Training]], data: Mapping[str, Path]
+    on_both: OnBoth, trained: Mapping[str, Future[Training]], data: Mapping[Cluster, Path]
 ) -> Mapping[str, Future[tuple[Path, Path]]]:
     """On each cluster the heat maps by `jobs/cam_morph.sh`, and those of one process."""
 
     def look(cluster: Cluster) -> tuple[Path, Path]:
         training = trained[cluster.name].result()
         best = training.run_dir / "checkpoints" / "best.pt"
-        options = ("--checkpoint", best, "--data", data[cluster.name], "--split", "train")
+        options = ("--checkpoint", best, "--data", data[cluster], "--split", "train")
         job = cluster.submit("jobs/cam_morph.sh", *options, "--out", "two", cwd=training.project)
         cluster.run("python", "-m", "hpcgender", "cam", *options, "--out", "one", cwd=training.project)
         end = cluster.wait(job)
@@ -85,7 +85,10 @@ def packed(project: Path) -> dict[str, str]:
     return {name: value for name, value in found.items() if not name.startswith("submissions/")}
 
 
-def test_the_tasks_of_an_array_job_pack_what_one_job_does(on_both: OnBoth[None]) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def joined(on_both: OnBoth, looked: object) -> Mapping[str, Future[None]]:
+    """The tasks of an array job that pack, one that joins them, and one job that does all of it."""
+
     def pack(cluster: Cluster) -> None:
         alone, project = cluster.project(), cluster.project()
         for folder in (alone, project):
@@ -104,5 +107,9 @@ def test_the_tasks_of_an_array_job_pack_what_one_job_does(on_both: OnBoth[None])
         assert sum(split.samples for split in read_manifest(project / "data" / "ms1mv2").splits.values()) == 28
         assert packed(project) == packed(alone)
 
-    for outcome in on_both(pack).values():
+    return on_both(pack)
+
+
+def test_the_tasks_of_an_array_job_pack_what_one_job_does(joined: Mapping[str, Future[None]]) -> None:
+    for outcome in joined.values():
         outcome.result()
