@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ def parameters(request: Request) -> dict[str, Any]:
     if site.account and site.account_option != "-P":
         more[site.account_option.lstrip("-")] = site.account
     more |= options(site)
+    given = {resource.partition("=")[0] for resource in str(more.get("l", "")).split(",")}
+    if site.gpu in given:  # as of a job that was submitted by hand
+        site = replace(site, gpu="")
     slots = wanted.cpus or 1
     if not site.resource_types:
         check_slots(site, wanted.nodes, slots, wanted.gpus_per_node)
@@ -54,8 +58,10 @@ def parameters(request: Request) -> dict[str, Any]:
         "mem_per": per,
     }
     if site.resource_types:
-        kind = site.resource_type(wanted.nodes, wanted.gpus_per_node, wanted.cpus)
-        asked = {"pe": "", "complexes": {kind: wanted.nodes}}
+        asked = {"pe": ""}
+        if not given & {*site.resource_types}:
+            kind = site.resource_type(wanted.nodes, wanted.gpus_per_node, wanted.cpus)
+            asked["complexes"] = {kind: wanted.nodes}
     return {
         **asked,
         "name": request.name,

@@ -22,6 +22,7 @@ from jobs.records import Submission
 from jobs.scheduler import Allocation, Host, Job, Request, Scheduler, State
 from jobs.sge import qrsh, qstat
 from jobs.sge.advice import advise
+from jobs.sge.asked import asked_for
 from jobs.sge.hostfile import granted_hosts
 from jobs.sge.requeue import put_back
 from jobs.site import Site
@@ -88,6 +89,9 @@ class GridEngine(Scheduler):
             text = ""
         file = re.search(r"^script_file:\s+(.+)$", _job(allocation), re.MULTILINE)
         return file[1] if file else "", text
+
+    def asked_for(self, allocation: Allocation, environ: Mapping[str, str]) -> Mapping[str, Any]:
+        return asked_for(_job(allocation), environ)
 
     def end_time(self, allocation: Allocation, environ: Mapping[str, str]) -> float | None:
         queue = environ.get("QUEUE")

@@ -157,8 +157,10 @@ def asked_for(job: str) -> dict[str, Any]:
     found: dict[str, Any] = {name: fields[field] for name, field in names.items() if field in fields}
     if kind := re.search(r"\bgpu:([A-Za-z][\w-]*)", f"{fields.get('TresPerNode')} {fields.get('TresPerJob')}"):
         found["gpu"] = kind[1]
-    if memory := re.fullmatch(r"([\d.]+)([MGT])", fields.get("MinMemoryNode", "")):
-        found["memory_gb"] = float(memory[1]) * {"M": 1 / 1024, "G": 1, "T": 1024}[memory[2]]
+    cores = int(fields.get("NumCPUs", "1").partition("-")[0]) / int(fields.get("NumNodes", "1").partition("-")[0])
+    for field, times in (("MinMemoryNode", 1.0), ("MinMemoryCPU", cores)):
+        if memory := re.fullmatch(r"([\d.]+)([MGT])", fields.get(field, "")):
+            found["memory_gb"] = float(memory[1]) * {"M": 1 / 1024, "G": 1, "T": 1024}[memory[2]] * times
     options = {"constraint": "Features", "reservation": "Reservation", "exclude": "ExcNodeList"}
     found["options"] = tuple(f"--{name}={fields[field]}" for name, field in options.items() if field in fields)
     return {name: value for name, value in found.items() if value}

@@ -171,6 +171,9 @@ def test_a_job_of_slurm_tells_how_it_was_submitted(tmp_path: Path, commands: Pat
         **{"queue": "debug", "qos": "long", "gpu": "a100", "memory_gb": 1000 / 1024},
         "options": ("--constraint=ib", "--exclude=node9"),
     }
+    per_core = TASK.replace("MinMemoryNode=1000M", "MinMemoryCPU=2G").replace("NumNodes=1", "NumNodes=2 NumCPUs=16")
+    put(commands, "scontrol", f"/bin/cat <<'END'\n{per_core}\nEND")
+    assert SLURM.asked_for(allocation, environ)["memory_gb"] == 16
     assert SLURM.cannot_requeue(allocation) == ""
     put(commands, "scontrol", f"echo '{INTERACTIVE}'")
     assert SLURM.cannot_requeue(allocation) == "Slurm requeues no job of salloc"
