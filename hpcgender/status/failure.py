@@ -15,7 +15,9 @@ _MESSAGE = re.compile(
     r"^(launch|hpcgender[\w -]*|shard-tools[\w -]*|agent on \S+|slurmstepd|srun|qrsh|error|bash|/\S+): "
 )
 _MEMORY = re.compile(r"CUDA out of memory|OutOfMemoryError|oom.kill|Out Of Memory|MemoryError|Cannot allocate memory")
-_ADDRESS_SPACE = re.compile(r"Resource temporarily unavailable|can't start new thread")
+_ADDRESS_SPACE = re.compile(
+    r"Resource temporarily unavailable|can't start new thread|failed to map segment from shared object"
+)
 _LIMIT = 40  # lines of a traceback
 
 

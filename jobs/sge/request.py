@@ -86,9 +86,32 @@ def resident_memory() -> tuple[str, Per]:
 
     Not h_vmem: it limits the address space, of which CUDA and DALI reserve many times what they use.
     """
-    rows = {row[0]: row for row in map(str.split, answer(qstat.call, "qconf", "-sc").splitlines()) if len(row) > 5}
+    rows = _complexes()
     name = next((name for name in _RESIDENT if name in rows and rows[name][4] != "NO"), _RESIDENT[-1])
     return name, "slot" if name in rows and rows[name][5] == "YES" else "host"
+
+
+def unlike_the_complex(request: Request) -> str:
+    """How the site's complex for GPUs counts, where a job so asked for is not granted what it wants; empty if it is.
+
+    One that counts per job is granted on the first host alone, seen on 8.1.9: other jobs get the GPUs of the rest.
+    """
+    site, wanted = request.site, request.resources
+    row = _complexes().get(site.gpu)
+    if not row or not wanted.gpus_per_node or site.resource_types:
+        return ""
+    per = {"YES": "slot", "JOB": "job", "HOST": "host"}.get(row[5], "")
+    if per == "job" and wanted.nodes > 1:
+        return f"{site.gpu} counts per job (JOB in qconf -sc), so GPUs are reserved on the first host alone"
+    meant = "slot" if per == "slot" else "host"
+    if per and meant != site.gpu_per and (wanted.cpus or 1) > 1:
+        return f'{site.gpu} counts per {per} ({row[5]} in qconf -sc): set gpu_per = "{meant}"'
+    return ""
+
+
+def _complexes() -> dict[str, list[str]]:
+    rows = map(str.split, answer(qstat.call, "qconf", "-sc").splitlines())
+    return {row[0]: row for row in rows if len(row) > 5}
 
 
 def check_slots(site: Site, nodes: int, slots: int, gpus: int) -> None:

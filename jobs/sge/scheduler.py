@@ -135,7 +135,7 @@ class GridEngine(Scheduler):
         return f"qrsh -inherit -V {host} hostname"
 
     def check(self, request: Request, record: Path) -> str:
-        from jobs.sge.request import command, script  # submitit takes long to import
+        from jobs.sge.request import command, script, unlike_the_complex  # submitit takes long to import
 
         text = script(request, record)
 
@@ -143,7 +143,8 @@ class GridEngine(Scheduler):
             program, *options = command(request, record, file)
             return [program, "-w", "v", *options]
 
-        return try_script(self.title, request.name, text, asking, _HINTS)
+        said = try_script(self.title, request.name, text, asking, _HINTS)
+        return "; but ".join(filter(None, (said, unlike_the_complex(request))))
 
     def preview(self, request: Request, record: Path) -> str:
         from jobs.sge.request import command, script

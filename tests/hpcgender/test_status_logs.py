@@ -168,6 +168,24 @@ def test_why_a_process_was_killed(tmp_path: Path, run: Run) -> None:
     assert said.endswith(f"\n{KILLED}\n")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "RuntimeError: Error in thread 0: Resource temporarily unavailable",
+        "RuntimeError: can't start new thread",
+        "hpcgender train: NVIDIA DALI cannot be imported (libdali.so: failed to map segment from shared object)",
+    ],
+)
+def test_why_a_limit_of_address_space_was_reached(tmp_path: Path, line: str) -> None:
+    log = tmp_path / "train.o1"
+    log.write_text(f"{ATTEMPT}epoch 1/2 | fine\n{line}\n")
+    explained = "\n".join(failure.explain(log))
+    assert "a limit of address space or threads was reached: h_vmem limits the former" in explained
+    assert "ask for another complex for memory (`memory` in site.toml)" in explained
+    log.write_text(f"{ATTEMPT}epoch 1/2 | fine\nRuntimeError: something else\n")
+    assert "address space" not in "\n".join(failure.explain(log))
+
+
 def test_words_of_schedulers_and_commands() -> None:
     text = (
         f"{ATTEMPT}epoch 1/2 | train loss 0.1\n"

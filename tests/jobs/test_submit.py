@@ -1,5 +1,6 @@
 """What the scheduler is asked for: the text of scripts and command lines, by site, and what is made of refusals."""
 
+import dataclasses
 import os
 import shlex
 from itertools import pairwise
@@ -11,7 +12,7 @@ from jobs.preflight import refusal, try_script
 from jobs.records import Resources
 from jobs.scheduler import Request
 from jobs.schedulers import SCHEDULERS
-from jobs.sge.request import command, options
+from jobs.sge.request import command, options, unlike_the_complex
 from jobs.site import Site
 from jobs.sites import parse_site, read_site
 from shard_tools.base.documents import parse_toml
@@ -113,6 +114,33 @@ def test_memory_is_that_which_is_used_where_no_complex_is_named(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert asked in command(request(read_site("sge"), nodes=1, cpus=4, mem=8), FOLDER, "x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "per", "wanted", "says"),
+    [
+        (
+            "JOB",
+            "host",
+            {"nodes": 2},
+            "gpu counts per job (JOB in qconf -sc), so GPUs are reserved on the first host alone",
+        ),
+        ("JOB", "host", {"nodes": 1, "cpus": 4}, ""),
+        ("JOB", "slot", {"nodes": 1, "cpus": 4}, 'gpu counts per job (JOB in qconf -sc): set gpu_per = "host"'),
+        ("YES", "host", {"nodes": 2, "cpus": 4}, 'gpu counts per slot (YES in qconf -sc): set gpu_per = "slot"'),
+        ("YES", "host", {"nodes": 2, "cpus": 1}, ""),
+        ("YES", "slot", {"nodes": 2, "cpus": 4}, ""),
+        ("NO", "host", {"nodes": 2, "cpus": 4}, ""),
+    ],
+)
+def test_a_complex_for_gpus_that_counts_otherwise_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, per: str, wanted: dict[str, int], says: str
+) -> None:
+    (tmp_path / "qconf").write_text(f"#!/bin/sh\n[ $1 = -sc ] && echo 'gpu gpu INT <= YES {kind} 0 0'\n")
+    (tmp_path / "qconf").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    site = dataclasses.replace(read_site("sge"), gpu="gpu", gpu_per=per)  # type: ignore[arg-type]
+    assert unlike_the_complex(request(site, gpus_per_node=4, **wanted)) == says
 
 
 def test_one_node_needs_no_parallel_environment_for_one_slot() -> None:
