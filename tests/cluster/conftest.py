@@ -36,6 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker("cluster")
+    items.sort(key=lambda item: item.path.name != "test_interruptions.py")  # the longest first, beside the plugin's
 
 
 def bring_up(kind: type[Cluster]) -> Iterator[Cluster]:

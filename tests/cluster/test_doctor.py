@@ -13,11 +13,11 @@ from tests.cluster.training import read_events, read_log, submitted
 OPTIONS = ("--model", "resnet18", "--image-size", 32, "--batch-size", 8, "--backend", "torchvision")
 
 
-def test_the_nodes_of_a_job_are_examined(on_both: OnBoth[None], data: Mapping[str, Path]) -> None:
+def test_the_nodes_of_a_job_are_examined(on_both: OnBoth, data: Mapping[Cluster, Path]) -> None:
     def examine(cluster: Cluster) -> None:
         project = cluster.project()
         (project / "site.toml").write_text(cluster.site)
-        command = ("python", "-m", "hpcgender", "doctor", "--nodes", 2, "--data", data[cluster.name], *OPTIONS)
+        command = ("python", "-m", "hpcgender", "doctor", "--nodes", 2, "--data", data[cluster], *OPTIONS)
         (job,) = submitted(cluster.run(*command, cwd=project).stdout)
         end = cluster.wait(job)
         log = read_log(project, job)
