@@ -52,7 +52,7 @@ def chains(on_both: OnBoth, data: Mapping[Cluster, Path]) -> Mapping[str, Future
 
     def both(cluster: Cluster) -> tuple[Chain, Chain]:
         started = start(cluster), start(cluster, fails=True)
-        good, bad = (Chain(*chain, [cluster.wait(job, 200) for job in chain[1]]) for chain in started)
+        good, bad = (Chain(*chain, [cluster.wait(job, 400) for job in chain[1]]) for chain in started)
         return good, bad
 
     return on_both(both)
