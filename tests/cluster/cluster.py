@@ -105,7 +105,7 @@ class Cluster(ABC):
         user: str = USER,
         cwd: Path | None = None,
         host: str = HEAD,
-        timeout: float = 90,
+        timeout: float = 300,
         environ: Mapping[str, str] | None = None,
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:

@@ -120,7 +120,7 @@ def queued(chains: object, wild: object, ten: object) -> None:
 
 def test_a_function_runs_from_python(cluster: Cluster) -> None:
     project = cluster.project()
-    done = cluster.run("python", "-c", SUBMITIT, cwd=project, timeout=90, environ={"CLUSTER": cluster.name})
+    done = cluster.run("python", "-c", SUBMITIT, cwd=project, environ={"CLUSTER": cluster.name})
     total, host, uid = eval(done.stdout)
     assert (total, uid) == (42, cluster.hosts.uid)
     assert host in NODES
