@@ -140,7 +140,7 @@ def test_a_complex_for_gpus_that_counts_otherwise_is_named(
     (tmp_path / "qconf").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     site = dataclasses.replace(read_site("sge"), gpu="gpu", gpu_per=per)  # type: ignore[arg-type]
-    assert unlike_the_complex(request(site, gpus_per_node=4, **wanted)) == says
+    assert unlike_the_complex(request(site, (), gpus_per_node=4, **wanted)) == says
 
 
 def test_one_node_needs_no_parallel_environment_for_one_slot() -> None:
