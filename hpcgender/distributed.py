@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import socket
+import struct
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +30,8 @@ from shard_tools.base.errors import FAILED, UserError, one_line
 
 TIMEOUT = timedelta(minutes=10)
 """Default time that a rank waits for the others before it fails."""
+SIOCGIFADDR = 0x8915
+"""ioctl(2): the IPv4 address of an interface; see netdevice(7)."""
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 """The environment variables in which torchrun says which process this is."""
 
@@ -89,6 +93,8 @@ def process_group(timeout: timedelta = TIMEOUT) -> Iterator[Ranks]:
         yield Ranks(0, 1, device)
         return
     check_interface()
+    if local_world_size < world_size:
+        choose_interface()
     cuda = device.type == "cuda"
     dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout, device_id=device if cuda else None)
     try:
@@ -191,6 +197,44 @@ def check_interface() -> None:
             raise UserError(
                 f"GLOO_SOCKET_IFNAME names {name}, which {socket.gethostname()} has not: give one of {', '.join(here)}"
             )
+
+
+def interfaces() -> dict[str, str]:
+    """The IPv4 address of each interface that has one."""
+    found = {}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode()[:15])
+            try:
+                answer = fcntl.ioctl(any_socket.fileno(), SIOCGIFADDR, request)
+            except OSError:  # it has none
+                continue
+            found[name] = socket.inet_ntoa(answer[20:24])
+    return found
+
+
+def choose_interface() -> None:
+    """Sets GLOO_SOCKET_IFNAME where gloo, which goes by the host's name, would take the loopback, as for 127.0.1.1.
+
+    It becomes the interface that leads to MASTER_ADDR, or on that host itself, the one that leads out.
+    """
+    if os.environ.get("GLOO_SOCKET_IFNAME"):
+        return
+    try:
+        address = socket.gethostbyname(socket.gethostname())
+    except OSError:
+        address = ""
+    if address and not address.startswith("127."):
+        return
+    names = {known: name for name, known in interfaces().items() if not known.startswith("127.")}
+    for host in (os.environ["MASTER_ADDR"], "192.0.2.1"):  # an address of nobody's, for documentation
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards, suppress(OSError):
+            towards.connect((host, 9))  # sends nothing
+            if chosen := names.get(towards.getsockname()[0]):
+                os.environ["GLOO_SOCKET_IFNAME"] = chosen
+                return
+    if len(names) == 1:
+        (os.environ["GLOO_SOCKET_IFNAME"],) = names.values()
 
 
 def redirect_output(directory: Path, rank: int) -> None:

@@ -4,9 +4,13 @@
 # and Grid Engine daemons, and pages in Chromium: root of a Debian or Ubuntu machine that belongs to no cluster has them
 # installed.
 #   bash tests/run.sh -m "not cluster"        without the daemons
+#   bash tests/run.sh -m gpu                  what needs GPUs, on a node that has them: installs neither of them
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash jobs/install.sh test
+if [[ " $* " == *" -m gpu "* ]]; then
+    exec .venv/bin/python -m pytest -n 0 "$@"
+fi
 bash tests/cluster/install.sh
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v chromium chromium-browser google-chrome >/dev/null; then
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium; } >&2 ||

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
-import struct
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -15,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from hpcgender.distributed import Ranks, check_interface
+from hpcgender.distributed import Ranks, check_interface, interfaces
 from hpcgender.doctor.finding import Finding, green, red, yellow
 from jobs import machine
 from shard_tools.base.text import byte_size
@@ -25,8 +23,6 @@ TIMEOUT = timedelta(seconds=120)
 ROUNDS = 3
 GPU_BYTES, CPU_BYTES = 1 << 26, 1 << 24
 """Size of what is all-reduced."""
-SIOCGIFADDR = 0x8915
-"""ioctl(2): the IPv4 address of an interface; see netdevice(7)."""
 SLOW_SHARE = 0.5
 """Part of a step's time from which on an all-reduce does not hide behind the backward pass."""
 
@@ -61,20 +57,6 @@ def interface(apart: bool, environ: Mapping[str, str], host: str | None = None) 
         found,
         f"set GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to the interface of the other nodes: {', '.join(others)}",
     )
-
-
-def interfaces() -> dict[str, str]:
-    """The IPv4 address of each interface that has one."""
-    found = {}
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        for _, name in socket.if_nameindex():
-            request = struct.pack("256s", name.encode()[:15])
-            try:
-                answer = fcntl.ioctl(any_socket.fileno(), SIOCGIFADDR, request)
-            except OSError:  # it has none
-                continue
-            found[name] = socket.inet_ntoa(answer[20:24])
-    return found
 
 
 def ports(job_id: str) -> Finding:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 import warnings
 from pathlib import Path
@@ -9,7 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpcgender.distributed import TORCHRUN, check_interface, process_group, select_device, torchrun_ranks
+from hpcgender.distributed import (
+    TORCHRUN,
+    check_interface,
+    choose_interface,
+    process_group,
+    select_device,
+    torchrun_ranks,
+)
 from shard_tools.base.errors import BAD_INPUT, UserError
 from tests.conftest import REPOSITORY, Run
 
@@ -51,6 +60,22 @@ def test_a_network_interface_that_is_not_there(monkeypatch: pytest.MonkeyPatch) 
         pass
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     check_interface()
+
+
+@pytest.mark.parametrize(("address", "chosen"), [("127.0.1.1", "ib0"), ("10.0.0.5", None)])
+def test_where_a_hosts_name_is_the_loopback_gloo_is_told_an_interface(
+    address: str, chosen: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Debian, where ranks on other hosts could not connect."""
+    monkeypatch.setattr(socket, "gethostbyname", lambda name: address)
+    monkeypatch.setattr("hpcgender.distributed.interfaces", lambda: {"lo": "127.0.0.1", "ib0": "198.51.100.7"})
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")
+    choose_interface()
+    assert os.environ["GLOO_SOCKET_IFNAME"] == (chosen or "")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth9")
+    choose_interface()
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "eth9"
 
 
 def no_gpu() -> bool:

@@ -85,19 +85,6 @@ def test_what_changes_after_save_is_written_as_it_was(tmp_path: Path) -> None:
         assert content["optimizer"]["param_groups"][0]["lr"] == (0.1 if step == 1 else 7.0)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_what_changes_on_a_gpu_after_save_is_written_as_it_was(tmp_path: Path) -> None:
-    tensor = torch.zeros(64, 1 << 20, device="cuda")
-    with Saver(tmp_path, keep=5) as saver:
-        for step in range(1, 6):
-            tensor.fill_(step)
-            saver.save(step, {"model": {"w": tensor}}, {})
-            tensor.fill_(-1)
-    for step in range(1, 6):
-        assert (read_checkpoint(tmp_path / f"step-{step:08d}.pt")["model"]["w"] == step).all()
-
-
 def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
     with Saver(tmp_path) as saver, pytest.raises(TypeError, match=r"cannot hold PosixPath at state\.config\.runs"):
         saver.save(1, {}, {"config": {"runs": Path("runs")}})

@@ -6,7 +6,8 @@ the batch, and a damaged image is found as it is on a CPU. Kernels of the GPU ro
 from the CPU's by a level here and there.
 
 `mixed` decodes on the GPU (nvJPEG), which relieves the CPU and promises less: chroma is upsampled without
-interpolation, hardware and software decoders share a batch by its size, and what is damaged may be decoded somehow.
+interpolation, hardware and software decoders share a batch by its size, and what is damaged may be decoded somehow. Of
+a batch that fails, those images are bad that fail alone, or that the packer would not have taken.
 """
 
 from __future__ import annotations
@@ -190,7 +191,8 @@ class DaliDecoder:
                     raise
                 alone = self.build(1)
                 return reason_of(encoded[position], error)
-            return ""
+            # nvJPEG may pass alone what failed in its batch.
+            return packers_reason(encoded[position]) if self.mixed else ""
 
         faults = {position: why for position in range(len(encoded)) if (why := fault(position))}
         if faults:
@@ -205,11 +207,18 @@ class DaliDecoder:
         pipeline.release_outputs()
 
 
-def reason_of(encoded: Encoded, error: RuntimeError) -> str:
-    """Why DALI does not decode an image, as the packer words it; in DALI's words where the packer finds no fault."""
+def packers_reason(encoded: Encoded) -> str:
+    """Why the packer does not take an image, whose pixels it decodes; empty if it does."""
     try:
         fingerprint(encoded.tobytes(), appearance=False)
     except ImageError as fault:
         return str(fault)
+    return ""
+
+
+def reason_of(encoded: Encoded, error: RuntimeError) -> str:
+    """Why DALI does not decode an image, as the packer words it; in DALI's words where the packer finds no fault."""
+    if fault := packers_reason(encoded):
+        return fault
     why = one_line(error).rpartition("encountered: ")[2].partition(" Current pipeline")[0].strip(" :")
     return f"NVIDIA DALI alone cannot read it: {why or 'it gives no reason'}"

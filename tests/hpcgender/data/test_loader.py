@@ -13,12 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from hpcgender.data.config import BatchConfig
 from hpcgender.data.order import LANES, Order, rank_positions, steps_per_epoch
 from hpcgender.data.sampling import draw_samples
 from hpcgender.data.shards import ShardReader, Window
-from hpcgender.data.training import TrainingLoader
-from hpcgender.distributed import Ranks
 from shard_tools.manifest import Manifest, read_manifest
 from shard_tools.pack import pack
 from shard_tools.sources.morph import Morph
@@ -120,18 +117,6 @@ def test_labels_and_pixels_belong_to_the_sample(shards: Path) -> None:
                 )
                 expected = torch.from_numpy(np.asarray(face).copy()).permute(2, 0, 1) / 127.5 - 1
                 assert (image - expected).abs().mean() < 0.02
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
-def test_a_gpu_sees_what_a_cpu_sees(shards: Path) -> None:
-    ranks = Ranks(0, 1, torch.device("cuda", 0))
-    config = BatchConfig(data=shards, batch_size=24, image_size=40, seed=9)
-    on_gpu = batches(TrainingLoader(config, read_manifest(shards), ranks))
-    for (samples, images, gender), expected in zip(on_gpu, batches(training(shards)), strict=True):
-        assert np.array_equal(samples, expected[0])
-        assert torch.equal(gender.cpu(), expected[2])
-        assert (images.cpu() - expected[1]).abs().mean() < 0.004  # half a gray level: kernels round otherwise
 
 
 @pytest.mark.parametrize("backend", ["dali", "torchvision"])
