@@ -88,30 +88,29 @@ class Tally:
         `gender`: labels, int64 (n,). `logits`: predictions, float (n, 2).
         `age`: labels in years, (n,). `years`: predictions, float (n,).
         """
-        sums = []
-        for task in self.weights:
-            total, count = (value.detach().double() for value in losses[task])
-            finite = total.isfinite()  # a batch that training skips is ignored
-            sums += [torch.where(finite, total, 0.0), torch.where(finite, count, 0.0)]
+        # On a GPU every operation costs the host more than the device, so few are started here.
+        both = torch.stack([value.detach() for task in self.weights for value in losses[task]]).double().view(-1, 2)
+        totals = both[:, :1]
+        both.masked_fill_(totals - totals != 0, 0.0)  # inf and nan: a batch that training skips is ignored
+        self.sums[:-1] += both.view(-1)
         self.images += len(gender)
         if logits is not None:
             self.add_gender(logits.detach(), gender)
-        error = torch.zeros_like(self.sums[0])
         if years is not None and age is not None:
             known = age >= 0
-            error = torch.where(known, (years.detach().double() - age).abs(), 0.0).sum()
+            self.sums[-1] += (years.detach().double() - age).abs().masked_fill(~known, 0.0).sum()
             self.age_images += known.sum()
-        self.sums += torch.stack([*sums, error])
 
     def add_gender(self, logits: torch.Tensor, gender: torch.Tensor) -> None:
         # No boolean indexing, which would synchronise with the device: unknown labels are added as zero women.
         known = (gender >= 0).long()
         label = gender.clamp(min=0)
-        self.confusion.view(-1).index_add_(0, label * len(CLASSES) + logits.argmax(1), known)
-        log_odds = logits[:, 1].double() - logits[:, 0].double()
+        self.confusion.view(-1).index_add_(0, torch.add(logits.argmax(1), label, alpha=len(CLASSES)), known)
+        female, male = logits.double().unbind(1)
+        log_odds = male - female
         if self.binned:
             bins = (log_odds * BINS_PER_UNIT).nan_to_num().floor().clamp(-BINS // 2, BINS // 2 - 1).long() + BINS // 2
-            self.bins.view(-1).index_add_(0, bins * len(CLASSES) + label, known)
+            self.bins.view(-1).index_add_(0, torch.add(label, bins, alpha=len(CLASSES)), known)
         else:
             self.kept.append((log_odds, gender.to(torch.int8)))
 
@@ -205,20 +204,21 @@ class GradientNorms:
         # Sum, maximum, steps.
         self.values = torch.zeros(3, dtype=torch.float64, device=device)
 
-    def add(self, norm: torch.Tensor) -> None:
-        """Adds a step's norm, a scalar float tensor."""
-        finite = norm.detach().isfinite()
-        norm = torch.where(finite, norm.detach().double(), 0.0)
+    def add(self, norm: torch.Tensor, finite: torch.Tensor) -> None:
+        """Adds a step's norm, a scalar float tensor, and whether it is finite, a scalar bool tensor."""
+        counted = norm.detach().double().masked_fill(~finite, 0.0)
         total, most, steps = self.values.unbind()
-        self.values = torch.stack([total + norm, torch.maximum(most, norm), steps + finite])
+        total += counted
+        torch.maximum(most, counted, out=most)
+        steps += finite
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The state to save within an epoch, on the CPU; equal on all ranks, as gradients are."""
-        return {"values": self.values.cpu()}
+        return {"values": self.values.to("cpu", copy=True)}
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
         """Restores what `state_dict` returned."""
-        self.values = state["values"].to(self.values.device)
+        self.values.copy_(state["values"])
 
     def mean_and_max(self) -> tuple[float, float]:
         """Mean and maximum; both nan before the first step."""

@@ -33,7 +33,7 @@ class Draws:
     erase: Floats
     """(n, 4): top, left, height and width of the erased rectangle, as fractions of the network's input; 0: none."""
 
-    def rows(self, chosen: list[int]) -> Draws:
+    def rows(self, chosen: list[int] | slice) -> Draws:
         """The parameters of some of the samples."""
         return Draws(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
 

@@ -36,7 +36,7 @@ STAGING_TIMEOUT = timedelta(hours=6)
 AHEAD = 2 * PREFETCH
 """Steps whose shards are read ahead of decoding."""
 BLOCK = 64
-"""Steps whose samples are computed together: a piece is shuffled whole, so one step alone would cost more."""
+"""Steps whose samples and draws are computed together: pieces are shuffled whole, and NumPy likes long arrays."""
 
 REMEDY = (
     "pack the data set again with --quality 95, which encodes such images anew or leaves them out, or raise --max-bad"
@@ -120,15 +120,17 @@ class Loader(ABC):
     def __len__(self) -> int:
         return self.steps
 
-    def plan(self, order: Order, first_step: int) -> Iterator[tuple[Samples, Places]]:
-        """The positions and places of the rank's part of each global batch from `first_step` on."""
+    def plan(self, order: Order, first_step: int) -> Iterator[tuple[Samples, Places, Draws]]:
+        """Positions, places and draws of the rank's part of each global batch from `first_step` on."""
         for begin in range(first_step, self.steps, BLOCK):
             parts = [self.positions(step, len(order)) for step in range(begin, min(begin + BLOCK, self.steps))]
             places = order.at(np.concatenate(parts))
-            cuts = np.cumsum([len(part) for part in parts])
-            fields = (np.split(field, cuts) for field in (places.samples, places.pieces, places.last))
-            for positions, *of_step in zip(parts, *fields, strict=False):
-                yield positions, Places(*of_step)
+            draws = self.draws(order.epoch, places.samples)
+            end = 0
+            for positions in parts:
+                part = slice(end, end := end + len(positions))
+                of_step = Places(places.samples[part], places.pieces[part], places.last[part])
+                yield positions, of_step, draws.rows(part)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Generator[Batch]:
         """The rank's batches of an epoch from `first_step` on; a batch without images is left out.
@@ -138,23 +140,24 @@ class Loader(ABC):
         order = self.order(epoch)
         window = Window(self.reader, order)
         steps = self.plan(order, first_step)
-        reading: deque[tuple[Samples, Places]] = deque()
+        reading: deque[tuple[Samples, Places, Draws]] = deque()
         decoding: deque[Decoding] = deque()
         try:
             while True:
                 begin = time.perf_counter()
                 while len(decoding) < PREFETCH:
-                    for positions, places in islice(steps, AHEAD - len(reading)):
-                        window.read_ahead(places)
-                        reading.append((positions, places))
+                    for step in islice(steps, AHEAD - len(reading)):
+                        window.read_ahead(step[1])
+                        reading.append(step)
                     if not reading:
                         break
-                    positions, places = reading.popleft()
+                    positions, places, draws = reading.popleft()
                     batch = Decoding(positions, places.samples, window.take(places))
                     if self.bad:
                         self.replace_bad(order, batch)
+                        draws = self.draws(epoch, batch.samples)
                     if len(batch.samples):
-                        self.decoder.submit(batch.encoded, self.draws(epoch, batch.samples))
+                        self.decoder.submit(batch.encoded, draws)
                         decoding.append(batch)
                 if not decoding:
                     return

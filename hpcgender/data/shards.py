@@ -161,10 +161,10 @@ class Window:
             if piece < 0:
                 images.append(self.reader.read_image(sample))
                 continue
-            span, *others = self.pieces[piece]
-            while sample > span.last:
-                span, *others = others
-            images.append(span.bytes[begin - span.begin : begin - span.begin + size])
+            for _, last, start, encoded in self.pieces[piece]:  # one, but where a piece goes on in the next shard
+                if sample <= last:
+                    images.append(encoded[begin - start : begin - start + size])
+                    break
         for piece in places.pieces[places.last].tolist():
             del self.pieces[piece]
             self.asked.remove(piece)

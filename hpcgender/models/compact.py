@@ -10,7 +10,17 @@ import torch
 from torch import nn
 
 from hpcgender.models.config import ModelConfig
-from hpcgender.models.network import Head, Network, Outputs, Pixels, age_head, direction, gender_head, outputs
+from hpcgender.models.network import (
+    BatchNorm2d,
+    Head,
+    Network,
+    Outputs,
+    Pixels,
+    age_head,
+    direction,
+    gender_head,
+    outputs,
+)
 
 WIDTHS = (32, 64, 128, 256)
 BRANCH = 128
@@ -18,7 +28,7 @@ BRANCH = 128
 
 def convolution(inputs: int, width: int) -> list[nn.Module]:
     """3x3 convolution without a bias, batch normalisation, ReLU."""
-    return [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+    return [nn.Conv2d(inputs, width, 3, padding=1, bias=False), BatchNorm2d(width), nn.ReLU(inplace=True)]
 
 
 class Branch(nn.Module):

@@ -56,8 +56,10 @@ def gender_loss(logits: torch.Tensor, gender: torch.Tensor, config: ModelConfig)
         probabilities = gender.to(logits.dtype)
     else:
         probabilities = (gender[:, None] == torch.arange(classes, device=gender.device)).to(logits.dtype)
-    uniform = probabilities.sum(1, keepdim=True)
-    smoothed = (1 - config.label_smoothing) * probabilities + config.label_smoothing / classes * uniform
+    smoothed = probabilities
+    if config.label_smoothing:
+        uniform = probabilities.sum(1, keepdim=True)
+        smoothed = (1 - config.label_smoothing) * probabilities + config.label_smoothing / classes * uniform
     return Loss(-(by_class(smoothed, config) * logits.log_softmax(1)).sum(), by_class(probabilities, config).sum())
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hpcgender.models.config import ModelConfig
-from hpcgender.models.network import Network, Outputs, Pixels, age_head, direction, gender_head, outputs
+from hpcgender.models.network import BatchNorm2d, Network, Outputs, Pixels, age_head, direction, gender_head, outputs
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 WIDTHS = (64, 128, 256, 512)
@@ -44,9 +44,9 @@ class BasicBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.conv1 = conv3x3(inputs, width, stride, dilations[0])
-        self.bn1 = nn.BatchNorm2d(width)
+        self.bn1 = BatchNorm2d(width)
         self.conv2 = conv3x3(width, width, dilation=dilations[1])
-        self.bn2 = nn.BatchNorm2d(width)
+        self.bn2 = BatchNorm2d(width)
         self.last_norm = "bn2"
         self.se = SqueezeExcitation(width) if squeeze_excitation else nn.Identity()
         self.relu = nn.ReLU(inplace=True)
@@ -68,11 +68,11 @@ class Bottleneck(nn.Module):
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
+        self.bn1 = BatchNorm2d(width)
         self.conv2 = conv3x3(width, width, stride, dilations[0])
-        self.bn2 = nn.BatchNorm2d(width)
+        self.bn2 = BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(4 * width)
+        self.bn3 = BatchNorm2d(4 * width)
         self.last_norm = "bn3"
         self.se = SqueezeExcitation(4 * width) if squeeze_excitation else nn.Identity()
         self.relu = nn.ReLU(inplace=True)
@@ -88,7 +88,7 @@ class Bottleneck(nn.Module):
 def shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
     if inputs == outputs and stride == 1:
         return nn.Identity()
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs))
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), BatchNorm2d(outputs))
 
 
 class ResNet(Network):
@@ -110,7 +110,7 @@ class ResNet(Network):
             self.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
         else:
             self.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.bn1 = BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if config.stem == "small" else nn.MaxPool2d(3, stride=2, padding=1)
         inputs, reached, dilation = 64, 1 if config.stem == "small" else 4, 1

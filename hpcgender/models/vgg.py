@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from hpcgender.models.config import ModelConfig
-from hpcgender.models.network import Head, Network, Outputs, Pixels, age_head, gender_head, outputs
+from hpcgender.models.network import BatchNorm2d, Head, Network, Outputs, Pixels, age_head, gender_head, outputs
 
 WIDTHS = (64, 128, 256, 512, 512)
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -40,7 +40,7 @@ class VGG(Network):
             for _ in range(convolutions):
                 layers.append(nn.Conv2d(inputs, width, 3, padding=1))
                 if norm:
-                    layers.append(nn.BatchNorm2d(width))
+                    layers.append(BatchNorm2d(width))
                 layers.append(nn.ReLU(inplace=True))
                 inputs = width
             layers.append(nn.MaxPool2d(2))

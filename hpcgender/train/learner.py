@@ -25,7 +25,7 @@ from hpcgender.distributed import Ranks
 from hpcgender.metrics import GradientNorms, Tally
 from hpcgender.models.create import create
 from hpcgender.models.losses import task_losses, weighted
-from hpcgender.models.network import Network
+from hpcgender.models.network import BatchNorm2d, Network
 from hpcgender.models.pretrained import load_pretrained
 from hpcgender.models.registry import family
 from hpcgender.models.transfer import freeze, parameter_groups
@@ -75,6 +75,9 @@ class Learner:
                     self.network, broadcast_buffers=False, gradient_as_bucket_view=True
                 )
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norms = [module for module in self.network.modules() if isinstance(module, BatchNorm2d) and module.training]
+        self.counters = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
+        """Of the batches of each layer that is not frozen."""
         self.has_dropout = any(isinstance(module, nn.Dropout) and module.p for module in self.network.modules())
         self.max_skipped = max(config.skip_nonfinite, SKIPPED_BY_FP16 if self.precision.name == "fp16" else 0)
         self.skipped = 0
@@ -130,7 +133,7 @@ class Learner:
         # The label that accuracy counts for a mixed image: the class with the larger weight.
         label = target if target.ndim == 1 else torch.where(target.sum(1) > 0, target.argmax(1), -1)
         self.optimizer.zero_grad()
-        total = torch.zeros((), device=images.device)
+        parts = []
         chunks = zip(*(t.chunk(config.accumulate) for t in (images, target, age, label)), strict=True)
         micro_batches = list(chunks)
         for micro_step, (inputs, gender, years, counted_label) in enumerate(micro_batches, 1):
@@ -140,13 +143,19 @@ class Learner:
                 losses = task_losses(outputs, gender, years, config)
                 loss = weighted(losses, config) * (len(inputs) / len(images))
                 self.precision.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            total = total + loss.detach()
+            parts.append(loss.detach())
             tally.add(losses, gender=counted_label, logits=outputs.gender, age=years, years=outputs.age)
         self.precision.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.parameters, config.clip_norm or torch.inf, foreach=True)
-        norms.add(norm)
+        if self.counters:
+            torch._foreach_add_(self.counters, len(micro_batches))
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients, foreach=True)
+        if config.clip_norm:
+            nn.utils.clip_grads_with_norm_(self.parameters, config.clip_norm, norm, foreach=True)
+        finite = norm.isfinite()
+        norms.add(norm, finite)
         self.check_finite()
-        self.unchecked = (Finite(norm), step, batch)
+        self.unchecked = (Finite(finite), step, batch)
         if self.ranks.device.type == "cpu":
             self.check_finite()  # before the weights change, as there is no device to wait for
         self.precision.scaler.step(self.optimizer)
@@ -154,7 +163,7 @@ class Learner:
         if self.ema:
             self.ema.update()
         self.steps += 1
-        return total
+        return torch.stack(parts).sum()
 
     def no_sync(self) -> AbstractContextManager[None]:
         """The context of a backward pass that accumulates gradients without an all-reduce."""
@@ -199,15 +208,14 @@ class Learner:
 
 
 class Finite:
-    """Whether a gradient norm, a scalar float tensor, is finite: bool(...) waits for the norm alone.
+    """Whether a gradient norm is finite, from a scalar bool tensor: bool(...) waits for that alone.
 
     Not for the kernels that were started on the GPU after it: the answer is copied to the host as soon as it is there.
     """
 
-    def __init__(self, norm: torch.Tensor) -> None:
-        finite = torch.isfinite(norm)
+    def __init__(self, finite: torch.Tensor) -> None:
         self.copied: torch.cuda.Event | None = None
-        if norm.is_cuda:
+        if finite.is_cuda:
             self.finite = torch.empty((), dtype=torch.bool, pin_memory=True).copy_(finite, non_blocking=True)
             self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self.copied.record()

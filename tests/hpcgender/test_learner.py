@@ -75,10 +75,9 @@ def test_the_loss_scale_stays_1_where_it_is_not_needed(name: Format) -> None:
         assert torch.equal(weight, before) == (factor == torch.inf)
 
 
-def test_whether_a_norm_is_finite() -> None:
-    assert Finite(torch.tensor(3.0))
-    assert not Finite(torch.tensor(torch.inf))
-    assert not Finite(torch.tensor(torch.nan))
+def test_whether_a_norm_was_finite() -> None:
+    assert Finite(torch.tensor(True))
+    assert not Finite(torch.tensor(False))
 
 
 class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -234,9 +234,9 @@ def test_gradient_norms_resume_and_ignore_skipped_steps() -> None:
     norms = GradientNorms(ALONE.device)
     assert all(map(math.isnan, norms.mean_and_max()))
     for norm in (3.0, 1.0, math.inf):
-        norms.add(torch.tensor(norm))
+        norms.add(torch.tensor(norm), torch.tensor(norm).isfinite())
     resumed = GradientNorms(ALONE.device)
     resumed.load_state_dict(norms.state_dict())
     for of_both in (norms, resumed):
-        of_both.add(torch.tensor(2.0))
+        of_both.add(torch.tensor(2.0), torch.tensor(True))
         assert of_both.mean_and_max() == (2.0, 3.0)
