@@ -120,7 +120,7 @@ def load(
     config: ShowBatchConfig, manifest: Manifest, loader: Loader, epoch: int, step: int
 ) -> tuple[Pixels, list[Shown]]:
     """The first pixels of the batch (at most config.images, size, size, 3), and what is known of all its images."""
-    positions, planned = next(loader.plan(loader.order(epoch), step))
+    positions, planned, _ = next(loader.plan(loader.order(epoch), step))
     with closing(loader.epoch(epoch, step)) as batches:
         batch = next(batches, None)
         if batch and config.split != "train":  # where an image that does not decode is left out, not replaced

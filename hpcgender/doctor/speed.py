@@ -101,7 +101,7 @@ def reading(loader: TrainingLoader) -> tuple[float, float]:
     begin, before, images = time.perf_counter(), loader.reader.bytes_read, 0
     try:
         waiting = []
-        for _, places in loader.plan(order, 0):
+        for _, places, _ in loader.plan(order, 0):
             window.read_ahead(places)
             waiting.append(places)
             if len(waiting) > AHEAD:
@@ -118,9 +118,8 @@ def reading(loader: TrainingLoader) -> tuple[float, float]:
 
 def decoding(loader: TrainingLoader) -> float:
     """Images per second that are decoded and augmented, of one batch in memory again and again."""
-    positions, places = next(loader.plan(loader.order(0), 0))
+    positions, places, draws = next(loader.plan(loader.order(0), 0))
     encoded = [loader.reader.read_image(int(sample)) for sample in places.samples]
-    draws = loader.draws(0, places.samples)
     decoder, done = loader.decoder, 0
     decoder.submit(encoded, draws)
     decoder.result()

@@ -57,7 +57,8 @@ def of_step(config: TrainConfig) -> Counter[str]:
     learner.step(batch, 0, 0, 1000, tally, norms)
     with Operations() as operations:
         learner.step(batch, 0, 1, 1000, tally, norms)
-    return operations.started
+    started: Counter[str] = operations.started
+    return started
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -196,7 +196,7 @@ def test_a_loader_holds_no_more_than_its_window_over_an_epoch(many: Manifest) ->
         held = 0
         order = loader.order(0)
         window = Window(loader.reader, order)
-        for _, places in loader.plan(order, 0):
+        for _, places, _ in loader.plan(order, 0):
             window.read_ahead(places)
             window.take(places)
             held = max(held, bytes_held(window))
