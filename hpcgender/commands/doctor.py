@@ -74,7 +74,7 @@ COMMANDS = (
         name="doctor",
         summary="examine a machine, or the nodes of a job, before you train there",
         options=DoctorConfig,
-        work="hpcgender.doctor.examination:doctor",
+        work="hpcgender.doctor.start:doctor",
         distributed=True,
     ),
 )

@@ -20,7 +20,6 @@ import torch
 import torch.distributed as dist
 
 from hpcgender.commands.doctor import DOCTOR, DoctorConfig
-from hpcgender.commands.launch import LaunchConfig
 from hpcgender.commands.train import TrainConfig
 from hpcgender.distributed import Ranks, leave, redirect_output, select_device, torchrun_ranks
 from hpcgender.doctor import devices, machine, network, report, scheduler, speed, storage
@@ -29,7 +28,7 @@ from hpcgender.doctor.report import Examination
 from hpcgender.precision import Precision
 from hpcgender.stop import StopSignal
 from jobs.scheduler import Allocation
-from jobs.schedulers import LOCAL, find_allocation, schedulers_here
+from jobs.schedulers import find_allocation, schedulers_here
 from shard_tools.base.errors import FAILED, REQUEUE, UserError
 from shard_tools.base.text import duration
 from shard_tools.manifest import read_manifest
@@ -42,18 +41,10 @@ LOOPBACK = "127.0.0.1"
 """The address at which the launcher's ranks meet where all are on one host."""
 STOP_SECONDS = 60.0
 """How long ranks wait for the signal that one of them has asked for."""
-JOB_TIME = "30m"
-"""Time limit of a job that examines its nodes."""
 
 
-def doctor(config: DoctorConfig) -> int:
-    """Examines this machine or a job's nodes, prints what was found, and returns 1 if anything is red."""
-    config.check()
-    in_job = "RANK" in os.environ
-    if config.nodes and in_job:
-        raise UserError(f"--nodes {config.nodes} is for hpcgender doctor itself: give --nodes to the launcher")
-    if not in_job and (config.nodes or len(gpus_here()) > 1):
-        return launched(config)
+def examine(config: DoctorConfig) -> int:
+    """Examines this machine or a job's nodes, as this process is one of its ranks or not; 1 if anything is red."""
     with StopSignal() as stop, ranks_of(os.environ) as (ranks, first):
         redirect_output(DOCTOR / "logs", ranks.rank)
         allocation = find_allocation(os.environ)
@@ -64,24 +55,6 @@ def doctor(config: DoctorConfig) -> int:
         if interrupted:
             return conclude(interrupted, ranks)
         return begin(config, ranks, stop, allocation, [first] if first else [])
-
-
-def gpus_here() -> list[torch.device]:
-    """The GPUs of this machine; none where they are not to be used."""
-    return [device for device in devices.devices(os.environ) if device.type == "cuda"]
-
-
-def launched(config: DoctorConfig) -> int:
-    """Submits the examination as a job, or runs it on the hosts around this process, a process for each GPU."""
-    from hpcgender.launch.start import launch
-
-    words = {"data": config.data, "model": config.model, "image-size": config.image_size, "backend": config.backend}
-    words |= {"batch-size": config.batch_size}
-    options = [word for name, value in words.items() if value is not None for word in (f"--{name}", str(value))]
-    command = ("doctor", *options, *(("--json",) if config.json else ()))
-    if config.nodes:
-        return launch(LaunchConfig(nodes=config.nodes, time=JOB_TIME, command=command))
-    return launch(LaunchConfig(site=LOCAL.name, command=command))
 
 
 @contextmanager

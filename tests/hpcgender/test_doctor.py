@@ -352,7 +352,7 @@ def test_this_machine_is_examined_on_the_spot(
     monkeypatch.setenv("HPCGENDER_DEVICE", "cpu")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     config = DoctorConfig(data=shards, model="resnet18", image_size=32, batch_size=8, json=True)
-    assert examination.doctor(config) == 0
+    assert examination.examine(config) == 0
     told = json.loads(capfd.readouterr().out)
     written = report.read(tmp_path / "runs" / "doctor" / "examination.json")
     assert told["hosts"] == list(written.hosts) == [socket.gethostname()]
