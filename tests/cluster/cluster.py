@@ -156,7 +156,7 @@ class Cluster(ABC):
                 os.chown(path, self.hosts.uid, self.hosts.uid)
         return project
 
-    def wait(self, job: str, timeout: float = 240) -> End:
+    def wait(self, job: str, timeout: float = 480) -> End:
         """Waits until a job has ended, however. AssertionError after `timeout` seconds."""
         return self.wait_until(lambda: self.end(job), timeout, f"job {job} has ended", lambda: self.state(job))
 
