@@ -23,7 +23,7 @@ HELP = [
     for program in PROGRAMS
     for words in [(), *(command.name.split() for command in program.commands())]
 ]
-HEAVY = ("torch", "nvidia", "matplotlib", "tensorboard")
+HEAVY = ("torch", "nvidia.dali", "matplotlib", "tensorboard")
 WATCH = """
 import atexit, runpy, sys
 atexit.register(lambda: print(*(name for name in {heavy!r} if name in sys.modules), file=sys.stderr, end=""))
