@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -27,6 +26,7 @@ from hpcgender.data.decoders.decoder import PREFETCH, BadImages, Decoder
 from hpcgender.data.order import Order, Places, Samples
 from hpcgender.data.shards import Encoded, ShardReader, Window
 from hpcgender.data.stage import staged
+from hpcgender.data.waiting import Waiting
 from hpcgender.distributed import Ranks
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import Manifest
@@ -87,8 +87,7 @@ class Loader(ABC):
         self.most_bad = math.ceil(config.max_bad * len(self.index) / ranks.world_size)
         self.left_out = 0
         """Times that an image did not decode so far."""
-        self.waited = 0.0
-        """Seconds that callers waited for pixels so far."""
+        self.waiting = Waiting(ranks.device)
         self.opened = ExitStack()
         paths = manifest.shard_paths(split)
         remedy = "restore or pack it again"
@@ -100,6 +99,11 @@ class Loader(ABC):
                 remedy = f"something clears {config.stage_to}: start again, with --resume, or without --stage-to"
         self.reader = ShardReader(self.index, paths, remedy)
         self.opened.callback(self.reader.close)
+
+    @property
+    def waited(self) -> float:
+        """Seconds for which the device waited for pixels so far."""
+        return self.waiting.seconds
 
     @abstractmethod
     def order(self, epoch: int) -> Order:
@@ -144,26 +148,25 @@ class Loader(ABC):
         decoding: deque[Decoding] = deque()
         try:
             while True:
-                begin = time.perf_counter()
-                while len(decoding) < PREFETCH:
-                    for step in islice(steps, AHEAD - len(reading)):
-                        window.read_ahead(step[1])
-                        reading.append(step)
-                    if not reading:
-                        break
-                    positions, places, draws = reading.popleft()
-                    batch = Decoding(positions, places.samples, window.take(places))
-                    if self.bad:
-                        self.replace_bad(order, batch)
-                        draws = self.draws(epoch, batch.samples)
-                    if len(batch.samples):
-                        self.decoder.submit(batch.encoded, draws)
-                        decoding.append(batch)
-                if not decoding:
-                    return
-                batch = decoding.popleft()
-                images = self.decoded(order, batch)
-                self.waited += time.perf_counter() - begin
+                with self.waiting:
+                    while len(decoding) < PREFETCH:
+                        for step in islice(steps, AHEAD - len(reading)):
+                            window.read_ahead(step[1])
+                            reading.append(step)
+                        if not reading:
+                            break
+                        positions, places, draws = reading.popleft()
+                        batch = Decoding(positions, places.samples, window.take(places))
+                        if self.bad:
+                            self.replace_bad(order, batch)
+                            draws = self.draws(epoch, batch.samples)
+                        if len(batch.samples):
+                            self.decoder.submit(batch.encoded, draws)
+                            decoding.append(batch)
+                    if not decoding:
+                        return
+                    batch = decoding.popleft()
+                    images = self.decoded(order, batch)
                 if len(batch.samples):
                     labels = (torch.from_numpy(of_all[batch.samples]) for of_all in (self.gender, self.age))
                     gender, age = (of_batch.to(self.ranks.device, non_blocking=True) for of_batch in labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +20,7 @@ from hpcgender.data.evaluation import EvaluationLoader
 from hpcgender.data.loader import Batch
 from hpcgender.data.shards import Encoded
 from hpcgender.data.training import TrainingLoader
+from hpcgender.data.waiting import Waiting
 from hpcgender.distributed import Ranks
 from hpcgender.inference.validation import validate
 from hpcgender.models.create import create
@@ -111,6 +113,20 @@ def test_training_batches_are_those_of_a_cpu(backend: Backend, shards: Path, dev
             assert np.array_equal(batch.samples, its.samples)
             assert torch.equal(batch.gender.cpu(), its.gender)
             assert_agree(batch.images.cpu(), its.images)
+
+
+def test_a_wait_for_pixels_is_that_of_the_device(device: torch.device) -> None:
+    """A call that only queues kernels waits for nothing, and the GPU for a second; busy with steps it waits not."""
+    waiting = Waiting(device)
+    for wait in (False, True):
+        if device.type == "cuda":
+            torch.cuda._sleep(BUSY)  # type: ignore[no-untyped-call]
+        with waiting:
+            if wait and device.type == "cuda":
+                torch.cuda._sleep(BUSY)  # type: ignore[no-untyped-call]
+            elif wait:
+                time.sleep(0.5)
+        assert (waiting.seconds > 0.3) == wait
 
 
 def test_validation_is_that_of_one_that_waits_for_each_batch(
