@@ -116,12 +116,19 @@ def timed(step: Callable[[], Any], images: torch.Tensor, steps: int) -> float:
 
 
 def timm_steps(
-    config: TrainConfig, device: torch.device, images: torch.Tensor, gender: torch.Tensor, steps: int
+    config: TrainConfig,
+    device: torch.device,
+    images: torch.Tensor,
+    gender: torch.Tensor,
+    steps: int,
+    compiled: str = "",
 ) -> Callable[[], float]:
-    """timm's model of the same name, and the steps of its train.py."""
+    """timm's model of the same name, and the steps of its train.py; `compiled`: in that mode of torch.compile."""
     model = timm.create_model(config.model.replace("_", ""), num_classes=2).to(device).train()
     layout = memory_format(config, device)
     model, laid_out = model.to(memory_format=layout), images.contiguous(memory_format=layout)
+    if compiled:
+        model.compile(mode=compiled)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, nesterov=True, weight_decay=1e-4)
     precision = Precision("auto", device)
 
