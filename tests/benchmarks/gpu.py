@@ -16,7 +16,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -73,11 +73,13 @@ def main(config: GpuBenchmark) -> None:
         raise UserError(
             "PyTorch finds no GPU on this machine: run this on one that has it, or give --device cpu --quick"
         )
+    if config.quick:
+        config = replace(config, image_size=48)
     device = torch.device(config.device, 0) if config.device == "cuda" else torch.device("cpu")
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"{where}, {cores()} cores, torch {torch.__version__}, images of {config.image_size}x{config.image_size} px")
     with tempfile.TemporaryDirectory(prefix="benchmark-gpu-") as scratch:
-        count = 600 if config.quick else 20_480
+        count = 300 if config.quick else 20_480
         manifest = (
             read_manifest(config.data) if config.data else packed(Path(scratch), count, 1 if config.quick else cores())
         )
