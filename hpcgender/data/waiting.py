@@ -45,13 +45,13 @@ class Waiting:
     def add(self) -> None:
         """Adds up the earliest pair, whose events have happened."""
         begin, end = self.pairs.popleft()
-        self.past += begin.elapsed_time(end) / 1e3  # type: ignore[no-untyped-call]
+        self.past += begin.elapsed_time(end) / 1e3
 
     @property
     def seconds(self) -> float:
         """So far; waits for what is under way."""
         if self.pairs:
-            self.pairs[-1][1].synchronize()  # type: ignore[no-untyped-call]
+            self.pairs[-1][1].synchronize()
         while self.pairs:
             self.add()
         return self.past
