@@ -1,4 +1,4 @@
-"""The number format of the forward pass, its loss scaler, and PyTorch's switches that decide how it rounds."""
+"""The precision of the forward pass, its loss scaler, and PyTorch's switches that decide how it rounds."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def allow_tf32(device: torch.device, allowed: bool) -> None:
 def for_inference(wish: Format | Literal["run"], run: Mapping[str, Any], device: torch.device) -> Precision:
     """The precision that --precision asks for, and PyTorch's switches set so that it rounds alike each time.
 
-    `run`: the number format in which the run of these options is validated on such a device. It is fp32 on a CPU for
+    `run`: the precision in which the run of these options is validated on such a device. It is fp32 on a CPU for
     fp16, which has none.
     """
     if wish == "run":

@@ -167,7 +167,7 @@ class Cam:
     batch_size: int
     backend: str
     precision: str
-    """The number format of the forward pass: fp32, tf32, bf16 or fp16."""
+    """The precision of the forward pass: fp32, tf32, bf16 or fp16."""
     cells: tuple[int, ...]
     """Cells of a map, down and across."""
     limit: float

@@ -82,7 +82,7 @@ class Options:
     backend: str
     """The image decoder: dali, dali-mixed or torchvision."""
     precision: str
-    """The number format of the forward pass: fp32, tf32, bf16 or fp16."""
+    """The precision of the forward pass: fp32, tf32, bf16 or fp16."""
     flip: bool
     """Whether predictions are averages over each image and its mirror image."""
 

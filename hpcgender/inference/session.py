@@ -34,7 +34,7 @@ class Session(Generic[Options]):
     """This rank's view of them."""
 
     config: Options
-    """With the number format as `precision`, whatever was asked for."""
+    """With this `precision`, whatever was asked for."""
     manifest: Manifest
     trained: Trained
     ranks: Ranks
@@ -107,7 +107,7 @@ def open_session(config: Options) -> Iterator[Session[Options]]:
             work = config.out_dir / WORK
             work.mkdir(parents=True, exist_ok=True)
             exits.enter_context(locked(work / LOCK, config.out_dir, "wait for that, or give another --out"))
-            config.check()  # again: another command may have written there since, and the number format is known
+            config.check()  # again: another command may have written there since, and the precision is known
             if line := crop_warning(trained.crop, manifest):
                 print(line, flush=True)
         trained.model.requires_grad_(False)

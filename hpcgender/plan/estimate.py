@@ -39,7 +39,7 @@ class Work:
     weight_bytes: int
     """Parameters and buffers, float32."""
     activation_bytes: float
-    """Of one image, in the number format of training."""
+    """Of one image, in the precision of training."""
     memory_bytes: float | None
     """Of a GPU."""
 

@@ -44,7 +44,7 @@ class Prediction:
     age: float = math.nan
     """Years."""
     precision: str = ""
-    """The number format of the forward pass: fp32, tf32, bf16 or fp16."""
+    """The precision of the forward pass: fp32, tf32, bf16 or fp16."""
     note: str = ""
     """Why the image had to be encoded anew before decoding."""
     error: str = ""

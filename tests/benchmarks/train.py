@@ -205,7 +205,7 @@ def step_split(learner: Learner, images: torch.Tensor, gender: torch.Tensor, ste
 
 
 def matmul_speed(precision: Precision) -> float:
-    """Floating-point operations per second of large matrix products in the number format of the forward pass."""
+    """Floating-point operations per second of large matrix products in the precision of the forward pass."""
     on_gpu = precision.device.type == "cuda"
     side, times = (8192, 20) if on_gpu else (2048, 5)
     formats = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -1,4 +1,4 @@
-"""In which number format a trained network computes: that of its run's validation, unless another is asked for."""
+"""In which precision a trained network computes: that of its run's validation, unless another is asked for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> None:
 def chosen(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] | None, wish: NumberFormat = "run", **run: Any
 ) -> str:
-    """The number format on a GPU of that compute capability, or on a CPU, for a run of these options."""
+    """The precision on a GPU of that compute capability, or on a CPU, for a run of these options."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.amp, "GradScaler", lambda *arguments, **options: None)
     return for_inference(wish, {"precision": "auto", "tf32": True, **run}, GPU if capability else CPU).name
