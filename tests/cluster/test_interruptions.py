@@ -18,6 +18,7 @@ from tests.cluster.training import (
     OPTIONS,
     Training,
     are_asked_to_stop,
+    hurry,
     launch,
     launch_training,
     read_events,
@@ -48,6 +49,7 @@ def limited(on_both: OnBoth, data: Mapping[Cluster, Path]) -> Mapping[str, Futur
             "the ranks are asked to stop",
             lambda: f"{cluster.state(job)}\n{read_log(project, job)}",
         )
+        hurry(cluster)
         signal_ranks(cluster, signal.SIGCONT)
         return ended(cluster, job, project)
 
