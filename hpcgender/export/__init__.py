@@ -1,0 +1,1 @@
+"""Trained models for other programs: ONNX, torch.export, safetensors, and weights for timm and torchvision."""

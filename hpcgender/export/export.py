@@ -1,0 +1,182 @@
+"""`hpcgender export`: the model in its format, compared with the checkpoint before it is published."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from hpcgender.checkpoint import Trained, load_trained
+from hpcgender.checkpoint_file import digest
+from hpcgender.commands.export import ExportConfig
+from hpcgender.evaluate.decision import Decision
+from hpcgender.export.metadata import metadata
+from hpcgender.export.parity import Exported, Results, chosen_pixels, differences, expected
+from hpcgender.export.portable import Portable, output_names
+from hpcgender.export.weights import normalisation, peer, plain_state
+from hpcgender.inference.outputs import log_odds
+from hpcgender.models.create import create
+from shard_tools.base.errors import UserError
+from shard_tools.base.files import write_file
+from shard_tools.base.text import byte_size
+from shard_tools.manifest import read_manifest
+
+EXAMPLE_SIDE = 96
+INSTALL = "install the extra export: .venv/bin/pip install -c constraints.txt -e '.[export]'"
+
+
+class Made(NamedTuple):
+    """A model in a format."""
+
+    content: bytes
+    exported: Exported
+    """What the content computes, read back from it."""
+    says: tuple[str, ...]
+    """Lines for people: how to use it, and what the format cannot hold."""
+
+
+def export(config: ExportConfig) -> None:
+    """Writes the file that `config` asks for; UserError if the format cannot hold the model, or computes otherwise."""
+    config.check()
+    trained = load_trained(config.checkpoint, torch.device("cpu"))
+    trained.model.requires_grad_(False)
+    identity = digest(config.checkpoint)
+    decision = config.decision(config.checkpoint, identity)
+    pixels = chosen_pixels(read_manifest(config.data), config.split, config.images, trained)
+    made = FORMATS[config.format](trained, decision, metadata(trained, identity, decision))
+    apart = differences(made.exported, pixels, expected(trained, pixels))
+    config.file.parent.mkdir(parents=True, exist_ok=True)
+    write_file(config.file, made.content)
+    shown = ", ".join(f"{name} {value:.2g}" for name, value in sorted(apart.items()))
+    print(f"{config.file} ({byte_size(len(made.content))}): {decision.words}")
+    print(f"largest difference from the checkpoint on {len(pixels)} images of {config.split}: {shown}")
+    print("\n".join(made.says))
+
+
+def exported_program(trained: Trained, decision: Decision) -> tuple[torch.export.ExportedProgram, tuple[str, ...]]:
+    """The whole computation as a graph for any number of images of any size, and the names of its results."""
+    portable = Portable(trained.model, trained.image_size, decision.temperature).eval()
+    example = torch.zeros(2, 3, EXAMPLE_SIDE, EXAMPLE_SIDE + 1, dtype=torch.uint8)
+    free = torch.export.Dim.DYNAMIC
+    program = torch.export.export(portable, (example,), dynamic_shapes={"images": {0: free, 2: free, 3: free}})
+    return program, output_names(trained.model, trained.image_size)
+
+
+def onnx(trained: Trained, decision: Decision, about: dict[str, str]) -> Made:
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401  # torch.onnx needs it
+    except ImportError as error:
+        raise UserError(f"{error.name} is not installed: {INSTALL}") from None
+    program, names = exported_program(trained, decision)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter about itself
+        converted = torch.onnx.export(
+            program, dynamo=True, input_names=["images"], output_names=list(names), opset_version=20, verbose=False
+        )
+    assert converted is not None
+    model = converted.model_proto
+    onnx.helper.set_model_props(model, about)
+    content = model.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+    def exported(images: torch.Tensor) -> Results:
+        return dict(zip(names, session.run(None, {"images": images.numpy()}), strict=True))
+
+    return Made(content, exported, (takes(names), "for onnxruntime: session.run(None, {'images': images})"))
+
+
+def archive(trained: Trained, decision: Decision, about: dict[str, str]) -> Made:
+    program, names = exported_program(trained, decision)
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={"metadata.json": json.dumps(about, indent=1)})
+    module = torch.export.load(io.BytesIO(buffer.getvalue())).module()
+
+    def exported(images: torch.Tensor) -> Results:
+        with torch.no_grad():
+            return {name: np.asarray(found) for name, found in zip(names, module(images), strict=True)}
+
+    return Made(buffer.getvalue(), exported, (takes(names), "for torch.export.load(FILE).module()(images)"))
+
+
+def takes(names: tuple[str, ...]) -> str:
+    return f"takes square images uint8 (n, 3, height, width) of RGB, of any size; returns {', '.join(names)}"
+
+
+def safetensors(trained: Trained, decision: Decision, about: dict[str, str]) -> Made:
+    from safetensors.torch import load, save
+
+    state = {name: value.contiguous() for name, value in trained.model.state_dict().items()}
+    content = save(state, metadata=about)
+    network = create(trained.config, len(trained.classes))
+    network.load_state_dict(load(content))
+    network.eval()
+
+    def exported(images: torch.Tensor) -> Results:
+        return expected(trained_with(trained, network), images)
+
+    return Made(
+        content,
+        exported,
+        ("holds the weights by hpcgender's names; the temperature is in its metadata, resizing is not in it",),
+    )
+
+
+def trained_with(trained: Trained, network: Any) -> Trained:
+    return Trained(
+        network, trained.config, trained.name, trained.image_size, trained.classes, trained.epoch, trained.about
+    )
+
+
+def of_library(library: str) -> Callable[[Trained, Decision, dict[str, str]], Made]:
+    def made(trained: Trained, decision: Decision, about: dict[str, str]) -> Made:
+        from safetensors.torch import load, save
+
+        model, call = peer(trained, library)
+        state = plain_state(trained, decision.temperature)
+        mean, std = normalisation(trained)
+        size = trained.image_size
+        if library == "timm":
+            content = save(state, metadata=about)
+            model.load_state_dict(load(content))
+        else:
+            buffer = io.BytesIO()
+            torch.save(state, buffer)
+            content = buffer.getvalue()
+            model.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
+        model.eval()
+
+        def exported(images: torch.Tensor) -> Results:
+            shaped = [torch.tensor(values)[:, None, None] for values in (mean, std)]
+            with torch.no_grad():
+                logits = model((images.float() / 255 - shaped[0]) / shaped[1])
+            return {"logit": log_odds(logits).numpy() * np.float32(decision.temperature)}
+
+        lacks = ["resizing and normalisation", *(["age"] if "age" in trained.config.tasks else [])]
+        lacks += [] if library == "timm" else ["classes, threshold and model card"]
+        return Made(
+            content,
+            exported,
+            (
+                f"for {call}; the temperature is in its last layer",
+                f"cannot hold {', '.join(lacks)}: give it RGB images of {size}x{size} pixels "
+                f"in [0, 1], minus {mean}, divided by {std}; classes are {', '.join(trained.classes)}",
+            ),
+        )
+
+    return made
+
+
+FORMATS: dict[str, Callable[[Trained, Decision, dict[str, str]], Made]] = {
+    "onnx": onnx,
+    "torch": archive,
+    "safetensors": safetensors,
+    "timm": of_library("timm"),
+    "torchvision": of_library("torchvision"),
+}
