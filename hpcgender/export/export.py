@@ -6,7 +6,8 @@ import io
 import json
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -119,18 +120,12 @@ def safetensors(trained: Trained, decision: Decision, about: dict[str, str]) -> 
     network.eval()
 
     def exported(images: torch.Tensor) -> Results:
-        return expected(trained_with(trained, network), images)
+        return expected(replace(trained, model=network), images)
 
     return Made(
         content,
         exported,
         ("holds the weights by hpcgender's names; the temperature is in its metadata, resizing is not in it",),
-    )
-
-
-def trained_with(trained: Trained, network: Any) -> Trained:
-    return Trained(
-        network, trained.config, trained.name, trained.image_size, trained.classes, trained.epoch, trained.about
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import hpcgender
 from hpcgender.checkpoint import Trained
@@ -27,6 +28,7 @@ def metadata(trained: Trained, digest: str, decision: Decision) -> dict[str, str
         "tasks": json.dumps(trained.config.tasks),
         "image_size": str(trained.image_size),
         "input": INPUT,
+        "crop": json.dumps(trained.crop and asdict(trained.crop)),
         "temperature": repr(decision.temperature),
         "threshold_log_odds": repr(decision.threshold),
         "calibrated_by": decision.calibrated_by,
