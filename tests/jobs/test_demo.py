@@ -35,7 +35,7 @@ def test_the_demo_runs_to_its_end_and_uses_again_what_is_there(checkout: Path) -
     assert first.returncode == 0, first.stderr
     assert "epoch 1/1 | train loss" in first.stdout
     assert re.search(r"test of \S*data/demo: \d+ images of .*\naccuracy ", first.stdout)
-    assert re.search(r"\d+ heat maps \(cam\) of 4x4 cells", first.stdout)
+    assert re.search(r"\d+ heat maps \(cam, fp32\) of 4x4 cells", first.stdout)
     listed = first.stdout.partition("Results:")[2]
     paths = [word for line in listed.splitlines() for word in line.split()[:1]]
     assert len(paths) == 6

@@ -52,7 +52,7 @@ def plan(config: LaunchConfig, environ: dict[str, str], site: Site | None = None
     ("arguments", "message"),
     [
         (("--", "trian"), "hpcgender: unknown command 'trian': did you mean train?\n"),
-        (("--", "launch"), "hpcgender: unknown command 'launch': known: cam, compare, evaluate"),
+        (("--", "launch"), "hpcgender: unknown command 'launch': known: cam, compare, doctor, evaluate"),
         (("--", "train", "--data", "nowhere"), "nowhere"),
         (
             ("train", "--name", "a"),

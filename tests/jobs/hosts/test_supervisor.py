@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
@@ -37,10 +36,19 @@ sys.exit(7)
 """
 
 
+EARLIER: set[int] = set()
+"""The children that other tests have left this process, such as that of which commands are forked."""
+
+
+@pytest.fixture(autouse=True)
+def earlier() -> None:
+    EARLIER.clear()
+    EARLIER.update(processes.children())
+
+
 def started_here() -> list[int]:
-    """The children of this process, without the resource tracker that another test's worker processes leave it."""
-    tracker = getattr(resource_tracker._resource_tracker, "_pid", None)
-    return [pid for pid in processes.children() if pid != tracker]
+    """The children that this process has since the test began."""
+    return [pid for pid in processes.children() if pid not in EARLIER]
 
 
 def program(mode: str, directory: Path, address: str = "") -> Node:
