@@ -21,7 +21,7 @@ ROUND_SECONDS = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """The medians over the rounds, in float32 as evaluation computes; milliseconds."""
+    """The medians over the rounds, in float32; milliseconds."""
 
     one_ms: float
     """One image alone."""
