@@ -4,7 +4,8 @@
 #   bash jobs/install.sh test       to work on it: also pytest, ruff, mypy and the packages that the tests compare with
 # PyTorch and NVIDIA DALI are those for the driver and the GPUs of this machine; where it has none, name them:
 #   --cuda 13    driver 580 or newer, GPUs since Turing (compute capability 7.5)
-#   --cuda 12    driver 525 or newer, GPUs since Volta (7.0)
+#   --cuda 12    driver 525 or newer, GPUs since Volta (7.0); older ones need PyTorch's own index besides:
+#                --extra-index-url https://download.pytorch.org/whl/cu126
 #   --cpu        no GPU
 # --index-url URL, --extra-index-url URL and --find-links PLACE are pip's. What is named holds for later calls, too.
 # --dry-run only prints the command that installs.
@@ -12,7 +13,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 say() { printf '%s\n' "$*" >&2; }
 stop() { say "$*"; exit 2; }
-usage() { sed -n '2,10s/^# \{0,1\}//p' jobs/install.sh; }
+usage() { sed -n '2,11s/^# \{0,1\}//p' jobs/install.sh; }
 again="bash jobs/install.sh"
 pytorch=https://download.pytorch.org/whl
 

@@ -112,7 +112,7 @@ def readable(encoded: bytes) -> tuple[bytes, str]:
         if not reason:
             return encoded, ""
         buffer = io.BytesIO()
-        upright(_plain(image), stated).save(buffer, "PNG", compress_level=1)
+        upright(in_8_bits(image), stated).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue(), reason
 
 
@@ -126,9 +126,9 @@ def reencode(encoded: bytes, shorter_side: int | None, quality: int) -> bytes:
             scale = shorter_side / min(image.size)
             box = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
             image.draft(None, (2 * box[0], 2 * box[1]))  # a JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that does
-            plain = _plain(image).resize(box, Image.Resampling.BICUBIC)
+            plain = in_8_bits(image).resize(box, Image.Resampling.BICUBIC)
         else:
-            plain = _plain(image)
+            plain = in_8_bits(image)
         buffer = io.BytesIO()
         upright(plain, orientations(encoded, image)).save(buffer, "JPEG", quality=quality, exif=b"", icc_profile=None)
     return buffer.getvalue()
@@ -137,11 +137,11 @@ def reencode(encoded: bytes, shorter_side: int | None, quality: int) -> bytes:
 def decoded(encoded: bytes) -> Image.Image:
     """The image in 8 bits, upright, gray or RGB; raises ImageError if it cannot be used."""
     with opened(encoded) as image:
-        plain = _plain(image)
+        plain = in_8_bits(image)
         return upright(plain, orientations(encoded, image))
 
 
-def _plain(image: Image.Image) -> Image.Image:
+def in_8_bits(image: Image.Image) -> Image.Image:
     """The image in 8 bits, gray if it is, else RGB."""
     if image.mode.startswith("I"):  # 16 bits a pixel
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))

@@ -10,6 +10,8 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from xxhash import xxh3_64_hexdigest
+
 from shard_tools.base.commands import attribute
 from shard_tools.base.contracts import SUBMISSIONS
 from shard_tools.base.documents import restored
@@ -62,6 +64,8 @@ def begin(source: Source, parts: int) -> Path:
         )
         if theirs["class"] != mine["class"]:
             different = ["source"]
+        if not different and theirs["crop"] != mine["crop"]:
+            different = ["detector or content of --landmarks"]
         raise UserError(
             f"{source.out} holds an unfinished pack with another {', '.join(different) or 'number of tasks'}:"
             " give the same options to resume it, or remove the directory"
@@ -77,7 +81,13 @@ def describe(source: Source, parts: int) -> dict[str, Any]:
         for field in dataclasses.fields(source)
         if field.name not in TRANSIENT
     }
-    return json.loads(json.dumps({"class": f"{kind.__module__}:{kind.__name__}", "parts": parts, "options": options}))  # type: ignore[no-any-return]
+    recipe = source.recipe()
+    crop = {
+        "recipe": recipe and dataclasses.asdict(recipe),
+        "landmarks": xxh3_64_hexdigest(source.landmarks.read_bytes()) if source.landmarks else "",
+    }
+    note = {"class": f"{kind.__module__}:{kind.__name__}", "parts": parts, "options": options, "crop": crop}
+    return json.loads(json.dumps(note))  # type: ignore[no-any-return]
 
 
 def restore(out: Path, workers: int) -> tuple[Source, int]:

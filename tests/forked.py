@@ -45,7 +45,7 @@ class Forks:
     def run(
         self, words: list[str], cwd: Path, environment: dict[str, str], timeout: float
     ) -> subprocess.CompletedProcess[str]:
-        """What `subprocess.run` captures of `python -m <words>`; it is killed after `timeout` seconds."""
+        """What `subprocess.run` captures of `python -m <words>`; TimeoutExpired after `timeout` seconds, as there."""
         if self.process is None:
             command = [sys.executable, "-m", __name__]
             root, pipe = Path(__file__).parent.parent, subprocess.PIPE
@@ -53,13 +53,20 @@ class Forks:
         with tempfile.NamedTemporaryFile() as stdout, tempfile.NamedTemporaryFile() as stderr:
             request = (words, str(cwd), environment, stdout.name, stderr.name)
             pid = self.ask(json.dumps(request) + "\n")
-            timer = threading.Timer(timeout, os.kill, (pid, signal.SIGKILL))
+            expired = threading.Event()
+
+            def kill() -> None:
+                expired.set()
+                os.kill(pid, signal.SIGKILL)
+
+            timer = threading.Timer(timeout, kill)
             timer.start()
             code = self.ask("")
             timer.cancel()
-            return subprocess.CompletedProcess(
-                words, code, Path(stdout.name).read_text(), Path(stderr.name).read_text()
-            )
+            out, err = Path(stdout.name).read_text(), Path(stderr.name).read_text()
+            if expired.is_set():
+                raise subprocess.TimeoutExpired(words, timeout, out, err)
+            return subprocess.CompletedProcess(words, code, out, err)
 
     def ask(self, request: str) -> int:
         assert self.process

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from hpcgender.data.config import BACKEND, Backend
+from hpcgender.models.config import ModelConfig
 from hpcgender.models.registry import check_model
 from shard_tools.base.commands import RUNS, Command, default_is
 from shard_tools.base.errors import UserError
@@ -16,6 +17,7 @@ from shard_tools.manifest import read_manifest
 
 DOCTOR = RUNS / "doctor"
 """Directory of its results."""
+SMALLEST_DRAWN = 32
 EXAMINATION = "examination.json"
 """What the last examination has found, for `hpcgender plan` and other programs."""
 
@@ -47,10 +49,13 @@ class DoctorConfig:
         for name, value in (("nodes", self.nodes), ("batch-size", self.batch_size)):
             if value is not None and value < 1:
                 raise UserError(f"--{name} {value}: at least 1 is needed")
-        if self.image_size < 32:
-            raise UserError(f"--image-size {self.image_size}: the models take images of 32 pixels or more")
+        ModelConfig(model=self.model).check_image_size(self.image_size)
         if self.data is not None:
             read_manifest(self.data)
+        elif self.image_size < SMALLEST_DRAWN:
+            raise UserError(
+                f"--image-size {self.image_size}: drawn faces have {SMALLEST_DRAWN} pixels or more: give --data"
+            )
 
 
 class Doctor(Command[DoctorConfig]):

@@ -31,7 +31,8 @@ class ExportConfig(DecisionConfig):
 
     onnx and torch (an archive of torch.export) take RGB images of any size, and hold resizing, normalisation,
     temperature and both tasks; safetensors, timm and torchvision hold the weights. Before the file is there, its
-    predictions are compared with the checkpoint's on images of the data set, and the largest difference is printed.
+    predictions are compared with the checkpoint's on images of the data set, at the network's size, and the largest
+    difference is printed. Other sizes are resized by bilinear interpolation, which differs a little from predict's.
     """
 
     checkpoint: Path

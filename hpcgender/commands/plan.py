@@ -10,6 +10,7 @@ import tyro
 
 from hpcgender.commands.doctor import DOCTOR, EXAMINATION
 from hpcgender.commands.launch import minutes
+from hpcgender.models.config import ModelConfig
 from hpcgender.models.registry import check_model
 from hpcgender.plan.figures import GPUS
 from shard_tools.base.commands import Command, default_is
@@ -57,8 +58,7 @@ class PlanConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} {value}: at least 1 is needed")
-        if self.image_size < 32:
-            raise UserError(f"--image-size {self.image_size}: the models take images of 32 pixels or more")
+        ModelConfig(model=self.model).check_image_size(self.image_size)
         if self.gpu and self.gpu.lower() not in GPUS:
             raise unknown("GPU", self.gpu, list(GPUS))
         if minutes(self.time, "--time") < SHORTEST:

@@ -11,7 +11,7 @@ import tyro
 from hpcgender.checkpoint_file import check_checkpoint, checkpoint_file, newest_of_model
 from hpcgender.data.config import BACKEND, Backend
 from hpcgender.evaluate.decision import DecisionConfig
-from hpcgender.inference.config import NumberFormat
+from hpcgender.inference.config import WantedPrecision
 from hpcgender.models.registry import check_model
 from shard_tools.base.commands import RUNS, Command, default_is
 from shard_tools.base.errors import UserError
@@ -35,8 +35,8 @@ class PredictConfig(DecisionConfig):
     backend: Backend = BACKEND
     """Image decoder: dali (NVIDIA DALI), dali-mixed (DALI, decoding on the GPU), or torchvision (Pillow), the default
     where DALI is not installed."""
-    precision: NumberFormat = "run"
-    """Number format of the forward pass: run (that of the run's validation on such a device), fp32, tf32, bf16 or
+    precision: WantedPrecision = "run"
+    """Precision of the forward pass: run (that of the run's validation on such a device), fp32, tf32, bf16 or
     fp16."""
     batch_size: int = 64
     """Images per batch."""

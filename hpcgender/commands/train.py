@@ -101,7 +101,7 @@ class ComputeConfig:
     """How the device computes. May differ with --resume; results then differ by rounding."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Number format of the forward pass: fp32, or autocast to bf16 or fp16. auto: bf16 on GPUs from Ampere on, fp16 on
+    """Precision of the forward pass: fp32, or autocast to bf16 or fp16. auto: bf16 on GPUs from Ampere on, fp16 on
     older ones, fp32 on CPUs."""
     channels_last: Literal["auto", "on", "off"] = "auto"
     """Memory format of images and weights: on is torch.channels_last. auto: on for GPUs, and on CPUs for ResNets 18 and

@@ -165,6 +165,8 @@ class Window:
                 if sample <= last:
                     images.append(encoded[begin - start : begin - start + size])
                     break
+            else:  # or each later image would have the label of another
+                raise AssertionError(f"sample {sample} lies in no span of piece {piece}")
         for piece in places.pieces[places.last].tolist():
             del self.pieces[piece]
             self.asked.remove(piece)

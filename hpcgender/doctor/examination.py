@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, replace
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from statistics import median
@@ -21,7 +22,7 @@ import torch.distributed as dist
 
 from hpcgender.commands.doctor import DOCTOR, DoctorConfig
 from hpcgender.commands.train import TrainConfig
-from hpcgender.distributed import Ranks, leave, redirect_output, select_device, torchrun_ranks
+from hpcgender.distributed import Ranks, choose_interface, leave, redirect_output, select_device, torchrun_ranks
 from hpcgender.doctor import devices, machine, network, report, scheduler, speed, storage
 from hpcgender.doctor.finding import Finding, examined, green, red, yellow
 from hpcgender.doctor.report import Examination
@@ -45,7 +46,7 @@ STOP_SECONDS = 60.0
 
 def examine(config: DoctorConfig) -> int:
     """Examines this machine or a job's nodes, as this process is one of its ranks or not; 1 if anything is red."""
-    with StopSignal() as stop, ranks_of(os.environ) as (ranks, first):
+    with ranks_of(os.environ) as (ranks, first):
         redirect_output(DOCTOR / "logs", ranks.rank)
         allocation = find_allocation(os.environ)
         if first and first.state == "red":  # the ranks cannot tell each other anything
@@ -54,7 +55,7 @@ def examine(config: DoctorConfig) -> int:
         interrupted = ranks.broadcast(read_interrupted(allocation) if ranks.is_first else None)
         if interrupted:
             return conclude(interrupted, ranks)
-        return begin(config, ranks, stop, allocation, [first] if first else [])
+        return begin(config, ranks, allocation, [first] if first else [])
 
 
 @contextmanager
@@ -72,6 +73,8 @@ def ranks_of(environ: dict[str, str] | os._Environ[str]) -> Iterator[tuple[Ranks
     if world_size == 1:
         yield ranks, None
         return
+    if local_world_size < world_size:
+        choose_interface()
     finding = examined("rendezvous", network.join, ranks)
     try:
         yield ranks, finding
@@ -81,7 +84,7 @@ def ranks_of(environ: dict[str, str] | os._Environ[str]) -> Iterator[tuple[Ranks
         dist.destroy_process_group()
 
 
-def begin(config: DoctorConfig, ranks: Ranks, stop: StopSignal, allocation: Allocation, findings: list[Finding]) -> int:
+def begin(config: DoctorConfig, ranks: Ranks, allocation: Allocation, findings: list[Finding]) -> int:
     """All checks; then the job is signalled and requeued, if it is one that can be."""
     host = socket.gethostname()
     told = ranks.gather([replace(finding, host=host) for finding in of_node(config, ranks, allocation)])
@@ -102,7 +105,9 @@ def begin(config: DoctorConfig, ranks: Ranks, stop: StopSignal, allocation: Allo
     if not config.data:
         skipped["your shards"] = "drawn faces were read; give --data"
     if ranks.is_first and not requeues:
-        findings.append(tried_interruption())
+        findings.append(examined("signals", tried_interruption))
+    if not requeues:  # the others have nothing to do meanwhile
+        ranks.barrier(timedelta(seconds=2 * (scheduler.START_SECONDS + scheduler.STOP_SECONDS) + 120))
     if ranks.is_first and allocation.scheduler.has_queue and not requeues:
         because = allocation.scheduler.cannot_requeue(allocation) or "it was not started by the launcher"
         findings.append(yellow("requeue", because, "submit trainings with python -m hpcgender.launch, or resume them"))
@@ -119,7 +124,9 @@ def begin(config: DoctorConfig, ranks: Ranks, stop: StopSignal, allocation: Allo
         findings=report.in_order(findings),
     )
     if requeues:
-        return interrupt(config, examination, skipped, ranks, stop, allocation)
+        with StopSignal() as stop:
+            ranks.barrier(network.TIMEOUT)  # all are ready for the signal
+            return interrupt(config, examination, skipped, ranks, stop, allocation)
     if ranks.is_first:
         tell(config.json, examination, skipped)
     return int(ranks.broadcast(examination.code))
@@ -208,8 +215,13 @@ def speeds(config: TrainConfig, ranks: Ranks, host: str) -> list[Finding]:
         return [replace(one, host=where) for where, one in told if isinstance(one, Finding)]
     by_step = sorted((one.step_images_per_s, where) for where, one in told)
     own = replace(told[0][1], step_images_per_s=median(per_s for per_s, _ in by_step))
-    slow = min((one for _, one in told), key=lambda one: one.loaded_images_per_s)
-    own = replace(own, loaded_images_per_s=slow.loaded_images_per_s, read_images_per_s=slow.read_images_per_s)
+    reader = min((one for _, one in told), key=lambda one: one.read_images_per_s)
+    own = replace(
+        own,
+        loaded_images_per_s=min(one.loaded_images_per_s for _, one in told),
+        read_images_per_s=reader.read_images_per_s,
+        read_bytes_per_s=reader.read_bytes_per_s,
+    )
     found = [
         speed.judge_reading(own),
         speed.judge_decoding(own),
@@ -229,7 +241,7 @@ def tried_interruption() -> Finding:
         data, runs = Path(name) / "shards", Path(name) / "runs"
         with redirect_stdout(StringIO()):
             pack(Synthetic(count=48, size=32, seed=0, out=data, val=0.3, test=0, workers=1))
-        return examined("signals", scheduler.interruption, scheduler.training(data, runs))
+        return scheduler.interruption(scheduler.training(data, runs))
 
 
 def can_requeue(allocation: Allocation) -> bool:
@@ -293,9 +305,11 @@ def conclude(state: dict[str, Any], ranks: Ranks) -> int:
 
 
 def tell(as_json: bool, examination: Examination, skipped: dict[str, str]) -> None:
-    """Writes and prints an examination."""
-    path = report.write(examination)
+    """Prints an examination, and writes it, which may be what fails."""
     if as_json:
         print(json.dumps(asdict(examination), indent=1), flush=True)
     else:
-        report.show(examination, skipped, path)
+        report.show(examination, skipped)
+    path = report.write(examination)
+    if not as_json:
+        print(f"written to {path}", flush=True)

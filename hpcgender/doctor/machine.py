@@ -1,4 +1,4 @@
-"""Checks of a machine itself: packages, driver, cores, open files, shared memory. None imports torch by itself."""
+"""Checks of a machine itself: packages, driver, cores, open files, shared memory. None but `packages` imports torch."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def words(findings: Sequence[Finding], all_hosts: Sequence[str]) -> str:
     return f"{where}{first.found}" + (f" -> {first.advice}" if first.advice else "")
 
 
-def show(examination: Examination, skipped: Mapping[str, str], path: Path) -> None:
+def show(examination: Examination, skipped: Mapping[str, str]) -> None:
     """Prints the table, and below it what was not examined, and why."""
     rows = tuple(
         (findings[0].check, findings[0].state, words(findings, examination.hosts))
@@ -105,6 +105,6 @@ def show(examination: Examination, skipped: Mapping[str, str], path: Path) -> No
         left=frozenset({"state", "found -> what to do"}),
     )
     print_tables(table, style=lambda column, cell: cell if column == "state" else "")
-    print(f"{', '.join(f'{count} {state}' for state, count in counts.items())}; written to {path}")
+    print(", ".join(f"{count} {state}" for state, count in counts.items()))
     for what, why in skipped.items():
         print(f"not examined: {what}: {why}")

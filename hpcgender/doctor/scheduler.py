@@ -108,7 +108,8 @@ def stopped_at(
         start_new_session=True,
     ) as process:
         assert process.stdout
-        Thread(target=follow, args=(process.stdout,), daemon=True).start()
+        reader = Thread(target=follow, args=(process.stdout,), daemon=True)
+        reader.start()
         deadline = time.monotonic() + START_SECONDS
         while not any(text.startswith(line) for text in said):
             with suppress(Empty):
@@ -123,6 +124,7 @@ def stopped_at(
             process.kill()
             code = None
         process.wait()
+        reader.join(5)  # a child may hold the pipe open
     while not lines.empty():
         said.append(lines.get())
     return code, said

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from hpcgender.commands.train import TrainConfig
+from hpcgender.data.decoders.decoder import PREFETCH
 from hpcgender.data.loader import AHEAD, Batch
 from hpcgender.data.shards import Window
 from hpcgender.data.training import TrainingLoader
@@ -85,7 +86,7 @@ def data_set(config: TrainConfig) -> Iterator[tuple[Manifest, bool]]:
         return
     with TemporaryDirectory(prefix="hpcgender-doctor-") as name:
         out = Path(name) / "shards"
-        count = 2 * config.batch_size + 16
+        count = (AHEAD + 2 * PREFETCH) * config.batch_size + 16  # or the loader could not read and decode ahead
         with redirect_stdout(StringIO()):
             pack(Synthetic(count=count, size=config.image_size, seed=0, out=out, val=0.05, test=0, workers=1))
         yield read_manifest(out), True

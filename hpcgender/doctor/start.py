@@ -6,9 +6,10 @@ import os
 
 from hpcgender.commands.doctor import DoctorConfig
 from hpcgender.commands.launch import LaunchConfig
+from hpcgender.doctor import machine
 from jobs.machine import visible_gpus
 from jobs.schedulers import LOCAL
-from shard_tools.base.errors import UserError
+from shard_tools.base.errors import FAILED, UserError
 
 JOB_TIME = "30m"
 """Time limit of a job that examines its nodes."""
@@ -22,6 +23,10 @@ def doctor(config: DoctorConfig) -> int:
         raise UserError(f"--nodes {config.nodes} is for hpcgender doctor itself: give --nodes to the launcher")
     if not in_job and (config.nodes or len(visible_gpus(os.environ)) > 1):
         return launched(config)
+    found = machine.packages(config.backend)
+    if found.state == "red":  # nothing else can be examined
+        print(f"{found.check}: {found.found}: {found.advice}")
+        return FAILED
     from hpcgender.doctor.examination import examine
 
     return examine(config)

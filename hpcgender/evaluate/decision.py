@@ -77,25 +77,16 @@ class DecisionConfig:
                 f"positives such as {FALSE_POSITIVES}0.01, each above 0 and below 1"
             )
 
-    def decision(self, checkpoint: Path, digest: str, kept: Decision | None = None) -> Decision:
-        """What the options ask for, of a checkpoint with that checksum; UserError if there is no such evaluation.
-
-        `kept` is the temperature and the threshold that an exported model has.
-        """
+    def decision(self, checkpoint: Path, digest: str) -> Decision:
+        """What the options ask for, of a checkpoint with that checksum; UserError if there is no such evaluation."""
         self.check_threshold()
         from_evaluation = self.threshold == EQUAL_ERROR or self.threshold.startswith(FALSE_POSITIVES)
         found = self.find(checkpoint, digest, fitted=not from_evaluation)
-        if kept and not self.evaluation:
-            found = found if from_evaluation else None
-            temperature, by = kept.temperature, kept.calibrated_by
-        else:
-            fitted = found and self.evaluation != "none" and found[1].gender and found[1].gender.temperature
-            temperature, by = (fitted.value, str(found[0])) if found and fitted else (1.0, "")
+        fitted = found and self.evaluation != "none" and found[1].gender and found[1].gender.temperature
+        temperature, by = (fitted.value, str(found[0])) if found and fitted else (1.0, "")
         if not from_evaluation:
             value = float(self.threshold)
             threshold = temperature * math.log(value / (1 - value))
-            if kept and self.threshold == DecisionConfig.threshold:
-                threshold = kept.threshold
         elif found is None:
             raise UserError(
                 f"--threshold {self.threshold} is taken from an evaluation of {checkpoint}, and there is none: "

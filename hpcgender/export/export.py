@@ -65,7 +65,7 @@ def exported_program(trained: Trained, decision: Decision) -> tuple[torch.export
     example = torch.zeros(2, 3, EXAMPLE_SIDE, EXAMPLE_SIDE + 1, dtype=torch.uint8)
     free = torch.export.Dim.DYNAMIC
     program = torch.export.export(portable, (example,), dynamic_shapes={"images": {0: free, 2: free, 3: free}})
-    return program, output_names(trained.model, trained.image_size)
+    return program, output_names(trained.config.tasks)
 
 
 def onnx(trained: Trained, decision: Decision, about: dict[str, str]) -> Made:
@@ -107,7 +107,8 @@ def archive(trained: Trained, decision: Decision, about: dict[str, str]) -> Made
 
 
 def takes(names: tuple[str, ...]) -> str:
-    return f"takes square images uint8 (n, 3, height, width) of RGB, of any size; returns {', '.join(names)}"
+    what = "square images uint8 (n, 3, height, width) of RGB, of any size"
+    return f"takes {what}; returns {', '.join(names)}; it was compared at the network's size"
 
 
 def safetensors(trained: Trained, decision: Decision, about: dict[str, str]) -> Made:

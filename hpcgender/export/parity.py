@@ -11,7 +11,7 @@ import torch
 
 from hpcgender.checkpoint import Trained
 from hpcgender.data.config import ReadConfig
-from hpcgender.data.decoders.decoder import to_pixels
+from hpcgender.data.decoders.decoder import MEAN, STD, to_pixels
 from hpcgender.data.evaluation import EvaluationLoader
 from hpcgender.distributed import Ranks
 from hpcgender.inference.outputs import log_odds
@@ -48,7 +48,7 @@ def chosen_pixels(manifest: Manifest, split: str, count: int, trained: Trained) 
 def expected(trained: Trained, pixels: torch.Tensor) -> Results:
     """What the checkpoint says of them."""
     with torch.no_grad():
-        outputs = trained.model((pixels.float() - 127.5) / 127.5)
+        outputs = trained.model((pixels.float() - MEAN) / STD)
     found = {} if outputs.gender is None else {"logit": log_odds(outputs.gender).numpy()}
     return found if outputs.age is None else {**found, "age": outputs.age.numpy()}
 

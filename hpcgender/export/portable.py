@@ -37,11 +37,7 @@ class Portable(nn.Module):
         return tuple(results)
 
 
-def output_names(network: Network, image_size: int) -> tuple[str, ...]:
-    """The names of what it returns."""
-    with torch.no_grad():
-        outputs = network(torch.zeros(1, 3, image_size, image_size))
-    return (
-        *(("probability", "logit") if outputs.gender is not None else ()),
-        *(("age",) if outputs.age is not None else ()),
-    )
+def output_names(tasks: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of what the network of these tasks returns so."""
+    gender = ("probability", "logit") if "gender" in tasks else ()
+    return (*gender, "age") if "age" in tasks else gender

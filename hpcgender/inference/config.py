@@ -14,8 +14,8 @@ from shard_tools.base.errors import UserError
 from shard_tools.base.files import check_directory
 from shard_tools.manifest import read_manifest
 
-NumberFormat = Literal["run", "fp32", "tf32", "bf16", "fp16"]
-"""Number formats of a trained network's forward pass; `run` is that of the run's validation on such a device."""
+WantedPrecision = Literal["run", "fp32", "tf32", "bf16", "fp16"]
+"""Precisions of a trained network's forward pass; `run` is that of the run's validation on such a device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,8 @@ class SplitConfig(ReadConfig):
     """Directory to write. It is refused if it holds results of another checkpoint, data set, split or options."""
     batch_size: int = 64
     """Images per batch and process; another size changes the results by rounding."""
-    precision: NumberFormat = "run"
-    """Number format of the forward pass: run (that of the run's validation on such a device), fp32, tf32 (fp32 with
+    precision: WantedPrecision = "run"
+    """Precision of the forward pass: run (that of the run's validation on such a device), fp32, tf32 (fp32 with
     TF32 in convolutions and matrix products), bf16 or fp16; another one changes the results by rounding."""
     stop_after: float = 0.0
     """Minutes after which to save what is done and exit with code 99, to be resumed; 0: never."""

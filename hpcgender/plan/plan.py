@@ -35,7 +35,7 @@ def plan(config: PlanConfig) -> None:
     if config.json:
         print(json.dumps(asdict(found), indent=1))
     else:
-        show(config, work, rates, found)
+        show(config, work, rates, found, examined)
 
 
 def examination(config: PlanConfig) -> Examination | None:
@@ -44,16 +44,24 @@ def examination(config: PlanConfig) -> Examination | None:
     One that is named is used; that of the last examination here if it has seen the GPU that is asked for.
     """
     if config.examination:
-        return report.read(config.examination)
+        named = report.read(config.examination)
+        if config.gpu and not is_of(named, config.gpu):
+            raise UserError(f"--gpu {config.gpu}: {config.examination} is of {named.device}: give one of the two")
+        return named
     path = DOCTOR / EXAMINATION
     found = report.read(path) if path.exists() else None
-    if found and config.gpu and config.gpu.lower() not in found.device.lower().replace(" ", ""):
+    if found and config.gpu and not is_of(found, config.gpu):
         found = None
     if found and found.number("step", "images_per_s") is None:
         found = None
     if not found and not config.gpu:
         raise UserError(f"{path} has no measured speed: run hpcgender doctor on such a node, or give --gpu")
     return found
+
+
+def is_of(examined: Examination, gpu: str) -> bool:
+    """Whether an examination has seen such a GPU."""
+    return gpu.lower() in examined.device.lower().replace(" ", "")
 
 
 def measured(config: PlanConfig, examined: Examination, costs: Cost) -> Rates:
@@ -68,7 +76,7 @@ def measured(config: PlanConfig, examined: Examination, costs: Cost) -> Rates:
         step *= timed.macs / costs.macs
         pixels = (examined.image_size / config.image_size) ** 2
         loader, decode = loader * min(1.0, pixels), decode * min(1.0, pixels)
-    of_all = examined.number("all-reduce across nodes", "bytes_per_s") if config.nodes > 1 else None
+    reach = "across nodes" if config.nodes > 1 else "within a node"
     threads = 1.0 if examined.device == "cpu" else examined.cores_per_process
     when = f"hpcgender doctor on {', '.join(examined.hosts)} ({examined.device})"
     scaled = "" if same else f", scaled by operations from {examined.model} at {examined.image_size} px"
@@ -76,7 +84,7 @@ def measured(config: PlanConfig, examined: Examination, costs: Cost) -> Rates:
         step_images_per_s=step,
         loaded_images_per_s=loader,
         decoded_per_core=decode / threads,
-        all_reduce_bytes_per_s=of_all or examined.number("all-reduce within a node", "bytes_per_s"),
+        all_reduce_bytes_per_s=examined.number(f"all-reduce {reach}", "bytes_per_s"),
         low=0.8 if same else 0.6,
         high=1.25 if same else 1.7,
         source=f"measured by {when}{scaled}",
@@ -131,7 +139,7 @@ def check_batches(config: PlanConfig, work: Work) -> None:
         )
 
 
-def show(config: PlanConfig, work: Work, rates: Rates, found: Estimate) -> None:
+def show(config: PlanConfig, work: Work, rates: Rates, found: Estimate, examined: Examination | None) -> None:
     """Prints the estimate."""
     device = "GPU" if work.on_gpu else "process"
 
@@ -155,17 +163,19 @@ def show(config: PlanConfig, work: Work, rates: Rates, found: Estimate) -> None:
     if found.largest_batch is not None:
         largest = f"{found.largest_batch:,} images" if found.largest_batch else "none: not even one image fits"
         facts["largest batch"] = f"{largest}, as its activations are counted"
-    if unknown := list(unknowns(config, work, rates)):
+    if unknown := list(unknowns(config, work, rates, examined)):
         facts["uncertain"] = "; ".join(unknown)
     process = "1 process" if work.processes == 1 else f"{work.processes} processes"
     processes = plural(work.processes, "GPU") if work.on_gpu else f"{process} without GPUs"
     print_facts(facts, title=f"{config.model} at {config.image_size} px, {work.train_images:,} images, {processes}")
 
 
-def unknowns(config: PlanConfig, work: Work, rates: Rates) -> Iterator[str]:
+def unknowns(config: PlanConfig, work: Work, rates: Rates, examined: Examination | None) -> Iterator[str]:
     """What the estimate leaves out, and how to find out."""
     if rates.loaded_images_per_s is None:
         yield "small images and batches use a GPU less than the published ones"
         yield "cores and storage are taken to keep up: examine a node with hpcgender doctor"
+    if examined and 2 * work.batch_size < examined.batch_size * work.processes:
+        yield f"steps of {examined.batch_size} images a process were timed: examine with a smaller --batch-size"
     if work.processes > 1 and rates.all_reduce_bytes_per_s is None:
         yield f"the network is taken to keep up: examine it with hpcgender doctor --nodes {max(2, config.nodes)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from hpcgender.commands.predict import PredictConfig
@@ -18,11 +19,12 @@ from shard_tools.base.text import printable
 def predict(config: PredictConfig) -> int:
     """Prints or writes the prediction of each image; returns FAILED if some cannot be used, BAD_INPUT if none can."""
     config.check()
+    checkpoint = config.checkpoint_path  # the newest may be another one later
     listing = Listing(config.images, sys.stdin.buffer)
     for note in listing.notes:
         print(note, file=sys.stderr)
     model = load(
-        config.checkpoint_path,
+        checkpoint,
         evaluation=config.evaluation,
         threshold=config.threshold,
         backend=config.backend,
@@ -41,14 +43,14 @@ def predict(config: PredictConfig) -> int:
         for found in model.predictions(listing.images, heat_maps=bool(pictures)):
             if not found.error and not told:
                 about = f": {model.decision.words}" if model.network.has_gender else ""
-                print(printable(f"by {config.checkpoint_path}{about}"), file=sys.stderr)
+                print(printable(f"by {checkpoint}{about}"), file=sys.stderr)
                 told = True
             picture = pictures.write(found, len(rows)) if pictures and not found.error else None
             rows.append(row_of(found, picture))
             if lines and not found.error:
                 print(line_of(found))
             if found.error or found.note:
-                failed.append(found)
+                failed.append(replace(found, heat_map=None, face=None))  # views of its whole batch
             if advance:
                 advance(1)
     if config.json:

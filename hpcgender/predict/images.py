@@ -14,8 +14,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from hpcgender.data.shards import Encoded
-from shard_tools.base.errors import UserError
-from shard_tools.images import MAX_BYTES, ImageError, extension_of, readable
+from shard_tools.base.errors import UserError, one_line
+from shard_tools.images import MAX_BYTES, ImageError, extension_of, in_8_bits, readable
 from shard_tools.sources.image_files import ImageFiles
 
 Content = Path | bytes | Image.Image | npt.NDArray[np.uint8]
@@ -57,6 +57,8 @@ class Listing:
             yield from self.below(path)
         elif any(sign in argument for sign in "*?[") and not path.exists():
             found = sorted(glob(argument, recursive=True))  # noqa: PTH207  # it may be absolute
+            if "**" in argument:  # which names what is below a directory, too
+                found = [name for name in found if not Path(name).is_dir()]
             for name in found:
                 yield from self.named(f"./{name}" if name == STDIN else name, stdin)
             if not found:
@@ -106,7 +108,7 @@ def read(image: Named) -> Readable:
     try:
         encoded, note = readable(encoded_of(image.content))
     except OSError as error:
-        return Readable(None, error=f"it cannot be read: {error.strerror}")
+        return Readable(None, error=f"it cannot be read: {error.strerror or one_line(error)}")
     except ImageError as error:
         return Readable(None, error=str(error))
     return Readable(np.frombuffer(encoded, dtype=np.uint8), note)
@@ -126,5 +128,8 @@ def encoded_of(content: Content) -> bytes:
             )
         content = Image.fromarray(content)
     buffer = io.BytesIO()
-    content.convert("RGB").save(buffer, "PNG", compress_level=1)
+    try:
+        in_8_bits(content).save(buffer, "PNG", compress_level=1)
+    except Exception as error:  # what Pillow cannot decode or encode it tells by exceptions of many kinds
+        raise ImageError(f"it does not decode: {one_line(error)}") from None
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""A trained model that predicts images: what `hpcgender.load` returns, and `hpcgender predict` uses."""
+"""A trained model that predicts images: what `load` returns and `hpcgender predict` uses."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from hpcgender.data.config import BACKEND, Backend
 from hpcgender.data.decoders import create_decoder, decoder_threads
 from hpcgender.distributed import Ranks, select_device
 from hpcgender.evaluate.decision import Decision, DecisionConfig
-from hpcgender.inference.config import NumberFormat
+from hpcgender.inference.config import WantedPrecision
 from hpcgender.inference.engine import compute
 from hpcgender.memory import enough_memory
 from hpcgender.precision import for_inference
 from hpcgender.predict.batches import Batch, batches
 from hpcgender.predict.images import Content, Named, in_memory
-from hpcgender.predict.networks import PredictingNetwork, Results, TorchNetwork
+from hpcgender.predict.networks import Results, TorchNetwork
 from shard_tools.manifest import CLASSES
 
 
@@ -59,7 +59,7 @@ class Model:
     """A trained model on this machine's GPU, or on its CPU."""
 
     def __init__(
-        self, network: PredictingNetwork, decision: Decision, ranks: Ranks, backend: Backend, batch_size: int
+        self, network: TorchNetwork, decision: Decision, ranks: Ranks, backend: Backend, batch_size: int
     ) -> None:
         self.network, self.decision, self.ranks = network, decision, ranks
         self.backend, self.batch_size = backend, batch_size
@@ -106,7 +106,7 @@ class Model:
             probability=probability,
             logit=logit,
             age=math.nan if results.age is None else float(results.age[number]),
-            precision=self.network.number_format,
+            precision=self.network.precision.name,
             note=note,
             heat_map=None if results.maps is None else results.maps[number],
             face=None if results.faces is None else results.faces[number],
@@ -119,7 +119,7 @@ def load(
     evaluation: str = "",
     threshold: str = "0.5",
     backend: Backend = BACKEND,
-    precision: NumberFormat = "run",
+    precision: WantedPrecision = "run",
     batch_size: int = 64,
 ) -> Model:
     """The model of a checkpoint: a file, or a run by its directory or its name, for its best one.

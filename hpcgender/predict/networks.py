@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from hpcgender.cam.maps import evidence_maps
 from hpcgender.checkpoint import Trained
 from hpcgender.data.decoders.decoder import to_pixels
 from hpcgender.inference.outputs import check_finite, log_odds, outputs_of
-from hpcgender.precision import Format, Precision
+from hpcgender.precision import Precision
 from shard_tools.base.errors import UserError
 
 Floats = npt.NDArray[np.float32]
@@ -31,31 +31,17 @@ class Results(NamedTuple):
     """With heat maps: what the network sees of the images, (n, size, size, 3)."""
 
 
-class PredictingNetwork(Protocol):
-    """A trained network, whichever program computes it. Safe to call from several threads."""
-
-    image_size: int
-    """Height and width of its input, pixels."""
-    has_gender: bool
-    number_format: Format
-    """Of its forward pass: fp32, tf32, bf16 or fp16."""
-
-    def results(self, pixels: torch.Tensor, *, maps: bool) -> Results:
-        """Of images float32 (n, 3, size, size) in [-1, 1], with heat maps or without."""
-        ...
-
-
 class TorchNetwork:
-    """The network of a checkpoint."""
+    """The network of a checkpoint. Safe to call from several threads."""
 
     def __init__(self, trained: Trained, precision: Precision) -> None:
         self.model = trained.model.requires_grad_(False)
         self.precision = precision
-        self.number_format = precision.name
         self.image_size = trained.image_size
         self.has_gender = "gender" in trained.config.tasks
 
     def results(self, pixels: torch.Tensor, *, maps: bool) -> Results:
+        """Of images float32 (n, 3, size, size) in [-1, 1], with heat maps or without."""
         outputs = outputs_of(self.model, pixels, self.precision)
         logit = None if outputs.gender is None else log_odds(outputs.gender).cpu().numpy()
         age = None if outputs.age is None else outputs.age.float().cpu().numpy()

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from shard_tools.align.detector import Pixels, find_faces
 from shard_tools.align.recipe import Recipe, Rule
@@ -16,6 +15,8 @@ from shard_tools.images import ImageError, decoded
 
 FORMATS = {".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}
 """By the suffix of the name; JPEG otherwise."""
+MOST_OUTSIDE = 1.5
+"""How far a landmark may be from an image's middle, in its longer sides: a face may lie in part outside."""
 DECIMALS = 2
 """Of a landmark, pixels: a list that has so many gives the same crop."""
 
@@ -30,21 +31,14 @@ class Crop(NamedTuple):
     """Found in the image."""
 
 
-def align(pixels: Pixels, recipe: Recipe, faces: Sequence[Points] | None = None) -> Pixels:
-    """The crop of an image, uint8 (h, w, 3) RGB: uint8 (size, size, 3).
+def align_encoded(
+    encoded: bytes, recipe: Recipe, faces: Sequence[Points] | None = None, quality: int = 95, suffix: str = ".jpg"
+) -> Crop:
+    """The crop of an encoded image, upright by its EXIF tag, recipe.size pixels square; a gray one stays gray.
 
     `faces` are the landmarks of its faces, each (2, 2) or (5, 2), where they are known: else a detector finds them.
     Raises ImageError with the reason if there is no crop, UserError if the detector is not installed.
     """
-    landmarks, _ = _choose(pixels, recipe, faces)
-    matrix = crop_to_image(landmarks, recipe)
-    return np.asarray(warp(Image.fromarray(pixels), matrix, recipe.size))
-
-
-def align_encoded(
-    encoded: bytes, recipe: Recipe, faces: Sequence[Points] | None = None, quality: int = 95, suffix: str = ".jpg"
-) -> Crop:
-    """The same of an encoded image, upright by its EXIF tag; a gray one stays gray."""
     image = decoded(encoded)
     pixels = np.asarray(image.convert("RGB"))
     landmarks, count = _choose(pixels, recipe, faces)
@@ -70,6 +64,8 @@ def _choose(pixels: Pixels, recipe: Recipe, faces: Sequence[Points] | None) -> t
     if len(faces) > 1 and recipe.faces == "refuse":
         raise ImageError(f"{len(faces)} faces were found in it")
     middle = np.array(pixels.shape[1::-1]) / 2
+    if max(float(np.abs(points - middle).max()) for points in faces) > MOST_OUTSIDE * max(pixels.shape[:2]):
+        raise ImageError("landmarks of a face lie far outside of it")
     order: dict[Rule, list[float]] = {
         "largest": [-area for area in areas],
         "central": [float(np.hypot(*(points.mean(axis=0) - middle))) for points in faces],

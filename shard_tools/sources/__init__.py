@@ -81,8 +81,8 @@ class Source(CropOptions):
     align: bool = False
     """Crop the face out of each image first, as `shard-tools align` does; without a crop it is left out."""
     aligned: bool = False
-    """State that the images are crops of --template and --crop-margin already, as those of MS1MV2 are: `predict` then
-    crops photos like them, and `evaluate` warns of images that are cropped otherwise."""
+    """State that the images are crops of --template and --crop-margin already, as those of MS1MV2 are: `evaluate` and
+    `cam` then warn of images that are cropped otherwise."""
     decode: bool = True
     """Whether to decode every image once and leave out damaged ones."""
     shard_mb: float = 64.0
@@ -104,6 +104,8 @@ class Source(CropOptions):
             raise UserError(f"--{given[0].replace('_', '-')} is for --align: give that, too")
         if self.align and self.aligned:
             raise UserError("--align crops the images, --aligned states that they are crops: give one of them")
+        if self.aligned and self.landmarks:
+            raise UserError("--landmarks is for --align, which crops by them: leave it out")
         self.check_crop()
         if self.align:
             if self.resize is not None:

@@ -17,7 +17,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from shard_tools.align.crop import align
+from shard_tools.align.crop import align_encoded
 from shard_tools.align.detector import detector_name, find_faces
 from shard_tools.align.recipe import Recipe
 from shard_tools.images import decoded
@@ -39,7 +39,8 @@ def row(root: Path, count: int) -> list[str]:
     """The numbers of one directory."""
     names = np.array(ImageFiles(root, root / "none").names)
     chosen = np.random.default_rng(0).permutation(len(names))[:count]
-    images = [np.asarray(decoded((root / name).read_bytes()).convert("RGB")) for name in names[chosen]]
+    files = [(root / name).read_bytes() for name in names[chosen]]
+    images = [np.asarray(decoded(file).convert("RGB")) for file in files]
     recipe = Recipe(template="arcface", size=112, margin=0.0, faces="largest", landmarks="")
     find_faces(images[0])
     start = time.process_time()
@@ -49,10 +50,10 @@ def row(root: Path, count: int) -> list[str]:
         max(some, key=lambda face: float(np.prod(face.box[2:] - face.box[:2]))).landmarks for some in found if some
     ]
     start = time.process_time()
-    for image, some in zip(images, found, strict=True):
+    for file, some in zip(files, found, strict=True):
         if some:
-            align(image, recipe, [face.landmarks for face in some])
-    warping = time.process_time() - start
+            align_encoded(file, recipe, [face.landmarks for face in some])
+    cropping = time.process_time() - start
     eyes = np.array(faces)[:, :2]
     between = np.linalg.norm(eyes[:, 1] - eyes[:, 0], axis=1)
     spread = np.linalg.norm(eyes - np.median(eyes, axis=0), axis=2) / np.median(between)
@@ -62,7 +63,7 @@ def row(root: Path, count: int) -> list[str]:
         f"{len(faces) / len(images):.1%}",
         f"{sum(len(some) > 1 for some in found) / len(images):.1%}",
         f"{len(images) / seconds:.0f}",
-        f"{len(faces) / warping:.0f}",
+        f"{len(faces) / cropping:.0f}",
         f"{np.median(between):.0f} px",
         f"{np.median(spread):.1%}",
     ]

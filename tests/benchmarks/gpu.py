@@ -5,7 +5,7 @@
 One run prints all. Decoders are timed by themselves, on drawn faces, with 1 to all threads. Steps are forward pass,
 cross-entropy, backward pass and Nesterov SGD on a batch in memory: eager, with torch.compile, and with its CUDA graphs
 (mode reduce-overhead). MFU is the speed of a step's multiplications as a fraction of a large matrix product's in the
-same precision. A GPU idles where no kernel and no copy runs on it, as its profiler sees 10 steps. Compiling takes
+same precision. A GPU idles where no kernel and no copy runs on it, as its profiler sees 30 steps. Compiling takes
 about a minute for each model and batch: with all of the defaults that is most of an hour; each line is printed when it
 is known. On a CPU it tells only that it runs.
 """

@@ -1,6 +1,6 @@
 """How many operations a training step starts: on a GPU each costs the host some microseconds, however small the batch.
 
-    python -m tests.benchmarks.operations [--model NAME ...] [OPTIONS]
+    python -m tests.benchmarks.operations [--models NAME ...] [OPTIONS]
 
 Counts what PyTorch dispatches in one eager step on a CPU, which is what it starts on a GPU, but for views and
 allocations, which start nothing there.

@@ -14,8 +14,11 @@ import pytest
 import torch
 
 from hpcgender.data.config import Backend, has_dali
+from shard_tools.base.contracts import DEVICE
 
 ON_CPU = os.environ.get("HPCGENDER_TEST_DEVICE") == "cpu"
+if ON_CPU:
+    os.environ[DEVICE] = "cpu"  # for commands, and whatever chooses its device itself
 
 
 @pytest.fixture(scope="session")

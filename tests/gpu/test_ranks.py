@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import torch
 from shard_tools.base.errors import REQUEUE
 from tests.conftest import REPOSITORY, Run
 from tests.hpcgender.evaluate.examples import save_model
+from tests.hpcgender.test_resume import processes_in
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("two_devices")]
 
@@ -99,15 +102,24 @@ class Training:
         return self.launcher.wait(60)
 
 
-def test_a_killed_rank_ends_the_others(shards: Path, tmp_path: Path) -> None:
-    training = Training(shards, tmp_path)
+@pytest.fixture
+def training(shards: Path, tmp_path: Path) -> Iterator[Training]:
+    """Nothing of it is left, however the test ends."""
+    started = Training(shards, tmp_path)
+    yield started
+    for pid in processes_in(tmp_path):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    started.launcher.wait()
+
+
+def test_a_killed_rank_ends_the_others(training: Training) -> None:
     os.kill(training.pid(1), signal.SIGKILL)
     assert training.ends() not in (0, REQUEUE)
     assert "rank 1 failed with SIGKILL" in training.log.read_text()
 
 
-def test_a_signal_stops_all_ranks_at_one_step(shards: Path, tmp_path: Path) -> None:
-    training = Training(shards, tmp_path)
+def test_a_signal_stops_all_ranks_at_one_step(training: Training, tmp_path: Path) -> None:
     training.launcher.send_signal(signal.SIGTERM)
     assert training.ends() == REQUEUE
     assert "stopped by SIGTERM after step" in training.log.read_text()

@@ -33,7 +33,7 @@ def test_killed_and_resumed_the_results_have_the_same_bytes(
         for code in codes:
             signals = blocks if code else 0
             out = ("--out", tmp_path / name)
-            done = run(*program, signals, command, *options, *out, PYTHONPATH=str(REPOSITORY))
+            done = run(*program, signals, command, *options, *out, cwd=REPOSITORY)
             assert done.returncode == code, done.stderr
     files = ("predictions.parquet", "predictions.csv") if command == "evaluate" else ("averages.npz", "maps.csv")
     for file in files:

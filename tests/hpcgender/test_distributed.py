@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 import warnings
 from pathlib import Path
 
@@ -132,14 +131,12 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_a_failing_rank_ends_the_others_with_its_line(device: str, run: Run, tmp_path: Path) -> None:
-    """It took the ten minutes for which ranks wait, and the line was lost."""
+    """It took the ten minutes for which ranks wait, twice what `run` allows, and the line was lost."""
     if device == "cuda" and torch.cuda.device_count() < 3:
         pytest.skip("needs three GPUs")
     program = ("tests.hpcgender.failing_rank", device, tmp_path)
     options = ("--nproc-per-node=3", f"--rank-log={tmp_path}/rank-{{rank}}.log")
     environment = {"PYTHONPATH": str(REPOSITORY), **({"HPCGENDER_DEVICE": "cpu"} if device == "cpu" else {})}
-    began = time.monotonic()
     done = run("jobs.agent", *options, "-m", *program, **environment)
-    assert time.monotonic() - began < 100  # of the 300 s that `run` allows
     assert done.returncode == BAD_INPUT, done.stderr
     assert "hpcgender: the labels of rank 1 are wrong: correct them" in done.stderr.splitlines()

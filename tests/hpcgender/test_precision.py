@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from hpcgender.inference.config import NumberFormat
+from hpcgender.inference.config import WantedPrecision
 from hpcgender.precision import Format, Precision, for_inference
 from shard_tools.base.errors import UserError
 
@@ -23,7 +23,7 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def chosen(
-    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] | None, wish: NumberFormat = "run", **run: Any
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] | None, wish: WantedPrecision = "run", **run: Any
 ) -> str:
     """The precision on a GPU of that compute capability, or on a CPU, for a run of these options."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)

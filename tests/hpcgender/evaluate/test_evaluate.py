@@ -19,7 +19,7 @@ from hpcgender.data.evaluation import EvaluationLoader
 from hpcgender.distributed import Ranks
 from hpcgender.evaluate.predictions import read_predictions
 from hpcgender.evaluate.table import read_columns
-from hpcgender.inference.config import NumberFormat
+from hpcgender.inference.config import WantedPrecision
 from hpcgender.predict.command import predict
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
@@ -106,7 +106,7 @@ def test_the_mistakes_are_listed_with_the_most_confident_first(shards: Path, che
         assert min(sheet.size) > 300
 
 
-def test_the_number_format_is_that_of_the_runs_validation(
+def test_the_precision_is_that_of_the_runs_validation(
     shards: Path, faces: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rounded = save_model(tmp_path / "best.pt", precision="bf16")
@@ -121,7 +121,7 @@ def test_the_number_format_is_that_of_the_runs_validation(
         evaluated(shards, rounded, tmp_path / "fp32")
     capsys.readouterr()
     image = next(faces.iterdir())
-    wishes: tuple[tuple[NumberFormat, str], ...] = (("run", "bf16"), ("fp32", "fp32"))
+    wishes: tuple[tuple[WantedPrecision, str], ...] = (("run", "bf16"), ("fp32", "fp32"))
     for precision, used in wishes:
         predict(PredictConfig(images=(str(image),), checkpoint=rounded, precision=precision, json=True))
         assert json.loads(capsys.readouterr().out)[0]["precision"] == used

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from shard_tools.align.crop import align, align_encoded
+from shard_tools.align.crop import align_encoded
+from shard_tools.align.detector import Pixels
 from shard_tools.align.recipe import Recipe, Rule, Template
-from shard_tools.align.warp import ARCFACE
+from shard_tools.align.warp import ARCFACE, Points
 from shard_tools.images import ImageError
 from tests.shard_tools.align.photos import photo, place, seen
 
 ARC = Recipe(template="arcface", size=112, margin=0.0, faces="largest", landmarks="file")
+
+
+def align(pixels: Pixels, recipe: Recipe, faces: Sequence[Points]) -> Pixels:
+    """The crop's pixels, encoded without loss in between."""
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, "PNG")
+    crop = align_encoded(encoded.getvalue(), recipe, faces, suffix=".png")
+    return np.asarray(Image.open(io.BytesIO(crop.encoded)))
 
 
 @pytest.mark.parametrize(("scale", "degrees"), [(1.0, 0), (2.3, 25), (0.6, -40)])
@@ -64,6 +74,12 @@ def test_several_faces_or_none_can_be_refused() -> None:
         align(np.asarray(photo(*faces)), replace(ARC, faces="refuse"), faces)
     with pytest.raises(ImageError, match="no face was found in it"):
         align(np.asarray(photo(*faces)), ARC, [])
+
+
+def test_landmarks_far_outside_of_the_image_are_refused_and_not_scaled_to() -> None:
+    """The draft of such a crop would have taken all memory."""
+    with pytest.raises(ImageError, match="landmarks of a face lie far outside of it"):
+        align(np.asarray(photo()), ARC, [np.array([[0.0, 0.0], [1e6, 1e6]])])
 
 
 def test_an_encoded_image_is_turned_upright_first_and_gray_stays_gray() -> None:
