@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -17,21 +17,28 @@ from shard_tools.base.commands import RUNS, Command, default_is
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import check_directory, check_file
 
+WantedCrop = Literal["run", "none"]
+"""What is done to images: `run` is what was done to the images that the run was trained on."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig(DecisionConfig):
     """Predicts the class of each image, and its probability.
 
-    Images that cannot be used are listed at the end with the reason; the exit code is then 1, or 2 if none can be used.
+    Images that cannot be used, such as those without a face, are listed at the end with the reason; the exit code is
+    then 1, or 2 if none can be used.
     """
 
     images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PATH|DIR|GLOB|-")]
-    """Images as JPEG, PNG, WebP or BMP, cropped to the face as the training images are: files, directories with all
-    images below them, patterns in quotes such as 'web/**/*.jpg'; -: names of files from stdin, or an image."""
+    """Images as JPEG, PNG, WebP or BMP: files, directories with all images below them, patterns in quotes such as
+    'web/**/*.jpg'; -: names of files from stdin, or an image."""
     checkpoint: Annotated[Path | None, default_is("see --model", "FILE|RUN")] = None
     """Checkpoint, e.g. runs/train/checkpoints/best.pt, or a run, by its directory or its name, for its best one."""
     model: Annotated[str, default_is("see --checkpoint", "NAME")] = ""
     """Instead of a checkpoint: the newest best one of a run of this architecture in runs, e.g. resnet50."""
+    crop: WantedCrop = "run"
+    """run: the face is cropped out of each image as it was out of the run's training images, if the checkpoint knows
+    how, but for files that `shard-tools align` made; none: the images are such crops already."""
     backend: Backend = BACKEND
     """Image decoder: dali (NVIDIA DALI), dali-mixed (DALI, decoding on the GPU), or torchvision (Pillow), the default
     where DALI is not installed."""

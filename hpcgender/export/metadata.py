@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-import hpcgender
 from hpcgender.checkpoint import Trained
 from hpcgender.evaluate.decision import Decision
+from hpcgender.version import __version__
 
 CARD = (
     "Predicts annotated binary gender, and age if trained for it, of a square image of a face, cropped as the training "
@@ -22,7 +22,7 @@ INPUT = "square images of faces, RGB"
 def metadata(trained: Trained, digest: str, decision: Decision) -> dict[str, str]:
     """The names and values; `checkpoint` is all that the checkpoint says of itself, as JSON."""
     return {
-        "hpcgender": hpcgender.__version__,
+        "hpcgender": __version__,
         "model": trained.name,
         "classes": json.dumps(trained.classes),
         "tasks": json.dumps(trained.config.tasks),

@@ -11,7 +11,6 @@ from typing import Generic, TypeVar
 import numpy as np
 import torch
 
-import hpcgender
 from hpcgender.checkpoint import Trained, git_revision, load_trained
 from hpcgender.checkpoint_file import digest
 from hpcgender.distributed import Ranks, process_group, redirect_output
@@ -20,6 +19,7 @@ from hpcgender.inference.facts import LOCK, WORK, CheckpointFacts, ComputeFacts,
 from hpcgender.memory import enough_memory
 from hpcgender.precision import Precision, for_inference
 from hpcgender.stop import StopSignal
+from hpcgender.version import __version__
 from shard_tools.align.recipe import Recipe
 from shard_tools.base.errors import REQUEUE
 from shard_tools.base.lock import locked
@@ -82,7 +82,7 @@ class Session(Generic[Options]):
             world_size=self.ranks.world_size,
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             threads=torch.get_num_threads(),
-            versions={"hpcgender": hpcgender.__version__, "torch": torch.__version__, "numpy": np.__version__},
+            versions={"hpcgender": __version__, "torch": torch.__version__, "numpy": np.__version__},
             revision=git_revision(),
             job=os.environ.get("SLURM_JOB_ID") or os.environ.get("JOB_ID", ""),
         )

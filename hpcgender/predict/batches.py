@@ -14,6 +14,7 @@ from hpcgender.data.augment import centred
 from hpcgender.data.decoders.decoder import PREFETCH, BadImages, Decoder
 from hpcgender.data.shards import READERS
 from hpcgender.predict.images import Named, Readable, read
+from shard_tools.align.recipe import Recipe
 
 AHEAD = READERS + PREFETCH
 """Batches that are read ahead of decoding."""
@@ -35,8 +36,8 @@ class Batch:
         return [place for place, readable in enumerate(self.found) if readable.encoded is not None]
 
 
-def batches(images: Iterable[Named], decoder: Decoder, size: int) -> Generator[Batch]:
-    """The images in batches of up to `size`, for which `decoder` was made."""
+def batches(images: Iterable[Named], decoder: Decoder, size: int, crop: Recipe | None) -> Generator[Batch]:
+    """The images in batches of up to `size`, for which `decoder` was made; cropped by a recipe if there is one."""
     rest = iter(images)
     reading: deque[tuple[list[Named], Future[list[Readable]]]] = deque()
     decoding: deque[Batch] = deque()
@@ -45,7 +46,7 @@ def batches(images: Iterable[Named], decoder: Decoder, size: int) -> Generator[B
             while True:
                 while len(decoding) < PREFETCH:
                     while len(reading) < AHEAD and (some := list(islice(rest, size))):
-                        reading.append((some, pool.submit(read_all, some)))
+                        reading.append((some, pool.submit(read_all, some, crop)))
                     if not reading:
                         break
                     named, future = reading.popleft()
@@ -62,8 +63,8 @@ def batches(images: Iterable[Named], decoder: Decoder, size: int) -> Generator[B
             pool.shutdown(cancel_futures=True)
 
 
-def read_all(images: Sequence[Named]) -> list[Readable]:
-    return [read(image) for image in images]
+def read_all(images: Sequence[Named], crop: Recipe | None) -> list[Readable]:
+    return [read(image, crop) for image in images]
 
 
 def submit(decoder: Decoder, batch: Batch, *, again: bool = False) -> None:

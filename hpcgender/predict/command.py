@@ -30,11 +30,12 @@ def predict(config: PredictConfig) -> int:
         backend=config.backend,
         precision=config.precision,
         batch_size=config.batch_size,
+        crop=config.crop,
     )
     pictures = Pictures(config.cam) if config.cam else None
     lines = not (config.json or config.csv or config.parquet)
     rows: list[dict[str, Any]] = []
-    failed: list[Prediction] = []
+    listed: list[Prediction] = []
     told = False
     with ExitStack() as exits:
         # Lines on a terminal are progress enough, and a bar would run through them.
@@ -42,15 +43,14 @@ def predict(config: PredictConfig) -> int:
         advance = None if quiet else exits.enter_context(progress("predicting", len(listing.images)))
         for found in model.predictions(listing.images, heat_maps=bool(pictures)):
             if not found.error and not told:
-                about = f": {model.decision.words}" if model.network.has_gender else ""
-                print(printable(f"by {checkpoint}{about}"), file=sys.stderr)
+                print(printable(f"by {checkpoint}: {model.words}"), file=sys.stderr)
                 told = True
             picture = pictures.write(found, len(rows)) if pictures and not found.error else None
             rows.append(row_of(found, picture))
             if lines and not found.error:
                 print(line_of(found))
             if found.error or found.note:
-                failed.append(replace(found, heat_map=None, face=None))  # views of its whole batch
+                listed.append(replace(found, heat_map=None, face=None))  # views of its whole batch
             if advance:
                 advance(1)
     if config.json:
@@ -59,14 +59,10 @@ def predict(config: PredictConfig) -> int:
         write_csv(config.csv, rows)
     if config.parquet:
         write_parquet(config.parquet, rows)
-    errors = [found for found in failed if found.error]
+    errors = [found for found in listed if found.error]
     sys.stdout.flush()
-    for found in failed:
-        what = (
-            f"cannot use {found.image}: {found.error}"
-            if found.error
-            else f"{found.image} was encoded anew: {found.note}"
-        )
+    for found in listed:
+        what = f"cannot use {found.image}: {found.error}" if found.error else f"{found.image}: {found.note}"
         print(printable(f"hpcgender: {what}"), file=sys.stderr)
     if errors and len(rows) > 1:
         print(f"hpcgender: {len(errors)} of {len(rows)} images cannot be used", file=sys.stderr)

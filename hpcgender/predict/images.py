@@ -1,10 +1,12 @@
-"""What is to be predicted: files, all files below directories, globs, what stdin names, and images in memory."""
+"""What is to be predicted: files, all files below directories, globs, what stdin names, and images in memory; and the
+bytes of each that a decoder reads, cropped as the training images were."""
 
 from __future__ import annotations
 
 import io
 import os
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from glob import glob
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -14,6 +16,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from hpcgender.data.shards import Encoded
+from shard_tools.align.crop import align_encoded
+from shard_tools.align.recipe import Recipe, recipe_of
+from shard_tools.align.warp import Points
 from shard_tools.base.errors import UserError, one_line
 from shard_tools.images import MAX_BYTES, ImageError, extension_of, in_8_bits, readable
 from shard_tools.sources.image_files import ImageFiles
@@ -37,8 +42,12 @@ class Readable(NamedTuple):
 
     encoded: Encoded | None
     note: str = ""
-    """Why the image had to be encoded anew; empty if it was not."""
+    """What else is to be said: that it had to be encoded anew and why, or that it is one of several faces."""
     error: str = ""
+    faces: int | None = None
+    """Faces found in the image; None where none was looked for, or the image cannot be used."""
+    landmarks: Points | None = None
+    """Of the face that was cropped, (x, y) in pixels of the upright image; shape (5, 2)."""
 
 
 class Listing:
@@ -101,17 +110,39 @@ def in_memory(images: Iterable[Content | str]) -> list[Named]:
     ]
 
 
-def read(image: Named) -> Readable:
-    """The bytes of an image, as a decoder can use them."""
+def read(image: Named, crop: Recipe | None = None) -> Readable:
+    """The bytes of an image, as a decoder can use them; with a recipe, those of the face in it, cropped by that.
+
+    A file that `shard-tools align` made is such a crop already, and stays as it is.
+    """
     if image.content is None:
         return Readable(None, error=image.error)
     try:
-        encoded, note = readable(encoded_of(image.content))
+        if crop and not (isinstance(image.content, Path) and frame_below(image.content.resolve().parent) == crop.frame):
+            return cropped(encoded_of(image.content), crop)
+        encoded, reason = readable(encoded_of(image.content))
     except OSError as error:
         return Readable(None, error=f"it cannot be read: {error.strerror or one_line(error)}")
     except ImageError as error:
         return Readable(None, error=str(error))
-    return Readable(np.frombuffer(encoded, dtype=np.uint8), note)
+    return Readable(np.frombuffer(encoded, dtype=np.uint8), f"encoded anew: {reason}" if reason else "")
+
+
+def cropped(encoded: bytes, crop: Recipe) -> Readable:
+    """The face in an image, with the bytes that `shard-tools align` writes; ImageError if there is none."""
+    face = align_encoded(encoded, crop, suffix=f".{extension_of(encoded)}")
+    several = {"largest": "the largest", "central": "the most central", "refuse": ""}[crop.faces]
+    note = f"{several} of {face.faces} faces" if face.faces > 1 else ""
+    return Readable(np.frombuffer(face.encoded, dtype=np.uint8), note, "", face.faces, face.landmarks)
+
+
+@lru_cache(maxsize=256)
+def frame_below(directory: Path) -> str:
+    """What is seen in the crops that lie in a directory, if `shard-tools align` made them; empty for photos."""
+    for above in (directory, *directory.parents):
+        if recipe := recipe_of(above):
+            return recipe.frame
+    return ""
 
 
 def encoded_of(content: Content) -> bytes:

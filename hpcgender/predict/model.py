@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from hpcgender.checkpoint import load_trained
 from hpcgender.checkpoint_file import check_checkpoint, checkpoint_file, digest
+from hpcgender.commands.predict import WantedCrop
 from hpcgender.data.config import BACKEND, Backend
 from hpcgender.data.decoders import create_decoder, decoder_threads
 from hpcgender.distributed import Ranks, select_device
@@ -22,8 +23,10 @@ from hpcgender.inference.engine import compute
 from hpcgender.memory import enough_memory
 from hpcgender.precision import for_inference
 from hpcgender.predict.batches import Batch, batches
-from hpcgender.predict.images import Content, Named, in_memory
+from hpcgender.predict.images import Content, Named, Readable, in_memory
 from hpcgender.predict.networks import Results, TorchNetwork
+from shard_tools.align.detector import detector_name
+from shard_tools.align.recipe import Recipe
 from shard_tools.manifest import CLASSES
 
 
@@ -46,9 +49,13 @@ class Prediction:
     precision: str = ""
     """The precision of the forward pass: fp32, tf32, bf16 or fp16."""
     note: str = ""
-    """Why the image had to be encoded anew before decoding."""
+    """What else is to be said: that the image had to be encoded anew and why, or that it has several faces."""
     error: str = ""
-    """Why the image could not be used."""
+    """Why the image could not be used, e.g. because no face was found in it."""
+    faces: int | None = None
+    """Faces found in the image; None where none was looked for: the model has no crop, or the image is one."""
+    landmarks: npt.NDArray[np.float64] | None = field(default=None, repr=False)
+    """Eyes, nose and corners of the mouth of the cropped face, (x, y) in pixels of the upright image; shape (5, 2)."""
     heat_map: npt.NDArray[np.float32] | None = field(default=None, repr=False)
     """If asked for, evidence for male (positive) and for female (negative), log-odds, (cells down, cells across)."""
     face: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
@@ -56,20 +63,37 @@ class Prediction:
 
 
 class Model:
-    """A trained model on this machine's GPU, or on its CPU."""
+    """A trained model on this machine's GPU, or on its CPU. `crop` is the recipe by which it crops faces, or None."""
 
     def __init__(
-        self, network: TorchNetwork, decision: Decision, ranks: Ranks, backend: Backend, batch_size: int
+        self,
+        network: TorchNetwork,
+        decision: Decision,
+        crop: Recipe | None,
+        ranks: Ranks,
+        backend: Backend,
+        batch_size: int,
     ) -> None:
-        self.network, self.decision, self.ranks = network, decision, ranks
+        self.network, self.decision, self.crop, self.ranks = network, decision, crop, ranks
         self.backend, self.batch_size = backend, batch_size
+
+    @property
+    def words(self) -> str:
+        """How it sees images and what it makes of them, one line for people."""
+        if self.crop:
+            seen = f"faces are cropped as in training, to {self.crop.frame}"
+        elif self.network.crop:
+            seen = f"images are taken for {self.network.crop.frame}"
+        else:
+            seen = "images are seen as they are: how those of the training were cropped is not known"
+        return f"{seen}; {self.decision.words}" if self.network.has_gender else seen
 
     def predict(self, images: Iterable[Content | str], *, heat_maps: bool = False) -> list[Prediction]:
         """A prediction for each image, in their order.
 
-        An image is a path, the bytes of a file, a Pillow image, or an array uint8 (height, width, 3) of RGB. Its
-        central square counts. One that cannot be used has an `error`. Raises UserError if memory is short, or if heat
-        maps are asked for and there are none.
+        An image is a path, the bytes of a file, a Pillow image, or an array uint8 (height, width, 3) of RGB. With a
+        `crop` the face in it counts, else its central square. One that cannot be used has an `error`. Raises UserError
+        if memory is short, or if heat maps are asked for and there are none.
         """
         return list(self.predictions(in_memory(images), heat_maps=heat_maps))
 
@@ -82,16 +106,16 @@ class Model:
         def work(batch: Batch) -> Results:
             return self.network.results(batch.pixels, maps=heat_maps) if batch.places else Results()
 
-        with enough_memory("give a smaller batch size"), closing(batches(images, decoder, size)) as loaded:
+        with enough_memory("give a smaller batch size"), closing(batches(images, decoder, size, self.crop)) as loaded:
             for batch, results in compute(loaded, work):
                 places = {place: number for number, place in enumerate(batch.places)}
                 for place, (image, found) in enumerate(zip(batch.images, batch.found, strict=True)):
                     if place in places:
-                        yield self.prediction(image.name, found.note, results, places[place])
+                        yield self.prediction(image.name, found, results, places[place])
                     else:
                         yield Prediction(image=image.name, error=found.error)
 
-    def prediction(self, name: str, note: str, results: Results, number: int) -> Prediction:
+    def prediction(self, name: str, found: Readable, results: Results, number: int) -> Prediction:
         """What the results say of their image of that number."""
         label, confidence, probability, logit = "", math.nan, math.nan, math.nan
         if results.logit is not None:
@@ -107,7 +131,9 @@ class Model:
             logit=logit,
             age=math.nan if results.age is None else float(results.age[number]),
             precision=self.network.precision.name,
-            note=note,
+            note=found.note,
+            faces=found.faces,
+            landmarks=found.landmarks,
             heat_map=None if results.maps is None else results.maps[number],
             face=None if results.faces is None else results.faces[number],
         )
@@ -121,11 +147,12 @@ def load(
     backend: Backend = BACKEND,
     precision: WantedPrecision = "run",
     batch_size: int = 64,
+    crop: WantedCrop = "run",
 ) -> Model:
     """The model of a checkpoint: a file, or a run by its directory or its name, for its best one.
 
     The other arguments are as the options of `hpcgender predict`. Raises UserError for a checkpoint that is missing or
-    damaged, and for an evaluation that is not its own.
+    damaged, for an evaluation that is not its own, and if faces are to be cropped and the extra `align` is missing.
     """
     path = checkpoint_file(Path(checkpoint))
     check_checkpoint(path)
@@ -133,4 +160,7 @@ def load(
     ranks = Ranks(0, 1, select_device())
     trained = load_trained(path, ranks.device)
     network = TorchNetwork(trained, for_inference(precision, trained.about["config"], ranks.device))
-    return Model(network, decision, ranks, backend, batch_size)
+    recipe = network.crop if crop == "run" else None
+    if recipe:
+        detector_name()
+    return Model(network, decision, recipe, ranks, backend, batch_size)

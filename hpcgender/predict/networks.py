@@ -38,6 +38,7 @@ class TorchNetwork:
         self.model = trained.model.requires_grad_(False)
         self.precision = precision
         self.image_size = trained.image_size
+        self.crop = trained.crop
         self.has_gender = "gender" in trained.config.tasks
 
     def results(self, pixels: torch.Tensor, *, maps: bool) -> Results:

@@ -146,7 +146,7 @@ def test_predict_goes_on_past_images_that_cannot_be_used(
     assert all(("label" in row) != ("error" in row) for row in rows.values())
     lines = [line for line in done.stderr.splitlines() if line.startswith("hpcgender: ")]
     assert lines[-1] == "hpcgender: 2 of 7 images cannot be used"
-    assert f"{tmp_path / 'no-end.png'} was encoded anew: it is a PNG without its end" in lines[1]
+    assert f"{tmp_path / 'no-end.png'}: encoded anew: it is a PNG without its end" in lines[1]
 
     done = run(*command, tmp_path / "half.jpg", tmp_path / "gone.jpg", **environ)
     assert done.returncode == 2

@@ -73,7 +73,7 @@ class VisionDecoder:
                 pixels = blurred(pixels, float(draws.sigma[row]))
             if draws.mirror[row]:
                 pixels = pixels[:, ::-1]
-            np.divide(pixels.transpose(2, 0, 1) - np.float32(MEAN), np.float32(STD), out=out[row])
+            normalised(pixels, out[row])
             top, left, height, width = erased[row]
             out[row, :, top : top + height, left : left + width] = 0
             return ""
@@ -115,6 +115,12 @@ def cropped(encoded: Encoded, size: Floats, corner: Floats, image_size: int) -> 
         face = Image.fromarray(np.pad(np.asarray(face), ((below, below), (beside, beside), (0, 0)), mode="edge"))
     box = (beside, below, beside + width, below + height)
     return face.resize((image_size, image_size), Image.Resampling.BILINEAR, box=box)
+
+
+def normalised(pixels: npt.NDArray[np.uint8], out: Floats | None = None) -> Floats:
+    """Pixels (size, size, 3) as the network takes them, float32 (3, size, size) in [-1, 1]; in `out` if it is given."""
+    values: Floats = np.divide(pixels.transpose(2, 0, 1) - np.float32(MEAN), np.float32(STD), out=out)
+    return values
 
 
 def rgb(image: Image.Image) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,16 @@ from hpcgender.commands.train import TrainConfig
 from hpcgender.evaluate.predictions import Predictions
 from hpcgender.models.config import ModelConfig
 from hpcgender.models.create import create
+from shard_tools.align.recipe import Recipe
 
 
 def save_model(
-    path: Path, seed: int = 0, tasks: tuple[str, ...] = ("gender", "age"), model: str = "se_resnet18", **run: Any
+    path: Path,
+    seed: int = 0,
+    tasks: tuple[str, ...] = ("gender", "age"),
+    model: str = "se_resnet18",
+    crop: Recipe | None = None,
+    **run: Any,
 ) -> Path:
     """A checkpoint of a network that learned nothing, and is wrong about half of the time; `run`: its run's options."""
     torch.manual_seed(seed)
@@ -31,6 +38,7 @@ def save_model(
         "config": TrainConfig(**options, **run, image_size=32).plain(),
         "manifest": "of the data",
         "revision": "of the code",
+        "crop": asdict(crop) if crop else None,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(path, content)
