@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import torch
 from xxhash import xxh3_128
 
-from hpcgender.checkpoint_file import FORMAT, MARK, TRAILER_BYTES, check_checkpoint
+from hpcgender.checkpoint_file import FORMAT, MARK, check_checkpoint, read_ending
 from hpcgender.models.config import ModelConfig, read_model_config
 from hpcgender.models.create import create
 from hpcgender.models.network import Network
@@ -104,15 +104,16 @@ def read_verified(path: Path) -> dict[str, Any]:
 
     def read() -> dict[str, Any]:
         with path.open("rb") as file:
-            left = os.fstat(file.fileno()).st_size - TRAILER_BYTES
+            ending = read_ending(file)
+            if ending is None:
+                raise UnreadableError("is cut short, or not a checkpoint of hpcgender")
+            file.seek(0)
+            left = ending.length
             checksum = xxh3_128()
             while left > 0 and (block := file.read(min(left, _READ_BYTES))):
                 checksum.update(block)
                 left -= len(block)
-            mark, _, digest = file.read().rpartition(b" ")
-            if mark + b" " != MARK:
-                raise UnreadableError("is cut short, or not a checkpoint of hpcgender")
-            if digest != checksum.hexdigest().encode() + b"\n":
+            if ending.checksum != checksum.hexdigest():
                 raise UnreadableError("is damaged: its bytes do not match their checksum")
             file.seek(0)
             content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)

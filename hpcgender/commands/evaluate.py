@@ -13,6 +13,7 @@ from hpcgender.inference.config import SplitConfig
 from hpcgender.inference.facts import WORK, check_origin
 from shard_tools.base.commands import Command, Made, Shown, default_is
 from shard_tools.base.errors import UserError, nearest
+from shard_tools.base.files import check_writable
 from shard_tools.manifest import MANIFEST, read_manifest
 
 
@@ -32,6 +33,9 @@ class EvaluateConfig(SplitConfig):
     temperature_from: Annotated[str, default_is("none", "SPLIT|EVALUATION")] = ""
     """Calibrate the probabilities by temperature scaling; the temperature is fitted on another split of the data,
     e.g. val, or on another evaluation of the checkpoint, given by its directory."""
+    keep_temperature: bool = False
+    """Keep the temperature in the checkpoint's file: predict and export then use it wherever the file goes. Results of
+    the checkpoint stay its own."""
     table: Annotated[Path | None, default_is("none", "FILE")] = None
     """CSV, TSV or Parquet file with further labels; its column key has the images' keys, as in predictions.csv,
     or its column image, file or path the paths of the files that were packed."""
@@ -52,6 +56,12 @@ class EvaluateConfig(SplitConfig):
             columns_to_read(self.table, self.by)
         if self.temperature_from:
             self.check_temperature()
+        if self.keep_temperature:
+            if not self.temperature_from:
+                raise UserError("--keep-temperature keeps what --temperature-from fits: give that, too")
+            if self.flip:
+                raise UserError("--keep-temperature is for predictions without --flip, which are others: leave one out")
+            check_writable(self.checkpoint.resolve().parent, "leave --keep-temperature out")
         if (self.out_dir / FILE).exists():
             self.check_held(read_evaluation(self.out_dir))
 

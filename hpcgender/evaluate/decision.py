@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from hpcgender.checkpoint_file import KeptTemperature
 from hpcgender.evaluate.results import FILE, Evaluation, read_evaluation
 from shard_tools.base.commands import default_is
 from shard_tools.base.errors import UserError, nearest
@@ -26,7 +27,7 @@ class Decision:
     threshold: float = 0.0
     """Log-odds, as the network outputs them, above which an image is predicted male."""
     calibrated_by: str = ""
-    """The evaluation that fitted the temperature; empty if there is none."""
+    """The evaluation that fitted the temperature, or that it was kept in the file; empty if there is none."""
 
     def probability(self, logit: float) -> float:
         """The calibrated probability of male."""
@@ -54,7 +55,11 @@ class DecisionConfig:
     """Options of the commands that decide about images."""
 
     evaluation: Annotated[
-        str, default_is("the newest of the checkpoint's run that fitted a temperature", "DIR|NAME|none")
+        str,
+        default_is(
+            "what evaluate --keep-temperature kept, else the newest of the checkpoint's run that fitted a temperature",
+            "DIR|NAME|none",
+        ),
     ] = ""
     """Evaluation of this checkpoint by which confidence is calibrated, made with evaluate --temperature-from, and from
     which --threshold is taken: its directory, or its name in the run, e.g. morph-test. none: no calibration."""
@@ -77,13 +82,19 @@ class DecisionConfig:
                 f"positives such as {FALSE_POSITIVES}0.01, each above 0 and below 1"
             )
 
-    def decision(self, checkpoint: Path, digest: str) -> Decision:
-        """What the options ask for, of a checkpoint with that checksum; UserError if there is no such evaluation."""
+    def decision(self, checkpoint: Path, digest: str, kept: KeptTemperature | None) -> Decision:
+        """What the options ask for, of a checkpoint with that checksum; UserError if there is no such evaluation.
+
+        `kept` is the temperature in its file.
+        """
         self.check_threshold()
         from_evaluation = self.threshold == EQUAL_ERROR or self.threshold.startswith(FALSE_POSITIVES)
         found = self.find(checkpoint, digest, fitted=not from_evaluation)
         fitted = found and self.evaluation != "none" and found[1].gender and found[1].gender.temperature
-        temperature, by = (fitted.value, str(found[0])) if found and fitted else (1.0, "")
+        if kept and not self.evaluation:
+            temperature, by = kept.value, f"{kept.fitted_on}, as kept in {checkpoint.name}"
+        else:
+            temperature, by = (fitted.value, str(found[0])) if found and fitted else (1.0, "")
         if not from_evaluation:
             value = float(self.threshold)
             threshold = temperature * math.log(value / (1 - value))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcgender.checkpoint_file import digest
+from hpcgender.checkpoint_file import KeptTemperature, digest, keep_temperature
 from hpcgender.commands.evaluate import EvaluateConfig
 from hpcgender.evaluate import results
 from hpcgender.evaluate.age import age_errors, age_scores
@@ -61,6 +61,8 @@ def evaluate(config: EvaluateConfig) -> int:
             lines = write_results(session, predictions, fitted_on, run, overlap.facts)
             remove_state(config.out_dir / WORK)  # also that of a split on which an earlier start fitted a temperature
             print("\n".join(lines))
+            if config.keep_temperature:
+                keep(session, read_evaluation(config.out_dir))
     return session.exit_code
 
 
@@ -92,6 +94,18 @@ def check_tasks(session: Session[EvaluateConfig]) -> None:
             raise UserError(
                 f"{config.temperature_from} evaluated another checkpoint, {other.path}: a temperature holds for its own"
             )
+
+
+def keep(session: Session[EvaluateConfig], evaluation: Evaluation) -> None:
+    """Keeps the temperature of an evaluation in the checkpoint."""
+    path, temperature = session.config.checkpoint, evaluation.gender and evaluation.gender.temperature
+    if not temperature:  # which was said
+        return
+    split = session.config.temperature_split
+    on = f"{split} of {session.manifest.root.resolve().name}" if split else Path(temperature.fitted_on).name
+    kept = KeptTemperature(value=temperature.value, fitted_on=f"{temperature.images} images of {on}")
+    keep_temperature(path, evaluation.checkpoint.digest, kept)
+    print(f"kept in {path}: temperature {kept.value:.3g}, fitted on {kept.fitted_on}")
 
 
 def write_results(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from hpcgender.checkpoint import Trained, load_trained
-from hpcgender.checkpoint_file import digest
+from hpcgender.checkpoint_file import digest, kept_temperature
 from hpcgender.commands.export import ExportConfig
 from hpcgender.evaluate.decision import Decision
 from hpcgender.export.metadata import metadata
@@ -47,7 +47,7 @@ def export(config: ExportConfig) -> None:
     trained = load_trained(config.checkpoint, torch.device("cpu"))
     trained.model.requires_grad_(False)
     identity = digest(config.checkpoint)
-    decision = config.decision(config.checkpoint, identity)
+    decision = config.decision(config.checkpoint, identity, kept_temperature(config.checkpoint))
     pixels = chosen_pixels(read_manifest(config.data), config.split, config.images, trained)
     made = FORMATS[config.format](trained, decision, metadata(trained, identity, decision))
     apart = differences(made.exported, pixels, expected(trained, pixels))

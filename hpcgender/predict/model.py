@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcgender.checkpoint import load_trained
-from hpcgender.checkpoint_file import check_checkpoint, checkpoint_file, digest
+from hpcgender.checkpoint_file import check_checkpoint, checkpoint_file, digest, kept_temperature
 from hpcgender.commands.predict import WantedCrop
 from hpcgender.data.config import BACKEND, Backend
 from hpcgender.data.decoders import create_decoder, decoder_threads
@@ -156,7 +156,8 @@ def load(
     """
     path = checkpoint_file(Path(checkpoint))
     check_checkpoint(path)
-    decision = DecisionConfig(evaluation=evaluation, threshold=threshold).decision(path, digest(path))
+    wanted = DecisionConfig(evaluation=evaluation, threshold=threshold)
+    decision = wanted.decision(path, digest(path), kept_temperature(path))
     ranks = Ranks(0, 1, select_device())
     trained = load_trained(path, ranks.device)
     network = TorchNetwork(trained, for_inference(precision, trained.about["config"], ranks.device))
