@@ -1,4 +1,4 @@
-"""A temperature kept in a checkpoint's file: it goes where the file goes, and results of the checkpoint stay its own."""
+"""A temperature kept in a checkpoint: it goes where the file goes, and results of the checkpoint stay its own."""
 
 from __future__ import annotations
 
