@@ -11,14 +11,20 @@ from hpcgender.models.network import Network
 def evidence_maps(model: Network, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Evidence for male minus evidence for female at each place, and the log-odds of male; of images in eval mode.
 
-    Images are float (n, 3, size, size) in [-1, 1]; the maps are float32 (n, cells down, cells across), the log-odds
-    float32 (n,). A network whose log-odds are linear in the means of its feature maps has class activation maps (Zhou
-    et al., arXiv 1512.04150): their means plus a constant are the log-odds. Another one has Grad-CAM's (Selvaraju et
-    al., arXiv 1610.02391) of the log-odds, without ReLU or scaling; it needs the gradient of the layers after the maps
-    only. Its weights are summed over the cells, so that it gives the former what they are. Both add up channels in
-    float32, also under autocast.
+    Images are float (n, 3, size, size) in [-1, 1]; results as `evidence_of` has them.
     """
-    features = model.gender_features(images)
+    return evidence_of(model, model.gender_features(images))
+
+
+def evidence_of(model: Network, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same of the result of `gender_features`: maps float32 (n, cells down, cells across), log-odds float32 (n,).
+
+    A network whose log-odds are linear in the means of its feature maps has class activation maps (Zhou et al., arXiv
+    1512.04150): their means plus a constant are the log-odds. Another one has Grad-CAM's (Selvaraju et al., arXiv
+    1610.02391) of the log-odds, without ReLU or scaling; it needs the gradient of the layers after the maps only. Its
+    weights are summed over the cells, so that it gives the former what they are. Both add up channels in float32, also
+    under autocast.
+    """
     direction = model.gender_direction()
     if direction is None:
         with torch.enable_grad():
@@ -29,7 +35,7 @@ def evidence_maps(model: Network, images: torch.Tensor) -> tuple[torch.Tensor, t
     else:
         values = log_odds(model.gender_logits(features))
     sum_channels = "nchw,c->nhw" if direction.ndim == 1 else "nchw,nc->nhw"
-    with torch.autocast(images.device.type, enabled=False):
+    with torch.autocast(features.device.type, enabled=False):
         return torch.einsum(sum_channels, features.float(), direction.float()), values
 
 

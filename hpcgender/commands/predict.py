@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from hpcgender.checkpoint_file import check_checkpoint, checkpoint_file, newest_of_model
+from hpcgender.commands.export import SUFFIXES
 from hpcgender.data.config import BACKEND, Backend
 from hpcgender.evaluate.decision import DecisionConfig
 from hpcgender.inference.config import WantedPrecision
@@ -19,6 +20,19 @@ from shard_tools.base.files import check_directory, check_file
 
 WantedCrop = Literal["run", "none"]
 """What is done to images: `run` is what was done to the images that the run was trained on."""
+
+ONNX = SUFFIXES["onnx"]
+
+
+def check_model_file(path: Path, precision: WantedPrecision) -> None:
+    """Raises UserError unless there is such a checkpoint or exported file, which computes in fp32 alone."""
+    if path.suffix != ONNX:
+        check_checkpoint(path)
+        return
+    if not path.is_file():
+        raise UserError(f"no file {path}: give one of hpcgender export --format onnx, or a checkpoint")
+    if precision not in ("run", "fp32"):
+        raise UserError(f"--precision {precision} is for checkpoints: an exported model computes in fp32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +47,8 @@ class PredictConfig(DecisionConfig):
     """Images as JPEG, PNG, WebP or BMP: files, directories with all images below them, patterns in quotes such as
     'web/**/*.jpg'; -: names of files from stdin, or an image."""
     checkpoint: Annotated[Path | None, default_is("see --model", "FILE|RUN")] = None
-    """Checkpoint, e.g. runs/train/checkpoints/best.pt, or a run, by its directory or its name, for its best one."""
+    """Checkpoint, e.g. runs/train/checkpoints/best.pt, or a run, by its directory or its name, for its best one; or a
+    file of export --format onnx."""
     model: Annotated[str, default_is("see --checkpoint", "NAME")] = ""
     """Instead of a checkpoint: the newest best one of a run of this architecture in runs, e.g. resnet50."""
     crop: WantedCrop = "run"
@@ -64,7 +79,8 @@ class PredictConfig(DecisionConfig):
             raise UserError("give either --checkpoint or, for the newest run of an architecture, --model")
         if self.model:
             check_model(self.model)
-        check_checkpoint(self.checkpoint_path)
+        path = self.checkpoint_path
+        check_model_file(path, self.precision)
         self.check_threshold()
         if self.batch_size < 1:
             raise UserError(f"--batch-size {self.batch_size} must be positive")
@@ -72,6 +88,8 @@ class PredictConfig(DecisionConfig):
             if file:
                 check_file(file, suffix)
         if self.cam:
+            if path.suffix == ONNX:
+                raise UserError(f"--cam needs a checkpoint: {path} was exported, and has no heat maps")
             check_directory(self.cam, "--cam")
 
     @property

@@ -63,13 +63,13 @@ class DecisionConfig:
     ] = ""
     """Evaluation of this checkpoint by which confidence is calibrated, made with evaluate --temperature-from, and from
     which --threshold is taken: its directory, or its name in the run, e.g. morph-test. none: no calibration."""
-    threshold: str = "0.5"
+    threshold: Annotated[str, default_is("0.5, or that of an exported file", "P|equal-error|fpr=RATE")] = ""
     """Probability of male above which male is predicted, e.g. 0.6; or equal-error, where as large a part of the women
     as of the men was predicted wrongly in the evaluation; or fpr=0.01, where one woman in a hundred was."""
 
     def check_threshold(self) -> None:
         """Raises UserError for a threshold that is none."""
-        if self.threshold == EQUAL_ERROR:
+        if self.threshold in ("", EQUAL_ERROR):
             return
         text = self.threshold.removeprefix(FALSE_POSITIVES)
         try:
@@ -82,10 +82,12 @@ class DecisionConfig:
                 f"positives such as {FALSE_POSITIVES}0.01, each above 0 and below 1"
             )
 
-    def decision(self, checkpoint: Path, digest: str, kept: KeptTemperature | None) -> Decision:
+    def decision(
+        self, checkpoint: Path, digest: str, kept: KeptTemperature | None, own_threshold: float = 0.0
+    ) -> Decision:
         """What the options ask for, of a checkpoint with that checksum; UserError if there is no such evaluation.
 
-        `kept` is the temperature in its file.
+        `kept` is the temperature in its file, and `own_threshold` its threshold, log-odds.
         """
         self.check_threshold()
         from_evaluation = self.threshold == EQUAL_ERROR or self.threshold.startswith(FALSE_POSITIVES)
@@ -95,7 +97,9 @@ class DecisionConfig:
             temperature, by = kept.value, f"{kept.fitted_on}, as kept in {checkpoint.name}"
         else:
             temperature, by = (fitted.value, str(found[0])) if found and fitted else (1.0, "")
-        if not from_evaluation:
+        if not self.threshold:
+            threshold = own_threshold
+        elif not from_evaluation:
             value = float(self.threshold)
             threshold = temperature * math.log(value / (1 - value))
         elif found is None:

@@ -157,6 +157,11 @@ class Network(nn.Module):
         assert logits is not None, "the network has no gender head"
         return logits
 
+    def outputs_and_gender_features(self, x: torch.Tensor) -> tuple[Outputs, torch.Tensor]:
+        """The predictions of images and the result of `gender_features`, by one pass."""
+        features = self.features(x)
+        return self.classify(features), features
+
     def gender_direction(self) -> torch.Tensor | None:
         """The weights (channels,) of the spatial means of `gender_features` in the log-odds; None if not linear."""
         return None

@@ -94,6 +94,10 @@ class VGG(Network):
     def gender_logits(self, features: torch.Tensor) -> torch.Tensor:
         return super().gender_logits(self.features[-1](features))  # type: ignore[index]
 
+    def outputs_and_gender_features(self, x: torch.Tensor) -> tuple[Outputs, torch.Tensor]:
+        features = self.gender_features(x)
+        return self.classify(self.features[-1](features)), features  # type: ignore[index]
+
     def stages(self) -> list[list[nn.Module]]:
         stages: list[list[nn.Module]] = [[]]
         for layer in self.features:  # type: ignore[attr-defined]

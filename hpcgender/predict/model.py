@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcgender.checkpoint import load_trained
-from hpcgender.checkpoint_file import check_checkpoint, checkpoint_file, digest, kept_temperature
-from hpcgender.commands.predict import WantedCrop
+from hpcgender.checkpoint_file import checkpoint_file, digest, kept_temperature
+from hpcgender.commands.predict import ONNX, WantedCrop, check_model_file
 from hpcgender.data.config import BACKEND, Backend
 from hpcgender.data.decoders import create_decoder, decoder_threads
 from hpcgender.distributed import Ranks, select_device
@@ -25,6 +25,7 @@ from hpcgender.precision import for_inference
 from hpcgender.predict.batches import Batch, batches
 from hpcgender.predict.images import Content, Named, Readable, in_memory
 from hpcgender.predict.networks import Results, TorchNetwork
+from hpcgender.predict.onnx_network import CPU, OnnxNetwork
 from shard_tools.align.detector import detector_name
 from shard_tools.align.recipe import Recipe
 from shard_tools.manifest import CLASSES
@@ -67,7 +68,7 @@ class Model:
 
     def __init__(
         self,
-        network: TorchNetwork,
+        network: TorchNetwork | OnnxNetwork,
         decision: Decision,
         crop: Recipe | None,
         ranks: Ranks,
@@ -143,25 +144,32 @@ def load(
     checkpoint: str | Path,
     *,
     evaluation: str = "",
-    threshold: str = "0.5",
+    threshold: str = "",
     backend: Backend = BACKEND,
     precision: WantedPrecision = "run",
     batch_size: int = 64,
     crop: WantedCrop = "run",
 ) -> Model:
-    """The model of a checkpoint: a file, or a run by its directory or its name, for its best one.
+    """The model of a checkpoint: a file, also one of `hpcgender export --format onnx`, or a run by its directory or its
+    name, for its best one.
 
     The other arguments are as the options of `hpcgender predict`. Raises UserError for a checkpoint that is missing or
     damaged, for an evaluation that is not its own, and if faces are to be cropped and the extra `align` is missing.
     """
     path = checkpoint_file(Path(checkpoint))
-    check_checkpoint(path)
+    check_model_file(path, precision)
     wanted = DecisionConfig(evaluation=evaluation, threshold=threshold)
-    decision = wanted.decision(path, digest(path), kept_temperature(path))
-    ranks = Ranks(0, 1, select_device())
-    trained = load_trained(path, ranks.device)
-    network = TorchNetwork(trained, for_inference(precision, trained.about["config"], ranks.device))
+    network: TorchNetwork | OnnxNetwork
+    if path.suffix == ONNX:
+        device = CPU
+        network = OnnxNetwork(path)
+        decision = wanted.decision(path, network.digest, network.temperature, network.threshold)
+    else:
+        decision = wanted.decision(path, digest(path), kept_temperature(path))
+        device = select_device()
+        trained = load_trained(path, device)
+        network = TorchNetwork(trained, for_inference(precision, trained.about["config"], device))
     recipe = network.crop if crop == "run" else None
     if recipe:
         detector_name()
-    return Model(network, decision, recipe, ranks, backend, batch_size)
+    return Model(network, decision, recipe, Ranks(0, 1, device), backend, batch_size)

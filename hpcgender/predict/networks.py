@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hpcgender.cam.maps import evidence_maps
+from hpcgender.cam.maps import evidence_of
 from hpcgender.checkpoint import Trained
 from hpcgender.data.decoders.decoder import to_pixels
 from hpcgender.inference.outputs import check_finite, log_odds, outputs_of
+from hpcgender.models.network import Outputs
 from hpcgender.precision import Precision
 from shard_tools.base.errors import UserError
 
@@ -43,15 +44,19 @@ class TorchNetwork:
 
     def results(self, pixels: torch.Tensor, *, maps: bool) -> Results:
         """Of images float32 (n, 3, size, size) in [-1, 1], with heat maps or without."""
-        outputs = outputs_of(self.model, pixels, self.precision)
-        logit = None if outputs.gender is None else log_odds(outputs.gender).cpu().numpy()
-        age = None if outputs.age is None else outputs.age.float().cpu().numpy()
         if not maps:
-            return Results(logit, age)
+            return Results(*numbers_of(outputs_of(self.model, pixels, self.precision)))
         if not self.has_gender:
             raise UserError("the checkpoint was not trained for gender: it has no heat maps")
         with self.precision.autocast():
-            evidence, _ = evidence_maps(self.model, pixels)
-        check_finite(evidence)
+            outputs, features = self.model.outputs_and_gender_features(pixels)
+            evidence, _ = evidence_of(self.model, features)
+        check_finite(evidence, *(values for values in outputs[:2] if values is not None))
         faces = to_pixels(pixels).permute(0, 2, 3, 1).cpu().numpy()
-        return Results(logit, age, evidence.cpu().numpy(), faces)
+        return Results(*numbers_of(outputs), evidence.cpu().numpy(), faces)
+
+
+def numbers_of(outputs: Outputs) -> tuple[Floats | None, Floats | None]:
+    """The log-odds and the ages of a network's outputs."""
+    logit = None if outputs.gender is None else log_odds(outputs.gender).cpu().numpy()
+    return logit, None if outputs.age is None else outputs.age.float().cpu().numpy()

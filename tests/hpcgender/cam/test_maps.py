@@ -10,7 +10,7 @@ import pytest
 import torch
 from pytorch_grad_cam import GradCAM
 
-from hpcgender.cam.maps import evidence_maps, map_cells
+from hpcgender.cam.maps import evidence_maps, evidence_of, map_cells
 from hpcgender.models.config import ModelConfig
 from hpcgender.models.create import create
 from hpcgender.models.network import Network
@@ -43,6 +43,16 @@ def test_a_map_adds_up_to_the_log_odds(name: str, loss: Literal["ce", "bce"]) ->
         bias = heads[0].bias[-1] - (heads[0].bias[0] if loss == "ce" else 0)
     torch.testing.assert_close(log_odds, logits[:, 1] - logits[:, 0])
     torch.testing.assert_close(maps.mean((1, 2)) + bias, log_odds, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_one_pass_gives_predictions_and_maps(name: str) -> None:
+    model = made(name, tasks=("gender", "age"))
+    with torch.no_grad():
+        outputs, features = model.outputs_and_gender_features(IMAGES)
+        expected, (maps, _) = model(IMAGES), evidence_maps(model, IMAGES)
+        torch.testing.assert_close(outputs[:2], expected[:2], rtol=0, atol=0)
+        assert torch.equal(evidence_of(model, features)[0], maps)
 
 
 @pytest.mark.parametrize("name", MODELS)
