@@ -165,8 +165,26 @@ def test_images_in_memory_are_predicted_as_their_files(run_dir: Path, faces: Pat
     assert found[0].heat_map is not None
     assert found[0].face is not None
     assert (found[0].heat_map.shape, found[0].face.shape) == ((2, 2), (32, 32, 3))
-    (wrong,) = model.predict([np.zeros((4, 4, 3), np.float32)])
+    (wrong, empty) = model.predict([np.zeros((4, 4, 3), np.float32), np.zeros((0, 5, 3), np.uint8)])
+    assert empty.error == "it does not decode: cannot write empty image"
     assert wrong.error == "it is an array (4, 4, 3) of float32, not of uint8 with the shape (height, width, 3)"
+
+
+def test_the_upper_8_of_16_bits_are_seen(run_dir: Path) -> None:
+    gray = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)
+    fine = Image.fromarray(gray.astype(np.uint16) << 8 | 255)
+    deep, shallow = load(run_dir, backend="torchvision").predict([fine, gray])
+    assert fine.mode == "I;16"
+    assert deep.logit == shallow.logit
+
+
+def test_a_pattern_for_all_below_a_directory_lists_each_file_once(faces: Path, tmp_path: Path) -> None:
+    for name in ("a.jpg", "inner/b.jpg", "inner/deeper/c.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(next(faces.iterdir()), tmp_path / name)
+    for pattern in ("**", "**/*", "**/*.jpg"):
+        listed = Listing([f"{tmp_path}/{pattern}"], io.BytesIO()).images
+        assert sorted(Path(image.name).name for image in listed) == ["a.jpg", "b.jpg", "c.jpg"]
 
 
 def test_a_run_by_its_name_and_by_its_architecture(

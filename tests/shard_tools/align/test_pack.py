@@ -64,6 +64,7 @@ def test_crops_made_elsewhere_are_stated_and_packed_as_they_are(tmp_path: Path) 
     [
         (("--crop-size", 96), "--crop-size is for --align: give that, too"),
         (("--align", "--aligned"), "give one of them"),
+        (("--aligned", "--landmarks", "landmarks.csv"), "--landmarks is for --align, which crops by them"),
         (("--align", "--landmarks", "landmarks.csv", "--resize", 64), "leave --resize out"),
         (("--align", "--landmarks", "missing.csv"), "no table missing.csv"),
         (
@@ -92,3 +93,15 @@ def test_crops_are_not_cropped_again(tmp_path: Path, capsys: Any) -> None:
     crops = tmp_path / "crops" / "images"
     assert run("pack", "folders", "--images", crops, "--out", tmp_path / "out", "--align", *listed, *NAMES) == 2
     assert "was made by shard-tools align, which noted how: leave --align out" in capsys.readouterr().err
+
+
+def test_other_landmarks_do_not_resume_a_pack(tmp_path: Path, capsys: Any) -> None:
+    images, listed = photos(tmp_path, 4), tmp_path / "landmarks.csv"
+    words = ("pack", "folders", "--images", images, "--out", tmp_path / "out", "--align", "--landmarks", listed, *NAMES)
+    assert run(*words, "--task", "1/2") == 0
+    text = listed.read_text()
+    listed.write_text(text.replace("1", "2"))
+    assert run(*words, "--task", "2/2") == 2
+    assert "holds an unfinished pack with another detector or content of --landmarks: " in capsys.readouterr().err
+    listed.write_text(text)
+    assert run(*words, "--task", "2/2") == 0
