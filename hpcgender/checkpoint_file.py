@@ -64,16 +64,22 @@ def checkpoint_file(path: Path) -> Path:
     return path / BEST if path.name == CHECKPOINTS else path / CHECKPOINTS / BEST
 
 
-def newest_of_model(runs: Path, model: str) -> Path:
-    """The best checkpoint of the run of that architecture that wrote its own last; UserError if there is none."""
+def newest_checkpoint(runs: Path, model: str = "") -> Path:
+    """The best checkpoint of the run, of that architecture or of any, that wrote its own last.
+
+    UserError if there is none.
+    """
     found: dict[str, list[Path]] = {}
     for path in runs.glob(f"*/{CHECKPOINTS}/{BEST}"):
         config = read_json(path.parent.parent / CONFIG_JSON, "name the directory of a run", "give --checkpoint")
         found.setdefault(str(config.get("model")), []).append(path)
-    if model not in found:
+    fitting = found.get(model, []) if model else [path for paths in found.values() for path in paths]
+    if not fitting:
         of_others = f" (there are {', '.join(sorted(found))})" if found else ""
-        raise UserError(f"no run of {model} in {runs} has a checkpoint{of_others}: give one as --checkpoint")
-    return max(found[model], key=lambda path: path.stat().st_mtime)
+        raise UserError(
+            f"no run{f' of {model}' if model else ''} in {runs} has a checkpoint{of_others}: give one as --checkpoint"
+        )
+    return max(fitting, key=lambda path: path.stat().st_mtime)
 
 
 def check_checkpoint(path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from hpcgender.checkpoint_file import check_checkpoint, checkpoint_file, newest_of_model
+from hpcgender.checkpoint_file import check_checkpoint, checkpoint_file, newest_checkpoint
 from hpcgender.commands.export import SUFFIXES
 from hpcgender.data.config import BACKEND, Backend
 from hpcgender.evaluate.decision import DecisionConfig
@@ -95,7 +95,7 @@ class PredictConfig(DecisionConfig):
     @property
     def checkpoint_path(self) -> Path:
         """The file of the checkpoint; UserError if no run has the model that is asked for."""
-        return checkpoint_file(self.checkpoint) if self.checkpoint else newest_of_model(RUNS, self.model)
+        return checkpoint_file(self.checkpoint) if self.checkpoint else newest_checkpoint(RUNS, self.model)
 
 
 COMMANDS = (

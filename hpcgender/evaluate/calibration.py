@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from hpcgender.evaluate.predictions import Floats, Mask, sigmoid
+from hpcgender.evaluate.predictions import Floats, Labels, Mask, sigmoid
 from hpcgender.evaluate.results import Bin, Calibration
 
 BINS = 15
@@ -22,7 +22,7 @@ def calibration(logit: npt.NDArray[np.floating], male: Mask) -> Calibration:
     """
     probability = sigmoid(logit)
     edges = np.arange(BINS + 1) / BINS
-    place = np.clip(np.searchsorted(edges, probability, side="right") - 1, 0, BINS - 1)
+    place = bins_of(probability, edges)
     images = np.bincount(place, minlength=BINS)
     bins = []
     error = 0.0
@@ -34,6 +34,11 @@ def calibration(logit: npt.NDArray[np.floating], male: Mask) -> Calibration:
         low, high = edges[number : number + 2].tolist()
         bins.append(Bin(low=low, high=high, images=count, probability=mean, male=part))
     return Calibration(log_loss=float(losses(logit, male).mean()), ece=error / len(logit), bins=tuple(bins))
+
+
+def bins_of(values: Floats, edges: Floats) -> Labels:
+    """The bin of each value between ascending edges, from 0: [low, high), and the last one up to its end, (n,)."""
+    return np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
 
 
 def losses(logit: npt.NDArray[np.floating], male: Mask) -> Floats:

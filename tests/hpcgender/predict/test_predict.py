@@ -16,7 +16,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from hpcgender.checkpoint_file import newest_of_model
+from hpcgender.checkpoint_file import newest_checkpoint
 from hpcgender.commands.predict import PredictConfig
 from hpcgender.evaluate.predictions import read_predictions
 from hpcgender.evaluate.results import read_evaluation
@@ -193,7 +193,7 @@ def test_a_run_by_its_name_and_by_its_architecture(
     monkeypatch.chdir(run_dir.parents[1])
     best = Path("runs", "both", "checkpoints", "best.pt")
     assert PredictConfig(images=("x",), checkpoint=Path("both")).checkpoint_path == best
-    assert newest_of_model(Path("runs"), "se_resnet18") == best
+    assert newest_checkpoint(Path("runs"), "se_resnet18") == best
     shutil.copytree(run_dir, tmp_path / "runs" / "older")
     shutil.copytree(run_dir, tmp_path / "runs" / "newer")
     os.utime(tmp_path / "runs" / "older" / "checkpoints" / "best.pt", (1, 1))

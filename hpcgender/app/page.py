@@ -1,0 +1,113 @@
+"""The page, drawn by Streamlit: photos and answers, mistakes, groups, heat maps, and the model card beside all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from hpcgender.app import fragments
+from hpcgender.app.answers import MAX_MB, MOST, Answer, answers
+from hpcgender.app.command import LOOPBACK
+from hpcgender.app.shown import Evaluated, ShownModel
+from shard_tools.images import EXTENSIONS, MAX_PIXELS
+
+SUFFIXES = sorted({*EXTENSIONS.values(), "jpeg"})
+KEPT = "answers"
+"""In the session's state: the answers of each photo that is there, by its id."""
+
+
+def draw(models: tuple[ShownModel, ...]) -> None:
+    """Draws the page of these models."""
+    st.set_page_config(page_title="hpcgender", layout="wide", initial_sidebar_state="collapsed")
+    if st.get_option("server.address") != LOOPBACK:
+        st.error(f"This page is served on {LOOPBACK} alone: start it with hpcgender app.")
+        st.stop()
+    st.html(fragments.style())
+    with st.container(key="notice"):
+        st.html(fragments.notice())
+    work, aside = st.columns([5, 2], gap="medium")
+    with aside, st.container(key="model-card"):
+        st.html(fragments.card(models))
+    with work:
+        st.title("hpcgender", anchor=False)
+        first, wrong, by_group, maps = st.tabs(["Photos", "Mistakes", "Groups", "Heat maps"])
+        with first:
+            draw_photos(models)
+        with wrong:
+            draw_mistakes(models)
+        with by_group:
+            draw_groups(models)
+        with maps:
+            draw_heat_maps(models)
+
+
+def draw_photos(models: tuple[ShownModel, ...]) -> None:
+    """What people give, and what the models say of it."""
+    photos = st.file_uploader(
+        f"Photos of faces: JPEG, PNG, WebP or BMP, up to {MAX_MB} MB and {MAX_PIXELS // 1_000_000} megapixels each. They "
+        "stay in this machine's memory until you close the page.",
+        type=SUFFIXES,
+        accept_multiple_files=True,
+    )
+    taken = st.camera_input("Your camera") if st.toggle("Use the camera") else None
+    given = [*([taken] if taken else []), *photos]
+    if len(given) > MOST:
+        st.warning(f"The first {MOST} of {len(given)} photos are shown: remove some to see the others.")
+    kept: dict[str, list[Answer]] = st.session_state.get(KEPT, {})
+    st.session_state[KEPT] = {}
+    for photo in given[:MOST]:
+        found = kept.get(photo.file_id)
+        if found is None:
+            with st.spinner("The network looks at it"):
+                found = answers(models, photo.getvalue())
+        st.session_state[KEPT][photo.file_id] = found
+        st.html(fragments.photo(photo.name, found))
+
+
+def choose(models: Sequence[ShownModel], key: str) -> Evaluated | None:
+    """An evaluation of one of the models, which people choose where there are several."""
+    found = {f"{model.name}: {one.name}": one for model in models for one in model.evaluated}
+    if not found:
+        st.info("There is no evaluation of these checkpoints: make one with hpcgender evaluate.")
+        return None
+    name = st.selectbox("Evaluation", list(found), key=key)
+    return found[name]
+
+
+def draw_mistakes(models: Sequence[ShownModel]) -> None:
+    """The mistakes of an evaluation, the most confident first."""
+    evaluated = choose(models, "of mistakes")
+    if not evaluated:
+        return
+    predictions = evaluated.predictions
+    if not predictions.gender_known.any():
+        st.info("This evaluation has no scores of gender.")
+        return
+    kind = st.selectbox("Which", fragments.KINDS)
+    names = sorted(set(predictions.group.tolist()) - {""})
+    every = "all groups"
+    group = st.selectbox("Group", [every, *names]) if names else every
+    wrong = fragments.chosen_mistakes(evaluated, kind, "" if group == every else group)
+    pages = -(-len(wrong) // fragments.SHOWN)
+    st.write(
+        f"{len(wrong):,} of {int(predictions.gender_known.sum()):,} images with a label, the most confident mistakes first."
+    )
+    page = int(st.number_input(f"Page, of {pages}", 1, pages)) if pages > 1 else 1
+    if len(wrong):
+        st.html(fragments.faces(evaluated, wrong, page - 1))
+
+
+def draw_groups(models: Sequence[ShownModel]) -> None:
+    """Scores by group of an evaluation."""
+    if evaluated := choose(models, "of groups"):
+        st.html(fragments.groups(evaluated))
+
+
+def draw_heat_maps(models: Sequence[ShownModel]) -> None:
+    """Average heat maps, if there are any."""
+    found = {f"{model.name}: {path.resolve().name}": path for model in models for path, _ in model.cams}
+    if not found:
+        st.info("There are no heat maps of these checkpoints: make some with hpcgender cam.")
+        return
+    st.html(fragments.heat_maps(found[st.selectbox("Heat maps", list(found))]))

@@ -1,0 +1,125 @@
+"""What the page shows: models, and the evaluations and heat maps of exactly these checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from hpcgender.cam.results import FILE as CAM_FILE
+from hpcgender.cam.results import Cam, read_cam
+from hpcgender.checkpoint_file import digest
+from hpcgender.commands.app import AppConfig
+from hpcgender.commands.cam import CamConfig
+from hpcgender.evaluate.confidence import ConfidenceBin, confidence_bins
+from hpcgender.evaluate.decision import EVALUATIONS
+from hpcgender.evaluate.predictions import Predictions, read_predictions
+from hpcgender.evaluate.results import FILE as EVALUATION_FILE
+from hpcgender.evaluate.results import Age, Evaluation, read_evaluation
+from hpcgender.predict.model import Model, load
+from hpcgender.run_directory import CHECKPOINTS
+from shard_tools.base.errors import UserError
+
+BACKEND = "torchvision"
+"""Pillow decodes: for one photo DALI takes longer to start."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """An evaluation of a model."""
+
+    directory: Path
+    evaluation: Evaluation
+    predictions: Predictions
+
+    @property
+    def name(self) -> str:
+        return self.directory.resolve().name
+
+    @property
+    def data(self) -> str:
+        """Data set and split, for people."""
+        return f"{Path(self.evaluation.data.path).name}, {self.evaluation.data.split}"
+
+
+@dataclass(frozen=True, eq=False)
+class ShownModel:
+    """A model and what is known of it."""
+
+    name: str
+    """Of its run, or of its file; no other model has the same."""
+    checkpoint: Path
+    model: Model
+    evaluated: tuple[Evaluated, ...]
+    """The one by which its confidence is judged comes first."""
+    cams: tuple[tuple[Path, Cam], ...]
+    bins: tuple[ConfidenceBin, ...]
+    """How often a confidence was right in the first evaluation; empty without one of gender."""
+
+    @property
+    def age(self) -> tuple[Evaluated, Age] | None:
+        """The first evaluation with scores of age."""
+        return next(((one, one.evaluation.age) for one in self.evaluated if one.evaluation.age), None)
+
+
+@lru_cache
+def opened(config: AppConfig) -> tuple[ShownModel, ...]:
+    """The models that the options name, loaded once.
+
+    Raises UserError for what is missing or damaged, and for evaluations and heat maps of other checkpoints.
+    """
+    checkpoints = config.checkpoints
+    names = dict(zip(checkpoints, names_of(checkpoints), strict=True))
+    digests = {path: digest(path) for path in checkpoints}
+    evaluations = [(path, read_evaluation(path)) for path in config.evaluation]
+    cams = [(path, read_cam(path)) for path in config.cam]
+    for path, found in (*evaluations, *cams):
+        if found.checkpoint.digest not in digests.values():
+            raise UserError(f"{path} is of another checkpoint, {found.checkpoint.path}: name that, too")
+    return tuple(
+        shown_model(names[path], path, digests[path], evaluations, cams) for path in checkpoints
+    )
+
+
+def names_of(checkpoints: Sequence[Path]) -> list[str]:
+    """A name for each checkpoint: its run's, or with the file's where that is not enough, or the whole path."""
+    runs = [path.absolute().parents[1].name if path.parent.name == CHECKPOINTS else path.stem for path in checkpoints]
+    files = [f"{run}, {path.name}" for run, path in zip(runs, checkpoints, strict=True)]
+    names = []
+    for run, file, path in zip(runs, files, checkpoints, strict=True):
+        names.append(run if runs.count(run) == 1 else file if files.count(file) == 1 else str(path))
+    return names
+
+
+def shown_model(
+    name: str,
+    checkpoint: Path,
+    checksum: str,
+    evaluations: Sequence[tuple[Path, Evaluation]],
+    cams: Sequence[tuple[Path, Cam]],
+) -> ShownModel:
+    """A model with its own among the given evaluations and heat maps, and with those in its run's directory."""
+    run = checkpoint.absolute().parent.parent
+    mine = [(path, one) for path, one in evaluations if one.checkpoint.digest == checksum]
+    beside = []
+    for file in sorted((run / EVALUATIONS).glob(f"*/{EVALUATION_FILE}")):
+        with suppress(UserError):  # of another version, which nobody asked for
+            beside.append((file.parent, read_evaluation(file.parent)))
+    usable = [(path, one) for path, one in beside if one.checkpoint.digest == checksum and not one.options.flip]
+    usable.sort(key=lambda item: item[1].run.began, reverse=True)
+    usable.sort(key=lambda item: not (item[1].gender and item[1].gender.temperature))
+    mine += [item for item in usable if item[0].resolve() not in {path.resolve() for path, _ in mine}]
+    maps = [(path, one) for path, one in cams if one.checkpoint.digest == checksum]
+    for file in sorted((run / CamConfig.results).glob(f"*/{CAM_FILE}")):
+        with suppress(UserError):
+            if (cam := read_cam(file.parent)).checkpoint.digest == checksum:
+                maps += [] if file.parent.resolve() in {path.resolve() for path, _ in maps} else [(file.parent, cam)]
+    evaluated = tuple(Evaluated(path, one, read_predictions(path)) for path, one in mine)
+    first = evaluated[0] if evaluated else None
+    calibrating = first and first.evaluation.gender and first.evaluation.gender.temperature
+    model = load(checkpoint, evaluation=str(first.directory) if first and calibrating else "none", backend=BACKEND)
+    of_gender = first is not None and model.network.has_gender and first.predictions.gender_known.any()
+    bins = confidence_bins(first.predictions, model.decision.temperature) if first and of_gender else ()
+    return ShownModel(name, checkpoint, model, evaluated, tuple(maps), bins)
