@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import secrets
-import shlex
 import socket
 from pathlib import Path
 from typing import Any

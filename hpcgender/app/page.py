@@ -45,8 +45,8 @@ def draw(models: tuple[ShownModel, ...]) -> None:
 def draw_photos(models: tuple[ShownModel, ...]) -> None:
     """What people give, and what the models say of it."""
     photos = st.file_uploader(
-        f"Photos of faces: JPEG, PNG, WebP or BMP, up to {MAX_MB} MB and {MAX_PIXELS // 1_000_000} megapixels each. They "
-        "stay in this machine's memory until you close the page.",
+        f"Photos of faces, JPEG, PNG, WebP or BMP, up to {MAX_MB} MB and {MAX_PIXELS // 1_000_000} megapixels each. "
+        "They stay in the memory of this machine until you close the page.",
         type=SUFFIXES,
         accept_multiple_files=True,
     )
@@ -90,9 +90,8 @@ def draw_mistakes(models: Sequence[ShownModel]) -> None:
     group = st.selectbox("Group", [every, *names]) if names else every
     wrong = fragments.chosen_mistakes(evaluated, kind, "" if group == every else group)
     pages = -(-len(wrong) // fragments.SHOWN)
-    st.write(
-        f"{len(wrong):,} of {int(predictions.gender_known.sum()):,} images with a label, the most confident mistakes first."
-    )
+    labelled = int(predictions.gender_known.sum())
+    st.write(f"{len(wrong):,} of {labelled:,} labelled images, the most confident mistakes first.")
     page = int(st.number_input(f"Page, of {pages}", 1, pages)) if pages > 1 else 1
     if len(wrong):
         st.html(fragments.faces(evaluated, wrong, page - 1))

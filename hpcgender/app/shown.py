@@ -13,6 +13,7 @@ from hpcgender.cam.results import Cam, read_cam
 from hpcgender.checkpoint_file import digest
 from hpcgender.commands.app import AppConfig
 from hpcgender.commands.cam import CamConfig
+from hpcgender.data.config import Backend
 from hpcgender.evaluate.confidence import ConfidenceBin, confidence_bins
 from hpcgender.evaluate.decision import EVALUATIONS
 from hpcgender.evaluate.predictions import Predictions, read_predictions
@@ -22,7 +23,7 @@ from hpcgender.predict.model import Model, load
 from hpcgender.run_directory import CHECKPOINTS
 from shard_tools.base.errors import UserError
 
-BACKEND = "torchvision"
+BACKEND: Backend = "torchvision"
 """Pillow decodes: for one photo DALI takes longer to start."""
 
 
@@ -75,12 +76,11 @@ def opened(config: AppConfig) -> tuple[ShownModel, ...]:
     digests = {path: digest(path) for path in checkpoints}
     evaluations = [(path, read_evaluation(path)) for path in config.evaluation]
     cams = [(path, read_cam(path)) for path in config.cam]
-    for path, found in (*evaluations, *cams):
+    given: list[tuple[Path, Evaluation | Cam]] = [*evaluations, *cams]
+    for path, found in given:
         if found.checkpoint.digest not in digests.values():
             raise UserError(f"{path} is of another checkpoint, {found.checkpoint.path}: name that, too")
-    return tuple(
-        shown_model(names[path], path, digests[path], evaluations, cams) for path in checkpoints
-    )
+    return tuple(shown_model(names[path], path, digests[path], evaluations, cams) for path in checkpoints)
 
 
 def names_of(checkpoints: Sequence[Path]) -> list[str]:

@@ -25,12 +25,12 @@ def right_words(found: ConfidenceBin, data: str) -> str:
     """How many images of a bin were right."""
     span = f"{100 * found.low:.0f} to {100 * found.high:.0f} %"
     if not found.images:
-        return f"In the evaluation ({data}), no face had a confidence of {span}: nothing is known of how often it is right."
+        return f"In the evaluation ({data}), no face had a confidence of {span}: how often it is right is not known."
     few = " So few faces tell little." if found.images < SMALL else ""
     verb = "was" if found.right == 1 else "were"
     return (
-        f"In the evaluation ({data}), {found.right:,} of {found.images:,} faces with a confidence of {span} {verb} right "
-        f"({percent(found.score.value)}, 95 % interval {interval(found.score)} %).{few}"
+        f"In the evaluation ({data}), {found.right:,} of {found.images:,} faces with a confidence of {span} {verb} "
+        f"right ({percent(found.score.value)}, 95 % interval {interval(found.score)} %).{few}"
     )
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 from hpcgender.checkpoint_file import check_checkpoint, checkpoint_file, newest_checkpoint
-from hpcgender.evaluate.results import FILE as EVALUATION_FILE
 from hpcgender.evaluate.results import read_evaluation
 from shard_tools.base.commands import RUNS, Command, default_is
 from shard_tools.base.errors import UserError
@@ -31,8 +30,8 @@ class AppConfig:
     """Checkpoints, e.g. runs/mine/checkpoints/best.pt, or runs, by directory or name, for the best one of each. Several
     models answer side by side."""
     evaluation: Annotated[tuple[Path, ...], default_is("all in the runs of the checkpoints", "DIR ...")] = ()
-    """Evaluations of these checkpoints to show, e.g. runs/mine/evaluations/morph-test. The first one of a checkpoint says
-    how often its confidence was right."""
+    """Evaluations of these checkpoints to show, e.g. runs/mine/evaluations/morph-test. The first one of a checkpoint
+    says how often its confidence was right."""
     cam: Annotated[tuple[Path, ...], default_is("all in the runs of the checkpoints", "DIR ...")] = ()
     """Heat maps of these checkpoints to show, e.g. runs/mine/cams/morph-test."""
     port: int = 8501

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def confidence_bins(predictions: Predictions, temperature: float) -> tuple[Confi
     features = np.column_stack([inside, inside & right[:, None]]).astype(np.float64)
     drawn = np.split(resampled_sums(features, clusters_of(known.subject)), 2, axis=1) if len(known) else []
     bins = []
-    for number, (low, high) in enumerate(zip(EDGES, EDGES[1:], strict=False)):
+    for number, (low, high) in enumerate(pairwise(EDGES)):
         images, hits = int(inside[:, number].sum()), int((inside[:, number] & right).sum())
         subjects = count_subjects(known.subject[inside[:, number]])
         score = (
