@@ -15,6 +15,7 @@ from hpcgender.app.words import age_words, confidence_words
 from hpcgender.cam.overlays import overlay
 from hpcgender.evaluate.errors import below_100
 from hpcgender.predict.model import Prediction
+from shard_tools.base.errors import UserError
 from shard_tools.base.text import byte_size, printable
 from shard_tools.images import ImageError, decoded, opened
 
@@ -77,7 +78,10 @@ def unusable(encoded: bytes) -> str:
 def answer(shown: ShownModel, encoded: bytes) -> Answer:
     """What one model says of an image that can be opened."""
     has_gender = shown.model.network.has_gender
-    (found,) = shown.model.predict([encoded], heat_maps=has_gender)
+    try:
+        (found,) = shown.model.predict([encoded], heat_maps=has_gender)
+    except UserError as error:  # as when memory is short
+        return Answer(shown.name, error=sentence(error))
     if found.error:
         return Answer(shown.name, error=sentence(found.error))
     headline, sentences = [], []

@@ -98,6 +98,7 @@ def options(port: int, secret: str) -> dict[str, Any]:
         "client.showErrorDetails": "none",
         "client.showErrorLinks": False,
         "logger.hideWelcomeMessage": True,
+        "logger.level": "warning",
         "global.developmentMode": False,
     }
     for scheme, colours in COLOURS.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,10 +19,10 @@ from hpcgender.report.sources import Part
 from hpcgender.report.training import manifest_of
 from hpcgender.report.words import interval
 from shard_tools.base.errors import UserError
-from shard_tools.base.page import render
+from shard_tools.base.page import in_base64, render
 from shard_tools.base.text import percent
 
-APP, REPORT = "hpcgender.app", "hpcgender.report"
+APP, REPORT, BASE = "hpcgender.app", "hpcgender.report", "shard_tools.base"
 SHOWN = 24
 """Mistakes at a time."""
 
@@ -29,12 +30,26 @@ SHOWN = 24
 @lru_cache
 def style() -> str:
     """The style of reports, for what is within `.hpcgender` alone, and that of the page."""
-    reports = render("shard_tools.base", "page.css") + render(REPORT, "report.css")
+    reports = render(BASE, "page.css") + render(REPORT, "report.css")
     return f"<style>.hpcgender {{ {reports.replace(':root', '&')} }}\n{render(APP, 'app.css')}</style>"
 
 
 def within(html: str) -> str:
     return f'<div class="hpcgender">{html}</div>'
+
+
+def with_images(html: str) -> str:
+    """Charts as images, which have the page's colours, light and dark, in themselves: Streamlit removes `svg`."""
+    look = f"{render(BASE, 'page.css')} text {{ font-family: system-ui, sans-serif; }}"
+
+    def image(found: re.Match[str]) -> str:
+        name = re.search(r'aria-label="([^"]*)"', found[0])
+        assert name
+        drawn = found[0].replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+        drawn = drawn.replace("</svg>", f"<style><![CDATA[{look}]]></style></svg>")
+        return f'<img alt="{name[1]}" src="data:image/svg+xml;base64,{in_base64(drawn.encode())}">'
+
+    return re.sub(r"<svg .*?</svg>", image, html, flags=re.DOTALL)
 
 
 def notice() -> str:
@@ -53,17 +68,21 @@ def card(models: tuple[ShownModel, ...]) -> str:
     parts = [Part(one.name, None, {each.directory: each.evaluation for each in one.evaluated}) for one in models]
     facts = {shown.name: facts_of(shown) for shown in models}
     limited = render(REPORT, "model_card.html", it={"limits": list(limits(parts))})
-    return within(render(APP, "models.html", models=facts) + limited)
+    return within(f'<div id="model-card">{limited}</div>{render(APP, "models.html", models=facts)}')
 
 
 def facts_of(shown: ShownModel) -> dict[str, str]:
     """A model in a few lines."""
-    about = shown.model.network
+    model = shown.model
     lines = {
         "checkpoint": str(shown.checkpoint),
-        "tells": "gender and age" if about.has_gender and shown.age else "gender" if about.has_gender else "age",
-        "reads": shown.model.words,
+        "faces": model.crop.description if model.crop else "photos are taken as they are, their middle square",
     }
+    if model.network.has_gender:
+        by, temperature = model.decision.calibrated_by, model.decision.temperature
+        lines["confidence"] = (
+            f"calibrated by {Path(by).name}, temperature {temperature:.3g}" if by else "not calibrated"
+        )
     for one in shown.evaluated:
         scores = []
         if gender := one.evaluation.gender:
@@ -78,18 +97,23 @@ def facts_of(shown: ShownModel) -> dict[str, str]:
 def groups(evaluated: Evaluated) -> str:
     """Scores by the values of columns, with their gaps."""
     found = [group_content(evaluated.evaluation, table) for table in evaluated.evaluation.tables]
-    return within(render(REPORT, "groups.html", it={"groups": found}))
+    return within(with_images(render(REPORT, "groups.html", it={"groups": found})))
 
 
 @lru_cache(maxsize=8)
 def heat_maps(directory: Path) -> str:
     """Average heat maps and their differences; UserError if they cannot be read."""
-    return within(render(REPORT, "heat_maps.html", it=heat_map_section(directory)))
+    content = heat_map_section(directory)
+    facts = content["facts"]
+    assert isinstance(facts, dict)
+    content["facts"] = {name: facts[name] for name in ("data", "method", "cells")}
+    return within(with_images(render(REPORT, "heat_maps.html", it=content)))
 
 
 KINDS = ("all mistakes", "women taken for men", "men taken for women")
 
 
+@lru_cache(maxsize=32)
 def chosen_mistakes(evaluated: Evaluated, kind: str, group: str) -> Predictions:
     """The mistakes of a kind, and of a group unless that is empty, the most confident first."""
     wrong = mistakes(evaluated.predictions)
@@ -98,9 +122,10 @@ def chosen_mistakes(evaluated: Evaluated, kind: str, group: str) -> Predictions:
     return wrong.rows(wrong.group == group) if group else wrong
 
 
-def faces(evaluated: Evaluated, wrong: Predictions, page: int) -> str:
-    """A page, from 0, of mistakes: the images of the data set if it still exists, else the sheet of the evaluation."""
-    data = evaluated.evaluation.data
+@lru_cache(maxsize=32)
+def faces(evaluated: Evaluated, kind: str, group: str, page: int) -> str:
+    """A page, from 0, of such mistakes: the images of the data set if it still exists, else the evaluation's sheet."""
+    data, wrong = evaluated.evaluation.data, chosen_mistakes(evaluated, kind, group)
     first = page * SHOWN
     shown = wrong.rows(np.arange(first, min(first + SHOWN, len(wrong))))
     manifest = manifest_of(Path(data.path), data.manifest)

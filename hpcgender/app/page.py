@@ -30,7 +30,7 @@ def draw(models: tuple[ShownModel, ...]) -> None:
     with aside, st.container(key="model-card"):
         st.html(fragments.card(models))
     with work:
-        st.title("hpcgender", anchor=False)
+        st.header("hpcgender", anchor=False)
         first, wrong, by_group, maps = st.tabs(["Photos", "Mistakes", "Groups", "Heat maps"])
         with first:
             draw_photos(models)
@@ -46,7 +46,7 @@ def draw_photos(models: tuple[ShownModel, ...]) -> None:
     """What people give, and what the models say of it."""
     photos = st.file_uploader(
         f"Photos of faces, JPEG, PNG, WebP or BMP, up to {MAX_MB} MB and {MAX_PIXELS // 1_000_000} megapixels each. "
-        "They stay in the memory of this machine until you close the page.",
+        "They stay in the memory of this machine, and are forgotten after you close the page.",
         type=SUFFIXES,
         accept_multiple_files=True,
     )
@@ -67,12 +67,15 @@ def draw_photos(models: tuple[ShownModel, ...]) -> None:
 
 def choose(models: Sequence[ShownModel], key: str) -> Evaluated | None:
     """An evaluation of one of the models, which people choose where there are several."""
-    found = {f"{model.name}: {one.name}": one for model in models for one in model.evaluated}
+    found: dict[str, Evaluated] = {}
+    for model in models:
+        for one in model.evaluated:
+            name = f"{model.name}: {one.name}"
+            found[name if name not in found else f"{model.name}: {one.directory}"] = one
     if not found:
         st.info("There is no evaluation of these checkpoints: make one with hpcgender evaluate.")
         return None
-    name = st.selectbox("Evaluation", list(found), key=key)
-    return found[name]
+    return found[st.selectbox("Evaluation", list(found), key=key)]
 
 
 def draw_mistakes(models: Sequence[ShownModel]) -> None:
@@ -86,15 +89,16 @@ def draw_mistakes(models: Sequence[ShownModel]) -> None:
         return
     kind = st.selectbox("Which", fragments.KINDS)
     names = sorted(set(predictions.group.tolist()) - {""})
-    every = "all groups"
-    group = st.selectbox("Group", [every, *names]) if names else every
-    wrong = fragments.chosen_mistakes(evaluated, kind, "" if group == every else group)
+    group = st.selectbox("Group", ["", *names], format_func=lambda name: name or "all groups") if names else ""
+    wrong = fragments.chosen_mistakes(evaluated, kind, group)
     pages = -(-len(wrong) // fragments.SHOWN)
     labelled = int(predictions.gender_known.sum())
-    st.write(f"{len(wrong):,} of {labelled:,} labelled images, the most confident mistakes first.")
+    st.write(
+        f"{len(wrong):,} of {labelled:,} labelled images, the most confident mistakes first. The colour is the label."
+    )
     page = int(st.number_input(f"Page, of {pages}", 1, pages)) if pages > 1 else 1
     if len(wrong):
-        st.html(fragments.faces(evaluated, wrong, page - 1))
+        st.html(fragments.faces(evaluated, kind, group, page - 1))
 
 
 def draw_groups(models: Sequence[ShownModel]) -> None:

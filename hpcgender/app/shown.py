@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -54,15 +54,20 @@ class ShownModel:
     checkpoint: Path
     model: Model
     evaluated: tuple[Evaluated, ...]
-    """The one by which its confidence is judged comes first."""
     cams: tuple[tuple[Path, Cam], ...]
     bins: tuple[ConfidenceBin, ...]
-    """How often a confidence was right in the first evaluation; empty without one of gender."""
+    """How often a confidence was right in the evaluation `of_gender`; empty without one."""
 
     @property
-    def age(self) -> tuple[Evaluated, Age] | None:
-        """The first evaluation with scores of age."""
-        return next(((one, one.evaluation.age) for one in self.evaluated if one.evaluation.age), None)
+    def of_gender(self) -> Evaluated | None:
+        """The first evaluation with scores of gender, without --flip, with which predictions are others."""
+        return next((one for one in self.evaluated if one.evaluation.gender and not one.evaluation.options.flip), None)
+
+    @property
+    def of_age(self) -> tuple[Evaluated, Age] | None:
+        """The first evaluation with scores of age, and these."""
+        unflipped = [one for one in self.evaluated if not one.evaluation.options.flip]
+        return next(((one, one.evaluation.age) for one in unflipped if one.evaluation.age), None)
 
 
 @lru_cache
@@ -117,9 +122,11 @@ def shown_model(
             if (cam := read_cam(file.parent)).checkpoint.digest == checksum:
                 maps += [] if file.parent.resolve() in {path.resolve() for path, _ in maps} else [(file.parent, cam)]
     evaluated = tuple(Evaluated(path, one, read_predictions(path)) for path, one in mine)
-    first = evaluated[0] if evaluated else None
-    calibrating = first and first.evaluation.gender and first.evaluation.gender.temperature
-    model = load(checkpoint, evaluation=str(first.directory) if first and calibrating else "none", backend=BACKEND)
-    of_gender = first is not None and model.network.has_gender and first.predictions.gender_known.any()
-    bins = confidence_bins(first.predictions, model.decision.temperature) if first and of_gender else ()
-    return ShownModel(name, checkpoint, model, evaluated, tuple(maps), bins)
+    calibrating = next(
+        (str(path) for path, one in mine if one.gender and one.gender.temperature and not one.options.flip), "none"
+    )
+    model = load(checkpoint, evaluation=calibrating, backend=BACKEND, batch_size=1)
+    shown = ShownModel(name, checkpoint, model, evaluated, tuple(maps), ())
+    if shown.of_gender is None:
+        return shown
+    return replace(shown, bins=confidence_bins(shown.of_gender.predictions, model.decision.temperature))

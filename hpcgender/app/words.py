@@ -12,8 +12,8 @@ from shard_tools.base.text import percent
 def confidence_words(shown: ShownModel, label: str, confidence: float) -> list[str]:
     """How often such a confidence was right, and whether it is calibrated."""
     lines = []
-    if shown.bins:
-        lines.append(right_words(bin_of(confidence, shown.bins), shown.evaluated[0].data))
+    if shown.of_gender:
+        lines.append(right_words(bin_of(confidence, shown.bins), shown.of_gender.data))
     else:
         lines.append(f"No evaluation tells how often this model is right when it says {label}: run hpcgender evaluate.")
     if not shown.model.decision.calibrated_by:
@@ -36,9 +36,9 @@ def right_words(found: ConfidenceBin, data: str) -> str:
 
 def age_words(shown: ShownModel) -> str:
     """How far ages were off."""
-    if not shown.age:
+    if not shown.of_age:
         return "No evaluation tells how far this model's ages are off: run hpcgender evaluate on images of known age."
-    evaluated, age = shown.age
+    evaluated, age = shown.of_age
     ends = interval(age.mae, fraction=False)
     return (
         f"In the evaluation ({evaluated.data}), ages were off by {age.mae.value:.1f} years on average (95 % interval "

@@ -31,7 +31,7 @@ class AppConfig:
     models answer side by side."""
     evaluation: Annotated[tuple[Path, ...], default_is("all in the runs of the checkpoints", "DIR ...")] = ()
     """Evaluations of these checkpoints to show, e.g. runs/mine/evaluations/morph-test. The first one of a checkpoint
-    says how often its confidence was right."""
+    says how often its confidence was right. By default the newest that fitted a temperature comes first."""
     cam: Annotated[tuple[Path, ...], default_is("all in the runs of the checkpoints", "DIR ...")] = ()
     """Heat maps of these checkpoints to show, e.g. runs/mine/cams/morph-test."""
     port: int = 8501

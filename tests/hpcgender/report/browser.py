@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -82,21 +83,49 @@ class Browser:
                 self.loaded = True
             case "Network.requestWillBeSent":
                 self.asked.append(message["params"]["request"]["url"][:200])
+            case "Network.webSocketCreated":
+                self.asked.append(message["params"]["url"][:200])
         return message
 
     def open(self, page: Path, width: int, scheme: Literal["light", "dark"], media: str = "screen") -> dict[str, Any]:
         """Shows a page so many pixels wide and in a colour scheme, and returns its layout; see LAYOUT."""
-        self.complaints, self.asked, self.loaded = [], [], False
+        self.look(width, scheme, media)
+        self.visit(page.absolute().as_uri())
+        layout: dict[str, Any] = self.value(LAYOUT)
+        return layout
+
+    def look(self, width: int, scheme: Literal["light", "dark"], media: str = "screen") -> None:
+        """Shows pages so many pixels wide and in a colour scheme from now on."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         self.call(
             "Emulation.setEmulatedMedia", media=media, features=[{"name": "prefers-color-scheme", "value": scheme}]
         )
-        self.call("Page.navigate", url=page.absolute().as_uri())
+
+    def visit(self, address: str) -> None:
+        """Opens a page and waits until it is loaded."""
+        self.complaints, self.asked, self.loaded = [], [], False
+        self.call("Page.navigate", url=address)
         while not self.loaded:
             self.read()
-        found = self.call("Runtime.evaluate", expression=LAYOUT, awaitPromise=True, returnByValue=True)
-        layout: dict[str, Any] = found["result"]["value"]
-        return layout
+
+    def value(self, expression: str) -> Any:
+        """What an expression of JavaScript is, awaited if it is a promise."""
+        found = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    def until(self, expression: str, seconds: float = 120) -> None:
+        """Waits until an expression of JavaScript is true."""
+        end = time.monotonic() + seconds
+        while not self.value(f"Boolean({expression})"):
+            assert time.monotonic() < end, f"{expression} is not true of: {self.value('document.body.innerText')}"
+            time.sleep(0.2)
+
+    def give(self, selector: str, *files: Path) -> None:
+        """Chooses files in an `input`."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file.absolute()) for file in files])
 
     def shoot(self, png: Path) -> None:
         """A picture of the whole page that is open."""
@@ -112,15 +141,18 @@ class Browser:
 
 
 @contextmanager
-def chromium(profile: Path) -> Iterator[Browser]:
-    """A browser that reaches no network; the test is skipped, with a message, where none is installed."""
+def chromium(profile: Path, *more: str) -> Iterator[Browser]:
+    """A browser, with more options of its own, that reaches no network but 127.0.0.1.
+
+    The test is skipped, with a message, where none is installed."""
     program = next((found for name in NAMES if (found := shutil.which(name))), None)
     if program is None:
         pytest.skip(f"no {' or '.join(NAMES)} in PATH: install one, as by apt-get install chromium")
     from_us, to_us = os.pipe(), os.pipe()
     # Without a sandbox of its own: root has none, and the page is ours.
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
-    options += ["--remote-debugging-pipe", "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={profile}"]
+    options += ["--remote-debugging-pipe", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+    options += [*more, f"--user-data-dir={profile}"]
 
     # Commands come in file descriptor 3, answers go to 4.
     shell = f'exec "$@" 3<&{from_us[0]} 4>&{to_us[1]} 2>/dev/null'
