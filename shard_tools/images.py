@@ -58,6 +58,8 @@ def opened(encoded: bytes) -> Iterator[Image.Image]:
         raise
     except UnidentifiedImageError:
         raise ImageError("it is not an image") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"it has more than {MAX_PIXELS} pixels") from None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
         raise ImageError(f"it does not decode: {one_line(error)}") from None
 

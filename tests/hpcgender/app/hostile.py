@@ -33,7 +33,8 @@ def saved(image: Image.Image, form: str, **options: object) -> bytes:
 def refused(photo: Path) -> Iterator[tuple[str, bytes, str]]:
     """Names and bytes of files that are no photos, and how the message about each begins."""
     with Image.open(photo) as image:
-        yield "bomb.png", bomb(), "It has 60000x60000 pixels, more than 50000000."
+        yield "bomb.png", bomb(), "It has more than 50000000 pixels."
+        yield "large.png", bomb(8000), "It has 8000x8000 pixels, more than 50000000."
         yield "notes.jpg", b"these are notes, not a picture\n" * 40, "It is not an image."
         yield "empty.jpg", b"", "The file is empty."
         yield "half.jpg", photo.read_bytes()[:900], "It does not decode: "
