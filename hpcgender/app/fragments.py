@@ -80,9 +80,8 @@ def facts_of(shown: ShownModel) -> dict[str, str]:
     }
     if model.network.has_gender:
         by, temperature = model.decision.calibrated_by, model.decision.temperature
-        lines["confidence"] = (
-            f"calibrated by {Path(by).name}, temperature {temperature:.3g}" if by else "not calibrated"
-        )
+        name = Path(by).name if Path(by).is_dir() else by
+        lines["confidence"] = f"calibrated by {name}, temperature {temperature:.3g}" if by else "not calibrated"
     for one in shown.evaluated:
         scores = []
         if gender := one.evaluation.gender:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from hpcgender.cam.results import FILE as CAM_FILE
 from hpcgender.cam.results import Cam, read_cam
@@ -22,6 +23,8 @@ from hpcgender.evaluate.results import Age, Evaluation, read_evaluation
 from hpcgender.predict.model import Model, load
 from hpcgender.run_directory import CHECKPOINTS
 from shard_tools.base.errors import UserError
+
+Results = TypeVar("Results", Evaluation, Cam)
 
 BACKEND: Backend = "torchvision"
 """Pillow decodes: for one photo DALI takes longer to start."""
@@ -107,26 +110,33 @@ def shown_model(
 ) -> ShownModel:
     """A model with its own among the given evaluations and heat maps, and with those in its run's directory."""
     run = checkpoint.absolute().parent.parent
-    mine = [(path, one) for path, one in evaluations if one.checkpoint.digest == checksum]
-    beside = []
-    for file in sorted((run / EVALUATIONS).glob(f"*/{EVALUATION_FILE}")):
-        with suppress(UserError):  # of another version, which nobody asked for
-            beside.append((file.parent, read_evaluation(file.parent)))
-    usable = [(path, one) for path, one in beside if one.checkpoint.digest == checksum and not one.options.flip]
-    usable.sort(key=lambda item: item[1].run.began, reverse=True)
-    usable.sort(key=lambda item: not (item[1].gender and item[1].gender.temperature))
-    mine += [item for item in usable if item[0].resolve() not in {path.resolve() for path, _ in mine}]
-    maps = [(path, one) for path, one in cams if one.checkpoint.digest == checksum]
-    for file in sorted((run / CamConfig.results).glob(f"*/{CAM_FILE}")):
-        with suppress(UserError):
-            if (cam := read_cam(file.parent)).checkpoint.digest == checksum:
-                maps += [] if file.parent.resolve() in {path.resolve() for path, _ in maps} else [(file.parent, cam)]
+    named = {path: number for number, (path, _) in enumerate(evaluations)}
+    mine = own(evaluations, run.glob(f"{EVALUATIONS}/*/{EVALUATION_FILE}"), read_evaluation, checksum)
+    mine.sort(key=lambda item: item[1].run.began, reverse=True)
+    mine.sort(key=lambda item: (named.get(item[0], len(named)), not fits_temperature(item[1])))
     evaluated = tuple(Evaluated(path, one, read_predictions(path)) for path, one in mine)
-    calibrating = next(
-        (str(path) for path, one in mine if one.gender and one.gender.temperature and not one.options.flip), "none"
-    )
+    maps = own(cams, run.glob(f"{CamConfig.results}/*/{CAM_FILE}"), read_cam, checksum)
+    calibrating = next((str(path) for path, one in mine if path in named and fits_temperature(one)), "")
     model = load(checkpoint, evaluation=calibrating, backend=BACKEND, batch_size=1)
     shown = ShownModel(name, checkpoint, model, evaluated, tuple(maps), ())
     if shown.of_gender is None:
         return shown
     return replace(shown, bins=confidence_bins(shown.of_gender.predictions, model.decision.temperature))
+
+
+def fits_temperature(evaluation: Evaluation) -> bool:
+    """Whether an evaluation can calibrate its checkpoint."""
+    return bool(evaluation.gender and evaluation.gender.temperature and not evaluation.options.flip)
+
+
+def own(
+    given: Sequence[tuple[Path, Results]], files: Iterable[Path], read: Callable[[Path], Results], checksum: str
+) -> list[tuple[Path, Results]]:
+    """The given results of a checkpoint, then those in the directories of some files, each directory once."""
+    found = [(path, one) for path, one in given if one.checkpoint.digest == checksum]
+    there = {path.resolve() for path, _ in found}
+    for directory in sorted(file.parent for file in files):
+        with suppress(UserError):  # of another version, which nobody asked for
+            if directory.resolve() not in there and (one := read(directory)).checkpoint.digest == checksum:
+                found.append((directory, one))
+    return found
