@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, BinaryIO
@@ -32,8 +33,12 @@ class UnreadableError(Exception):
     """A file is not an intact checkpoint. Its text continues the file's name: `is cut short, ...`."""
 
 
+@cache
 def git_revision() -> str:
-    """The commit of this code, with + if there are uncommitted changes; empty outside a git checkout."""
+    """The commit of this code, with + if there are uncommitted changes; empty outside a git checkout.
+
+    As it is when first asked for, as this process runs no later one; no checkpoint after the first waits for git.
+    """
     try:
         return subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--dirty=+"],

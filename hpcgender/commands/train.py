@@ -112,7 +112,10 @@ class ComputeConfig:
     tf32: bool = True
     """Allow TF32 in float32 convolutions and matrix products on GPUs from Ampere on."""
     compile: bool = False
-    """Compile the network with torch.compile: takes minutes at the start, then steps are faster."""
+    """Compile the forward and backward passes of steps with torch.compile: takes minutes at the start, then steps are
+    faster."""
+    cuda_graphs: bool = False
+    """With --compile: start each pass as one CUDA graph, for batches so small that a GPU waits for its host."""
     deterministic: bool = False
     """Use deterministic algorithms only: a run repeated on the same machine has the same bits. Slower on GPUs."""
 
@@ -188,6 +191,12 @@ class TrainConfig(SetupConfig, RunConfig, BatchConfig, ModelConfig, Optimization
         in_range(self, ("checkpoint_minutes", "stop_after", "skip_nonfinite"), least=0)
         if self.batch_size % self.accumulate:
             raise UserError(f"--batch-size {self.batch_size} does not divide by --accumulate {self.accumulate}")
+        if self.cuda_graphs and not self.compile:
+            raise UserError("--cuda-graphs needs --compile")
+        if self.cuda_graphs and self.accumulate > 1:
+            raise UserError(
+                "--cuda-graphs needs --accumulate 1: graphs overwrite the gradients of the micro-batch before"
+            )
         read_augmentation(self.augment)
         self.check_run()
         resumes = holds_run(self.run_dir)

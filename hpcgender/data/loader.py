@@ -79,7 +79,7 @@ class Loader(ABC):
     def __init__(self, config: ReadConfig, manifest: Manifest, split: str, ranks: Ranks, decoder: Decoder) -> None:
         self.split = manifest.split(split)
         self.index = manifest.index(split)
-        self.gender, self.age = self.index["gender"].copy(), self.index["age"].copy()
+        self.gender, self.age = (np.array(self.index[name]) for name in ("gender", "age"))  # no memory maps any more
         self.ranks = ranks
         self.decoder = decoder
         self.bad: set[int] = set()

@@ -60,7 +60,7 @@ class ShardReader:
     ) -> None:
         # Samples lie in the order of their shards: shard s has those from first[s] to first[s + 1] - 1.
         self.first = np.searchsorted(index["shard"], np.arange(len(paths) + 1))
-        self.offset = index["offset"].astype(np.int64)
+        self.offset = np.asarray(index["offset"]).astype(np.int64)  # no memory map any more, whose slices cost more
         self.length = np.ascontiguousarray(index["length"])
         self.paths = paths
         self.remedy = remedy
@@ -81,6 +81,8 @@ class ShardReader:
             [Span(f, u, b, self.read_bytes(s, b, e, u))]
             for f, u, s, b, e in zip(*(array.tolist() for array in (first, until, shard, begin, end)), strict=True)
         ]
+        with self.lock:
+            self.bytes_read += int((end - begin).sum())
         across = np.flatnonzero(until < last)
         if len(across):
             for place, rest in zip(across.tolist(), self.read(until[across] + 1, last[across]), strict=True):
@@ -110,8 +112,6 @@ class ShardReader:
             raise UserError(
                 f"{self.paths[shard]} is cut short, before the end of sample {sample} at byte {end}: {self.remedy}"
             )
-        with self.lock:
-            self.bytes_read += len(encoded)
         return np.frombuffer(encoded, dtype=np.uint8)
 
     def file(self, shard: int) -> OpenFile:
@@ -152,24 +152,26 @@ class Window:
 
     def take(self, places: Places) -> list[Encoded]:
         """The encoded images at places that were read ahead, in turn; lets go of pieces with their last sample."""
-        self.pieces |= self.reading.popleft().result()
-        offset, length = self.reader.offset[places.samples].tolist(), self.reader.length[places.samples].tolist()
+        pieces = self.pieces
+        pieces |= self.reading.popleft().result()
+        begins = self.reader.offset[places.samples]
+        ends = begins + self.reader.length[places.samples]
         images = []
-        for sample, piece, begin, size in zip(
-            places.samples.tolist(), places.pieces.tolist(), offset, length, strict=True
-        ):
+        columns = (places.samples, places.pieces, begins, ends)
+        for sample, piece, begin, end in zip(*(column.tolist() for column in columns), strict=True):
             if piece < 0:
                 images.append(self.reader.read_image(sample))
                 continue
-            for _, last, start, encoded in self.pieces[piece]:  # one, but where a piece goes on in the next shard
+            for _, last, start, encoded in pieces[piece]:  # one, but where a piece goes on in the next shard
                 if sample <= last:
-                    images.append(encoded[begin - start : begin - start + size])
+                    images.append(encoded[begin - start : end - start])
                     break
             else:  # or each later image would have the label of another
                 raise AssertionError(f"sample {sample} lies in no span of piece {piece}")
-        for piece in places.pieces[places.last].tolist():
-            del self.pieces[piece]
-            self.asked.remove(piece)
+        done = places.pieces[places.last].tolist()
+        self.asked.difference_update(done)
+        for piece in done:
+            del pieces[piece]
         return images
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Mapping
 
@@ -11,11 +12,13 @@ from hpcgender.distributed import select_device
 from hpcgender.doctor.finding import Finding, green, red, yellow
 from jobs import machine
 from shard_tools.base.contracts import DEVICE
-from shard_tools.base.errors import UserError
+from shard_tools.base.errors import UserError, one_line
 from shard_tools.base.text import byte_size, plural
 
 SIDE = 512
 """Rows and columns of the product that tries a device."""
+VIDEO = "libnvcuvid.so.1"
+"""The driver's library of the GPU's own decoders, which containers have with the capability `video` alone."""
 
 
 def gpus(environ: Mapping[str, str]) -> Finding:
@@ -83,11 +86,23 @@ def judge_memory(device: str, free: int, total: int) -> Finding:
     return green(check, found, free_bytes=free, total_bytes=total)
 
 
-def here() -> list[Finding]:
+def video(library: str = VIDEO) -> Finding:
+    """Whether the GPU's own decoders can be used, for --backend dali-mixed: without them its cores decode, unsaid."""
+    try:
+        ctypes.CDLL(library)
+    except OSError as error:
+        advice = "give the container the driver's capability video (NVIDIA_DRIVER_CAPABILITIES=all), or --backend dali"
+        return yellow("hardware decoder", f"the GPU's JPEG decoder cannot be used: {one_line(error)}", advice)
+    return green("hardware decoder", f"{library} is there")
+
+
+def here(backend: str) -> list[Finding]:
     """All checks of this node's GPUs."""
     found = [gpus(os.environ)]
     if found[0].state == "red":
         return found
+    if backend == "dali-mixed":
+        found.append(video())
     for device in devices(os.environ):
         found.append(kernel(device))
         if device.type == "cuda":

@@ -144,7 +144,7 @@ def of_node(config: DoctorConfig, ranks: Ranks, allocation: Allocation) -> list[
     found = [
         examined("packages", machine.packages, config.backend),
         examined("driver", machine.driver, torch.version.cuda),
-        *devices.here(),
+        *devices.here(config.backend),
         examined("cores", machine.cores, ranks.local_world_size, environ),
         examined("open files", machine.open_files),
         examined("shared memory", machine.shared_memory),

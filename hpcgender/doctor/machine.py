@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from hpcgender.doctor.finding import Finding, green, red, yellow
+from shard_tools.base.errors import one_line
 from shard_tools.base.text import byte_size
 
 LEAST_DRIVER = {12: (525, 60), 13: (580, 65)}
@@ -30,9 +31,11 @@ def packages(backend: str) -> Finding:
     python = f"Python {platform.python_version()}"
     try:
         import torch
-    except (ImportError, OSError) as error:
-        return red("packages", f"{python}, PyTorch cannot be imported: {error}", f"install again: {INSTALL}")
-    found = f"{python}, torch {torch.__version__}"
+
+        found = f"{python}, torch {torch.__version__}"
+    except Exception as error:  # whatever half an installation, or one for another Python, raises
+        why = f"PyTorch cannot be imported: {type(error).__name__}: {one_line(error)}"
+        return red("packages", f"{python}, {why}", f"install again: {INSTALL}")
     try:
         from nvidia import dali
     except (ImportError, OSError) as error:

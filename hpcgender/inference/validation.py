@@ -28,7 +28,8 @@ def validate(
 ) -> Scores:
     """The scores of a model over a loader's batches. Every rank must call it, and all get the same scores.
 
-    Smaller batches are filled up to `block` images: for another size, cuDNN would tune and torch.compile compile anew.
+    Smaller batches are filled up to `block` images: for another size, cuDNN would tune anew. The model is not compiled:
+    its predictions are those of `evaluate`.
 
     Running statistics of batch normalisation differ between ranks during training: all use rank 0's, which
     checkpoints hold.

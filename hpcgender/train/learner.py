@@ -24,7 +24,6 @@ from hpcgender.data.loader import Batch
 from hpcgender.distributed import Ranks
 from hpcgender.metrics import GradientNorms, Tally
 from hpcgender.models.create import create
-from hpcgender.models.losses import task_losses, weighted
 from hpcgender.models.network import BatchNorm2d, Network
 from hpcgender.models.pretrained import load_pretrained
 from hpcgender.models.registry import family
@@ -32,6 +31,7 @@ from hpcgender.models.transfer import freeze, parameter_groups
 from hpcgender.precision import Precision, allow_tf32
 from hpcgender.train.ema import EMA
 from hpcgender.train.mixup import draw_mixing, mix
+from hpcgender.train.objective import Objective
 from hpcgender.train.optimizer import create_optimizer, set_learning_rate
 from hpcgender.train.schedule import learning_rate
 from shard_tools.base.errors import UserError
@@ -63,16 +63,17 @@ class Learner:
         self.optimizer = create_optimizer(config, groups)
         self.precision = Precision(config.precision, ranks.device, may_skip=config.skip_nonfinite > 0)
         self.ema = EMA(self.network, config.ema) if config.ema else None
+        objective = Objective(self.network, config, self.precision)
         if config.compile:
-            self.network.compile()
-        self.model: nn.Module = self.network
-        """What the training step calls: the network, in DDP if there are several ranks."""
+            objective.compile_step(graphs=config.cuda_graphs)
+        self.objective: nn.Module = objective
+        """What the training step calls: the network and its losses, in DDP if there are several ranks."""
         if ranks.world_size > 1:
             # Running statistics are used in validation and checkpoints alone: `validate` broadcasts rank 0's.
             with warnings.catch_warnings():  # the name that takes its place is not in torch 2.9
                 warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-                self.model = DistributedDataParallel(
-                    self.network, broadcast_buffers=False, gradient_as_bucket_view=True
+                self.objective = DistributedDataParallel(
+                    objective, broadcast_buffers=False, gradient_as_bucket_view=True
                 )
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norms = [module for module in self.network.modules() if isinstance(module, BatchNorm2d) and module.training]
@@ -138,10 +139,7 @@ class Learner:
         micro_batches = list(chunks)
         for micro_step, (inputs, gender, years, counted_label) in enumerate(micro_batches, 1):
             with self.no_sync() if micro_step < len(micro_batches) else nullcontext():
-                with self.precision.autocast():
-                    outputs = self.model(inputs)
-                losses = task_losses(outputs, gender, years, config)
-                loss = weighted(losses, config) * (len(inputs) / len(images))
+                loss, losses, outputs = self.objective(inputs, gender, years, len(inputs) / len(images))
                 self.precision.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             parts.append(loss.detach())
             tally.add(losses, gender=counted_label, logits=outputs.gender, age=years, years=outputs.age)
@@ -167,7 +165,7 @@ class Learner:
 
     def no_sync(self) -> AbstractContextManager[None]:
         """The context of a backward pass that accumulates gradients without an all-reduce."""
-        return self.model.no_sync() if isinstance(self.model, DistributedDataParallel) else nullcontext()
+        return self.objective.no_sync() if isinstance(self.objective, DistributedDataParallel) else nullcontext()
 
     def check_finite(self) -> None:
         """Checks the last step's gradient norm, which is equal on all ranks; NonFiniteError after too many bad steps.
@@ -256,6 +254,13 @@ def check_compute(config: TrainConfig, ranks: Ranks) -> None:
         raise UserError("--sync-bn needs GPUs: leave it out")
     if config.compile:
         check_compiler(ranks.device)
+        if (config.batch_size // ranks.world_size) % config.accumulate:
+            raise UserError(
+                f"--compile needs micro-batches of one size: {config.batch_size // ranks.world_size} images of each "
+                f"process do not divide by --accumulate {config.accumulate}"
+            )
+    if config.cuda_graphs and ranks.device.type != "cuda":
+        raise UserError("--cuda-graphs needs GPUs: leave it out")
 
 
 def check_micro_batches(config: TrainConfig, world_size: int) -> None:

@@ -162,7 +162,7 @@ class Trainer:
         waited = self.train_images.waited - waited
         begin = time.perf_counter()
         batches = self.stop.until_requested(self.val_images.epoch(0), len(self.val_images), self.ranks)
-        filled = self.ranks.device.type == "cuda" or self.config.compile
+        filled = self.ranks.device.type == "cuda"
         val = validate(
             self.learner.eval_network,
             batches,

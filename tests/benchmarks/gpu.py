@@ -190,9 +190,8 @@ def timm_work(options: TrainConfig, device: torch.device, mode: Mode, count: int
 def own_work(options: TrainConfig, device: torch.device, mode: Mode, count: int) -> Work:
     """Steps of a training, including their metrics."""
     images, gender = noise_of(options, device)
-    learner = Learner(options, 2, Ranks(0, 1, device), fresh=True)
-    if mode != "eager":
-        learner.network.compile(mode=COMPILED[mode])
+    compiled = replace(options, compile=mode != "eager", cuda_graphs=mode == "graphs" and device.type == "cuda")
+    learner = Learner(compiled, 2, Ranks(0, 1, device), fresh=True)
     return own_steps(learner, images, gender, count)
 
 

@@ -27,6 +27,7 @@ from hpcgender.doctor.report import Examination
 from hpcgender.stop import StopSignal
 from jobs.machine import candidate_ports, ephemeral_range
 from jobs.schedulers import LOCAL, find_allocation
+from tests.conftest import REPOSITORY
 
 CPU = torch.device("cpu")
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_CPUS_PER_NODE": "16(x2)"}
@@ -50,6 +51,33 @@ def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.packages("torchvision").state == "green"
     monkeypatch.setitem(sys.modules, "torch", None)
     assert machine.packages("dali").state == "red"
+
+
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [
+        (
+            "raise ImportError('libcudart.so.13: cannot open shared object file')",
+            "ImportError: libcudart.so.13: cannot",
+        ),
+        ("raise RuntimeError('built for another Python')", "RuntimeError: built for another Python"),
+        ("", "AttributeError: module 'torch' has no attribute '__version__'"),
+    ],
+)
+def test_a_broken_torch_is_one_red_line(program: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text(program)
+    done = subprocess.run(
+        [sys.executable, "-m", "hpcgender", "doctor"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
+    assert done.stdout.startswith("packages: Python 3.")
+    assert f"PyTorch cannot be imported: {says}" in done.stdout
+    assert done.stdout.endswith("install again: bash jobs/install.sh\n")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +128,7 @@ def test_too_little_shared_memory_is_told(tmp_path: Path) -> None:
 def test_gpus_that_are_not_there_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    found = devices.here()
+    found = devices.here("dali")
     assert [finding.state for finding in found] == ["red"]
     assert "CUDA_VISIBLE_DEVICES is 0,1, but torch cannot use a GPU" in found[0].found
     monkeypatch.setenv("HPCGENDER_DEVICE", "cpu")
@@ -122,12 +150,20 @@ def test_a_device_that_computes_nothing_is_told() -> None:
     assert devices.kernel(torch.device("meta")).state == "red"
 
 
+def test_a_container_without_the_gpus_own_decoders_is_told() -> None:
+    assert devices.video("libnvcuvid-that-is-not-here.so.1").state == "yellow"
+    assert devices.video("libc.so.6").state == "green"
+    assert [finding.check for finding in devices.here("dali")] == ["GPUs", "kernel on cpu"]
+    assert [finding.check for finding in devices.here("dali-mixed")] == ["GPUs", "hardware decoder", "kernel on cpu"]
+
+
 def test_a_gpu_that_others_use_is_told() -> None:
     assert devices.judge_memory("cuda:0", free=int(79e9), total=int(80e9)).state == "green"
     assert devices.judge_memory("cuda:0", free=int(20e9), total=int(80e9)).state == "yellow"
 
 
 def test_scratch_space_that_is_missing_small_or_slow_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "SLOW_SCRATCH", 0.0)
     assert storage.scratch(tmp_path, needed=1, size=1 << 20).state == "green"
     assert storage.scratch(tmp_path, needed=1e18, size=1 << 20).state == "yellow"
     assert storage.scratch(tmp_path / "none").state == "red"

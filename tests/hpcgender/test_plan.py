@@ -144,6 +144,26 @@ def test_a_plan_follows_what_was_examined(place: Path, capsys: pytest.CaptureFix
     assert scaled["high"] > found["high"]
 
 
+def test_the_network_between_nodes_is_not_that_within_one(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of two nodes planned from one with two processes: unknown, rather than the memory of one machine."""
+    seen = examined("resnet18", processes=2, device="NVIDIA H100 80GB HBM3", precision="bf16")
+    within = green("all-reduce within a node", "", bytes_per_s=1e6)
+    report.write(replace(seen, findings=(*seen.findings, within)))
+    for nodes, limited_by in (("1", "all-reduce"), ("2", "steps")):
+        assert HPCGENDER.run([*OPTIONS, "--json", "--nodes", nodes]) == 0
+        assert json.loads(capsys.readouterr().out)["limited_by"] == limited_by
+    assert HPCGENDER.run([*OPTIONS, "--nodes", "2"]) == 0
+    assert "network" in capsys.readouterr().out
+
+
+def test_an_examination_of_another_device_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report.write(examined("resnet18"), place / "cpu")
+    assert HPCGENDER.run([*OPTIONS, "--from", "cpu/examination.json", "--gpu", "h100"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "--gpu h100: cpu/examination.json is of cpu: give one of the two" in error
+
+
 def test_a_plan_for_a_gpu_that_was_not_examined_names_its_source(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,7 +36,8 @@ def graph(image_size: int, gpu: bool, mixed: bool, augmentation: Augmentation) -
 
     Rotation and blur cost a branch for the images they hit; an image without anything to erase is only copied.
     """
-    encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)
+    # Not copied, as a decoder's arrays do not change; nvJPEG may read them after the host has the result.
+    encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1, no_copy=not mixed)
     size = fn.external_source(name="size", dtype=types.FLOAT, ndim=1)
     corner = fn.external_source(name="corner", dtype=types.FLOAT, ndim=1)
     mirror = fn.external_source(name="mirror", dtype=types.INT32, ndim=0)
