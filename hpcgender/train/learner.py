@@ -140,7 +140,7 @@ class Learner:
         for micro_step, (inputs, gender, years, counted_label) in enumerate(micro_batches, 1):
             with self.no_sync() if micro_step < len(micro_batches) else nullcontext():
                 loss, losses, outputs = self.objective(inputs, gender, years, len(inputs) / len(images))
-                self.precision.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                self.precision.scaler.scale(loss).backward()
             parts.append(loss.detach())
             tally.add(losses, gender=counted_label, logits=outputs.gender, age=years, years=outputs.age)
         self.precision.scaler.unscale_(self.optimizer)
