@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jobs.agent import PORT_TAKEN
 from jobs.hosts.supervisor import REPORTED, End, Listener, Node, Supervisor
@@ -17,6 +17,10 @@ JOIN_SECONDS = 300
 
 STOP_SECONDS = 120.0
 """How long ranks that were asked to stop have to save their work."""
+
+
+_UNHEARD = frozenset(code for number in (signal.SIGUSR1, signal.SIGUSR2) for code in (-number, 128 + number))
+"""Exit codes of an agent that a request to stop, which Slurm sends to all processes, met before it could hear it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,4 +112,5 @@ def run_nodes(
     stopped_by = requests.reason
     if hosts.ends[0].code == REQUEUE:
         stopped_by = stopped_by or requests.reason_of_ranks
-    return Outcome(ends=tuple(hosts.ends), stopped_by=stopped_by)
+    ends = (replace(end, code=REQUEUE) if end.code in _UNHEARD and not end.torn_down else end for end in hosts.ends)
+    return Outcome(ends=tuple(ends), stopped_by=stopped_by)

@@ -17,6 +17,7 @@
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=4
 
+trap '' USR1 USR2 # requests to stop are for the launcher, and would end this shell
 # A scheduler runs a copy of this file from another directory.
 cd "$(dirname "$0")/.." && [ -d hpcgender ] || cd "${SLURM_SUBMIT_DIR:-$SGE_O_WORKDIR}" || exit 2
 [ ! -f .venv/bin/activate ] || . .venv/bin/activate

@@ -35,7 +35,7 @@ def margin(seconds: float) -> float:
 class StopRequests:
     """Within its `with`, signals TERM, INT, HUP, USR1 and USR2 and the time limit are requests to stop.
 
-    For the main thread.
+    For the main thread. Within another one, also those that have reached that.
     """
 
     def __init__(self) -> None:
@@ -44,10 +44,15 @@ class StopRequests:
         self._end: float | None = None
         self._late = False
         self._handlers: dict[signal.Signals, Any] = {}
+        self._outer: StopRequests | None = None
 
     def __enter__(self) -> StopRequests:
         for number in _SIGNALS:
             self._handlers[number] = signal.signal(number, self._on_signal)
+        outer = getattr(self._handlers[_SIGNALS[0]], "__self__", None)
+        if isinstance(outer, StopRequests):
+            self._outer = outer
+            self._signals[:0] = outer._signals
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -59,6 +64,8 @@ class StopRequests:
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
             self._handlers[number] = signal.SIG_IGN
+        if self._outer:
+            self._outer.ignore()
 
     def watch(self, limit: Limit) -> None:
         """Makes the limit, when it is near, a request to stop."""

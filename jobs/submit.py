@@ -12,6 +12,10 @@ from jobs.site import Site
 from shard_tools.base.errors import UserError, one_line
 
 
+UNHEARD = "trap '' USR1 USR2  # of which this shell, or a Python that is starting, would die"
+"""The line of a script after which requests to stop do not end it; its launcher hears them as soon as it is there."""
+
+
 def task_command(request: Request, record: Path) -> str:
     """The shell's command that runs the submitted task; `record` is the job's directory, with %j for its id."""
     return f"{request.site.launcher_python} -u -m submitit.core._submit {shlex.quote(str(record))}"

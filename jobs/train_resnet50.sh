@@ -19,6 +19,7 @@
 #SBATCH --cpus-per-task=4
 #SBATCH --gpus-per-node=1
 
+trap '' USR1 USR2 # requests to stop are for the launcher, and would end this shell
 # A scheduler runs a copy of this file from another directory.
 cd "$(dirname "$0")/.." && [ -d hpcgender ] || cd "${SLURM_SUBMIT_DIR:-$SGE_O_WORKDIR}" || exit 2
 [ ! -f .venv/bin/activate ] || . .venv/bin/activate

@@ -23,6 +23,7 @@ from jobs.records import Resources, Submission
 from jobs.scheduler import Request
 from jobs.schedulers import named
 from jobs.site import Site
+from jobs.stopping import StopRequests
 from shard_tools.base.commands import Call, plain_name
 from shard_tools.base.contracts import SUBMISSIONS
 from shard_tools.base.errors import UserError
@@ -143,7 +144,8 @@ def launch_in_job(arguments: tuple[str, ...], passed_on: str) -> None:
     os.environ[SUBMITTED] = passed_on
     sys.argv = ["", *arguments]
     try:
-        runpy.run_module("hpcgender.launch", run_name="__main__", alter_sys=True)
+        with StopRequests():  # submitit's own handlers would end the job
+            runpy.run_module("hpcgender.launch", run_name="__main__", alter_sys=True)
     except SystemExit as end:
         if end.code:
             raise

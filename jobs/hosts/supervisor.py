@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from . import processes
+from .presence import Presence, answers
 
 KILLED, REPORTED = 96, 97
 """Exit codes between a host's process and its supervisor: killed by a signal; failed, and the reason is in the log."""
@@ -35,6 +36,8 @@ GRACE_SECONDS = 10.0
 _SOON = (1, 1, 8)  # seconds, seconds, probes without an answer
 _POLL_SECONDS = 0.05
 _PAUSE_SECONDS = 1.0
+_STARTED = (0, 2, 98, 99, REPORTED)
+"""Exit codes of processes that ran on their host. srun has 233, among others, where it cannot start any."""
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL, KILLED)  # here; on another host, by srun; by qrsh
 # No answer; or that of a host which was started again, and knows nothing of the connection.
 _LOST = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ECONNRESET)
@@ -96,6 +99,7 @@ class Supervisor:
         self._nodes = nodes
         self._directory = directory
         self._listener = listener
+        self._presences = {index: Presence(node.host) for index, node in enumerate(nodes) if listener and index}
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._unreachable: set[int] = set()
         self._ended_at: float | None = None
@@ -104,6 +108,8 @@ class Supervisor:
 
     def __enter__(self) -> Supervisor:
         processes.adopt_orphans(True)
+        for presence in self._presences.values():
+            presence.start()
         try:
             for index, node in enumerate(self._nodes):
                 environ = {**os.environ, **node.environ}
@@ -120,6 +126,8 @@ class Supervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for presence in self._presences.values():
+            presence.stop()
         for process in self._running.values():
             _close(process)
             processes.signal_group(process.pid, signal.SIGKILL)  # those of other hosts end by their lifeline
@@ -140,7 +148,7 @@ class Supervisor:
         now = time.monotonic()
         self.clock += min(now - self._looked, _PAUSE_SECONDS)
         self._looked = now
-        for index in self._listener.lost(self.clock) if self._listener else ():
+        for index in self._lost():
             if index in self._running and index not in self._unreachable:
                 self._unreachable.add(index)
                 processes.signal_group(self._running[index].pid, signal.SIGKILL)
@@ -158,9 +166,21 @@ class Supervisor:
                         processes.signal_group(process.pid, number)
         return bool(self._running)
 
+    def _lost(self) -> set[int]:
+        """The nodes whose host does not answer, before and after their process has connected."""
+        if not self._listener:
+            return set()
+        found = self._listener.lost(self.clock)
+        for index in self._listener.known & {*self._presences}:
+            self._presences.pop(index).stop()
+        return found | {index for index, presence in self._presences.items() if presence.is_lost}
+
     def _note(self, index: int, code: int) -> None:
         node = self._nodes[index]
         meaning = node.read_exit(code)
+        first = not any(end.code for end in self.ends)
+        if first and index in self._presences and code not in _STARTED and not answers(node.host):
+            self._unreachable.add(index)
         _close(self._running.pop(index))
         self._end_orphans()
         self.ends.append(

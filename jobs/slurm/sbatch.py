@@ -8,7 +8,7 @@ from typing import Any
 
 from jobs.scheduler import Request
 from jobs.stopping import margin
-from jobs.submit import setup, task_command
+from jobs.submit import UNHEARD, setup, task_command
 from shard_tools.base.errors import UserError
 
 
@@ -43,7 +43,7 @@ def parameters(request: Request) -> dict[str, Any]:
         "cpus_per_task": wanted.cpus or None,
         "gpus_per_node": gpus if wanted.gpus_per_node else None,
         "mem": f"{math.ceil(wanted.mem * 1024)}M" if wanted.mem else None,
-        "setup": setup(site),
+        "setup": [UNHEARD, *setup(site)],
         "signal_delay_s": round(margin(60 * wanted.time_min) * 2 / 3),  # Slurm's own, after the launcher's
         "stderr_to_stdout": True,
         "use_srun": False,

@@ -109,18 +109,35 @@ def killed(
 
 @pytest.fixture(scope="module")
 def cancelled(on_both: OnBoth, data: Mapping[Cluster, Path]) -> Mapping[str, Future[None]]:
-    """A training that is cancelled, and whether anything of it is left."""
+    """A training that is cancelled, and whether anything of it is left; of Slurm one that was asked to stop before."""
 
     def cancel(cluster: Cluster) -> None:
         job, project = launch_training(cluster, data[cluster], user="root")
+        if cluster.name == "slurm":
+            ask_from_the_first_moment(cluster, project / "runs" / "small", job)
         wait_for_checkpoint(cluster, project, job)
         cluster.cancel(job, user="root")
         cluster.wait_until_idle(60)
         end = cluster.wait(job, 60)
         assert end.code != 0
-        assert "requeued" not in read_log(project, job).replace("not requeued: cancelled", ""), read_log(project, job)
+        log = read_log(project, job)
+        requeues = log.replace("not requeued: cancelled", "").count("requeued")
+        assert requeues == (1 if cluster.name == "slurm" else 0), log
 
     return on_both(cancel)
+
+
+def ask_from_the_first_moment(cluster: Cluster, run_dir: Path, job: str) -> None:
+    """Asks the job's first process alone to stop, from when it starts until it does: by no request it is killed."""
+
+    def ask() -> bool:
+        if cluster.state(job).startswith("RUNNING"):
+            cluster.run("scancel", "--batch", "--signal=USR1", job, user="root", check=False)
+        return len(read_events(run_dir, job)) > 1 or cluster.end(job) is not None
+
+    cluster.wait_until(ask, 120, f"job {job} has stopped", lambda: cluster.state(job))
+    end = read_events(run_dir, job)[1]
+    assert (end["code"], end["requeued"], end["stopped_by"]) == (99, True, "SIGUSR1")
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +200,7 @@ def test_killed_processes_of_one_node_end_the_job_everywhere_and_lose_nothing(
         outcome.result()
 
 
-def test_cancelling_leaves_nothing_running_and_nothing_queued(cancelled: Mapping[str, Future[None]]) -> None:
+def test_an_early_request_requeues_and_cancelling_leaves_nothing_running_and_nothing_queued(cancelled: Mapping[str, Future[None]]) -> None:
     for outcome in cancelled.values():
         outcome.result()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.hosts.supervisor import End
+from jobs.hosts.supervisor import End, Node
 from jobs.machine import candidate_ports, ephemeral_range, port_is_free
 from jobs.nodes import Outcome, agent_command, run_nodes
 from jobs.scheduler import Host
@@ -183,6 +183,14 @@ def test_a_node_that_was_killed_is_lost_unless_its_launcher_killed_it() -> None:
     assert Outcome(ends=(failed, ended), stopped_by=None).lost is None
     gone = replace(ended, unreachable=True)
     assert Outcome(ends=(failed, gone), stopped_by=None).lost == gone
+
+
+@pytest.mark.parametrize("how", ["kill -USR1 $$", "exit 138"])  # here, and as srun tells it
+def test_a_request_to_stop_that_an_agent_could_not_hear_yet_is_one(how: str) -> None:
+    nodes = [Node(host="node1", argv=("sh", "-c", how)), Node(host="node2", argv=("cat",))]
+    with StopRequests() as requests:
+        outcome = run_nodes(nodes, str(ROOT), requests)
+    assert outcome.code == REQUEUE
 
 
 def test_slurm_starts_one_task_on_the_named_host() -> None:

@@ -148,10 +148,17 @@ def test_the_first_signal_is_the_reason() -> None:
         assert requests.impatient
 
 
+def test_what_was_asked_for_before_a_launcher_listens_is_heard() -> None:
+    with StopRequests():
+        signal.raise_signal(signal.SIGUSR1)
+        with StopRequests() as requests:
+            assert requests.reason == "SIGUSR1"
+
+
 def test_a_process_that_has_decided_how_it_ends_is_not_disturbed() -> None:
     before = signal.getsignal(signal.SIGUSR2)
     try:
-        with StopRequests() as requests:
+        with StopRequests(), StopRequests() as requests:
             requests.ignore()
             signal.raise_signal(signal.SIGUSR2)
             assert requests.reason is None

@@ -34,6 +34,13 @@ def qsub(asked: Request) -> dict[str, str]:
     return {word: following for word, following in pairwise(words) if word.startswith("-")}
 
 
+@pytest.mark.parametrize("scheduler", ["slurm", "sge"])
+def test_a_request_to_stop_cannot_end_a_job_that_is_being_set_up(scheduler: str) -> None:
+    lines = script(request(Site(name="x", scheduler=scheduler, modules=("cuda",)))).splitlines()
+    heard = next(number for number, line in enumerate(lines) if line.startswith("trap '' USR1 USR2"))
+    assert heard < next(number for number, line in enumerate(lines) if line.startswith("module load"))
+
+
 def test_slurm_is_asked_for_everything() -> None:
     site = parse_site(
         "lab",

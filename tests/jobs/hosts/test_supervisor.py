@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.hosts import processes, supervisor
+from jobs.hosts import presence, processes, supervisor
 from jobs.hosts.supervisor import KILLED, End, Exit, Listener, Node, Supervisor
 
 ROOT = Path(__file__).parents[3]
@@ -179,6 +179,51 @@ def test_a_failure_is_its_own_where_the_other_hosts_answer(tmp_path: Path, monke
     ]
 
 
+@pytest.fixture
+def hosts_answer(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """What hosts answer, one after the other, at intervals of moments; the last stays."""
+    said: list[bool] = []
+    monkeypatch.setattr(presence, "_SECONDS", 0.05)
+    for module in (presence, supervisor):
+        monkeypatch.setattr(module, "answers", lambda _host: said.pop(0) if len(said) > 1 else said[0])
+    return said
+
+
+def test_a_host_that_is_lost_before_its_process_connects_is_noticed(hosts_answer: list[bool]) -> None:
+    hosts_answer += [True, True, False]
+    nodes = [Node(host="one", argv=("sleep", "600")), Node(host="two", argv=("sleep", "600"))]
+    with Listener("127.0.0.1") as listener, Supervisor(nodes, str(ROOT), listener) as hosts:
+        wait_until(hosts, lambda: hosts.ends)
+        (end,) = hosts.ends
+    assert (end.host, end.unreachable, end.lost) == ("two", True, True)
+
+
+@pytest.mark.parametrize(("answer", "code", "lost"), [(False, 233, True), (True, 233, False), (False, 97, False)])
+def test_a_host_on_which_nothing_starts_is_lost_if_it_does_not_answer(
+    answer: bool, code: int, lost: bool, hosts_answer: list[bool]
+) -> None:
+    hosts_answer += [answer]
+    nodes = [Node(host="one", argv=("sleep", "600")), Node(host="two", argv=("sh", "-c", f"exit {code}"))]
+    with Listener("127.0.0.1") as listener, Supervisor(nodes, str(ROOT), listener) as hosts:
+        wait_until(hosts, lambda: hosts.ends)
+        (end,) = hosts.ends
+    assert (end.host, end.code, end.unreachable) == ("two", code, lost)
+
+
+def test_a_host_behind_a_firewall_is_not_lost(hosts_answer: list[bool]) -> None:
+    hosts_answer += [False]
+    nodes = [Node(host="one", argv=("sleep", "600")), Node(host="two", argv=("sleep", "1"))]
+    with Listener("127.0.0.1") as listener, Supervisor(nodes, str(ROOT), listener) as hosts:
+        wait_until(hosts, lambda: hosts.ends)
+        (end,) = hosts.ends
+    assert (end.code, end.unreachable) == (0, False)
+
+
+def test_a_host_that_is_there_answers() -> None:
+    assert presence.answers("127.0.0.1")
+    assert not presence.answers("no-such-host.invalid")
+
+
 def connect(listener: Listener, index: int) -> socket.socket:
     host, _, port = listener.address(index).partition("@")[2].partition(":")
     connection = socket.create_connection((host, int(port)))
@@ -263,4 +308,4 @@ names = {name.split(".")[0] for name in set(sys.modules) - before}
 print(names - set(sys.stdlib_module_names) - {"jobs"}, [name for name in sys.modules if name[:5] == "jobs."])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout == "set() ['jobs.hosts', 'jobs.hosts.processes', 'jobs.hosts.supervisor']\n"
+    assert done.stdout == "set() ['jobs.hosts', 'jobs.hosts.processes', 'jobs.hosts.presence', 'jobs.hosts.supervisor']\n"

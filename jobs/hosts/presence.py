@@ -1,0 +1,54 @@
+"""Whether a host is there whose process has not connected yet: whether it answers at all.
+
+From then on the connection tells, see `supervisor`. Until then srun and qrsh tell nothing for minutes of a host that is
+lost while they start a process there. A host that is there refuses a connection to a port where nothing listens; one
+that is lost does not. Nor does one behind a firewall that drops or rejects it, which has never answered.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import threading
+
+_PORT = 9  # discard, where nothing listens any more
+_SECONDS = 5.0  # for an answer, and between two attempts
+_MISSES = 3
+_ANSWERS = (errno.ECONNREFUSED, errno.ECONNRESET)
+
+
+class Presence(threading.Thread):
+    """Watches one host, from `start` until `stop`."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(daemon=True)
+        self.host = host
+        self._answered = False
+        self._misses = 0
+        self._stopped = threading.Event()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the host has answered, and does so no more: for less than half a minute, without pauses of this."""
+        return self._answered and self._misses >= _MISSES
+
+    def run(self) -> None:
+        while not self._stopped.is_set() and not self.is_lost:
+            if answers(self.host):
+                self._answered, self._misses = True, 0
+            else:
+                self._misses += 1
+            self._stopped.wait(_SECONDS)
+
+    def stop(self) -> None:
+        """Ends the watch, soon."""
+        self._stopped.set()
+
+
+def answers(host: str) -> bool:
+    """Whether a host answers within seconds; False also where a firewall is in the way."""
+    try:
+        socket.create_connection((host, _PORT), timeout=_SECONDS).close()
+    except OSError as error:  # also of a name that nobody knows
+        return error.errno in _ANSWERS
+    return True
