@@ -133,7 +133,7 @@ def run_alone(argv: Sequence[str], overseer: Overseer) -> int:
     if overseer.stopping and code == -signal.SIGTERM:
         return REQUEUE
     if code < 0:
-        _print(f"agent on {socket.gethostname()}: {argv[1]} ended with {processes.signal_name(-code)}")
+        _print(f"agent on {socket.gethostname()}: {argv[1]} failed: {processes.exit_words(code)}")
     return plain_code(code)
 
 
@@ -191,8 +191,8 @@ def failure_report(rank: int, host: str, failure: Failure, rank_log: str) -> Rep
     `rank_log` is the path of the logs of ranks above 0, with `{rank}` in it; empty if they write to the agent's output.
     """
     log = Path(rank_log.replace("{rank}", str(rank))) if rank and rank_log else None
-    how = f"exit code {failure.exitcode}" if failure.exitcode > 0 else processes.signal_name(-failure.exitcode)
-    line = f"agent on {host}: rank {rank} failed with {how}" + (f"; its log: {log}" if log else "")
+    how = processes.exit_words(failure.exitcode)
+    line = f"agent on {host}: rank {rank} failed: {how}" + (f"; its log: {log}" if log else "")
     if plain_code(failure.exitcode) != FAILED:  # the rank has written one line, which only a file hides
         if failure.exitcode == REQUEUE or not log:
             return None

@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from .hosts.processes import exit_words
+
 LIMIT_SECONDS = 60.0
 """How long a command may take before it is given up: qacct reads a whole file, and a busy controller is slow."""
 
@@ -50,7 +52,7 @@ def call(*command: str, seconds: float | None = None) -> str:
     if done.returncode:
         name = Path(command[0]).name
         words = " ".join((done.stderr.strip() or done.stdout.strip()).split()).removeprefix(f"{name}: ")
-        raise SchedulerError(f"{name}: {words or f'exit code {done.returncode}'}")
+        raise SchedulerError(f"{name}: {words or exit_words(done.returncode)}")
     return done.stdout
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.command import SchedulerError
+from jobs.hosts.processes import exit_words
 from jobs.nodes import Outcome
 from jobs.records import find_anywhere, read_events, succeeded
 from jobs.scheduler import LIVE, Allocation, Scheduler
@@ -111,7 +112,7 @@ def _fate(events: Sequence[Mapping[str, Any]]) -> str:
     last = events[-1]
     if last["event"] == "skipped":
         return "was skipped"
-    return f"ended with exit code {last['code']}" if last["event"] == "end" else "was killed or cancelled"
+    return f"ended with {exit_words(last['code'])}" if last["event"] == "end" else "was killed or cancelled"
 
 
 def _accounted(scheduler: Scheduler, job_id: str) -> str:

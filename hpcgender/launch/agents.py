@@ -15,6 +15,7 @@ from hpcgender.commands.launch import LaunchConfig
 from hpcgender.log_lines import LAUNCH, STOP_REQUESTED, AttemptLine
 from jobs import machine, nodes
 from jobs.agent import PORT_TAKEN
+from jobs.hosts.processes import exit_words
 from jobs.hosts.supervisor import End, Listener
 from jobs.nodes import Outcome
 from jobs.scheduler import Allocation, Host
@@ -211,7 +212,8 @@ def run_agents(layout: Layout, address: str, port: int, requests: StopRequests) 
     elif lost and not lost.unreachable:
         print(f"{LAUNCH}everything on {lost.host} was killed", file=sys.stderr)
     elif not lost and (end := outcome.silent):
-        how = f"was killed by signal {-end.code}" if end.code < 0 else f"ended with exit code {end.code}"
-        hint = scheduler.try_on_host(end.host)
-        print(f"{LAUNCH}the agent on {end.host} {how} without a message: try `{hint}` in the job", file=sys.stderr)
+        how, hint = exit_words(end.code), scheduler.try_on_host(end.host)
+        print(
+            f"{LAUNCH}the agent on {end.host} ended without a message ({how}): try `{hint}` in the job", file=sys.stderr
+        )
     return outcome

@@ -10,6 +10,7 @@ from hpcgender.commands.train import TrainConfig
 from hpcgender.report.charts import training_curves
 from hpcgender.report.sources import Part, TrainingRun, attempts_of, read_jobs
 from hpcgender.report.words import number, time_spent, when, when_unix
+from jobs.hosts.processes import exit_words
 from jobs.records import Submission
 from shard_tools.base.errors import UserError
 from shard_tools.base.figures import charts
@@ -129,7 +130,7 @@ def job_rows(job: Submission) -> list[tuple[str, ...]]:
             when_unix(start["time"]),
             when_unix(end["time"]) if end else NOTHING,
             ", ".join(start["hosts"]),
-            (end["stopped_by"] or f"exit code {end['code']}") if end else "",
+            (end["stopped_by"] or exit_words(end["code"])) if end else "",
         )
         for start, end in attempts_of(job)
     ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.hosts.processes import exit_words
 from jobs.records import Submission
 from jobs.scheduler import LIVE, Job
 from jobs.schedulers import named
@@ -156,10 +156,5 @@ def _end(end: Mapping[str, Any]) -> tuple[str, str]:
         return "cancelled", f"by {stopped_by}"
     if end.get("code") == BAD_INPUT:
         return "failed", because or BAD_OPTIONS
-    return "failed", because or stopped_by or exit_words(end.get("code"))
-
-
-def exit_words(code: object) -> str:
-    """An exit code in words: that of a shell whose command was killed, 128 and a signal, names the signal."""
-    number = code - 128 if isinstance(code, int) else 0
-    return f"killed by {signal.Signals(number).name}" if number in set(signal.Signals) else f"exit code {code}"
+    code = end.get("code")
+    return "failed", because or stopped_by or (exit_words(code) if isinstance(code, int) else "")

@@ -23,9 +23,10 @@ from hpcgender.status.runs import (
     read_direct,
     read_records,
 )
-from hpcgender.status.state import exit_words, is_earlier, read_history
+from hpcgender.status.state import is_earlier, read_history
 from hpcgender.status.unrecorded import explain as unrecorded
 from jobs.command import SchedulerError
+from jobs.hosts.processes import exit_words
 from jobs.scheduler import Scheduler, array_id
 from jobs.schedulers import named
 from shard_tools.base.text import printable
@@ -113,7 +114,7 @@ def ending(run: ListedRun) -> Iterator[str]:
     submission, reason = run.record.submission, run.status.reason
     history = read_history(submission.attempts)
     last = history.last
-    lines = [exit_words(last["code"])] if "code" in last else []
+    lines = [exit_words(last["code"])] if isinstance(last.get("code"), int) else []
     if last.get("stopped_by") and str(last["stopped_by"]) not in reason:
         lines.append(f"stopped by {last['stopped_by']}")
     scheduler = named(submission.scheduler)

@@ -148,13 +148,17 @@ def end(pids: Collection[int], seconds: float) -> None:
         signal_group(pid, signal.SIGKILL)
 
 
-def signal_name(number: int) -> str:
-    """A signal's name, with its most common cause."""
+def exit_words(code: int) -> str:
+    """How a process has ended, in words: `exit code 3`, or `killed by SIGKILL` with the most common cause.
+
+    If a signal has killed it, the code is minus its number, or as a shell, srun and Grid Engine tell it 128 more.
+    """
+    number = -code if code < 0 else code - 128
     try:
         name = signal.Signals(number).name
     except ValueError:
-        name = f"signal {number}"
-    return f"{name} (often: out of memory)" if number == signal.SIGKILL else name
+        return f"killed by signal {number}" if code < 0 else f"exit code {code}"
+    return f"killed by {name}{' (often: out of memory)' if number == signal.SIGKILL else ''}"
 
 
 def adopt_orphans(adopt: bool) -> None:

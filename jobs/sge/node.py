@@ -62,8 +62,8 @@ def run(tasks: Sequence[Task], line: processes.Lifeline) -> int:
                 if code is not None and task.rank not in ended:
                     ended[task.rank] = code
                     if code not in (0, REQUEUE):
-                        how = f"exit code {code}" if code > 0 else processes.signal_name(-code)
-                        print(f"task {task.rank} on {socket.gethostname()} failed with {how}", file=sys.stderr)
+                        how = processes.exit_words(code)
+                        print(f"task {task.rank} on {socket.gethostname()} failed: {how}", file=sys.stderr)
     finally:
         processes.end([task.process.pid for task in tasks], _GRACE_SECONDS)
         codes = [task.process.wait() for task in tasks]

@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 
 from ..command import SchedulerError
 from ..command import call as command_output
+from ..hosts.processes import exit_words
 from .reasons import parse_why, parse_xml
 
 REQUEUE = 99
@@ -104,10 +105,10 @@ class Record:
         if self.state == "TIMEOUT":
             return f"Grid Engine ended it at a limit: {self.failed_text}"
         if self.signal:
-            return f"killed by {self.signal.name}: by qdel, because memory ran out, or by another process"
+            return f"{exit_words(self.exit_code)}, maybe of qdel"
         if self.failed:
             return f"{self.failed_text} (code {self.failed} of Grid Engine)"
-        return f"exit code {self.exit_code}"
+        return exit_words(self.exit_code)
 
 
 def query(owner: str = "") -> dict[str, Job]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import signal
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from jobs.hosts.processes import exit_words
 from jobs.scheduler import Job, State
 
 FIELDS = "%i|%T|%L|%S|%N|%r|%j"
@@ -107,7 +107,7 @@ def parse_sacct(text: str) -> dict[str, Job]:
         job_id, word, code, hosts, reason, name = line.split("|", 5)
         state, why = read_state(word, reason)
         if state == "failed" and word == "FAILED":
-            why = exit_words(code)
+            why = how(code)
         found[job_id] = Job(
             job_id=job_id,
             state=state,
@@ -133,7 +133,7 @@ def parse_scontrol(text: str) -> tuple[str, ...]:
     if state == "TIMEOUT":
         lines.append(f"its time limit was {fields.get('TimeLimit')}")
     elif fields.get("ExitCode", "0:0") != "0:0":
-        lines.append(exit_words(fields["ExitCode"]))
+        lines.append(how(fields["ExitCode"]))
     return tuple(lines)
 
 
@@ -190,17 +190,12 @@ def _is_external(word: str) -> bool:
     return _bare(word) in _FAILURES
 
 
-def exit_words(code: str) -> str:
+def how(code: str) -> str:
     """Slurm's `3:0` or `0:9` in words: exit code 3, killed by SIGKILL."""
     status, _, number = code.partition(":")
-    if number in ("", "0"):
-        return f"exit code {status}"
     if number == _NO_OUTPUT:
         return "its log could not be opened: make the directory that --output names, on storage that all nodes share"
-    try:
-        return f"killed by {signal.Signals(int(number)).name}"
-    except ValueError:
-        return f"killed by signal {number}"
+    return exit_words(int(status) if number in ("", "0") else -int(number))
 
 
 def end_time(job: str) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -140,6 +141,56 @@ def ask_from_the_first_moment(cluster: Cluster, run_dir: Path, job: str) -> None
     assert (end["code"], end["requeued"], end["stopped_by"]) == (99, True, "SIGUSR1")
 
 
+HELD = """#!/bin/bash
+case "$*" in *--node-rank=1*) [ ! -e "${0%/*}/hold" ] || { touch "${0%/*}/held"; exec sleep 600; } ;; esac
+exec "$@"
+"""
+"""What starts Python on the hosts: on the second one it waits as long as there is a file `hold` beside it."""
+
+
+@pytest.fixture(scope="module")
+def lost_early(on_both: OnBoth, data: Mapping[Cluster, Path]) -> Mapping[str, Future[None]]:
+    """A job that loses its second host before anything of it has started there, and that begins again."""
+
+    def lose(cluster: Cluster) -> None:
+        place = cluster.directory / "early"
+        place.mkdir(mode=0o777)
+        place.chmod(0o777)
+        (place / "held.sh").write_text(HELD)
+        (place / "held.sh").chmod(0o755)
+        python = f'container = "{place}/held.sh"\ncontainer_python = "{sys.executable}"\n'
+        (place / "site.toml").write_text(cluster.site + python)
+        (place / "hold").touch()
+        patient(cluster, True)
+        job, project = launch_training(cluster, data[cluster], "--site", place / "site.toml")
+        run_dir = project / "runs" / "small"
+        cluster.wait_until((place / "held").exists, 120, "it starts", lambda: read_log(project, job))
+        (begin,) = read_events(run_dir, job)
+        (place / "hold").unlink()
+        cluster.cut_power(begin["hosts"][1])
+        lost = f"launch: {begin['hosts'][1]} was lost\n"
+        cluster.wait_until(lambda: lost in read_log(project, job), 60, "it is noticed", lambda: read_log(project, job))
+        cluster.wait_until(lambda: len(read_events(run_dir, job)) > 1, 120, "it has ended")
+        cluster.restore_power(begin["hosts"][1])
+        patient(cluster, False)
+        end = read_events(run_dir, job)[1]
+        assert (end["code"], end["requeued"]) == (99, True), end
+        wait_for_checkpoint(cluster, project, job)
+        cluster.cancel(job)
+        cluster.wait(job, 60)
+        cluster.wait_until_idle(60)
+
+    return on_both(lose)
+
+
+def patient(cluster: Cluster, patient: bool) -> None:
+    """Makes Slurm wait for a lost host as long as it does where that was not changed, or no longer."""
+    if cluster.name == "slurm":
+        change = f"s/^SlurmdTimeout=.*/SlurmdTimeout={300 if patient else 20}/"
+        cluster.run("sed", "-i", change, cluster.environ["SLURM_CONF"], user="root")
+        cluster.run("scontrol", "reconfigure", user="root")
+
+
 @pytest.fixture(scope="module")
 def put_back(slurm: Cluster, pools: Pools, data: Mapping[Cluster, Path]) -> Future[Training]:
     """A training on Slurm of which the second node is started again, and which Slurm itself then requeues."""
@@ -165,7 +216,9 @@ def put_back(slurm: Cluster, pools: Pools, data: Mapping[Cluster, Path]) -> Futu
 
 
 @pytest.fixture(scope="module", autouse=True)
-def queued(limited: object, lost: object, killed: object, put_back: object, cancelled: object) -> None:
+def queued(
+    limited: object, lost: object, killed: object, put_back: object, cancelled: object, lost_early: object
+) -> None:
     """All of them from the start: a cluster goes on with the next while the other is at one before."""
 
 
@@ -200,8 +253,17 @@ def test_killed_processes_of_one_node_end_the_job_everywhere_and_lose_nothing(
         outcome.result()
 
 
-def test_an_early_request_requeues_and_cancelling_leaves_nothing_running_and_nothing_queued(cancelled: Mapping[str, Future[None]]) -> None:
+def test_an_early_request_requeues_and_cancelling_leaves_nothing_running_and_nothing_queued(
+    cancelled: Mapping[str, Future[None]],
+) -> None:
     for outcome in cancelled.values():
+        outcome.result()
+
+
+def test_a_node_that_is_lost_before_anything_starts_there_is_noticed_without_the_scheduler(
+    lost_early: Mapping[str, Future[None]],
+) -> None:
+    for outcome in lost_early.values():
         outcome.result()
 
 

@@ -128,7 +128,7 @@ def training(shards: Path, tmp_path: Path) -> Iterator[Training]:
 def test_a_killed_rank_ends_the_others(training: Training) -> None:
     os.kill(training.pid(1), signal.SIGKILL)
     assert training.ends() not in (0, REQUEUE)
-    assert "rank 1 failed with SIGKILL" in training.log.read_text()
+    assert "rank 1 failed: killed by SIGKILL" in training.log.read_text()
 
 
 def test_a_signal_stops_all_ranks_at_one_step(training: Training, tmp_path: Path) -> None:

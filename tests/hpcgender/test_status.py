@@ -66,7 +66,7 @@ OUT_OF_MEMORY = queued("failed", "out of memory", external=True)
         ([start(), TERMINATED], queued("pending"), None, ("pending", "requeued", True, 0)),  # preempted
         ([start(), end(0)], None, None, ("done", "", False, 0)),
         ([start(), end(1)], None, None, ("failed", "exit code 1", False, 0)),
-        ([start(), end(137)], None, None, ("failed", "killed by SIGKILL", False, 0)),
+        ([start(), end(137)], None, None, ("failed", "killed by SIGKILL (often: out of memory)", False, 0)),
         ([start(), end(2)], None, None, ("failed", "its input or configuration was refused", False, 0)),
         ([start(), end(1)], queued("failed", "exit code 1"), None, ("failed", "exit code 1", False, 0)),
         ([start(), end(1)], OUT_OF_MEMORY, None, ("failed", "out of memory", False, 0)),

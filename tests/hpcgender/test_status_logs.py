@@ -18,7 +18,7 @@ from tests.conftest import Run
 from tests.hpcgender.status_records import end, make_record, start
 
 ATTEMPT = AttemptLine(command="train", nodes=2, hosts=("node1", "node2"), rendezvous="node1:18890").text() + "\n"
-KILLED = "agent on node2: rank 1 failed with SIGKILL (often: out of memory); its log: runs/k/logs/rank-1.log"
+KILLED = "agent on node2: rank 1 failed: killed by SIGKILL (often: out of memory); its log: runs/k/logs/rank-1.log"
 
 
 def test_a_tail_takes_files_as_they_come(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_why_it_failed_with_the_last_traceback(tmp_path: Path, run: Run) -> None
     code = "def inner():\n    raise RuntimeError('CUDA out of memory.\\nTried to allocate 2 GiB')\ninner()"
     crash = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False).stderr
     earlier = ATTEMPT + crash.replace("CUDA out of memory", "of the attempt before")
-    ended_run(tmp_path, f"{earlier}{ATTEMPT}epoch 1/2 | fine\n{crash}agent on node1: rank 0 failed with exit code 1\n")
+    ended_run(tmp_path, f"{earlier}{ATTEMPT}epoch 1/2 | fine\n{crash}agent on node1: rank 0 failed: exit code 1\n")
     done = run("hpcgender", "jobs", "why", "mine", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "of the attempt before" not in done.stdout
@@ -155,7 +155,7 @@ def test_why_it_failed_with_the_last_traceback(tmp_path: Path, run: Run) -> None
         "",
         *crash.splitlines(),
         "",
-        "agent on node1: rank 0 failed with exit code 1",
+        "agent on node1: rank 0 failed: exit code 1",
     ]
     listed = run("hpcgender", "jobs", cwd=tmp_path).stdout.splitlines()[1]
     assert listed.endswith("\texit code 1: RuntimeError: CUDA out of memory.")

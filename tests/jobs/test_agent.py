@@ -31,7 +31,7 @@ def finish(*arguments: str, options: tuple[str, ...] = ("--nproc-per-node=2",)) 
 def test_a_killed_rank_is_one_line() -> None:
     code, out, err = finish("killed", "1")
     assert (code, out) == (1, "")
-    assert err == f"agent on {HOST}: rank 1 failed with SIGKILL (often: out of memory)\n"
+    assert err == f"agent on {HOST}: rank 1 failed: killed by SIGKILL (often: out of memory)\n"
 
 
 def test_term_reaches_ranks_and_their_code_counts(tmp_path: Path) -> None:

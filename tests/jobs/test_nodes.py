@@ -103,7 +103,7 @@ def test_a_crash_on_another_node_shows_its_traceback_once(capfd: pytest.CaptureF
     _, err = capfd.readouterr()
     assert outcome.code == 1
     assert err.count("RuntimeError: the marked crash") == 1
-    assert err.count("rank 1 failed with exit code 1") == 1
+    assert err.count("rank 1 failed: exit code 1") == 1
     assert "ChildFailedError" not in err
 
 

@@ -105,7 +105,7 @@ def test_sacct_tells_how_jobs_ended() -> None:
         "11": ("cancelled", "", ""),
         "5_3": ("timeout", "time limit", "node1"),
         "4": ("pending", "Dependency", ""),
-        "23": ("failed", "killed by SIGKILL", "node1"),
+        "23": ("failed", "killed by SIGKILL (often: out of memory)", "node1"),
     }
 
 
@@ -129,7 +129,9 @@ def test_scontrol_tells_what_squeue_does_not() -> None:
     assert answers.parse_scontrol(SCONTROL) == ("depends on afterok:1(unfulfilled)",)
     assert answers.parse_scontrol(ENDED) == ("its time limit was 00:05:00",)
     failed = SCONTROL.replace("PENDING", "FAILED")
-    assert answers.parse_scontrol(failed.replace("ExitCode=0:0", "ExitCode=0:9")) == ("killed by SIGKILL",)
+    assert answers.parse_scontrol(failed.replace("ExitCode=0:0", "ExitCode=0:9")) == (
+        "killed by SIGKILL (often: out of memory)",
+    )
     (no_log,) = answers.parse_scontrol(failed.replace("ExitCode=0:0", "ExitCode=0:53"))
     assert no_log.startswith("its log could not be opened: make the directory that --output names")
 
@@ -197,7 +199,8 @@ def test_only_what_succeeded_or_may_succeed_is_waited_for(tmp_path: Path, comman
         still_to_succeed(SLURM, ["9"], [runs])
     put(commands, "sacct", f"echo '{SACCT.splitlines()[-1]}'")  # slurmctld has forgotten it, accounting has not
     with pytest.raises(
-        UserError, match=r"^--after 23: job 23 is failed \(killed by SIGKILL\), so that nothing will start"
+        UserError,
+        match=r"^--after 23: job 23 is failed \(killed by SIGKILL \(often: out of memory\)\), so that nothing",
     ):
         still_to_succeed(SLURM, ["23"], [runs])
     put(commands, "squeue", "echo '10|RUNNING|4:57|2026-11-22T22:49:50|node[1-2]|None|a'")

@@ -22,7 +22,7 @@ def report(tmp_path: Path, rank: int, code: int, log: str) -> Report | None:
 
 
 def test_a_crash_is_told_at_once_with_the_traceback_of_its_log(tmp_path: Path) -> None:
-    line = f"agent on node1: rank 3 failed with exit code 1; its log: {tmp_path / 'rank-3.log'}"
+    line = f"agent on node1: rank 3 failed: exit code 1; its log: {tmp_path / 'rank-3.log'}"
     assert report(tmp_path, 3, 1, f"step 1\n{CRASH}\n") == Report(text=f"{CRASH}\n{line}", patience=0.0)
 
 
@@ -44,7 +44,7 @@ def test_what_rank_0_said_or_nobody_needs_is_not_repeated(tmp_path: Path, rank: 
 
 
 def test_a_signal_has_its_name(tmp_path: Path) -> None:
-    assert report(tmp_path, 0, -11, "") == Report(text="agent on node1: rank 0 failed with SIGSEGV", patience=0.0)
+    assert report(tmp_path, 0, -11, "") == Report(text="agent on node1: rank 0 failed: killed by SIGSEGV", patience=0.0)
 
 
 @pytest.mark.parametrize(

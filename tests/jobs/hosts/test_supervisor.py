@@ -129,6 +129,16 @@ def test_each_node_has_its_environment_and_its_exit_codes_are_read() -> None:
     assert end.lost
 
 
+@pytest.fixture
+def hosts_answer(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """What hosts answer, one after the other, at intervals of moments; the last stays."""
+    said: list[bool] = []
+    monkeypatch.setattr(presence, "_SECONDS", 0.05)
+    for module in (presence, supervisor):
+        monkeypatch.setattr(module, "answers", lambda _host: said.pop(0) if len(said) > 1 else said[0])
+    return said
+
+
 def test_a_host_whose_connection_ends_is_lost_although_its_process_here_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,7 +156,8 @@ def test_a_host_whose_connection_ends_is_lost_although_its_process_here_stays(
             assert (end.host, end.unreachable, end.lost) == ("one", True, True)
 
 
-def test_a_failure_because_another_host_was_started_again_is_the_loss_of_that_host(tmp_path: Path) -> None:
+def test_a_failure_because_another_host_was_started_again_is_the_loss_of_that_host(hosts_answer: list[bool]) -> None:
+    hosts_answer += [True]
     with Listener("127.0.0.1") as listener:
         stays, fails = Node(host="one", argv=("sleep", "600")), Node(host="two", argv=("sh", "-c", "read _; exit 7"))
         with Supervisor([stays, fails], str(ROOT), listener) as hosts:
@@ -177,16 +188,6 @@ def test_a_failure_is_its_own_where_the_other_hosts_answer(tmp_path: Path, monke
         ("one", 7, False, False),
         ("deaf", -9, False, False),
     ]
-
-
-@pytest.fixture
-def hosts_answer(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """What hosts answer, one after the other, at intervals of moments; the last stays."""
-    said: list[bool] = []
-    monkeypatch.setattr(presence, "_SECONDS", 0.05)
-    for module in (presence, supervisor):
-        monkeypatch.setattr(module, "answers", lambda _host: said.pop(0) if len(said) > 1 else said[0])
-    return said
 
 
 def test_a_host_that_is_lost_before_its_process_connects_is_noticed(hosts_answer: list[bool]) -> None:
@@ -308,4 +309,6 @@ names = {name.split(".")[0] for name in set(sys.modules) - before}
 print(names - set(sys.stdlib_module_names) - {"jobs"}, [name for name in sys.modules if name[:5] == "jobs."])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout == "set() ['jobs.hosts', 'jobs.hosts.processes', 'jobs.hosts.presence', 'jobs.hosts.supervisor']\n"
+    assert (
+        done.stdout == "set() ['jobs.hosts', 'jobs.hosts.processes', 'jobs.hosts.presence', 'jobs.hosts.supervisor']\n"
+    )

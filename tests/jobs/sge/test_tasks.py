@@ -100,13 +100,13 @@ def test_tasks_know_their_places_and_have_logs_of_their_own(cluster: Cluster) ->
 def test_others_go_on_when_a_task_fails(cluster: Cluster) -> None:
     fails = f"if [ {RANK} = 1 ]; then touch failed; exit 3; fi; "
     code, err = cluster.run(f"{fails} until [ -e failed ]; do sleep 0.1; done; sleep 0.5; touch done")
-    assert (code, err) == (1, f"task 1 on {HOST} failed with exit code 3\n")
+    assert (code, err) == (1, f"task 1 on {HOST} failed: exit code 3\n")
     assert (cluster.directory / "done").exists()
 
 
 def test_a_task_that_is_killed_fails(cluster: Cluster) -> None:
     code, err = cluster.run(f"[ {RANK} = 1 ] || exit 0; kill -9 $$")
-    assert (code, err) == (1, f"task 1 on {HOST} failed with SIGKILL (often: out of memory)\n")
+    assert (code, err) == (1, f"task 1 on {HOST} failed: killed by SIGKILL (often: out of memory)\n")
 
 
 def test_a_request_to_requeue_ends_all_and_forgets_the_results(cluster: Cluster) -> None:
