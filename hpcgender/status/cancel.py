@@ -83,9 +83,16 @@ def find(records: list[RunRecord], wanted: str, config: CancelConfig, queues: Qu
         scheduler = waiting[0][0] if waiting else alive[0].record.submission.scheduler
         yield Target(scheduler=named(scheduler), job_id=wanted, runs=alive)
     elif recorded:
+        own = set(map(id, recorded))
+        elsewhere = {array_id(record.submission.job_id) for record in records if id(record) not in own}
+        jobs: dict[tuple[str, str], list[ListedRun]] = {}
         for run in alive or (choose(recorded, wanted, config.within, queues)[0],):
             submission = run.record.submission
-            yield Target(scheduler=named(submission.scheduler), job_id=submission.job_id, runs=(run,))
+            array = array_id(submission.job_id)  # as a whole, with its tasks that have not begun, if all is of this run
+            whole = submission.job_id != wanted and array not in elsewhere
+            jobs.setdefault((submission.scheduler, array if whole else submission.job_id), []).append(run)
+        for (scheduler, job_id), runs in jobs.items():
+            yield Target(scheduler=named(scheduler), job_id=job_id, runs=tuple(runs))
     else:
         raise no_run(wanted, records, config.within)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from hpcgender.commands.jobs import WhyConfig
@@ -27,7 +27,7 @@ from hpcgender.status.state import is_earlier, read_history
 from hpcgender.status.unrecorded import explain as unrecorded
 from jobs.command import SchedulerError
 from jobs.hosts.processes import exit_words
-from jobs.scheduler import Scheduler, array_id
+from jobs.scheduler import Job, Scheduler, array_id
 from jobs.schedulers import named
 from shard_tools.base.text import printable
 
@@ -37,12 +37,14 @@ def why(config: WhyConfig) -> None:
     records = read_records(config.within)
     if not matching(records, config.run):
         queues = ask([])
-        for scheduler, job in others(records, queues):
-            if config.run in (job.job_id, array_id(job.job_id), job.name):
-                print(f"job {job.job_id} {job.name} on {named(scheduler).title}: {job.state}")
-                for line in waiting(named(scheduler), job.job_id, job.reason):
-                    print(f"  {line}")
-                return
+        found = [
+            (scheduler, job)
+            for scheduler, job in others(records, queues)
+            if config.run in (job.job_id, array_id(job.job_id), job.name)
+        ]
+        if found:
+            print("\n".join(map(printable, explain_queued(found))))
+            return
         if direct := find_direct(read_direct(config.within, records, ()), config.run):
             print("\n".join(map(printable, explain_direct(direct))))
             return
@@ -54,13 +56,29 @@ def why(config: WhyConfig) -> None:
     array = array_id(run.record.submission.job_id)
     tasks = matching(records, array) if run.record.submission.job_id not in (array, config.run) else []
     if len(tasks) > 1:
-        states = Counter(task.status.state for task in judge_all(tasks, queues))
-        print(f"array {array}: {', '.join(f'{count} {state}' for state, count in states.items())}; of these")
+        print(of_array(array, (task.status.state for task in judge_all(tasks, queues))))
     print("\n".join(explain(run, queues)))
     same = judge_all([record for record in records if record.results == run.record.results], queues)
     for direct in read_direct(config.within, records, same):
         if direct.results == run.record.results:
             print("\n".join(map(printable, explain_direct(direct))))
+
+
+def of_array(array: str, states: Iterable[str]) -> str:
+    """How many tasks of an array are in which state, before a line on one of them."""
+    return f"array {array}: {', '.join(f'{count} {state}' for state, count in Counter(states).items())}; of these"
+
+
+def explain_queued(found: Sequence[tuple[str, Job]]) -> Iterator[str]:
+    """The lines about jobs, or tasks of an array, that have no record here: of the first all that is known."""
+    scheduler, job = found[0]
+    array = array_id(job.job_id)
+    tasks = [task for name, task in found if name == scheduler and array_id(task.job_id) == array]
+    if len(tasks) > 1:
+        yield of_array(array, (task.state for task in tasks))
+    yield f"job {job.job_id} {job.name} on {named(scheduler).title}: {job.state}"
+    same = len(tasks) > 1 and len({task.state for task in tasks}) == 1  # what helps one helps all
+    yield from (f"  {line}" for line in waiting(named(scheduler), array if same else job.job_id, job.reason))
 
 
 def explain(run: ListedRun, queues: Queues) -> Iterator[str]:
@@ -119,13 +137,13 @@ def ending(run: ListedRun) -> Iterator[str]:
         lines.append(f"stopped by {last['stopped_by']}")
     scheduler = named(submission.scheduler)
     try:
-        lines += scheduler.details(submission.job_id)
+        details = scheduler.details(submission.job_id)
         found = scheduler.ended([submission.job_id], 0.0).get(submission.job_id)
     except SchedulerError as error:
-        lines.append(str(error))
-        found = None
+        details, found = (str(error),), None
+    lines += details
     if found and not is_earlier(found, history):
-        lines += [found.reason] * (found.state != "done")
+        lines += [found.reason] * (found.state != "done" and not details)  # accounting may know less
         wanted = submission.resources.mem
         if found.max_memory:
             asked = f" of the {wanted:g} GB asked for on each node" if wanted else ""

@@ -19,8 +19,8 @@ _ENCODE = (
 
 def on_host(host: str, argv: Sequence[str], directory: str) -> tuple[str, ...]:
     """The command that runs `argv` in `directory` on another host of this job."""
-    # The shell, and a Python that is starting, must outlive signals: USR1 and USR2 are qsub's -notify, HUP is the loss of
-    # the first host.
+    # The shell, and a Python that is starting, must outlive signals: USR1 and USR2 are qsub's -notify, HUP means
+    # that the first host is lost.
     script = f"trap '' HUP USR1 USR2; cd {shlex.quote(directory)} && {shlex.join(argv)}; {_ENCODE}"
     # qrsh joins its arguments, and the user's login shell, whichever it is, reads them on the host. Without -nostdin:
     # standard input is the lifeline.

@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,7 @@ class GridEngine(Scheduler):
         if not job:
             return ""
         away = bool(job.host) and is_unknown(answer(qstat.call, "qhost", "-h", job.host), job.host)
-        return advise(job, away, bool(details))
+        return advise(replace(job, job_id=job_id), away, bool(details))
 
     def cancel(self, job_id: str) -> str:
         qstat.call("qdel", job_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -54,6 +55,9 @@ _MEANWHILE: Mapping[str, str] = {
 }
 """What states of jobs that neither wait nor work mean."""
 
+_KILLERS = (signal.SIGABRT, signal.SIGBUS, signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM)
+"""Signals by which a shell's command may have been killed, so that the shell has ended with 128 more."""
+
 _NO_OUTPUT = "53"  # the place of the signal in a job whose --output slurmd cannot open
 
 REASONS = {
@@ -73,8 +77,10 @@ REASONS = {
     "PartitionInactive": "the partition is closed at present",
     "ReqNodeNotAvail": "a node that it needs is down, reserved, or soon in maintenance: a shorter time limit may help",
     "Nodes required": "nodes that it needs are down, drained or reserved",
-    "QOS": "a limit of your quality of service is reached: it waits for your other jobs",
-    "Assoc": "a limit of your account is reached: it waits for its other jobs",
+    "QOS": "your other jobs of this quality of service leave it too little of what you may have",
+    "QOSGrp": "the other jobs of this quality of service leave it too little of what all may have together",
+    "Assoc": "your other jobs in this account leave it too little of what you may have",
+    "AssocGrp": "the other jobs of this account leave it too little of what all may have together",
     "MaxJobs": "you have as many jobs as you may: it waits for the others",
     "launch failed": "it could not be started and is held: scontrol release {job} tries again",
 }
@@ -107,7 +113,7 @@ def parse_sacct(text: str) -> dict[str, Job]:
         job_id, word, code, hosts, reason, name = line.split("|", 5)
         state, why = read_state(word, reason)
         if state == "failed" and word == "FAILED":
-            why = how(code)
+            why = how_by_sacct(code)
         found[job_id] = Job(
             job_id=job_id,
             state=state,
@@ -198,6 +204,15 @@ def how(code: str) -> str:
     return exit_words(int(status) if number in ("", "0") else -int(number))
 
 
+def how_by_sacct(code: str) -> str:
+    """The same of a failed job in the words of sacct, which takes 128 off an exit code above 127."""
+    status, _, number = code.partition(":")
+    if number != "0" or int(status) not in (0, *_KILLERS):
+        return how(code)
+    more = exit_words(128 + int(status))
+    return more if status == "0" else f"{how(code)}, or {more}: sacct has both as {status}"
+
+
 def end_time(job: str) -> float | None:
     """EndTime of `scontrol show job`, in Unix time; None if it has none."""
     found = re.search(r"\bEndTime=(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)", job)
@@ -206,6 +221,8 @@ def end_time(job: str) -> float | None:
 
 def meaning(job_id: str, reason: str) -> str:
     """What a reason means in plain words; empty if it is none of the known ones."""
+    if "SubmitJob" in reason:  # AssocMaxSubmitJobLimit, of sbatch
+        return "as many jobs wait and run as may be submitted: wait until one has ended"
     if re.search(r"(Per(Job|Node)|(?<=QOS)Min|(?<=Assoc)Min)", reason):  # QOSMaxWallDurationPerJobLimit
         return "it asks for more than its quality of service or account gives one job, and will not start: ask for less"
     fits = [begin for begin in REASONS if reason.startswith(begin)]

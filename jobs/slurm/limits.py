@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from jobs.command import answer, call
@@ -20,8 +20,24 @@ NOT_NOW = "Requested node configuration is not available"
 """What --test-only says of nodes that are too few or too small, and of such that are drained or down at present."""
 
 _NODES = "%N|%c|%m|%T|%f|%G"
-_QOS = ("name", "flags", "maxwall", "maxtresperjob", "maxtrespernode")
-_ASSOCIATION = ("cluster", "account", "partition", "defaultqos", "maxwall", "maxtresperjob", "maxtrespernode")
+_QOS = ("name", "flags", "maxwall", "maxtresperjob", "maxtrespernode", "maxtrespu", "grptres")
+_ASSOCIATION = (
+    "cluster",
+    "account",
+    "partition",
+    "defaultqos",
+    "maxwall",
+    "maxtresperjob",
+    "maxtrespernode",
+    "grptres",
+)
+_ACCOUNT = ("cluster", "account", "parentname", "grptres")
+_AMOUNTS = {
+    "maxtresperjob": "a job at most {}",
+    "maxtrespernode": "a job at most {} on a node",
+    "maxtrespu": "all jobs of a user at most {}",
+    "grptres": "all of its jobs together at most {}",
+}
 _UNUSABLE = ("down", "drain", "fail", "maint", "reserved", "unknown", "no_respond")
 _MEGABYTES = {"": 1.0, "K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
 
@@ -32,6 +48,7 @@ class Wanted:
 
     nodes: int
     per_node: Mapping[str, float]
+    per_job: Mapping[str, float]
     time: float
     """Seconds; 0 is the partition's default."""
     features: str = ""
@@ -42,13 +59,10 @@ class Wanted:
         asked = request.resources
         gpus = {f"gres/gpu:{request.site.gpu}": asked.gpus_per_node} if request.site.gpu else {}
         per_node = {"cpu": max(1, asked.cpus), "mem": math.ceil(1024 * asked.mem), "gres/gpu": asked.gpus_per_node}
+        per_node |= gpus
+        per_job = {"node": asked.nodes, **{name: asked.nodes * amount for name, amount in per_node.items()}}
         features = options(request).get("constraint", "")
-        return cls(asked.nodes, {**per_node, **gpus}, 60 * asked.time_min, features)
-
-    @property
-    def per_job(self) -> dict[str, float]:
-        """What it asks for in all."""
-        return {"node": self.nodes, **{name: self.nodes * amount for name, amount in self.per_node.items()}}
+        return cls(asked.nodes, per_node, per_job, 60 * asked.time_min, features)
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,8 @@ class Cluster:
     """The lines of sinfo by partition."""
     qos: Mapping[str, Mapping[str, str]]
     association: Mapping[str, str]
+    accounts: Sequence[Mapping[str, str]] = ()
+    """That of the association, that which it belongs to, and so on."""
 
 
 def options(request: Request) -> dict[str, str]:
@@ -81,25 +97,60 @@ def look(request: Request) -> Cluster:
         name: answer(call, "sinfo", "-h", "-N", "-p", name, "-o", _NODES)
         for name in (fields["PartitionName"] for fields in partitions)
     }
+    account, qos = given.get("account", site.account), given.get("qos", site.qos)
+    return Cluster(partitions, nodes, *look_at_accounts(account, qos, [row["PartitionName"] for row in partitions]))
+
+
+Accounts = tuple[Mapping[str, Mapping[str, str]], Mapping[str, str], Sequence[Mapping[str, str]]]
+
+
+def look_at_accounts(account: str, qos: str, partitions: Collection[str]) -> Accounts:
+    """What limits this user's jobs: all qualities of service, an association and its accounts; nothing if unenforced.
+
+    An empty account or quality of service is the default one.
+    """
     config = answer(call, "scontrol", "show", "config")
     if not re.search(r"^AccountingStorageEnforce\s*=.*\b(limits|safe|all)\b", config, re.MULTILINE):
-        return Cluster(partitions, nodes, {}, {})
+        return {}, {}, ()
     cluster = re.search(r"^ClusterName\s*=\s*(\S+)", config, re.MULTILINE)
-    qos = _rows(answer(call, "sacctmgr", "-n", "-P", "show", "qos", f"format={','.join(_QOS)}"), _QOS)
-    asked = ("show", "assoc", f"user={user_name()}", f"format={','.join(_ASSOCIATION)}")
-    associations = _rows(answer(call, "sacctmgr", "-n", "-P", *asked), _ASSOCIATION)
-    account = given.get("account", site.account)
+
+    def show(what: str, names: Sequence[str], *where: str) -> list[dict[str, str]]:
+        text = answer(call, "sacctmgr", "-n", "-P", "show", what, *where, f"format={','.join(names)}")
+        rows = [dict(zip(names, line.split("|"), strict=False)) for line in text.splitlines()]
+        return [row for row in rows if not cluster or row.get("cluster", cluster[1]) == cluster[1]]
+
     fit = (
         row
-        for row in associations
-        if (not cluster or row["cluster"] == cluster[1])
-        and (not account or row["account"] == account)
-        and row["partition"] in ("", *(fields["PartitionName"] for fields in partitions))
+        for row in show("assoc", _ASSOCIATION, f"user={user_name()}")
+        if (not account or row["account"] == account) and row["partition"] in ("", *partitions)
     )
     association = dict(next(fit, {}))
-    if name := given.get("qos", site.qos):
-        association["defaultqos"] = name
-    return Cluster(partitions, nodes, {row["name"]: row for row in qos}, association)
+    accounts = {row["account"]: row for row in show("assoc", _ACCOUNT, "where", "user=")} if association else {}
+    chain: list[Mapping[str, str]] = []
+    name = association.get("account", "")
+    while (row := accounts.pop(name, None)) is not None:
+        chain.append(row)
+        name = row.get("parentname", "")
+    if qos:
+        association["defaultqos"] = qos
+    return {row["name"]: row for row in show("qos", _QOS)}, association, chain
+
+
+def of_job(job: str) -> list[str]:
+    """What the limits of its quality of service and its account are to a job in the words of `scontrol -o show job`."""
+    fields = _fields(job)
+    names = {
+        name: "" if fields.get(name, "") in ("(null)", "N/A") else fields.get(name, "") for name in ("Account", "QOS")
+    }
+    accounts = look_at_accounts(names["Account"], names["QOS"], [fields.get("Partition", "")])
+    asked = _tres(fields.get("TRES", ""))
+    nodes = int(asked.get("node", 1))
+    each = {kind: amount / nodes for kind, amount in asked.items()}
+    wanted = Wanted(nodes, each, asked, seconds(fields.get("TimeLimit", "")) or 0.0)
+    cluster = Cluster((), {}, *accounts)
+    if reasons := list(_of_accounts(wanted, cluster, {})):
+        return [f"it will never start: {'; '.join(reasons)}"]
+    return [f"{who} gives {what}" for who, row in _limits(cluster, {}) for what in _words(row)]
 
 
 def never(wanted: Wanted, cluster: Cluster) -> list[str]:
@@ -172,26 +223,41 @@ def _qos_of(cluster: Cluster, partition: Mapping[str, str]) -> list[Mapping[str,
     return [qos for qos in order if qos]
 
 
-def _of_accounts(wanted: Wanted, cluster: Cluster, partition: Mapping[str, str]) -> Iterator[str]:
-    """The limits of quality of service and association: what the former limits, the latter does not."""
+def _limits(cluster: Cluster, partition: Mapping[str, str]) -> list[tuple[str, Mapping[str, str]]]:
+    """Who limits a job in words, and the limits: what one limits, those after it do not."""
     limits = [(f"quality of service {qos['name']}", qos) for qos in _qos_of(cluster, partition)]
     if cluster.association:
         limits.append((f"account {cluster.association.get('account', '')}", cluster.association))
+    return limits + [(f"account {row['account']}", row) for row in cluster.accounts]
+
+
+def _of_accounts(wanted: Wanted, cluster: Cluster, partition: Mapping[str, str]) -> Iterator[str]:
+    """The limits of quality of service and accounts that a job is above."""
+    limits = _limits(cluster, partition)
     for who, row in limits:
         if (most := seconds(row.get("maxwall", ""))) is not None:
             if wanted.time > most:
-                yield f"{who} gives a job at most {row['maxwall']} of time"
+                yield f"{who} gives {_time_words(row)}"
             break
-    for field, asked, where in (
-        ("maxtresperjob", wanted.per_job, ""),
-        ("maxtrespernode", wanted.per_node, " on a node"),
-    ):
+    for field, words in _AMOUNTS.items():
+        asked = wanted.per_node if field == "maxtrespernode" else wanted.per_job
         seen: set[str] = set()
         for who, row in limits:
             for kind, limit in _tres(row.get(field, "")).items():
                 if kind not in seen and asked.get(kind, 0) > limit:
-                    yield f"{who} gives a job at most {_amount(kind, limit)}{where}"
+                    yield f"{who} gives {words.format(_amount(kind, limit))}"
                 seen.add(kind)
+
+
+def _words(row: Mapping[str, str]) -> Iterator[str]:
+    if row.get("maxwall"):
+        yield _time_words(row)
+    for field, words in _AMOUNTS.items():
+        yield from (words.format(_amount(*limit)) for limit in _tres(row.get(field, "")).items())
+
+
+def _time_words(row: Mapping[str, str]) -> str:
+    return f"a job at most {row['maxwall']} of time"
 
 
 def _tres(text: str) -> dict[str, float]:
@@ -205,10 +271,6 @@ def _amount(kind: str, amount: float) -> str:
         return f"{amount / 1024:g} GB"
     names = {"cpu": "cores", "node": "nodes", "gres/gpu": "GPUs"}
     return f"{amount:g} {names.get(kind, kind.removeprefix('gres/gpu:') + ' GPUs' if ':' in kind else kind)}"
-
-
-def _rows(text: str, names: Sequence[str]) -> list[dict[str, str]]:
-    return [dict(zip(names, line.split("|"), strict=False)) for line in text.splitlines()]
 
 
 def _fields(line: str) -> dict[str, str]:

@@ -126,6 +126,8 @@ class Slurm(Scheduler):
         try:
             return try_script(self.title, request.name, text, lambda file: ("sbatch", "--test-only", file), _HINTS)
         except UserError as error:
+            if found := re.search(r"\b(QOS|Assoc)\w+", str(error)):
+                raise UserError(f"{error} ({answers.meaning('', found[0])})") from None
             if limits.NOT_NOW not in str(error) or not (nodes := limits.missing_now(wanted, cluster)):
                 raise
             return f"not now: no jobs are taken at present by {', '.join(nodes)}"
@@ -172,11 +174,13 @@ class Slurm(Scheduler):
 
     def details(self, job_id: str) -> tuple[str, ...]:
         try:
-            return answers.parse_scontrol(call("scontrol", "-o", "show", "job", job_id))
+            job = call("scontrol", "-o", "show", "job", job_id)
         except SchedulerError as error:
             if "Invalid job id" in str(error):
                 return ()
             raise
+        limited = re.search(r"\bJobState=PENDING Reason=(QOS|Assoc)", job.partition("\n")[0])
+        return (*answers.parse_scontrol(job), *(limits.of_job(job.partition("\n")[0]) if limited else ()))
 
     def meaning(self, job_id: str, reason: str) -> str:
         return answers.meaning(job_id, reason)

@@ -152,35 +152,36 @@ exec "$@"
 def lost_early(on_both: OnBoth, data: Mapping[Cluster, Path]) -> Mapping[str, Future[None]]:
     """A job that loses its second host before anything of it has started there, and that begins again."""
 
-    def lose(cluster: Cluster) -> None:
-        place = cluster.directory / "early"
-        place.mkdir(mode=0o777)
-        place.chmod(0o777)
-        (place / "held.sh").write_text(HELD)
-        (place / "held.sh").chmod(0o755)
-        python = f'container = "{place}/held.sh"\ncontainer_python = "{sys.executable}"\n'
-        (place / "site.toml").write_text(cluster.site + python)
-        (place / "hold").touch()
-        patient(cluster, True)
-        job, project = launch_training(cluster, data[cluster], "--site", place / "site.toml")
-        run_dir = project / "runs" / "small"
-        cluster.wait_until((place / "held").exists, 120, "it starts", lambda: read_log(project, job))
-        (begin,) = read_events(run_dir, job)
-        (place / "hold").unlink()
-        cluster.cut_power(begin["hosts"][1])
-        lost = f"launch: {begin['hosts'][1]} was lost\n"
-        cluster.wait_until(lambda: lost in read_log(project, job), 60, "it is noticed", lambda: read_log(project, job))
-        cluster.wait_until(lambda: len(read_events(run_dir, job)) > 1, 120, "it has ended")
-        cluster.restore_power(begin["hosts"][1])
-        patient(cluster, False)
-        end = read_events(run_dir, job)[1]
-        assert (end["code"], end["requeued"]) == (99, True), end
-        wait_for_checkpoint(cluster, project, job)
-        cluster.cancel(job)
-        cluster.wait(job, 60)
-        cluster.wait_until_idle(60)
+    return on_both(lambda cluster: lose_early(cluster, data[cluster]))
 
-    return on_both(lose)
+
+def lose_early(cluster: Cluster, data: Path) -> None:
+    place = cluster.directory / "early"
+    place.mkdir(mode=0o777)
+    place.chmod(0o777)
+    (place / "held.sh").write_text(HELD)
+    (place / "held.sh").chmod(0o755)
+    python = f'container = "{place}/held.sh"\ncontainer_python = "{sys.executable}"\n'
+    (place / "site.toml").write_text(cluster.site + python)
+    (place / "hold").touch()
+    patient(cluster, True)
+    job, project = launch_training(cluster, data, "--site", place / "site.toml")
+    run_dir = project / "runs" / "small"
+    cluster.wait_until((place / "held").exists, 120, "it starts", lambda: read_log(project, job))
+    (begin,) = read_events(run_dir, job)
+    (place / "hold").unlink()
+    cluster.cut_power(begin["hosts"][1])
+    lost = f"launch: {begin['hosts'][1]} was lost\n"
+    cluster.wait_until(lambda: lost in read_log(project, job), 60, "it is noticed", lambda: read_log(project, job))
+    cluster.wait_until(lambda: len(read_events(run_dir, job)) > 1, 120, "it has ended")
+    cluster.restore_power(begin["hosts"][1])
+    patient(cluster, False)
+    end = read_events(run_dir, job)[1]
+    assert (end["code"], end["requeued"]) == (99, True), end
+    wait_for_checkpoint(cluster, project, job)
+    cluster.cancel(job)
+    cluster.wait(job, 60)
+    cluster.wait_until_idle(60)
 
 
 def patient(cluster: Cluster, patient: bool) -> None:

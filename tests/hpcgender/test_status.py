@@ -14,7 +14,7 @@ import pytest
 
 from hpcgender.commands import HPCGENDER
 from hpcgender.commands.evaluate import EvaluateConfig
-from hpcgender.commands.jobs import CancelConfig, ResubmitConfig
+from hpcgender.commands.jobs import CancelConfig, JobsConfig, ResubmitConfig, WhyConfig
 from hpcgender.evaluate.evaluation import evaluate
 from hpcgender.evaluate.results import read_evaluation
 from hpcgender.log_lines import AttemptLine, StepLine
@@ -22,6 +22,8 @@ from hpcgender.status.cancel import cancel
 from hpcgender.status.resubmit import launch_config, resubmit
 from hpcgender.status.runs import matching, read_records
 from hpcgender.status.state import CANCELLED, judge
+from hpcgender.status.table import list_jobs
+from hpcgender.status.why import why
 from hpcgender.train.log import epoch_line
 from jobs.records import Resources, read_events
 from jobs.scheduler import Job, State
@@ -309,9 +311,48 @@ def test_what_a_scheduler_goes_on_with_is_not_cancelled(
     assert cancel(CancelConfig(runs=("12",), within=within)) == 0  # as sbatch printed it
     assert capsys.readouterr().out == "cancelled job 12 (mine)\n"
     assert cancel(CancelConfig(runs=("mine",), within=within)) == 0
+    assert capsys.readouterr().out == "cancelled job 12 (mine)\n"
+    make_record(tmp_path / "runs" / "other", "12_3", "slurm", [start(), end(0)])  # an array of several runs
+    assert cancel(CancelConfig(runs=("mine",), within=within)) == 0
     assert capsys.readouterr().out == "cancelled job 12_1 (mine)\ncancelled job 12_2 (mine)\n"
-    assert (tmp_path / "asked").read_text() == "12_2\n12\n12_1\n12_2\n"
+    assert (tmp_path / "asked").read_text() == "12_2\n12\n12\n12_1\n12_2\n"
     assert all(read_events(record.directory)[-1]["event"] == CANCELLED for record in running)
+
+
+@pytest.mark.parametrize(("tasks", "recorded"), [(1000, False), (100, True)])
+def test_a_large_array_takes_a_few_calls(
+    tasks: int,
+    recorded: bool,
+    tmp_path: Path,
+    no_scheduler: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for task in range(1, tasks + 1) if recorded else ():
+        make_record(tmp_path / "runs" / "mine", f"12_{task}", "slurm", [start()])
+    (tmp_path / "state").write_text("PENDING")
+    asks = f"echo x >> {tmp_path}/calls; state=$(/bin/cat {tmp_path}/state); "
+    for name, script in {
+        "scancel": f"{asks} echo COMPLETING > {tmp_path}/state",
+        "squeue": f'{asks} for n in $(/usr/bin/seq {tasks}); do echo "12_$n|$state|9:50|N/A||JobHeldUser|arr"; done',
+        "scontrol": f"{asks} echo 'JobId=12 ArrayJobId=12 ArrayTaskId=1-1000 JobState=PENDING Reason=JobHeldUser'",
+        "sacct": asks,
+        "sbatch": asks,
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "slurm.conf").touch()
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    within = (tmp_path / "runs",)
+    list_jobs(JobsConfig(within=within))
+    said = capsys.readouterr()
+    assert said.out.count("held") == tasks if recorded else f"without a record here: {tasks} held (12 arr)" in said.err
+    why(WhyConfig(run="12", within=within))
+    assert f"array 12: {tasks} held; of these\n" in capsys.readouterr().out
+    assert cancel(CancelConfig(runs=("mine" if recorded else "12",), within=within)) == 0
+    assert capsys.readouterr().out == f"cancelled job 12{' (mine)' if recorded else ''}\n"
+    assert (tmp_path / "calls").read_text().count("x") < 12
 
 
 def test_a_script_submitted_by_hand_is_submitted_again_as_it_was(

@@ -39,6 +39,13 @@ SACCT = """\
 4|PENDING|0:0|None assigned|Dependency|dep
 23|FAILED|0:9|node1|NonZeroExitCode|wrap
 """
+# Of scripts that ended with 9, with 137 because their command was killed, with 128 and with 200
+SACCT_CODES = """\
+31|FAILED|9:0|node1|None|e9
+32|FAILED|9:0|node1|None|e137
+33|FAILED|0:0|node1|None|e128
+34|FAILED|72:0|node1|None|e200
+"""
 
 SCONTROL = (
     "JobId=4 JobName=dep UserId=rig(5000) JobState=PENDING Reason=Dependency Dependency=afterok:1(unfulfilled) "
@@ -107,6 +114,15 @@ def test_sacct_tells_how_jobs_ended() -> None:
         "4": ("pending", "Dependency", ""),
         "23": ("failed", "killed by SIGKILL (often: out of memory)", "node1"),
     }
+
+
+def test_a_shell_whose_command_was_killed_names_the_signal() -> None:
+    """Of an exit code above 127 scontrol tells all, and sacct what is above 128."""
+    failed = SCONTROL.replace("PENDING", "FAILED").replace("ExitCode=0:0", "ExitCode=137:0")
+    assert answers.parse_scontrol(failed) == ("killed by SIGKILL (often: out of memory)",)
+    found = {job_id: job.reason for job_id, job in answers.parse_sacct(SACCT_CODES).items()}
+    both = "exit code 9, or killed by SIGKILL (often: out of memory): sacct has both as 9"
+    assert found == {"31": both, "32": both, "33": "exit code 128", "34": "exit code 72"}
 
 
 @pytest.mark.parametrize(

@@ -24,16 +24,25 @@ PartitionName=other Default=NO QoS=N/A MaxNodes=UNLIMITED MaxTime=UNLIMITED MaxC
 # sinfo -h -N -p debug -o '%N|%c|%m|%T|%f|%G'
 NODES = "node1|8|16000|idle|(null)|gpu:2\nnode2|8|16000|{state}|ib,a100|gpu:a100:2(S:0-1)\n"
 CONFIG = "ClusterName             = test\nAccountingStorageEnforce = associations,limits,qos\n"
-# sacctmgr -n -P show qos format=name,flags,maxwall,maxtresperjob,maxtrespernode
+# sacctmgr -n -P show qos format=name,flags,maxwall,maxtresperjob,maxtrespernode,maxtrespu,grptres
 QOS = """\
 normal||||
 short||00:10:00||
 deny|DenyOnLimit||gres/gpu=1,node=1|
 small|||cpu=4,gres/gpu=1|
 long|PartitionTimeLimit|2-00:00:00||
+two|||||gres/gpu=1|cpu=2
 """
-# the same of assoc user=student format=cluster,account,partition,defaultqos,maxwall,maxtresperjob,maxtrespernode
+# the same of assoc user=student format=cluster,account,partition,defaultqos,maxwall, ..., grptres
 ASSOCIATION = "elsewhere|lab||normal|00:01:00||\ntest|lab||normal|10:00:00||\n"
+
+# the same of assoc where user= format=cluster,account,parentname,grptres
+ACCOUNTS = "test|root||\ntest|faculty|root|cpu=6\ntest|lab|faculty|\nelsewhere|lab|root|cpu=1\n"
+# scontrol -o show job 21
+WAITING = """\
+JobId=21 JobName=s.sh UserId=me(50) Account=lab QOS=two JobState=PENDING Reason=QOSGrpCpuLimit Dependency=(null) \
+TimeLimit=00:10:00 Partition=debug NumNodes=1-1 NumCPUs=3 NumTasks=3 CPUs/Task=1 TRES=cpu={cpus},mem=16000M,node=1,\
+billing={cpus} Command=s.sh"""
 
 NOT_AVAILABLE = "echo 'allocation failure: Requested node configuration is not available' >&2; exit 1"
 """What sbatch --test-only says, of drained nodes also."""
@@ -45,7 +54,11 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", str(tmp_path))
     put(tmp_path, "scontrol", f'case "$*" in *config) echo "{CONFIG}";; *) {cat(PARTITIONS)} esac')
     put(tmp_path, "sinfo", cat(NODES.format(state="idle")))
-    put(tmp_path, "sacctmgr", f'case "$*" in *qos*name,*) {cat(QOS)} ;; *) {cat(ASSOCIATION)} esac')
+    put(
+        tmp_path,
+        "sacctmgr",
+        f'case "$*" in *qos*name,*) {cat(QOS)} ;; *user=\\ *) {cat(ACCOUNTS)} ;; *) {cat(ASSOCIATION)} esac',
+    )
     put(tmp_path, "sbatch", "echo 'sbatch: Job 1 to start at 2026-11-29T06:47:09 using 1 processors' >&2")
     return tmp_path
 
@@ -77,6 +90,13 @@ def check(tmp_path: Path, options: tuple[str, ...] = (), qos: str = "", gpu: str
         ({"gpus_per_node": 2, "qos": "small"}, "quality of service small gives a job at most 1 GPUs"),
         ({"nodes": 2, "cpus": 3, "qos": "small"}, "quality of service small gives a job at most 4 cores"),
         ({"nodes": 2, "cpus": 2, "gpus_per_node": 2}, ""),
+        ({"nodes": 2, "cpus": 3}, ""),
+        (
+            {"nodes": 2, "cpus": 4},
+            "account faculty gives all of its jobs together at most 6 cores",
+        ),  # to which lab belongs
+        ({"cpus": 3, "qos": "two"}, "quality of service two gives all of its jobs together at most 2 cores"),
+        ({"gpus_per_node": 2, "qos": "two"}, "quality of service two gives all jobs of a user at most 1 GPUs"),
         (
             {"nodes": 3},
             "partition debug gives a job at most 2 nodes; of the 2 nodes of partition debug, 2 have 1 cores",
@@ -114,6 +134,26 @@ def test_without_accounting_the_partition_alone_counts(slurm: Path) -> None:
     assert check(slurm, time_min=601.0).startswith("Job 1")
     with pytest.raises(UserError, match="partition debug gives a job at most"):
         check(slurm, time_min=60 * 25.0)
+
+
+def test_a_job_that_waits_for_a_limit_is_told_which_it_is_and_whether_it_waits_in_vain(slurm: Path) -> None:
+    def details(cpus: int) -> tuple[str, ...]:
+        job = WAITING.format(cpus=cpus)
+        put(slurm, "scontrol", f'case "$*" in *config) echo "{CONFIG}";; *) {cat(job + chr(10))} esac')
+        return SCHEDULERS["slurm"].details("21")
+
+    assert details(3) == ("it will never start: quality of service two gives all of its jobs together at most 2 cores",)
+    assert details(2)[:2] == (
+        "quality of service two gives all jobs of a user at most 1 GPUs",
+        "quality of service two gives all of its jobs together at most 2 cores",
+    )
+
+
+def test_a_submission_above_a_limit_is_refused_in_plain_words(slurm: Path) -> None:
+    said = "allocation failure: Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+    put(slurm, "sbatch", f'echo "sbatch: error: QOSMaxSubmitJobPerUserLimit\n{said}" >&2; exit 1')
+    with pytest.raises(UserError, match=r"QOSMaxSubmitJobPerUserLimit; .* \(as many jobs wait and run as may be"):
+        check(slurm)
 
 
 @pytest.mark.parametrize(
