@@ -43,7 +43,7 @@ def test_an_array_goes_by_the_id_that_was_printed(cluster: Cluster) -> None:
     project = cluster.project()
     (project / "early.sh").write_text(EARLY)
     array = cluster.submit(
-        *{"slurm": ("--array=1-3", "--hold"), "sge": ("-t", "1-3", "-h")}[cluster.name], "early.sh", cwd=project
+        *{"slurm": ("--array=1-100", "--hold"), "sge": ("-t", "1-100", "-h")}[cluster.name], "early.sh", cwd=project
     )
 
     def jobs(*words: object) -> str:
@@ -53,8 +53,8 @@ def test_an_array_goes_by_the_id_that_was_printed(cluster: Cluster) -> None:
         waiting = json.loads(jobs("--json"))["without_record"]
         return [job["state"] for job in waiting if array_id(job["job"]) == array]
 
-    assert tasks() == ["held"] * 3
-    assert "held" in jobs("why", array)
+    assert tasks() == ["held"] * 100
+    assert f"array {array}: 100 held; of these\n" in jobs("why", array)
     assert jobs("cancel", array) == f"cancelled job {array}\n"
     assert tasks() == []
 

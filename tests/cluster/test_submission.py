@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from jobs.schedulers import SCHEDULERS
+from jobs.slurm import answers
 from tests.cluster.cluster import NODES, Cluster, End
-from tests.cluster.conftest import OnBoth
+from tests.cluster.conftest import OnBoth, Pools
+from tests.cluster.hosts import USER
 from tests.cluster.training import OPTIONS, launch, read_events, read_log
 
 SUBMITIT = """
@@ -165,6 +167,53 @@ def test_what_could_never_start_is_refused(cluster: Cluster, data: Mapping[Clust
         after = cluster.run("python", "-m", "hpcgender.launch", *unknown, cwd=project, check=False)
         assert (after.returncode, after.stdout) == (2, ""), after
         assert "Slurm has no job 99999" in after.stderr
+
+
+def test_limits_of_quality_of_service_and_account_are_told(slurm: Cluster, pools: Pools) -> None:
+    pools[slurm].submit(meet_limits, slurm).result()
+
+
+def meet_limits(slurm: Cluster) -> None:
+    """What is said of jobs that a limit keeps for ever, that wait for others, and that are one too many."""
+    project = slurm.project()
+
+    def manage(line: str) -> None:
+        slurm.run("sacctmgr", "--immediate", *line.split(), user="root")
+
+    def ours(*words: object, check: bool = True) -> str:
+        done = slurm.run("python", "-m", "hpcgender", *words, cwd=project, check=check)
+        return done.stdout + done.stderr
+
+    manage("add qos narrow")
+    manage("modify qos narrow set GrpTRES=cpu=2 MaxSubmitJobsPerUser=2")
+    manage("add account tiny parent=lab cluster=test")
+    manage("modify account tiny set MaxWall=02:00:00")
+    manage(f"add user {USER} account=tiny")
+    manage(f"modify user {USER} set qos+=narrow")
+    (project / "narrow.toml").write_text('scheduler = "slurm"\nqos = "narrow"\n')
+    (project / "tiny.toml").write_text('scheduler = "slurm"\naccount = "tiny"\n')
+    together = "quality of service narrow gives all of its jobs together at most 2 cores"
+    said = ours("sites", "check", "--site", "narrow.toml", "--cpus", 3, check=False)
+    assert said == f"hpcgender: site narrow: Slurm would never start check: {together}\n"
+    said = ours("sites", "check", "--site", "tiny.toml", "--time", "3h", check=False)
+    assert "would never start check: account tiny gives a job at most 02:00:00 of time\n" in said
+    assert "Slurm could run" in ours("sites", "check", "--site", "narrow.toml", "--cpus", 2)
+
+    (project / "wait.sh").write_text("#!/bin/bash\nsleep 600\n")
+    submit = ("--qos=narrow", "--output=/dev/null")
+    runs, waits = (slurm.submit(*submit, "--ntasks=2", "wait.sh", cwd=project) for _ in range(2))
+    slurm.wait_until(lambda: "QOSGrpCpuLimit" in slurm.state(waits), 30, "it waits", lambda: slurm.state(waits))
+    assert f"  QOSGrpCpuLimit: {answers.REASONS['QOSGrp']}\n  {together}\n" in ours("jobs", "why", waits)
+    said = ours("sites", "check", "--site", "narrow.toml", check=False)
+    assert "QOSMaxSubmitJobPerUserLimit" in said
+    assert "(as many jobs wait and run as may be submitted: wait until one has ended)" in said
+    slurm.cancel(waits)
+    vain = slurm.submit(*submit, "--ntasks=3", "wait.sh", cwd=project)
+    slurm.wait_until(lambda: "QOSGrpCpuLimit" in slurm.state(vain), 30, "it waits", lambda: slurm.state(vain))
+    assert f"  it will never start: {together}\n" in ours("jobs", "why", vain)
+    for job in (runs, vain):
+        slurm.cancel(job)
+    slurm.wait_until_idle(60)
 
 
 def test_a_chain_runs_to_its_end(cluster: Cluster, chains: Mapping[str, Future[tuple[Chain, Chain]]]) -> None:
