@@ -88,9 +88,10 @@ def find(records: list[RunRecord], wanted: str, config: CancelConfig, queues: Qu
         jobs: dict[tuple[str, str], list[ListedRun]] = {}
         for run in alive or (choose(recorded, wanted, config.within, queues)[0],):
             submission = run.record.submission
-            array = array_id(submission.job_id)  # as a whole, with its tasks that have not begun, if all is of this run
-            whole = submission.job_id != wanted and array not in elsewhere
-            jobs.setdefault((submission.scheduler, array if whole else submission.job_id), []).append(run)
+            job_id = array_id(submission.job_id)  # with the tasks that have not begun, if all of them are of this run
+            if submission.job_id == wanted or job_id in elsewhere:
+                job_id = submission.job_id
+            jobs.setdefault((submission.scheduler, job_id), []).append(run)
         for (scheduler, job_id), runs in jobs.items():
             yield Target(scheduler=named(scheduler), job_id=job_id, runs=tuple(runs))
     else:

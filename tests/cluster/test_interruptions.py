@@ -150,12 +150,12 @@ exec "$@"
 
 @pytest.fixture(scope="module")
 def lost_early(on_both: OnBoth, data: Mapping[Cluster, Path]) -> Mapping[str, Future[None]]:
-    """A job that loses its second host before anything of it has started there, and that begins again."""
-
+    """What comes of the loss of a second host before anything has started there."""
     return on_both(lambda cluster: lose_early(cluster, data[cluster]))
 
 
 def lose_early(cluster: Cluster, data: Path) -> None:
+    """Cuts the power of a job's second host while that starts Python; the job is to begin again, without the host."""
     place = cluster.directory / "early"
     place.mkdir(mode=0o777)
     place.chmod(0o777)
@@ -178,7 +178,7 @@ def lose_early(cluster: Cluster, data: Path) -> None:
     patient(cluster, False)
     end = read_events(run_dir, job)[1]
     assert (end["code"], end["requeued"]) == (99, True), end
-    wait_for_checkpoint(cluster, project, job)
+    cluster.wait_until(lambda: len(read_events(run_dir, job)) > 2, 180, "it begins again", lambda: cluster.state(job))
     cluster.cancel(job)
     cluster.wait(job, 60)
     cluster.wait_until_idle(60)

@@ -145,6 +145,9 @@ def test_what_can_be_typed_about_a_job_that_has_begun() -> None:
     assert "qdel -f 62 " in advise(jobs["62"], away=False, reasons=False)
     assert advise(jobs["60"], away=False, reasons=False)
     assert "qmod -cj 58 " in advise(jobs["58"], away=False, reasons=True)
+    waits = replace(jobs["53"], state="PENDING", letters="qw", host="")
+    assert advise(waits, away=False, reasons=False).startswith("no reason from Grid Engine: qstat -g c shows")
+    assert advise(waits, away=False, reasons=True) == ""
 
 
 def test_a_job_that_left_no_trace_was_deleted_before_it_started(tmp_path: Path) -> None:
