@@ -34,10 +34,10 @@ class Presence(threading.Thread):
 
     def run(self) -> None:
         while not self._stopped.is_set() and not self.is_lost:
-            if answers(self.host):
-                self._answered, self._misses = True, 0
-            else:
+            if is_silent(self.host):
                 self._misses += 1
+            else:
+                self._answered, self._misses = True, 0
             self._stopped.wait(_SECONDS)
 
     def stop(self) -> None:
@@ -45,10 +45,12 @@ class Presence(threading.Thread):
         self._stopped.set()
 
 
-def answers(host: str) -> bool:
-    """Whether a host answers within seconds; False also where a firewall is in the way."""
+def is_silent(host: str) -> bool:
+    """Whether a host gives no answer within seconds, also for a firewall; False if its name has no address."""
     try:
         socket.create_connection((host, _PORT), timeout=_SECONDS).close()
-    except OSError as error:  # also of a name that nobody knows
-        return error.errno in _ANSWERS
-    return True
+    except socket.gaierror:
+        return False
+    except OSError as error:
+        return error.errno not in _ANSWERS
+    return False

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from . import processes
-from .presence import Presence, answers
+from .presence import Presence, is_silent
 
 KILLED, REPORTED = 96, 97
 """Exit codes between a host's process and its supervisor: killed by a signal; failed, and the reason is in the log."""
@@ -179,7 +179,7 @@ class Supervisor:
         node = self._nodes[index]
         meaning = node.read_exit(code)
         first = not any(end.code for end in self.ends)
-        if first and index in self._presences and code not in _STARTED and not answers(node.host):
+        if first and index in self._presences and code not in _STARTED and is_silent(node.host):
             self._unreachable.add(index)
         _close(self._running.pop(index))
         self._end_orphans()

@@ -1,5 +1,6 @@
 """A supervisor and the processes of its hosts: real ones here, with real pipes, connections and signals."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -131,11 +132,11 @@ def test_each_node_has_its_environment_and_its_exit_codes_are_read() -> None:
 
 @pytest.fixture
 def hosts_answer(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """What hosts answer, one after the other, at intervals of moments; the last stays."""
+    """Whether hosts answer, one time after the other, at intervals of moments; the last stays."""
     said: list[bool] = []
     monkeypatch.setattr(presence, "_SECONDS", 0.05)
     for module in (presence, supervisor):
-        monkeypatch.setattr(module, "answers", lambda _host: said.pop(0) if len(said) > 1 else said[0])
+        monkeypatch.setattr(module, "is_silent", lambda _host: not (said.pop(0) if len(said) > 1 else said[0]))
     return said
 
 
@@ -221,8 +222,20 @@ def test_a_host_behind_a_firewall_is_not_lost(hosts_answer: list[bool]) -> None:
 
 
 def test_a_host_that_is_there_answers() -> None:
-    assert presence.answers("127.0.0.1")
-    assert not presence.answers("no-such-host.invalid")
+    assert not presence.is_silent("127.0.0.1")
+    assert not presence.is_silent("no-such-host.invalid")  # nothing is known of it
+
+
+def test_a_host_that_is_not_there_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "_SECONDS", 0.2)
+    full = socket.create_server(("127.0.0.1", 0), backlog=0)
+    with full, contextlib.ExitStack() as stack:  # what is beyond the backlog gets no answer
+        monkeypatch.setattr(presence, "_PORT", full.getsockname()[1])
+        for _ in range(2):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        assert presence.is_silent("127.0.0.1")
 
 
 def connect(listener: Listener, index: int) -> socket.socket:
