@@ -139,18 +139,16 @@ def look_at_accounts(account: str, qos: str, partitions: Collection[str]) -> Acc
 def of_job(job: str) -> list[str]:
     """What the limits of its quality of service and its account are to a job in the words of `scontrol -o show job`."""
     fields = _fields(job)
-    names = {
-        name: "" if fields.get(name, "") in ("(null)", "N/A") else fields.get(name, "") for name in ("Account", "QOS")
-    }
-    accounts = look_at_accounts(names["Account"], names["QOS"], [fields.get("Partition", "")])
+    account, qos, name = (fields.get(field, "").replace("(null)", "") for field in ("Account", "QOS", "Partition"))
+    partition = _fields(answer(call, "scontrol", "-a", "-o", "show", "partition", name))
+    cluster = Cluster((), {}, *look_at_accounts(account, qos, [name]))
     asked = _tres(fields.get("TRES", ""))
     nodes = int(asked.get("node", 1))
     each = {kind: amount / nodes for kind, amount in asked.items()}
     wanted = Wanted(nodes, each, asked, seconds(fields.get("TimeLimit", "")) or 0.0)
-    cluster = Cluster((), {}, *accounts)
-    if reasons := list(_of_accounts(wanted, cluster, {})):
+    if reasons := list(_of_accounts(wanted, cluster, partition)):
         return [f"it will never start: {'; '.join(reasons)}"]
-    return [f"{who} gives {what}" for who, row in _limits(cluster, {}) for what in _words(row)]
+    return [f"{who} gives {what}" for who, row in _limits(cluster, partition) for what in _words(row)]
 
 
 def never(wanted: Wanted, cluster: Cluster) -> list[str]:
