@@ -36,6 +36,7 @@ LONGEST = (
     *("tests/hpcgender/test_distributed.py", "tests/hpcgender/test_stop.py", "tests/jobs/test_launch.py"),
     *("tests/jobs/test_scheduler.py", "tests/jobs/test_demo.py", "tests/shard_tools/test_resume.py"),
     *("tests/shard_tools/test_webdataset.py", "tests/hpcgender/evaluate/test_evaluate.py"),
+    *("tests/hpcgender/app/test_browser.py", "tests/hpcgender/app/test_answers.py"),
 )
 """What takes half a minute or more, the longest first, so that no worker is busy alone at the end."""
 

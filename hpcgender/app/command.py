@@ -85,6 +85,7 @@ def options(port: int, secret: str) -> dict[str, Any]:
         "server.address": LOOPBACK,
         "server.port": port,
         "server.baseUrlPath": secret,
+        "server.allowedHosts": [LOOPBACK, "localhost"],
         "server.headless": True,
         "server.maxUploadSize": MAX_MB,
         "server.maxMessageSize": 2 * MAX_MB,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
 
 import streamlit as st
 
@@ -11,6 +13,8 @@ from hpcgender.app.answers import MAX_MB, MOST, Answer, answers
 from hpcgender.app.command import LOOPBACK
 from hpcgender.app.shown import Evaluated, ShownModel
 from shard_tools.images import EXTENSIONS, MAX_PIXELS
+
+Shown = TypeVar("Shown")
 
 SUFFIXES = sorted({*EXTENSIONS.values(), "jpeg"})
 KEPT = "answers"
@@ -65,22 +69,27 @@ def draw_photos(models: tuple[ShownModel, ...]) -> None:
         st.html(fragments.photo(photo.name, found))
 
 
-def choose(models: Sequence[ShownModel], key: str) -> Evaluated | None:
-    """An evaluation of one of the models, which people choose where there are several."""
-    found: dict[str, Evaluated] = {}
-    for model in models:
-        for one in model.evaluated:
-            name = f"{model.name}: {one.name}"
-            found[name if name not in found else f"{model.name}: {one.directory}"] = one
+def choose(label: str, found: Iterable[tuple[str, Path, Shown]], key: str) -> Shown:
+    """One of the results of models, which people choose by the names of the models and the directories."""
+    named: dict[str, Shown] = {}
+    for model, directory, one in found:
+        name = f"{model}: {directory.resolve().name}"
+        named[name if name not in named else f"{model}: {directory}"] = one
+    return named[st.selectbox(label, list(named), key=key)]
+
+
+def choose_evaluation(models: Sequence[ShownModel], key: str) -> Evaluated | None:
+    """An evaluation of one of the models; None, and a line that says so, if there is none."""
+    found = [(model.name, one.directory, one) for model in models for one in model.evaluated]
     if not found:
         st.info("There is no evaluation of these checkpoints: make one with hpcgender evaluate.")
         return None
-    return found[st.selectbox("Evaluation", list(found), key=key)]
+    return choose("Evaluation", found, key)
 
 
 def draw_mistakes(models: Sequence[ShownModel]) -> None:
     """The mistakes of an evaluation, the most confident first."""
-    evaluated = choose(models, "of mistakes")
+    evaluated = choose_evaluation(models, "of mistakes")
     if not evaluated:
         return
     predictions = evaluated.predictions
@@ -103,14 +112,14 @@ def draw_mistakes(models: Sequence[ShownModel]) -> None:
 
 def draw_groups(models: Sequence[ShownModel]) -> None:
     """Scores by group of an evaluation."""
-    if evaluated := choose(models, "of groups"):
+    if evaluated := choose_evaluation(models, "of groups"):
         st.html(fragments.groups(evaluated))
 
 
 def draw_heat_maps(models: Sequence[ShownModel]) -> None:
     """Average heat maps, if there are any."""
-    found = {f"{model.name}: {path.resolve().name}": path for model in models for path, _ in model.cams}
+    found = [(model.name, path, path) for model in models for path, _ in model.cams]
     if not found:
         st.info("There are no heat maps of these checkpoints: make some with hpcgender cam.")
         return
-    st.html(fragments.heat_maps(found[st.selectbox("Heat maps", list(found))]))
+    st.html(fragments.heat_maps(choose("Heat maps", found, "of heat maps")))

@@ -68,4 +68,5 @@ def test_streamlit_serves_this_machine_alone_and_sends_nothing() -> None:
     told = options(8501, "secret")
     assert told["server.address"] == told["browser.serverAddress"] == "127.0.0.1"
     assert told["browser.gatherUsageStats"] is False
+    assert told["server.allowedHosts"] == ["127.0.0.1", "localhost"]
     assert told["client.toolbarMode"] == "minimal"

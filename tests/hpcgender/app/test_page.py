@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,6 +86,21 @@ def test_mistakes_groups_and_heat_maps_are_browsed(page: AppTest) -> None:
     assert "accuracy by gender" in text
     assert "averages, over the mean face of the same images" in text
     assert page.selectbox[-1].options == ["crops: shards-val"]
+
+
+def test_a_model_without_evaluations_says_so(shown: Path, tmp_path: Path, page: AppTest, photos: list[Path]) -> None:
+    alone = shutil.copy(shown / "runs" / "whole" / "checkpoints" / "best.pt", tmp_path / "alone.pt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", [str(SCRIPT), "--checkpoint", str(alone)])
+        page = AppTest.from_file(str(SCRIPT), default_timeout=300).run()
+        page.file_uploader[0].set_value((photos[0].name, photos[0].read_bytes(), "image/jpeg")).run()
+    assert [line.value.partition(":")[0] for line in page.info] == [
+        "There is no evaluation of these checkpoints",
+        "There is no evaluation of these checkpoints",
+        "There are no heat maps of these checkpoints",
+    ]
+    assert "No evaluation tells how often this model is right" in html(page)
+    assert "The confidence is not calibrated" in html(page)
 
 
 def test_another_address_than_loopback_is_refused(page: AppTest) -> None:
