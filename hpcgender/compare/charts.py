@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from hpcgender.compare.contenders import Contender
 from hpcgender.compare.paired import Pair
 from hpcgender.compare.rows import Comparison, Row
+from hpcgender.compare.seeds import GroupPair
 from hpcgender.report.charts import curve
 from shard_tools.base.colours import FAINT, ONE
 from shard_tools.base.figures import DPI, HEIGHT, WIDTH, chart_style, cut, new_figure, percent_axis, series
@@ -115,7 +116,7 @@ def against(axes: Axes, rows: Sequence[Row], cost: Axis) -> None:
     percent_axis(axes, "y")
 
 
-def forest(axes: Axes, pairs: Sequence[Pair]) -> None:
+def forest(axes: Axes, pairs: Sequence[Pair] | Sequence[GroupPair]) -> None:
     """The difference of each pair with its interval; where that is left or right of 0, the pair differs."""
     shown = [(pair, pair.accuracy) for pair in pairs if pair.accuracy]
     for place, (_, score) in enumerate(shown):

@@ -8,9 +8,10 @@ from hpcgender.commands.compare import CompareConfig
 from hpcgender.compare.charts import picture
 from hpcgender.compare.contenders import find_contenders
 from hpcgender.compare.page import checkpoint_of, images_of, page
-from hpcgender.compare.paired import pairs
-from hpcgender.compare.rows import Comparison, as_csv, as_json, row, tables, verdicts_of
+from hpcgender.compare.rows import Comparison, as_csv, as_json, row, verdicts_of
+from hpcgender.compare.seeds import compared
 from hpcgender.compare.speed import device_name, measure_speeds
+from hpcgender.compare.tables import tables
 from hpcgender.distributed import select_device
 from hpcgender.models.table import cost
 from shard_tools.base.figures import as_png
@@ -26,7 +27,7 @@ def compare(config: CompareConfig) -> None:
     selected = select_device()
     speeds = measure_speeds(models, config.batch_size, config.rounds, selected)
     device = device_name(selected)
-    paired = tuple(pairs([(contender.name, contender.predictions) for contender in contenders]))
+    groups, pairs = compared([contender.evaluated for contender in contenders])
     comparison = Comparison(
         data=contenders[0].evaluation.data,
         device=device,
@@ -34,8 +35,9 @@ def compare(config: CompareConfig) -> None:
             row(contender, cost(*model), speed)
             for contender, model, speed in zip(contenders, models, speeds, strict=True)
         ),
-        pairs=paired,
-        verdicts=verdicts_of(contenders, paired),
+        groups=groups,
+        pairs=pairs,
+        verdicts=verdicts_of(contenders, pairs),
     )
     written = {}
     if config.csv:

@@ -12,6 +12,7 @@ import numpy as np
 
 from hpcgender.commands.compare import CompareConfig
 from hpcgender.commands.evaluate import EvaluateConfig
+from hpcgender.compare.seeds import Evaluated
 from hpcgender.evaluate.predictions import Predictions, read_predictions
 from hpcgender.evaluate.results import FILE, Evaluation, read_evaluation
 from hpcgender.models.config import ModelConfig, read_model_config
@@ -32,6 +33,10 @@ class Contender:
     model: ModelConfig
     run: TrainingRun | None
     """None if its directory no longer exists."""
+
+    @property
+    def evaluated(self) -> Evaluated:
+        return Evaluated(name=self.name, evaluation=self.evaluation, predictions=self.predictions)
 
 
 def find_contenders(config: CompareConfig) -> list[Contender]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from hpcgender.compare.charts import chart_of, drawings
 from hpcgender.compare.contenders import Contender
-from hpcgender.compare.rows import Comparison, tables
+from hpcgender.compare.rows import Comparison
+from hpcgender.compare.tables import tables
 from hpcgender.evaluate.results import GroupTable
 from hpcgender.report.words import difference, interval, number
 from shard_tools.base.colours import SERIES

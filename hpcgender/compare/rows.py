@@ -1,4 +1,4 @@
-"""A comparison as numbers and as tables, JSON and CSV: a row for each run, and a row for each pair of runs."""
+"""A comparison as numbers, JSON and CSV: of each run, of each model over its seeds, and of each pair."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 from hpcgender.compare.contenders import Contender
 from hpcgender.compare.paired import Pair, verdict
+from hpcgender.compare.seeds import Group, GroupPair, group_verdict
 from hpcgender.compare.speed import Speed
 from hpcgender.evaluate.results import Data, Score
 from hpcgender.evaluate.summary import against_baseline
 from hpcgender.evaluate.trained_on import warning
 from hpcgender.models.table import Cost
-from hpcgender.report.words import difference, interval, number, p_value, time_spent
 from shard_tools.base.documents import without_nan
-from shard_tools.base.text import NOTHING, Table, percent
+from shard_tools.base.text import percent
 
 NO_SCORE = Score(value=math.nan, low=math.nan, high=math.nan)
 
@@ -114,18 +114,21 @@ def known(value: float | None) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Runs on the same images, and the differences between them."""
+    """Runs on the same images, and the differences between them, or between models that have several seeds."""
 
     data: Data
     device: str
     """That times were measured on."""
     rows: tuple[Row, ...]
-    pairs: tuple[Pair, ...]
+    groups: tuple[Group, ...]
+    """Each model over its seeds; empty if each has a single run."""
+    pairs: tuple[Pair, ...] | tuple[GroupPair, ...]
+    """Of `groups` if there are any, else of the runs."""
     verdicts: tuple[str, ...]
     """What the intervals allow to conclude: each run against the majority-class baseline, and the pairs."""
 
 
-def verdicts_of(contenders: Sequence[Contender], pairs: Sequence[Pair]) -> tuple[str, ...]:
+def verdicts_of(contenders: Sequence[Contender], pairs: Sequence[Pair] | Sequence[GroupPair]) -> tuple[str, ...]:
     """The sentences of a comparison."""
     lines = []
     for contender in contenders:
@@ -135,7 +138,17 @@ def verdicts_of(contenders: Sequence[Contender], pairs: Sequence[Pair]) -> tuple
             lines.append(f"{contender.name} is {against_baseline(gender)}; that baseline has {baseline}.")
         if line := warning(contender.evaluation.data.trained_on):
             lines.append(f"{contender.name}: {line}.")
-    return (*lines, *(verdict(pair, alone=len(pairs) == 1) for pair in pairs if pair.accuracy))
+    return (*lines, *conclusions(pairs))
+
+
+def conclusions(pairs: Sequence[Pair] | Sequence[GroupPair]) -> list[str]:
+    """A sentence for each pair that predicts gender."""
+    alone = len(pairs) == 1
+    return [
+        verdict(pair, alone=alone) if isinstance(pair, Pair) else group_verdict(pair, alone=alone)
+        for pair in pairs
+        if pair.accuracy
+    ]
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
@@ -145,6 +158,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "data": data,
         "device": comparison.device,
         "runs": [without_nan(asdict(row)) for row in comparison.rows],
+        "models": [without_nan(asdict(group)) for group in comparison.groups],
         "pairs": [without_nan(asdict(pair)) for pair in comparison.pairs],
         "verdicts": list(comparison.verdicts),
     }
@@ -158,85 +172,3 @@ def as_csv(rows: Sequence[Row]) -> str:
     for row in rows:
         writer.writerow({name: "" if value is None else value for name, value in without_nan(asdict(row)).items()})
     return text.getvalue()
-
-
-def tables(comparison: Comparison) -> dict[str, Table]:
-    """The tables by topic: scores, costs of the forward pass and of training, differences."""
-    return {
-        "scores": scores_table(comparison.rows),
-        "costs": costs_table(comparison.rows),
-        "training": training_table(comparison.rows),
-        "differences": differences_table(comparison.pairs),
-    }
-
-
-def scores_table(rows: Sequence[Row]) -> Table:
-    columns = ("run", "model", "px", "accuracy", "95 %", "balanced", "ROC AUC", "age MAE")
-    lines = tuple(
-        (
-            row.name,
-            row.model,
-            f"{row.image_size}",
-            percent(row.accuracy, 2),
-            interval(Score(value=row.accuracy, low=row.accuracy_low, high=row.accuracy_high), 2),
-            percent(row.balanced_accuracy, 2),
-            number(row.roc_auc, 4),
-            number(row.age_mae),
-        )
-        for row in rows
-    )
-    return Table(columns, lines, "scores", fold_name=True)
-
-
-def costs_table(rows: Sequence[Row]) -> Table:
-    on_gpu = any(row.gpu_memory_mb == row.gpu_memory_mb for row in rows)
-    columns = ("run", "M parameters", "G MACs", "weights MB", "ms an image", f"ms for {rows[0].batch}", "images/s")
-    lines = tuple(
-        (
-            row.name,
-            number(row.parameters / 1e6),
-            number(row.macs / 1e9, 3),
-            number(row.weight_bytes / 1e6, 1),
-            number(row.one_ms, 2),
-            number(row.batch_ms, 1),
-            number(row.images_per_s, 0),
-            *([number(row.gpu_memory_mb, 0)] if on_gpu else []),
-        )
-        for row in rows
-    )
-    return Table((*columns, "GPU MB") if on_gpu else columns, lines, "cost of a forward pass", fold_name=True)
-
-
-def training_table(rows: Sequence[Row]) -> Table:
-    columns = ("run", "epochs", "best", "time", "images/s", "MB an image", "peak MB")
-    lines = tuple(
-        (
-            row.name,
-            f"{row.epochs or NOTHING}",
-            f"{row.epoch}",
-            time_spent(row.training_seconds),
-            number(row.training_images_per_s, 0),
-            number(row.activation_bytes / 1e6, 1),
-            number(row.training_memory_mb, 0),
-        )
-        for row in rows
-    )
-    return Table(columns, lines, "cost of training", fold_name=True)
-
-
-def differences_table(pairs: Sequence[Pair]) -> Table:
-    aged = any(pair.age_mae for pair in pairs)
-    columns = ["first minus second", "accuracy, points (95 %)", "only 1st right", "only 2nd", "p"]
-    columns += ["p (Holm)"] if len(pairs) > 1 else []
-    columns += ["age MAE, years"] if aged else []
-    lines = []
-    for pair in pairs:
-        line = [f"{pair.first} - {pair.second}", difference(pair.accuracy) if pair.accuracy else NOTHING]
-        if test := pair.mcnemar:
-            line += [f"{test.only_first:,}", f"{test.only_second:,}", p_value(test.p)]
-            line += [p_value(test.p_holm)] if len(pairs) > 1 else []
-        else:
-            line += [NOTHING] * (len(columns) - 2 - aged)
-        line += [difference(pair.age_mae, fraction=False) if pair.age_mae else NOTHING] if aged else []
-        lines.append(tuple(line))
-    return Table(tuple(columns), tuple(lines), "differences", fold_name=True)

@@ -30,9 +30,10 @@ FILE = "evaluation.json"
 COLUMNS = ("gender", "group", "age decade", "gender x group")
 """What tables are by without a table of the user's."""
 
-Method = Literal["wilson", "bootstrap"]
-"""How an interval was computed: Wilson's score interval of a proportion, or 1,000 bootstrap draws of subjects with all
-of their images, where images without a subject are drawn one by one."""
+Method = Literal["wilson", "bootstrap", "seeds"]
+"""How an interval was computed: Wilson's score interval of a proportion; 1,000 bootstrap draws of subjects with all
+of their images, where images without a subject are drawn one by one; or Student's t over seeds and images, see
+`hpcgender.compare.seeds`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcgender.compare.paired import pairs, verdict
-from hpcgender.compare.rows import differences_table
-from hpcgender.evaluate.predictions import Predictions, read_predictions
+from hpcgender.compare.rows import conclusions
+from hpcgender.compare.seeds import Evaluated, compared
+from hpcgender.compare.tables import differences_table, models_table
+from hpcgender.evaluate.predictions import read_predictions
 from hpcgender.evaluate.results import Evaluation
 from hpcgender.report.sources import Part
 
@@ -33,17 +34,19 @@ def comparison(found: Found) -> dict[str, object] | None:
     runs = [name for name, _, _ in found]
     if len(set(runs)) < 2:
         return None
-    named: list[tuple[str, Predictions]] = []
-    for name, directory, _ in found:
+    same: list[Evaluated] = []
+    for name, directory, evaluation in found:
         predictions = read_predictions(directory)
-        if not named or np.array_equal(predictions.key, named[0][1].key):
-            named.append((name if runs.count(name) == 1 else f"{name}: {directory.resolve().name}", predictions))
-    if len(named) < 2:
+        if not same or np.array_equal(predictions.key, same[0].predictions.key):
+            unique = name if runs.count(name) == 1 else f"{name}: {directory.resolve().name}"
+            same.append(Evaluated(name=unique, evaluation=evaluation, predictions=predictions))
+    if len(same) < 2:
         return None
-    compared = pairs(named)
+    groups, pairs = compared(same)
     data = found[0][2].data
     return {
         "name": f"{Path(data.path).name}, {data.split}",
-        "verdicts": [verdict(pair, alone=len(compared) == 1) for pair in compared if pair.accuracy],
-        "table": differences_table(compared),
+        "verdicts": conclusions(pairs),
+        "models": models_table(groups) if groups else None,
+        "table": differences_table(pairs) if pairs else None,
     }

@@ -91,6 +91,45 @@ def test_tables_fit_a_log(evaluated: Path, capsys: pytest.CaptureFixture[str]) -
         )
 
 
+def of_seed(runs: Path, name: str, seed: int, out: Path) -> Path:
+    """The evaluation of a run, as that of another seed which predicts the same."""
+    shutil.copytree(on_val(runs, name), out)
+    content = json.loads((out / "evaluation.json").read_text())
+    content["checkpoint"]["options"]["seed"] = seed
+    content["checkpoint"]["path"] = f"/nowhere/{out.name}/checkpoints/best.pt"
+    (out / "evaluation.json").write_text(json.dumps(content))
+    return out
+
+
+def test_runs_that_differ_by_their_seed_are_compared_as_models(
+    evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = [
+        of_seed(evaluated, name, seed, tmp_path / f"{name}-{seed}") for name in ("both", "lean") for seed in (0, 1)
+    ]
+    page = tmp_path / "page.html"
+    compare(CompareConfig(evaluated=tuple(found), html=page, **QUICK))
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines()[6:])) <= 110
+    assert "\nmodels over their seeds\n" in shown
+    assert "only 1st right" not in shown
+    assert "both - lean" in shown
+    assert "Runs that differ by their seed alone are one model." in page.read_text()
+    compare(CompareConfig(evaluated=tuple(found), json=True, **QUICK))
+    content = json.loads(capsys.readouterr().out)
+    assert [(model["name"], model["seeds"]) for model in content["models"]] == [("both", [0, 1]), ("lean", [0, 1])]
+    gender = read_evaluation(found[0]).gender
+    assert gender
+    assert content["models"][0]["accuracy"]["mean"]["value"] == pytest.approx(gender.accuracy.value)
+    assert content["models"][0]["accuracy"]["deviation"] == 0
+    assert content["pairs"][0]["same_seeds"]
+    # All seeds of one model: no pair is left to compare.
+    compare(CompareConfig(evaluated=tuple(found[:2]), html=page, **QUICK))
+    shown = capsys.readouterr().out
+    assert "models over their seeds" in shown
+    assert "differences" not in shown
+
+
 def test_the_page_in_a_browser(evaluated: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     compare(CompareConfig(evaluated=(evaluated / "both", evaluated / "lean"), html=page, **QUICK))
