@@ -27,7 +27,7 @@ def compare(config: CompareConfig) -> None:
     selected = select_device()
     speeds = measure_speeds(models, config.batch_size, config.rounds, selected)
     device = device_name(selected)
-    groups, pairs = compared([contender.evaluated for contender in contenders])
+    groups, pairs = compared(contenders)
     comparison = Comparison(
         data=contenders[0].evaluation.data,
         device=device,

@@ -8,12 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from hpcgender.commands.compare import CompareConfig
 from hpcgender.commands.evaluate import EvaluateConfig
-from hpcgender.compare.seeds import Evaluated
-from hpcgender.evaluate.predictions import Predictions, read_predictions
+from hpcgender.compare.seeds import Evaluated, same_images
 from hpcgender.evaluate.results import FILE, Evaluation, read_evaluation
 from hpcgender.models.config import ModelConfig, read_model_config
 from hpcgender.report.sources import TrainingRun, run_of
@@ -21,22 +18,12 @@ from shard_tools.base.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contender:
-    """An evaluated run."""
+class Contender(Evaluated):
+    """An evaluated run that is compared; its name is unique among these."""
 
-    name: str
-    """Unique among those compared."""
-    directory: Path
-    """Of the evaluation."""
-    evaluation: Evaluation
-    predictions: Predictions
     model: ModelConfig
     run: TrainingRun | None
     """None if its directory no longer exists."""
-
-    @property
-    def evaluated(self) -> Evaluated:
-        return Evaluated(name=self.name, evaluation=self.evaluation, predictions=self.predictions)
 
 
 def find_contenders(config: CompareConfig) -> list[Contender]:
@@ -48,18 +35,12 @@ def find_contenders(config: CompareConfig) -> list[Contender]:
             raise UserError(f"{directories[place]} is given twice: name each evaluation once")
     found = [read_evaluation(directory) for directory in directories]
     runs = [run_of(directory, evaluation) for directory, evaluation in zip(directories, found, strict=True)]
-    contenders: list[Contender] = []
+    contenders = []
     for name, directory, evaluation, run in zip(names(directories, runs), directories, found, runs, strict=True):
         check_same(directories[0], found[0], directory, evaluation)
         model = read_model_config(evaluation.checkpoint.options, directory / FILE, "evaluate again")
-        predictions = read_predictions(directory)
-        if contenders and not np.array_equal(predictions.key, contenders[0].predictions.key):
-            raise UserError(f"{directory} has other images than {directories[0]}: evaluate both again")
-        contenders.append(
-            Contender(
-                name=name, directory=directory, evaluation=evaluation, predictions=predictions, model=model, run=run
-            )
-        )
+        contenders.append(Contender(name=name, directory=directory, evaluation=evaluation, model=model, run=run))
+    same_images(contenders)
     return contenders
 
 

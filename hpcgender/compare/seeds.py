@@ -9,8 +9,9 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
@@ -21,10 +22,11 @@ from hpcgender.commands.train import RunConfig
 from hpcgender.compare.paired import SIGNIFICANT, Pair, holm, pairs
 from hpcgender.compare.variance import HALF_A_POINT, Term, of_images, of_seeds, seeds_needed, t_interval
 from hpcgender.data.config import ReadConfig
-from hpcgender.evaluate.predictions import Predictions
+from hpcgender.evaluate.predictions import Predictions, read_predictions
 from hpcgender.evaluate.resample import clusters_of
 from hpcgender.evaluate.results import Evaluation, Score
 from hpcgender.option_layers import LAYERS
+from shard_tools.base.errors import UserError
 from shard_tools.base.text import plural
 
 Floats = npt.NDArray[np.float64]
@@ -43,23 +45,34 @@ class Evaluated:
 
     name: str
     evaluation: Evaluation
-    predictions: Predictions
+    directory: Path
+    """Of the evaluation."""
+
+    @cached_property
+    def predictions(self) -> Predictions:
+        """Read when they are first asked for; UserError if they are damaged."""
+        return read_predictions(self.directory)
 
     @property
     def seed(self) -> int:
         return int(self.evaluation.checkpoint.options["seed"])
 
     @property
-    def run(self) -> Path:
+    def run_dir(self) -> Path:
         """The directory of its run."""
         return Path(self.evaluation.checkpoint.path).parent.parent
 
     @property
-    def model(self) -> str:
-        """All that decides its predictions but the seed, equal for runs of one model."""
+    def trained(self) -> str:
+        """All that decides its weights but the seed, equal for runs of one model."""
         checkpoint = self.evaluation.checkpoint
         options = {name: value for name, value in checkpoint.options.items() if name not in NOT_OF_THE_MODEL}
-        return json.dumps([options, checkpoint.manifest, asdict(self.evaluation.options)], sort_keys=True)
+        return json.dumps([options, checkpoint.manifest], sort_keys=True)
+
+    @property
+    def predicted(self) -> str:
+        """The same of its predictions."""
+        return f"{self.trained} {json.dumps(asdict(self.evaluation.options), sort_keys=True)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,18 +127,21 @@ def compared(runs: Sequence[Evaluated]) -> tuple[tuple[Group, ...], tuple[Pair, 
 
     The runs have predictions of the same images in the same order.
     """
-    models = models_of(runs)
+    models = models_of(runs, by=lambda run: run.predicted)
     if len(models) == len(runs):
         return (), tuple(pairs([(run.name, run.predictions) for run in runs]))
     return tuple(groups_of(models)), tuple(group_pairs(models))
 
 
-def models_of(runs: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
-    """The runs of each model, by a short name for it. Two checkpoints of one run are two models."""
+def models_of(runs: Sequence[Evaluated], by: Callable[[Evaluated], str]) -> dict[str, list[Evaluated]]:
+    """The runs of each model, those for which `by` is the same, by a short name for it.
+
+    Two checkpoints of one run are two models.
+    """
     found: dict[tuple[str, int], list[Evaluated]] = {}
     for place, run in enumerate(runs):
-        before = sum(run.run == other.run and run.model == other.model for other in runs[:place])
-        found.setdefault((run.model, before), []).append(run)
+        before = sum(run.run_dir == other.run_dir and by(run) == by(other) for other in runs[:place])
+        found.setdefault((by(run), before), []).append(run)
     members = [sorted(several, key=lambda run: (run.seed, run.name)) for several in found.values()]
     short = [name_of([run.name for run in several]) for several in members]
     count = Counter(short)
@@ -141,6 +157,13 @@ def name_of(runs: Sequence[str]) -> str:
         return runs[0]
     common = {re.sub(r"[-_./ ]*(seed|s)?[-_=]?\d+$", "", run) for run in runs}
     return common.pop() if len(common) == 1 and "" not in common else f"{runs[0]} and {len(runs) - 1} more"
+
+
+def same_images(runs: Sequence[Evaluated]) -> None:
+    """Raises UserError unless all runs were evaluated on the same images, in the same order."""
+    for run in runs[1:]:
+        if not np.array_equal(run.predictions.key, runs[0].predictions.key):
+            raise UserError(f"{run.directory} has other images than {runs[0].directory}: evaluate both again")
 
 
 def groups_of(models: dict[str, list[Evaluated]]) -> list[Group]:

@@ -73,7 +73,10 @@ def _rank(value: str) -> tuple[float, str]:
 def group_tables(
     predictions: Predictions, columns: Mapping[str, Column], score: Floats, measure: Measure
 ) -> tuple[GroupTable, ...]:
-    """A table for each column: means of `score` (n,) by value; a score is 1 if correct, or the error in years."""
+    """A table for each column: means of `score` (n,) by value.
+
+    A score is 1 if correct, or the part of several runs that are, or the error in years.
+    """
     clusters = clusters_of(predictions.subject)
     features = []
     for column in columns.values():
@@ -99,7 +102,7 @@ def group_table(
             continue
         total, summed = drawn[:, code], drawn[:, len(column.values) + code]
         if measure == "accuracy":
-            estimate = proportion_score(int(score[chosen].sum()), images, known, summed, total)
+            estimate = proportion_score(float(score[chosen].sum()), images, known, summed, total)
         else:
             estimate = drawn_score(float(score[chosen].mean()), parts(summed, total))
         units.append(len(np.unique(clusters[chosen])))

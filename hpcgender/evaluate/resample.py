@@ -116,7 +116,7 @@ def drawn_score(value: float, drawn: Floats) -> Score:
     return Score(value=value, low=low, high=high)
 
 
-def proportion_score(right: int, total: int, subjects: int, drawn_right: Floats, drawn_total: Floats) -> Score:
+def proportion_score(right: float, total: int, subjects: int, drawn_right: Floats, drawn_total: Floats) -> Score:
     """A proportion with its interval: Wilson's if no subject is known, else the bootstrap's.
 
     Where all or none are right the bootstrap would say that this is certain: there it is Wilson's for as many images

@@ -10,7 +10,6 @@ import numpy as np
 from hpcgender.compare.rows import conclusions
 from hpcgender.compare.seeds import Evaluated, compared
 from hpcgender.compare.tables import differences_table, models_table
-from hpcgender.evaluate.predictions import read_predictions
 from hpcgender.evaluate.results import Evaluation
 from hpcgender.report.sources import Part
 
@@ -36,10 +35,10 @@ def comparison(found: Found) -> dict[str, object] | None:
         return None
     same: list[Evaluated] = []
     for name, directory, evaluation in found:
-        predictions = read_predictions(directory)
-        if not same or np.array_equal(predictions.key, same[0].predictions.key):
-            unique = name if runs.count(name) == 1 else f"{name}: {directory.resolve().name}"
-            same.append(Evaluated(name=unique, evaluation=evaluation, predictions=predictions))
+        unique = name if runs.count(name) == 1 else f"{name}: {directory.resolve().name}"
+        one = Evaluated(name=unique, evaluation=evaluation, directory=directory)
+        if not same or np.array_equal(one.predictions.key, same[0].predictions.key):
+            same.append(one)
     if len(same) < 2:
         return None
     groups, pairs = compared(same)

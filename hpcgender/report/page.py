@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcgender.commands.report import ReportConfig
+from hpcgender.matrix.cells import matrix_of
+from hpcgender.matrix.tables import section
 from hpcgender.report.comparison import comparison_section
 from hpcgender.report.evaluation import evaluation_section, largest_gap, limits, summary_table
 from hpcgender.report.heat_maps import heat_map_section
@@ -56,6 +58,8 @@ def sections(parts: Sequence[Part], faces: int) -> list[Section]:
     found = []
     if compared := comparison_section(parts):
         found.append(Section("comparison", "comparison.html", compared))
+    if several := matrix_section(parts):
+        found.append(Section("models and test sets", "matrix.html", several))
     for part in parts:
         if part.run:
             found.append(Section(f"{part.name}: training", "training.html", training_section(part, part.run)))
@@ -68,6 +72,12 @@ def sections(parts: Sequence[Part], faces: int) -> list[Section]:
     found.append(Section("data", "data.html", data_section(parts)))
     found.append(Section("model card", "model_card.html", {"limits": list(limits(parts))}))
     return found
+
+
+def matrix_section(parts: Sequence[Part]) -> dict[str, object] | None:
+    """The content of matrix.html; None of one model, or of one test set."""
+    matrix = matrix_of(parts)
+    return section(matrix) if len(matrix.models) > 1 and len(matrix.test_sets) > 1 else None
 
 
 def tiles(parts: Sequence[Part]) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -36,8 +37,16 @@ def run(name: str, seed: int, right: Floats, subjects: int = 0, **options: Any) 
         checkpoint=SimpleNamespace(options=found, manifest="0" * 64, path=f"/runs/{name}/checkpoints/best.pt"),
         options=Options(batch_size=64, backend="dali", precision="fp32", flip=False),
     )
-    of_images: Predictions = predictions(right.astype(bool), subjects)
-    return Evaluated(name=name, evaluation=cast(Any, evaluation), predictions=of_images)
+    return with_predictions(
+        Evaluated(name=name, evaluation=cast(Any, evaluation), directory=Path(name)),
+        predictions(right.astype(bool), subjects),
+    )
+
+
+def with_predictions(run: Evaluated, predictions: Predictions) -> Evaluated:
+    """The run, with predictions that need no file."""
+    run.__dict__["predictions"] = predictions
+    return run
 
 
 def drawn(parts: list[float], images: int = 400, seed: int = 0) -> list[Floats]:
@@ -79,7 +88,8 @@ def test_other_options_make_other_models_and_one_run_each_is_compared_as_runs() 
 def test_two_checkpoints_of_a_run_are_not_two_seeds() -> None:
     right = drawn([0.8, 0.8])
     one = run("a", 0, right[0])
-    other = Evaluated(name="a: last", evaluation=one.evaluation, predictions=predictions(right[1].astype(bool), 0))
+    last = Evaluated(name="a: last", evaluation=one.evaluation, directory=Path("last"))
+    other = with_predictions(last, predictions(right[1].astype(bool), 0))
     groups, _ = compared([one, other])
     assert groups == ()
 

@@ -1,0 +1,1 @@
+"""Models against test sets: a score for each pair that was evaluated."""

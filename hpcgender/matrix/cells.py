@@ -1,0 +1,220 @@
+"""The cells of a matrix: what the seeds of a model score on a test set, by threshold and temperature of validation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from hpcgender.compare.seeds import Evaluated, models_of, same_images, spread
+from hpcgender.evaluate.calibration import calibration, fit_temperature
+from hpcgender.evaluate.decision import EVALUATIONS
+from hpcgender.evaluate.gender import gender_scores
+from hpcgender.evaluate.groups import columns_of, group_tables
+from hpcgender.evaluate.predictions import Predictions, read_predictions
+from hpcgender.evaluate.resample import clusters_of
+from hpcgender.evaluate.results import FILE, Evaluation, Gap, Score, read_evaluation
+from hpcgender.report.sources import Part
+
+VALIDATION = "val"
+GROUPS = ("group", "gender")
+"""The column whose largest gap counts: the first of these that the test set has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """What a run's evaluation of its validation split says of its log-odds."""
+
+    threshold: float = 0.0
+    """Log-odds above which male is predicted: where both classes' errors are equal."""
+    temperature: float = 1.0
+    """What log-odds are divided by for calibrated probabilities."""
+    known: bool = False
+    """Whether there is such an evaluation, with images of both classes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestSet:
+    """A column."""
+
+    __test__ = False  # says pytest
+
+    name: str
+    path: str
+    split: str
+    manifest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A model on a test set."""
+
+    model: str
+    test_set: str
+    runs: int
+    """Seeds that were evaluated."""
+    images: int
+    """Of known gender that all of them predict."""
+    accuracy: Score
+    """At the threshold of validation; of several seeds the mean, and an interval that counts seeds and images."""
+    balanced_accuracy: Score
+    gap: Gap | None
+    """Largest difference of accuracy between two groups of 30 subjects or more; its interval counts images alone."""
+    calibration_error: float
+    """Expected calibration error with the temperature of validation, mean over the seeds."""
+    validated: bool
+    """Whether all runs have an evaluation of their validation split: else the threshold is 0.5 without temperature."""
+    trained_on: int | None
+    """Images of the set that lie byte for byte in the training split of a run, the most of all; None: not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matrix:
+    """All cells that were evaluated."""
+
+    models: tuple[str, ...]
+    test_sets: tuple[TestSet, ...]
+    cells: tuple[Cell, ...]
+
+    def cell(self, model: str, test_set: str) -> Cell | None:
+        """The cell of a model and a test set; None if it was not evaluated there."""
+        return next((cell for cell in self.cells if (cell.model, cell.test_set) == (model, test_set)), None)
+
+
+def matrix_of(parts: Sequence[Part]) -> Matrix:
+    """The matrix of the evaluations that were found, which is empty if none of them is of gender on a test set."""
+    runs = [
+        Evaluated(name=part.name, evaluation=evaluation, directory=directory)
+        for part in parts
+        for directory, evaluation in part.evaluations.items()
+        if evaluation.gender and not is_validation(evaluation)
+    ]
+    sets = test_sets(run.evaluation for run in runs)
+    first_of_each = {run.evaluation.checkpoint.digest: run for run in reversed(runs)}
+    models = models_of(list(first_of_each.values())[::-1], by=lambda run: run.trained)
+    model_of = {run.evaluation.checkpoint.digest: name for name, several in models.items() for run in several}
+    cells = []
+    for name in models:
+        for test_set in sets:
+            here = newest(
+                run
+                for run in runs
+                if model_of[run.evaluation.checkpoint.digest] == name
+                and (run.evaluation.data.manifest, run.evaluation.data.split) == (test_set.manifest, test_set.split)
+            )
+            if here:
+                cells.append(cell(name, test_set.name, here))
+    return Matrix(models=tuple(models), test_sets=sets, cells=tuple(cells))
+
+
+def is_validation(evaluation: Evaluation) -> bool:
+    """Whether it is of the split by which its run chose its best checkpoint."""
+    data = evaluation.data
+    return data.split == VALIDATION and data.manifest == evaluation.checkpoint.manifest
+
+
+def test_sets(evaluations: Iterable[Evaluation]) -> tuple[TestSet, ...]:
+    """The sets that were evaluated, in their order, each once."""
+    found: dict[tuple[str, str], TestSet] = {}
+    for evaluation in evaluations:
+        data = evaluation.data
+        name = f"{Path(data.path).name}, {data.split}"
+        taken = {one.name for one in found.values()}
+        found.setdefault(
+            (data.manifest, data.split),
+            TestSet(
+                name=name if name not in taken else f"{name} ({data.manifest[:6]})",
+                path=data.path,
+                split=data.split,
+                manifest=data.manifest,
+            ),
+        )
+    return tuple(found.values())
+
+
+def newest(runs: Iterable[Evaluated]) -> list[Evaluated]:
+    """Of several evaluations of one checkpoint the newest."""
+    found: dict[str, Evaluated] = {}
+    for run in sorted(runs, key=lambda run: run.evaluation.run.began):
+        found[run.evaluation.checkpoint.digest] = run
+    return list(found.values())
+
+
+def cell(model: str, test_set: str, runs: Sequence[Evaluated]) -> Cell:
+    """What the runs of a model score on a test set; UserError if they were evaluated on different images of it."""
+    validations = [validation_of(run.evaluation, run.directory) for run in runs]
+    decided = [
+        replace(run.predictions, logit=run.predictions.logit - np.float32(validation.threshold))
+        for run, validation in zip(runs, validations, strict=True)
+    ]
+    same_images(runs)
+    known = np.logical_and.reduce([one.gender_known for one in decided])
+    decided = [one.rows(known) for one in decided]
+    male = decided[0].label == 1
+    errors = [
+        calibration((one.logit + validation.threshold) / validation.temperature, male).ece
+        for one, validation in zip(decided, validations, strict=True)
+    ]
+    accuracy, balanced = scores(decided)
+    trained_on = [run.evaluation.data.trained_on for run in runs]
+    unknown = any(one.images is None for one in trained_on)
+    return Cell(
+        model=model,
+        test_set=test_set,
+        runs=len(runs),
+        images=len(decided[0]),
+        accuracy=accuracy,
+        balanced_accuracy=balanced,
+        gap=gap(decided),
+        calibration_error=float(np.mean(errors)),
+        validated=all(validation.known for validation in validations),
+        trained_on=None if unknown else max((one.images or 0) if not one.left_out else 0 for one in trained_on),
+    )
+
+
+def validation_of(evaluation: Evaluation, directory: Path) -> Validation:
+    """Threshold and temperature by the evaluation of the same checkpoint on its validation split, if there is one."""
+    checkpoint = evaluation.checkpoint
+    beside = {directory.resolve().parent, Path(checkpoint.path).parent.parent / EVALUATIONS}
+    for file in sorted(file for folder in beside for file in folder.glob(f"*/{FILE}")):
+        found = read_evaluation(file.parent)
+        same = found.checkpoint.digest == checkpoint.digest and found.options.flip == evaluation.options.flip
+        if same and is_validation(found) and found.gender and found.gender.equal_error:
+            of_both = read_predictions(file.parent)
+            known = of_both.rows(of_both.gender_known)
+            return Validation(
+                threshold=found.gender.equal_error.threshold,
+                temperature=fit_temperature(known.logit, known.label == 1) or 1.0,
+                known=True,
+            )
+    return Validation()
+
+
+def scores(decided: Sequence[Predictions]) -> tuple[Score, Score]:
+    """Accuracy and balanced accuracy of one run, or of several as their mean."""
+    if len(decided) == 1:
+        scored = gender_scores(decided[0], None)
+        return scored.accuracy, scored.balanced_accuracy
+    label = decided[0].label
+    right = np.array([one.prediction == one.label for one in decided], dtype=np.float64)
+    classes = np.bincount(label, minlength=2)
+    # The mean of the classes' recalls is a mean over images that weighs the classes alike.
+    weights = len(label) / (np.count_nonzero(classes) * classes[label])
+    clusters = clusters_of(decided[0].subject)
+    accuracy, balanced = spread(right, clusters), spread(right * weights, clusters)
+    assert accuracy
+    assert balanced
+    return accuracy.mean, balanced.mean
+
+
+def gap(decided: Sequence[Predictions]) -> Gap | None:
+    """The largest gap of accuracy between groups, of the mean over runs; None without two large groups."""
+    columns = columns_of(decided[0])
+    column = next((name for name in GROUPS if name in columns), None)
+    if column is None:
+        return None
+    right = np.mean([one.prediction == one.label for one in decided], axis=0)
+    (table,) = group_tables(decided[0], {column: columns[column]}, right, "accuracy")
+    return table.gap

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hpcgender.commands.matrix import MatrixConfig
+from hpcgender.commands.report import ReportConfig
+from hpcgender.evaluate.calibration import calibration, fit_temperature
+from hpcgender.evaluate.predictions import read_predictions
+from hpcgender.evaluate.results import read_evaluation
+from hpcgender.matrix.command import matrix
+from hpcgender.report.page import report
+from shard_tools.base.errors import UserError
+from tests.hpcgender.report.browser import chromium
+
+
+def add_set(run: Path, name: str, *, seed: int = 0, images: int | None = 0, **data: Any) -> Path:
+    """Adds an evaluation to a run: that of its validation images, as if they were another set of that name."""
+    (val,) = (run / "evaluations").glob("*-val")
+    out = run / "evaluations" / f"{name}-test"
+    shutil.copytree(val, out)
+    change(out, path=f"/data/{name}", split="test", manifest=name.ljust(64, "0"), **data)
+    content = json.loads((out / "evaluation.json").read_text())
+    content["data"]["trained_on"].update(images=images, why="" if images is not None else "it is gone")
+    (out / "evaluation.json").write_text(json.dumps(content))
+    return out
+
+
+def change(evaluation: Path, **data: Any) -> None:
+    content = json.loads((evaluation / "evaluation.json").read_text())
+    content["data"].update(data)
+    (evaluation / "evaluation.json").write_text(json.dumps(content))
+
+
+def of_seed(run: Path, seed: int) -> None:
+    """Makes all evaluations of a run those of another seed's checkpoint."""
+    for file in (run / "evaluations").glob("*/evaluation.json"):
+        content = json.loads(file.read_text())
+        content["checkpoint"]["options"]["seed"] = seed
+        content["checkpoint"]["path"] = str(run / "checkpoints" / "best.pt")
+        content["checkpoint"]["digest"] = f"{seed:032x}"
+        file.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def runs(evaluated: Path, tmp_path: Path) -> Path:
+    """Two seeds of one run, evaluated on mars and venus, and one of another, on mars."""
+    found = tmp_path / "runs"
+    for name, source, seed in (("both-0", "both", 0), ("both-1", "both", 1), ("lean", "lean", 2)):
+        shutil.copytree(evaluated / source, found / name)
+        add_set(found / name, "mars", images=3 if name == "lean" else 0)
+        if source == "both":
+            add_set(found / name, "venus", images=None)
+        of_seed(found / name, seed)
+    return found
+
+
+def test_models_against_test_sets(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = {name: tmp_path / f"all.{name}" for name in ("csv", "picture", "html")}
+    out["picture"] = tmp_path / "all.png"
+    paths = tuple(sorted(runs.iterdir()))
+    matrix(MatrixConfig(evaluated=paths, csv=out["csv"], picture=out["picture"], html=out["html"], json=True))
+    content = json.loads(capsys.readouterr().out)
+    assert content["models"] == ["both", "lean"]
+    assert [one["name"] for one in content["test_sets"]] == ["mars, test", "venus, test"]
+    cells = {(cell["model"], cell["test_set"]): cell for cell in content["cells"]}
+    assert set(cells) == {("both", "mars, test"), ("both", "venus, test"), ("lean", "mars, test")}
+
+    # Threshold and temperature are those of the validation images, which here are the same ones.
+    lean = cells["lean", "mars, test"]
+    (val,) = (runs / "lean" / "evaluations").glob("*-val")
+    predictions = read_predictions(val)
+    predictions = predictions.rows(predictions.gender_known)
+    gender = read_evaluation(val).gender
+    assert gender
+    assert gender.equal_error
+    assert lean["accuracy"]["value"] == pytest.approx(gender.equal_error.accuracy)
+    male = predictions.label == 1
+    temperature = fit_temperature(predictions.logit, male) or 1.0
+    assert lean["calibration_error"] == pytest.approx(calibration(predictions.logit / temperature, male).ece)
+    recalls = [np.mean((predictions.logit > gender.equal_error.threshold)[male == of] == of) for of in (True, False)]
+    assert lean["balanced_accuracy"]["value"] == pytest.approx(np.mean(recalls))
+    assert (lean["runs"], lean["validated"], lean["trained_on"]) == (1, True, 3)
+    # Both seeds of the other predict the same: their mean is that of one.
+    both = cells["both", "venus, test"]
+    assert (both["runs"], both["trained_on"]) == (2, None)
+    assert both["accuracy"]["method"] == "seeds"
+
+    with out["csv"].open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["accuracy"]) for row in rows] == [cell["accuracy"]["value"] for cell in content["cells"]]
+    with Image.open(out["picture"]) as picture:
+        assert picture.width > 300
+    assert "Of several seeds: the mean" in out["html"].read_text()
+
+
+def test_marks_say_what_flatters_and_what_is_not_known(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for val in (runs / "lean" / "evaluations").glob("*-val"):
+        shutil.rmtree(val)
+    matrix(MatrixConfig(evaluated=tuple(sorted(runs.iterdir()))))
+    shown = capsys.readouterr().out
+    lean, both = (
+        next(line for line in shown.splitlines() if line.strip().startswith(name)) for name in ("lean", "both")
+    )
+    assert lean.count("*~") == 1
+    assert both.rstrip().endswith("?")
+    for line in ("* Images of this set lie", "? Whether images of this set", "~ The model has none"):
+        assert line in shown
+    gender = read_evaluation(runs / "lean" / "evaluations" / "mars-test").gender
+    assert gender
+    assert f"{gender.accuracy.value * 100:.1f} %" in lean
+
+
+def test_the_report_has_the_matrix_and_a_browser_shows_it(runs: Path, tmp_path: Path) -> None:
+    page = tmp_path / "matrix.html"
+    matrix(MatrixConfig(evaluated=tuple(sorted(runs.iterdir())), html=page))
+    whole = tmp_path / "report.html"
+    report(ReportConfig(inputs=tuple(sorted(runs.iterdir())), out=whole))
+    assert "models against test sets" in whole.read_text()
+    with chromium(tmp_path / "profile") as browser:
+        for width in (400, 1600):
+            for scheme in ("light", "dark"):
+                layout = browser.open(page, width, scheme)
+                assert browser.complaints == []
+                assert browser.asked == [page.as_uri()]
+                assert layout["across"] <= 0
+                assert layout["cut"] == []
+                assert len(layout["charts"]) == 1
+                assert "models against test sets" in layout["text"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "no run to show: hpcgender matrix runs/a runs/b"),
+        (["nowhere"], "no directory .*nowhere: name a run"),
+        (["both"], "none of these has an evaluation of gender on a test set"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(evaluated: Path, given: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        matrix(MatrixConfig(evaluated=tuple(evaluated / name for name in given)))
