@@ -37,7 +37,7 @@ class PlanBenchmark:
     batch_size: int = 32
     """Images in a batch."""
     data: Path | None = None
-    """Packed data set; default: 1,200 drawn faces."""
+    """Packed data set; default: 800 drawn faces."""
 
 
 def main(benchmark: PlanBenchmark) -> None:
@@ -47,7 +47,7 @@ def main(benchmark: PlanBenchmark) -> None:
         if data is None:
             data = root / "shards"
             with redirect_stdout(StringIO()):
-                pack(Synthetic(count=1200, size=size, seed=0, out=data, val=0.1, test=0))
+                pack(Synthetic(count=800, size=size, seed=0, out=data, val=0.1, test=0))
         options = {
             "data": data.absolute(),
             "model": benchmark.model,
