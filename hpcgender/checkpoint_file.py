@@ -153,6 +153,8 @@ def keep_temperature(path: Path, checksum: str, temperature: KeptTemperature) ->
             new.write(_TEMPERATURE + xxh3_64_hexdigest(content).encode() + b" " + content + b"\n")
             new.flush()
             os.fsync(new.fileno())
+            if digest(path) != checksum:  # a training that goes on has written a better one meanwhile
+                raise UserError(f"{path} is another checkpoint than the one that was evaluated: evaluate that")
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     except OSError as error:
         raise unwritable(error, path) from None

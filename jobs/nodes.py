@@ -110,7 +110,7 @@ def run_nodes(
             if asked_at is not None and (requests.impatient or hosts.clock > asked_at + STOP_SECONDS):
                 hosts.end()
     stopped_by = requests.reason
-    if hosts.ends[0].code == REQUEUE:
+    ends = [replace(end, code=REQUEUE) if end.code in _UNHEARD and not end.torn_down else end for end in hosts.ends]
+    if ends[0].code == REQUEUE:
         stopped_by = stopped_by or requests.reason_of_ranks
-    ends = (replace(end, code=REQUEUE) if end.code in _UNHEARD and not end.torn_down else end for end in hosts.ends)
     return Outcome(ends=tuple(ends), stopped_by=stopped_by)

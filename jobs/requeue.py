@@ -112,7 +112,10 @@ def _fate(events: Sequence[Mapping[str, Any]]) -> str:
     last = events[-1]
     if last["event"] == "skipped":
         return "was skipped"
-    return f"ended with {exit_words(last['code'])}" if last["event"] == "end" else "was killed or cancelled"
+    if last["event"] != "end":
+        return "was killed or cancelled"
+    words = exit_words(last["code"])
+    return f"was {words}" if words.startswith("killed") else f"ended with {words}"
 
 
 def _accounted(scheduler: Scheduler, job_id: str) -> str:

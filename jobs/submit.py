@@ -12,7 +12,7 @@ from jobs.site import Site
 from shard_tools.base.errors import UserError, one_line
 
 UNHEARD = "trap '' USR1 USR2  # of which this shell, or a Python that is starting, would die"
-"""The line of a script after which requests to stop do not end it; its launcher hears them as soon as it is there."""
+"""The line of a script after which requests to stop do not end it; they are ignored until its launcher listens."""
 
 
 def task_command(request: Request, record: Path) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from hpcgender.app.answers import MAX_MB
 from hpcgender.app.shown import ShownModel, opened
 from hpcgender.commands.app import AppConfig
+from shard_tools.base.commands import parse_options
 from shard_tools.base.errors import UserError
 from shard_tools.base.text import printable
 
@@ -27,7 +28,7 @@ def app(config: AppConfig) -> None:
     """Serves the page until SIGINT or SIGTERM; UserError, before it starts, for what cannot work."""
     config.check()
     check_port(config.port)
-    models = opened(config)
+    models = opened(parse_options(AppConfig, "hpcgender app", words(config)))  # as the script has them: loaded once
     secret = secrets.token_urlsafe(12)
     for model in models:
         print(printable(told(model)))

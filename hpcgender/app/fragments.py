@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from hpcgender.report.heat_maps import heat_map_section
 from hpcgender.report.sources import Part
 from hpcgender.report.training import manifest_of
 from hpcgender.report.words import interval
-from shard_tools.base.errors import UserError
+from shard_tools.base.errors import StorageError, UserError
 from shard_tools.base.page import in_base64, render
 from shard_tools.base.text import percent
 
@@ -88,21 +89,27 @@ def facts_of(shown: ShownModel) -> dict[str, str]:
             scores.append(f"accuracy {percent(gender.accuracy.value)} ({interval(gender.accuracy)})")
         if age := one.evaluation.age:
             scores.append(f"age MAE {age.mae.value:.1f} years ({interval(age.mae, fraction=False)})")
-        lines[one.data] = ", ".join(scores)
+        lines[one.data if one.data not in lines else f"{one.data} ({one.name})"] = ", ".join(scores)
     return lines
+
+
+_one_at_a_time = Lock()
+"""For charts: the settings of matplotlib are the same for all windows."""
 
 
 @lru_cache
 def groups(evaluated: Evaluated) -> str:
     """Scores by the values of columns, with their gaps."""
-    found = [group_content(evaluated.evaluation, table) for table in evaluated.evaluation.tables]
+    with _one_at_a_time:
+        found = [group_content(evaluated.evaluation, table) for table in evaluated.evaluation.tables]
     return within(with_images(render(REPORT, "groups.html", it={"groups": found})))
 
 
 @lru_cache(maxsize=8)
 def heat_maps(directory: Path) -> str:
     """Average heat maps and their differences; UserError if they cannot be read."""
-    content = heat_map_section(directory)
+    with _one_at_a_time:
+        content = heat_map_section(directory)
     facts = content["facts"]
     assert isinstance(facts, dict)
     content["facts"] = {name: facts[name] for name in ("data", "method", "cells")}
@@ -134,7 +141,7 @@ def faces(evaluated: Evaluated, kind: str, group: str, page: int) -> str:
     if manifest:
         try:
             found = faces_of(shown, manifest, data.split)
-        except UserError as error:
+        except (UserError, StorageError) as error:
             why = str(error)
     return within(
         render(

@@ -12,6 +12,7 @@ from hpcgender.app import fragments
 from hpcgender.app.answers import MAX_MB, MOST, Answer, answers
 from hpcgender.app.command import LOOPBACK
 from hpcgender.app.shown import Evaluated, ShownModel
+from shard_tools.base.errors import StorageError, UserError
 from shard_tools.images import EXTENSIONS, MAX_PIXELS
 
 Shown = TypeVar("Shown")
@@ -122,4 +123,7 @@ def draw_heat_maps(models: Sequence[ShownModel]) -> None:
     if not found:
         st.info("There are no heat maps of these checkpoints: make some with hpcgender cam.")
         return
-    st.html(fragments.heat_maps(choose("Heat maps", found, "of heat maps")))
+    try:
+        st.html(fragments.heat_maps(choose("Heat maps", found, "of heat maps")))
+    except (UserError, StorageError) as error:
+        st.error(str(error))

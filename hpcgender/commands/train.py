@@ -115,7 +115,8 @@ class ComputeConfig:
     """Compile the forward and backward passes of steps with torch.compile: takes minutes at the start, then steps are
     faster."""
     cuda_graphs: bool = False
-    """With --compile: start each pass as one CUDA graph, for batches so small that a GPU waits for its host."""
+    """With --compile: start each pass as one CUDA graph, or with several ranks as a few, for batches so small that a
+    GPU waits for its host."""
     deterministic: bool = False
     """Use deterministic algorithms only: a run repeated on the same machine has the same bits. Slower on GPUs."""
 

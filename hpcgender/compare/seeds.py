@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from hpcgender.commands.train import RunConfig
 from hpcgender.compare.paired import SIGNIFICANT, Pair, holm, pairs
-from hpcgender.compare.variance import HALF_A_POINT, Term, of_images, of_seeds, seeds_needed, t_interval
+from hpcgender.compare.variance import HALF_A_POINT, Term, of_images, of_seeds, seeds_needed, t_interval, within_1
 from hpcgender.data.config import ReadConfig
 from hpcgender.evaluate.predictions import Predictions, read_predictions
 from hpcgender.evaluate.resample import clusters_of
@@ -67,7 +67,7 @@ class Evaluated:
         """All that decides its weights but the seed, equal for runs of one model."""
         checkpoint = self.evaluation.checkpoint
         options = {name: value for name, value in checkpoint.options.items() if name not in NOT_OF_THE_MODEL}
-        return json.dumps([options, checkpoint.manifest], sort_keys=True)
+        return json.dumps([options, checkpoint.manifest, Path(checkpoint.path).name], sort_keys=True)
 
     @property
     def predicted(self) -> str:
@@ -136,11 +136,13 @@ def compared(runs: Sequence[Evaluated]) -> tuple[tuple[Group, ...], tuple[Pair, 
 def models_of(runs: Sequence[Evaluated], by: Callable[[Evaluated], str]) -> dict[str, list[Evaluated]]:
     """The runs of each model, those for which `by` is the same, by a short name for it.
 
-    Two checkpoints of one run are two models.
+    Two checkpoints of one run are two models, and so are two runs of one seed.
     """
     found: dict[tuple[str, int], list[Evaluated]] = {}
     for place, run in enumerate(runs):
-        before = sum(run.run_dir == other.run_dir and by(run) == by(other) for other in runs[:place])
+        before = sum(
+            by(run) == by(other) and (run.run_dir == other.run_dir or run.seed == other.seed) for other in runs[:place]
+        )
         found.setdefault((by(run), before), []).append(run)
     members = [sorted(several, key=lambda run: (run.seed, run.name)) for several in found.values()]
     short = [name_of([run.name for run in several]) for several in members]
@@ -155,7 +157,7 @@ def name_of(runs: Sequence[str]) -> str:
     """What the names of runs have in common, without what counts seeds; the first one's if that is nothing."""
     if len(runs) == 1:
         return runs[0]
-    common = {re.sub(r"[-_./ ]*(seed|s)?[-_=]?\d+$", "", run) for run in runs}
+    common = {re.sub(r"(?:[-_./ ]+(?:seed|s)|[-_./ ]*seed)?[-_./ =]*\d+$", "", run) for run in runs}
     return common.pop() if len(common) == 1 and "" not in common else f"{runs[0]} and {len(runs) - 1} more"
 
 
@@ -171,12 +173,13 @@ def groups_of(models: dict[str, list[Evaluated]]) -> list[Group]:
     found = []
     for name, runs in models.items():
         right, errors, clusters = scores([runs])
+        accuracy = spread(right[0], clusters[0])
         found.append(
             Group(
                 name=name,
                 runs=tuple(run.name for run in runs),
                 seeds=tuple(run.seed for run in runs),
-                accuracy=spread(right[0], clusters[0]),
+                accuracy=accuracy and replace(accuracy, mean=within_1(accuracy.mean)),
                 age_mae=spread(errors[0], clusters[1]),
             )
         )
@@ -191,7 +194,7 @@ def group_pairs(models: dict[str, list[Evaluated]]) -> list[GroupPair]:
 
 
 def with_holm(pair: GroupPair, p_holm: float) -> GroupPair:
-    return GroupPair(**{**vars(pair), "p_holm": p_holm})
+    return replace(pair, p_holm=p_holm)
 
 
 def group_pair(first: str, of_first: list[Evaluated], second: str, of_second: list[Evaluated]) -> GroupPair:
@@ -267,6 +270,8 @@ def group_verdict(pair: GroupPair, *, alone: bool) -> str:
     better, worse = (pair.first, pair.second) if score.value > 0 else (pair.second, pair.first)
     either = f"Whether {pair.first} or {pair.second} is more accurate cannot be told"
     if math.isnan(score.low):
+        if score.value == 0 and min(pair.seeds) > 1:
+            return f"{pair.first} and {pair.second} are right about the same images."
         single = " and ".join(
             name for name, seeds in zip((pair.first, pair.second), pair.seeds, strict=True) if seeds == 1
         )

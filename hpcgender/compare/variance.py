@@ -5,15 +5,15 @@ images. The variance of a mean over S seeds has two parts: s2 / S, s2 being that
 cluster-robust variance of the images' means over the seeds (Liang & Zeger, Biometrika 73, 1986; clusters are subjects
 with all of their images). Each part by itself would give an interval by Student's t; half the length of the interval of
 both is the root of the sum of their squares (Zou & Donner, Statistics in Medicine 27, 2008). For few seeds that is
-rather too long than too short, which one t with Satterthwaite's degrees of freedom is, and the hierarchical bootstrap
-that draws seeds and subjects: `tests/hpcgender/compare/test_seeds.py` simulates it.
+rather too long than too short. A hierarchical bootstrap, which draws seeds and subjects, is too short for few seeds:
+`tests/hpcgender/compare/test_seeds.py` simulates both.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,11 @@ def t_interval(value: float, terms: Sequence[Term]) -> tuple[Score, float]:
     return Score(value=value, low=value - half, high=value + half, method="seeds"), float(p)
 
 
+def within_1(score: Score) -> Score:
+    """The interval of a fraction, without what lies below 0 and above 1."""
+    return replace(score, low=max(score.low, 0.0), high=min(score.high, 1.0)) if score.low <= score.high else score
+
+
 def half_length(p: float, terms: Sequence[Term]) -> float:
     """Half the length of the interval that holds the truth in all cases but a part `p`."""
     from scipy.stats import t  # 1 s, only where models are compared
@@ -83,7 +88,7 @@ def seeds_needed(terms: Sequence[Term]) -> int:
     """Seeds of each model with which the interval would reach half a point to either side; 0 if none would do."""
     seeds = [term for term in terms if term.of_seeds]
     images = [term for term in terms if not term.of_seeds]
-    if any(math.isnan(term.variance) for term in terms):
+    if any(math.isnan(term.variance) for term in terms) or half_length(0.05, images) > HALF_A_POINT:
         return 0
     for count in range(2, MOST + 1):
         so_many = [Term(term.variance * (term.degrees + 1) / count, count - 1, of_seeds=True) for term in seeds]

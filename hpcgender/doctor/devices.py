@@ -101,7 +101,7 @@ def here(backend: str) -> list[Finding]:
     found = [gpus(os.environ)]
     if found[0].state == "red":
         return found
-    if backend == "dali-mixed":
+    if backend == "dali-mixed" and any(device.type == "cuda" for device in devices(os.environ)):
         found.append(video())
     for device in devices(os.environ):
         found.append(kernel(device))

@@ -1,4 +1,4 @@
-"""Where an examination begins: on the spot, or through the launcher, for which PyTorch is not imported."""
+"""Where an examination begins: on the spot, or through the launcher, for other nodes without importing PyTorch."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ def doctor(config: DoctorConfig) -> int:
     in_job = "RANK" in os.environ
     if config.nodes and in_job:
         raise UserError(f"--nodes {config.nodes} is for hpcgender doctor itself: give --nodes to the launcher")
-    if not in_job and (config.nodes or len(visible_gpus(os.environ)) > 1):
+    if config.nodes and not in_job:
         return launched(config)
     found = machine.packages(config.backend)
     if found.state == "red":  # nothing else can be examined
         print(f"{found.check}: {found.found}: {found.advice}")
         return FAILED
+    if not in_job and len(visible_gpus(os.environ)) > 1:
+        return launched(config)
     from hpcgender.doctor.examination import examine
 
     return examine(config)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from hpcgender.compare.seeds import Evaluated, models_of, same_images, spread
+from hpcgender.compare.variance import of_images, of_seeds, t_interval, within_1
 from hpcgender.evaluate.calibration import calibration, fit_temperature
 from hpcgender.evaluate.decision import EVALUATIONS
 from hpcgender.evaluate.gender import gender_scores
@@ -17,6 +19,7 @@ from hpcgender.evaluate.predictions import Predictions, read_predictions
 from hpcgender.evaluate.resample import clusters_of
 from hpcgender.evaluate.results import FILE, Evaluation, Gap, Score, read_evaluation
 from hpcgender.report.sources import Part
+from shard_tools.base.errors import UserError
 
 VALIDATION = "val"
 GROUPS = ("group", "gender")
@@ -45,6 +48,10 @@ class TestSet:
     path: str
     split: str
     manifest: str
+    left_out: bool
+    """Whether images that a model was trained on are left out, by --without-trained."""
+    flip: bool
+    """Whether predictions are averages over each image and its mirror image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,16 +104,15 @@ def matrix_of(parts: Sequence[Part]) -> Matrix:
     model_of = {run.evaluation.checkpoint.digest: name for name, several in models.items() for run in several}
     cells = []
     for name in models:
-        for test_set in sets:
+        for set_of_column, test_set in sets.items():
             here = newest(
                 run
                 for run in runs
-                if model_of[run.evaluation.checkpoint.digest] == name
-                and (run.evaluation.data.manifest, run.evaluation.data.split) == (test_set.manifest, test_set.split)
+                if model_of[run.evaluation.checkpoint.digest] == name and set_of(run.evaluation) == set_of_column
             )
             if here:
                 cells.append(cell(name, test_set.name, here))
-    return Matrix(models=tuple(models), test_sets=sets, cells=tuple(cells))
+    return Matrix(models=tuple(models), test_sets=tuple(sets.values()), cells=tuple(cells))
 
 
 def is_validation(evaluation: Evaluation) -> bool:
@@ -115,23 +121,26 @@ def is_validation(evaluation: Evaluation) -> bool:
     return data.split == VALIDATION and data.manifest == evaluation.checkpoint.manifest
 
 
-def test_sets(evaluations: Iterable[Evaluation]) -> tuple[TestSet, ...]:
+def set_of(evaluation: Evaluation) -> tuple[str, str, bool, bool]:
+    """What tells test sets apart: manifest, split, whether trained images are left out, whether all are mirrored."""
+    data = evaluation.data
+    return data.manifest, data.split, data.trained_on.left_out, evaluation.options.flip
+
+
+def test_sets(evaluations: Iterable[Evaluation]) -> dict[tuple[str, str, bool, bool], TestSet]:
     """The sets that were evaluated, in their order, each once."""
-    found: dict[tuple[str, str], TestSet] = {}
+    found: dict[tuple[str, str, bool, bool], TestSet] = {}
     for evaluation in evaluations:
-        data = evaluation.data
-        name = f"{Path(data.path).name}, {data.split}"
-        taken = {one.name for one in found.values()}
+        key = manifest, split, left_out, flip = set_of(evaluation)
+        more = [*(["without trained"] if left_out else []), *(["mirrored too"] if flip else [])]
+        name = ", ".join([Path(evaluation.data.path).name, split, *more])
+        if key not in found and name in {one.name for one in found.values()}:
+            name = f"{name} ({manifest[:6]})"
+        path = evaluation.data.path
         found.setdefault(
-            (data.manifest, data.split),
-            TestSet(
-                name=name if name not in taken else f"{name} ({data.manifest[:6]})",
-                path=data.path,
-                split=data.split,
-                manifest=data.manifest,
-            ),
+            key, TestSet(name=name, path=path, split=split, manifest=manifest, left_out=left_out, flip=flip)
         )
-    return tuple(found.values())
+    return found
 
 
 def newest(runs: Iterable[Evaluated]) -> list[Evaluated]:
@@ -177,19 +186,22 @@ def cell(model: str, test_set: str, runs: Sequence[Evaluated]) -> Cell:
 def validation_of(evaluation: Evaluation, directory: Path) -> Validation:
     """Threshold and temperature by the evaluation of the same checkpoint on its validation split, if there is one."""
     checkpoint = evaluation.checkpoint
-    beside = {directory.resolve().parent, Path(checkpoint.path).parent.parent / EVALUATIONS}
+    beside = {directory.resolve().parent, (Path(checkpoint.path).parent.parent / EVALUATIONS).resolve()}
+    fitting = []
     for file in sorted(file for folder in beside for file in folder.glob(f"*/{FILE}")):
-        found = read_evaluation(file.parent)
-        same = found.checkpoint.digest == checkpoint.digest and found.options.flip == evaluation.options.flip
-        if same and is_validation(found) and found.gender and found.gender.equal_error:
-            of_both = read_predictions(file.parent)
-            known = of_both.rows(of_both.gender_known)
-            return Validation(
-                threshold=found.gender.equal_error.threshold,
-                temperature=fit_temperature(known.logit, known.label == 1) or 1.0,
-                known=True,
-            )
-    return Validation()
+        with suppress(UserError):  # of another version, which nobody asked for
+            found = read_evaluation(file.parent)
+            same = found.checkpoint.digest == checkpoint.digest and found.options.flip == evaluation.options.flip
+            if same and is_validation(found) and found.gender and found.gender.equal_error:
+                fitting.append((found.run.began, file.parent, found.gender.equal_error.threshold))
+    if not fitting:
+        return Validation()
+    _, newest_one, threshold = max(fitting)
+    of_both = read_predictions(newest_one)
+    known = of_both.rows(of_both.gender_known)
+    return Validation(
+        threshold=threshold, temperature=fit_temperature(known.logit, known.label == 1) or 1.0, known=True
+    )
 
 
 def scores(decided: Sequence[Predictions]) -> tuple[Score, Score]:
@@ -203,10 +215,14 @@ def scores(decided: Sequence[Predictions]) -> tuple[Score, Score]:
     # The mean of the classes' recalls is a mean over images that weighs the classes alike.
     weights = len(label) / (np.count_nonzero(classes) * classes[label])
     clusters = clusters_of(decided[0].subject)
-    accuracy, balanced = spread(right, clusters), spread(right * weights, clusters)
+    accuracy = spread(right, clusters)
     assert accuracy
-    assert balanced
-    return accuracy.mean, balanced.mean
+    mean = right.mean(axis=0)
+    recall = np.bincount(label, mean, minlength=2) / np.maximum(classes, 1)
+    # Of a mean of two recalls, an image is off by as much as it is off the recall of its own class.
+    terms = [of_seeds(right * weights), of_images(weights * (mean - recall[label]), clusters)]
+    balanced, _ = t_interval(float(recall[classes > 0].mean()), terms)
+    return within_1(accuracy.mean), within_1(balanced)
 
 
 def gap(decided: Sequence[Predictions]) -> Gap | None:

@@ -10,6 +10,7 @@ import torch
 
 from hpcgender.checkpoint_file import KeptTemperature
 from hpcgender.data.decoders.decoder import to_pixels
+from hpcgender.inference.outputs import check_finite
 from hpcgender.precision import Precision
 from hpcgender.predict.networks import Results
 from shard_tools.align.recipe import Recipe
@@ -53,6 +54,7 @@ class OnnxNetwork:
         if maps:
             raise UserError("an exported model has no heat maps: give its checkpoint")
         found = dict(zip(self.names, self.session.run(None, {"images": to_pixels(pixels).numpy()}), strict=True))
+        check_finite(*map(torch.from_numpy, found.values()))
         return Results(found.get("logit"), found.get("age"))
 
 

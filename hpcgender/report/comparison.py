@@ -30,9 +30,9 @@ def comparison_section(parts: Sequence[Part]) -> dict[str, object] | None:
 
 def comparison(found: Found) -> dict[str, object] | None:
     """The differences between evaluations of one split; None if they are of one run, or of other images."""
-    runs = [name for name, _, _ in found]
-    if len(set(runs)) < 2:
+    if len({Path(evaluation.checkpoint.path).parent.parent for _, _, evaluation in found}) < 2:
         return None
+    runs = [name for name, _, _ in found]
     same: list[Evaluated] = []
     for name, directory, evaluation in found:
         unique = name if runs.count(name) == 1 else f"{name}: {directory.resolve().name}"

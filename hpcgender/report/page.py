@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcgender.commands.report import ReportConfig
-from hpcgender.matrix.cells import matrix_of
+from hpcgender.matrix.cells import is_validation, matrix_of, test_sets
 from hpcgender.matrix.tables import section
 from hpcgender.report.comparison import comparison_section
 from hpcgender.report.evaluation import evaluation_section, largest_gap, limits, summary_table
@@ -76,8 +76,11 @@ def sections(parts: Sequence[Part], faces: int) -> list[Section]:
 
 def matrix_section(parts: Sequence[Part]) -> dict[str, object] | None:
     """The content of matrix.html; None of one model, or of one test set."""
+    scored = [one for part in parts for one in part.evaluations.values() if one.gender and not is_validation(one)]
+    if len({one.checkpoint.digest for one in scored}) < 2 or len(test_sets(scored)) < 2:
+        return None
     matrix = matrix_of(parts)
-    return section(matrix) if len(matrix.models) > 1 and len(matrix.test_sets) > 1 else None
+    return section(matrix) if len(matrix.models) > 1 else None
 
 
 def tiles(parts: Sequence[Part]) -> list[tuple[str, str]]:

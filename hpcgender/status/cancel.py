@@ -85,10 +85,11 @@ def find(records: list[RunRecord], wanted: str, config: CancelConfig, queues: Qu
     elif recorded:
         own = set(map(id, recorded))
         elsewhere = {array_id(record.submission.job_id) for record in records if id(record) not in own}
+        elsewhere |= {array_id(job.job_id) for _, job in others(records, queues)}  # tasks that may be of any run
         jobs: dict[tuple[str, str], list[ListedRun]] = {}
         for run in alive or (choose(recorded, wanted, config.within, queues)[0],):
             submission = run.record.submission
-            job_id = array_id(submission.job_id)  # with the tasks that have not begun, if all of them are of this run
+            job_id = array_id(submission.job_id)  # in one call, if every task in the queue is of this run
             if submission.job_id == wanted or job_id in elsewhere:
                 job_id = submission.job_id
             jobs.setdefault((submission.scheduler, job_id), []).append(run)

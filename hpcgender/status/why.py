@@ -136,11 +136,13 @@ def ending(run: ListedRun) -> Iterator[str]:
     if last.get("stopped_by") and str(last["stopped_by"]) not in reason:
         lines.append(f"stopped by {last['stopped_by']}")
     scheduler = named(submission.scheduler)
+    details: tuple[str, ...] = ()
+    found = None
     try:
         details = scheduler.details(submission.job_id)
         found = scheduler.ended([submission.job_id], 0.0).get(submission.job_id)
     except SchedulerError as error:
-        details, found = (str(error),), None
+        details += (str(error),)
     lines += details
     if found and not is_earlier(found, history):
         lines += [found.reason] * (found.state != "done" and not details)  # accounting may know less

@@ -12,7 +12,7 @@ from hpcgender.precision import Precision
 
 
 class Objective(nn.Module):
-    """A network and its losses. Calling it while its network is validated elsewhere changes nothing of either."""
+    """A network and its losses. The network itself stays uncompiled, for validation and checkpoints."""
 
     def __init__(self, network: Network, config: TrainConfig, precision: Precision) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 import threading
+from typing import Any
 
 _PORT = 9  # discard, where nothing listens any more
 _SECONDS = 5.0  # for an answer, and between two attempts
@@ -48,9 +49,18 @@ class Presence(threading.Thread):
 def is_silent(host: str) -> bool:
     """Whether a host gives no answer within seconds, also for a firewall; False if its name has no address."""
     try:
-        socket.create_connection((host, _PORT), timeout=_SECONDS).close()
-    except socket.gaierror:
+        places = socket.getaddrinfo(host, _PORT, type=socket.SOCK_STREAM)
+    except OSError:
         return False
+    return not any(answers(family, address) for family, _, _, _, address in places)
+
+
+def answers(family: int, address: Any) -> bool:
+    """Whether one of its addresses accepts or refuses a connection."""
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as one:
+            one.settimeout(_SECONDS)
+            one.connect(address)
     except OSError as error:
-        return error.errno not in _ANSWERS
-    return False
+        return error.errno in _ANSWERS
+    return True

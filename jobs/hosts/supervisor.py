@@ -36,8 +36,9 @@ GRACE_SECONDS = 10.0
 _SOON = (1, 1, 8)  # seconds, seconds, probes without an answer
 _POLL_SECONDS = 0.05
 _PAUSE_SECONDS = 1.0
-_STARTED = (0, 2, 98, 99, REPORTED)
-"""Exit codes of processes that ran on their host. srun has 233, among others, where it cannot start any."""
+_STARTED = (0, 2, 98, 99, 126, 127, REPORTED)
+"""Exit codes of processes that ran on their host, and of shells there that could not start them. srun has 233, among
+others, where it cannot start any."""
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL, KILLED)  # here; on another host, by srun; by qrsh
 # No answer; or that of a host which was started again, and knows nothing of the connection.
 _LOST = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ECONNRESET)

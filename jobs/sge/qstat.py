@@ -105,7 +105,7 @@ class Record:
         if self.state == "TIMEOUT":
             return f"Grid Engine ended it at a limit: {self.failed_text}"
         if self.signal:
-            return f"{exit_words(self.exit_code)}, maybe of qdel"
+            return f"{exit_words(self.exit_code)}, perhaps by qdel"
         if self.failed:
             return f"{self.failed_text} (code {self.failed} of Grid Engine)"
         return exit_words(self.exit_code)

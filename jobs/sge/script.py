@@ -146,7 +146,7 @@ def script_text(parameters: Parameters, folder: Path, command: str, *, array: bo
         lines += [f'mkdir -p "{paths[0].rpartition("/")[0]}"']
         lines += [f'exec >>"{paths[0]}" ' + ("2>&1" if p.stderr_to_stdout else f'2>>"{paths[1]}"'), ""]
     lines += [
-        "# With -notify the whole job is signalled: the function acts on it as soon as it is there, this script waits.",
+        "# With -notify the whole job is signalled: the function hears it once it listens, this script ignores it.",
         "trap '' USR1 USR2",
     ]
     lines += ["export SUBMITIT_EXECUTOR=sge"]

@@ -225,6 +225,8 @@ def meaning(job_id: str, reason: str) -> str:
         return "as many jobs wait and run as may be submitted: wait until one has ended"
     if re.search(r"(Per(Job|Node)|(?<=QOS)Min|(?<=Assoc)Min)", reason):  # QOSMaxWallDurationPerJobLimit
         return "it asks for more than its quality of service or account gives one job, and will not start: ask for less"
+    if "Minutes" in reason and "RunMinutes" not in reason:  # AssocGrpCPUMinutesLimit
+        return "the time that its account or quality of service may use is used up: ask an administrator for more"
     fits = [begin for begin in REASONS if reason.startswith(begin)]
     return REASONS[max(fits, key=len)].format(job=job_id) if fits else ""
 

@@ -142,7 +142,7 @@ def of_job(job: str) -> list[str]:
     account, qos, name = (fields.get(field, "").replace("(null)", "") for field in ("Account", "QOS", "Partition"))
     partition = _fields(answer(call, "scontrol", "-a", "-o", "show", "partition", name))
     cluster = Cluster((), {}, *look_at_accounts(account, qos, [name]))
-    asked = _tres(fields.get("TRES", ""))
+    asked = _tres(fields.get("ReqTRES") or fields.get("TRES", ""))  # as newer and older Slurm call it
     nodes = int(asked.get("node", 1))
     each = {kind: amount / nodes for kind, amount in asked.items()}
     wanted = Wanted(nodes, each, asked, seconds(fields.get("TimeLimit", "")) or 0.0)
@@ -222,7 +222,10 @@ def _qos_of(cluster: Cluster, partition: Mapping[str, str]) -> list[Mapping[str,
 
 
 def _limits(cluster: Cluster, partition: Mapping[str, str]) -> list[tuple[str, Mapping[str, str]]]:
-    """Who limits a job in words, and the limits: what one limits, those after it do not."""
+    """Who limits a job in words, and the limits: what one limits, those after it do not.
+
+    But for what accounts give all of their jobs together, where each counts up to the root.
+    """
     limits = [(f"quality of service {qos['name']}", qos) for qos in _qos_of(cluster, partition)]
     if cluster.association:
         limits.append((f"account {cluster.association.get('account', '')}", cluster.association))
@@ -244,7 +247,8 @@ def _of_accounts(wanted: Wanted, cluster: Cluster, partition: Mapping[str, str])
             for kind, limit in _tres(row.get(field, "")).items():
                 if kind not in seen and asked.get(kind, 0) > limit:
                     yield f"{who} gives {words.format(_amount(kind, limit))}"
-                seen.add(kind)
+                if field != "grptres" or who.startswith("quality"):  # of accounts each counts, up to the root
+                    seen.add(kind)
 
 
 def _words(row: Mapping[str, str]) -> Iterator[str]:

@@ -37,7 +37,7 @@ two|||||gres/gpu=1|cpu=2
 ASSOCIATION = "elsewhere|lab||normal|00:01:00||\ntest|lab||normal|10:00:00||\n"
 
 # the same of assoc where user= format=cluster,account,parentname,grptres
-ACCOUNTS = "test|root||\ntest|faculty|root|cpu=6\ntest|lab|faculty|\nelsewhere|lab|root|cpu=1\n"
+ACCOUNTS = "test|root||\ntest|faculty|root|cpu=6\ntest|lab|faculty|cpu=100\nelsewhere|lab|root|cpu=1\n"
 # scontrol -o show job 21
 WAITING = """\
 JobId=21 JobName=s.sh UserId=me(50) Account=lab QOS=two JobState=PENDING Reason=QOSGrpCpuLimit Dependency=(null) \
@@ -136,9 +136,10 @@ def test_without_accounting_the_partition_alone_counts(slurm: Path) -> None:
         check(slurm, time_min=60 * 25.0)
 
 
-def test_a_job_that_waits_for_a_limit_is_told_which_it_is_and_whether_it_waits_in_vain(slurm: Path) -> None:
+@pytest.mark.parametrize("tres", ["TRES=", "ReqTRES="])  # of Slurm 22.05, and of newer ones
+def test_a_job_that_waits_for_a_limit_is_told_which_it_is_and_whether_it_waits_in_vain(slurm: Path, tres: str) -> None:
     def details(cpus: int) -> tuple[str, ...]:
-        job = WAITING.format(cpus=cpus)
+        job = WAITING.format(cpus=cpus).replace(" TRES=", f" {tres}")
         put(slurm, "scontrol", f'case "$*" in *config) echo "{CONFIG}";; *) {cat(job + chr(10))} esac')
         return SCHEDULERS["slurm"].details("21")
 

@@ -21,7 +21,7 @@ from shard_tools.base.errors import UserError
 from tests.hpcgender.report.browser import chromium
 
 
-def add_set(run: Path, name: str, *, seed: int = 0, images: int | None = 0, **data: Any) -> Path:
+def add_set(run: Path, name: str, *, images: int | None = 0, **data: Any) -> Path:
     """Adds an evaluation to a run: that of its validation images, as if they were another set of that name."""
     (val,) = (run / "evaluations").glob("*-val")
     out = run / "evaluations" / f"{name}-test"

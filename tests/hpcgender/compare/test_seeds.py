@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,10 +22,12 @@ from hpcgender.compare.seeds import (
     name_of,
     spread,
 )
-from hpcgender.compare.variance import half_length, of_images, seeds_needed, t_interval
+from hpcgender.compare.variance import Term, half_length, of_images, seeds_needed, t_interval
+from hpcgender.evaluate.gender import gender_scores
 from hpcgender.evaluate.predictions import Predictions
 from hpcgender.evaluate.resample import resampled_sums
 from hpcgender.evaluate.results import Options, Score
+from hpcgender.matrix.cells import scores
 from tests.hpcgender.compare.test_paired import predictions
 
 Floats = npt.NDArray[np.float64]
@@ -92,6 +95,39 @@ def test_two_checkpoints_of_a_run_are_not_two_seeds() -> None:
     other = with_predictions(last, predictions(right[1].astype(bool), 0))
     groups, _ = compared([one, other])
     assert groups == ()
+
+
+def test_a_seed_that_was_trained_twice_is_not_two_seeds() -> None:
+    right = drawn([0.8, 0.8])
+    groups, _ = compared([run("a", 0, right[0]), run("b", 0, right[1])])
+    assert groups == ()
+
+
+def test_models_that_are_right_about_the_same_images() -> None:
+    right = np.ones(40)
+    _, (found,) = compared(
+        [run(f"{name}-{seed}", seed, right, lr=lr) for name, lr in (("a", 1), ("b", 2)) for seed in (0, 1)]
+    )
+    assert isinstance(found, GroupPair)
+    assert group_verdict(found, alone=True) == "a and b are right about the same images."
+
+
+def test_balanced_accuracy_over_seeds_is_as_sure_as_that_of_one_run() -> None:
+    generator = np.random.default_rng(4)
+    one = predictions(generator.random(1000) < 0.95, 0)
+    one = replace(
+        one,
+        label=(np.arange(1000) % 10 == 0).astype(np.int64),
+        logit=np.where(generator.random(1000) < 0.95, 1, -1).astype(np.float32)
+        * (2 * (np.arange(1000) % 10 == 0) - 1).astype(np.float32),
+    )
+    alone = gender_scores(one, None).balanced_accuracy
+    _, balanced = scores([one, one])
+    assert balanced.value == pytest.approx(alone.value)
+    assert balanced.high - balanced.low == pytest.approx(alone.high - alone.low, rel=0.15)
+    _, perfect = scores([replace(one, logit=(2.0 * one.label - 1).astype(np.float32))] * 2)
+    assert perfect.value == 1
+    assert math.isnan(perfect.low)
 
 
 def test_all_seeds_of_one_model_have_a_mean_and_no_pair() -> None:
@@ -229,12 +265,13 @@ def test_the_seeds_that_are_advised_would_tell_half_a_point() -> None:
     terms = difference_terms(first, second, np.arange(20_000), same_seeds=False)
     count = seeds_needed(terms)
     assert 3 < count < 60
-    many = [
-        np.array([(base < part + generator.normal(0, 0.004)).astype(float) for _ in range(count)])
-        for part in (0.9, 0.905)
-    ]
-    found, _ = t_interval(0.0, difference_terms(many[0], many[1], np.arange(20_000), same_seeds=False))
-    assert found.high < 0.008
+    of_images = [term for term in terms if not term.of_seeds]
+
+    def half(seeds: int) -> float:
+        many = [Term(3 * term.variance / seeds, seeds - 1, of_seeds=True) for term in terms if term.of_seeds]
+        return half_length(0.05, [*many, *of_images])
+
+    assert half(count) <= 0.005 < half(count - 1)
     few = np.array(drawn([0.8, 0.8, 0.8], images=50)), np.array(drawn([0.8, 0.8, 0.8], images=50, seed=9))
     assert seeds_needed(difference_terms(few[0], few[1], np.arange(50), same_seeds=True)) == 0
 
@@ -246,6 +283,8 @@ def test_the_seeds_that_are_advised_would_tell_half_a_point() -> None:
         (["study/se50-0", "study/se50-1"], "study/se50"),
         (["morning", "evening"], "morning and 1 more"),
         (["0", "1"], "0 and 1 more"),
+        (["faces-0", "faces-1"], "faces"),
+        (["a-s0", "a-s1"], "a"),
         (["resnet50"], "resnet50"),
     ],
 )

@@ -212,18 +212,30 @@ def test_a_host_on_which_nothing_starts_is_lost_if_it_does_not_answer(
     assert (end.host, end.code, end.unreachable) == ("two", code, lost)
 
 
-def test_a_host_behind_a_firewall_is_not_lost(hosts_answer: list[bool]) -> None:
+@pytest.mark.parametrize("code", [0, 127])
+def test_a_host_behind_a_firewall_is_not_lost(hosts_answer: list[bool], code: int) -> None:
     hosts_answer += [False]
-    nodes = [Node(host="one", argv=("sleep", "600")), Node(host="two", argv=("sleep", "1"))]
+    ends = ("sh", "-c", f"sleep 1; exit {code}")
+    nodes = [Node(host="one", argv=("sleep", "600")), Node(host="two", argv=ends)]
     with Listener("127.0.0.1") as listener, Supervisor(nodes, str(ROOT), listener) as hosts:
         wait_until(hosts, lambda: hosts.ends)
         (end,) = hosts.ends
-    assert (end.code, end.unreachable) == (0, False)
+    assert (end.code, end.unreachable) == (code, False)
 
 
 def test_a_host_that_is_there_answers() -> None:
     assert not presence.is_silent("127.0.0.1")
     assert not presence.is_silent("no-such-host.invalid")  # nothing is known of it
+
+
+def test_one_address_of_several_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    answering = {"one": True, "two": False}
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (name, 9)) for name in answering]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: found)
+    monkeypatch.setattr(presence, "answers", lambda family, address: answering[address[0]])
+    assert not presence.is_silent("host")
+    found.pop(0)
+    assert presence.is_silent("host")
 
 
 def test_a_host_that_is_not_there_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
