@@ -28,6 +28,8 @@ from tests.cluster.training import (
     wait_for_checkpoint,
 )
 
+pytestmark = pytest.mark.timeout(1200)  # a case waits for its turn in the queue, too
+
 
 def ended(cluster: Cluster, job: str, project: Path, timeout: float = 300) -> Training:
     """The training of `launch_training` once its job has ended, and has left no process behind."""
@@ -41,12 +43,12 @@ def limited(on_both: OnBoth, data: Mapping[Cluster, Path]) -> Mapping[str, Futur
     """A training whose time limit comes before its end."""
 
     def limit(cluster: Cluster) -> Training:
-        job, project = launch_training(cluster, data[cluster], "--time", "2m")
+        job, project = launch_training(cluster, data[cluster], "--time", "4m")
         wait_for_checkpoint(cluster, project, job)
         signal_ranks(cluster, signal.SIGSTOP)  # a training that takes longer, and no processor
         cluster.wait_until(
             lambda: are_asked_to_stop(cluster) or cluster.end(job),
-            180,
+            300,
             "the ranks are asked to stop",
             lambda: f"{cluster.state(job)}\n{read_log(project, job)}",
         )
