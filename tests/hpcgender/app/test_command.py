@@ -62,6 +62,7 @@ def test_the_newest_best_checkpoint_is_shown_if_none_is_named(
     assert config.checkpoints == (Path("runs/crops/checkpoints/best.pt"),)
     again = parse_options(AppConfig, "hpcgender app", words(config))
     assert again.checkpoints == config.checkpoints  # the script shows what the command printed
+    assert parse_options(AppConfig, "hpcgender app", words(again)) == again  # and does not load the models once more
 
 
 def test_streamlit_serves_this_machine_alone_and_sends_nothing() -> None:
