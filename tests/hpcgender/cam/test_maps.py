@@ -63,8 +63,9 @@ def test_maps_in_bf16_are_those_in_fp32_but_for_rounding(name: str) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             maps, log_odds = evidence_maps(model, IMAGES)
     assert maps.dtype == log_odds.dtype == torch.float32
-    assert 0 < (maps - exact).abs().max() <= 0.1 * exact.abs().max()
-    assert (log_odds - exact_log_odds).abs().max() <= 0.1 * exact.abs().max()
+    # 8 bits in each of up to 19 layers; CPUs without bf16 units round more often than others.
+    assert 0 < (maps - exact).abs().max() <= 0.15 * exact.abs().max()
+    assert (log_odds - exact_log_odds).abs().max() <= 0.15 * exact.abs().max()
 
 
 @pytest.mark.parametrize("name", LINEAR)
