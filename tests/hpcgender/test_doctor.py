@@ -150,11 +150,15 @@ def test_a_device_that_computes_nothing_is_told() -> None:
     assert devices.kernel(torch.device("meta")).state == "red"
 
 
-def test_a_container_without_the_gpus_own_decoders_is_told() -> None:
+def test_a_container_without_the_gpus_own_decoders_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices.video("libnvcuvid-that-is-not-here.so.1").state == "yellow"
     assert devices.video("libc.so.6").state == "green"
     for backend in ("dali", "dali-mixed"):  # nor is anything said of one without a GPU
         assert [finding.check for finding in devices.here(backend)] == ["GPUs", "kernel on cpu"]
+    monkeypatch.setattr(devices, "devices", lambda environ: [torch.device("cuda")])
+    for check in ("kernel", "memory"):
+        monkeypatch.setattr(devices, check, lambda device, check=check: green(check, ""))
+    assert [finding.check for finding in devices.here("dali-mixed")] == ["GPUs", "hardware decoder", "kernel", "memory"]
 
 
 def test_a_gpu_that_others_use_is_told() -> None:

@@ -63,9 +63,18 @@ def test_maps_in_bf16_are_those_in_fp32_but_for_rounding(name: str) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             maps, log_odds = evidence_maps(model, IMAGES)
     assert maps.dtype == log_odds.dtype == torch.float32
-    # 8 bits in each of up to 19 layers; CPUs without bf16 units round more often than others.
-    assert 0 < (maps - exact).abs().max() <= 0.15 * exact.abs().max()
-    assert (log_odds - exact_log_odds).abs().max() <= 0.15 * exact.abs().max()
+    largest = exact.abs().max()
+    limit = 0.03 * largest
+    assert (log_odds - exact_log_odds).abs().max() <= limit
+    if name not in LINEAR:
+        # Rounding turns ReLUs between features and log-odds on or off: as much as noise of bf16's 8 bits does in fp32.
+        with torch.no_grad():
+            features = model.gender_features(IMAGES)
+        noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(0)) / 2**8
+        noisy, _ = evidence_of(model, features * (1 + noise))
+        limit = 2.5 * (noisy - exact).abs().max()
+        assert limit <= 0.2 * largest
+    assert 0 < (maps - exact).abs().max() <= limit
 
 
 @pytest.mark.parametrize("name", LINEAR)
