@@ -7,4 +7,5 @@ from hpcgender.app.shown import opened
 from hpcgender.commands.app import AppConfig
 from shard_tools.base.commands import parse_options
 
-draw(opened(parse_options(AppConfig, "hpcgender app", sys.argv[1:])))
+if __name__ == "__main__":  # not in a process that the page starts by spawn
+    draw(opened(parse_options(AppConfig, "hpcgender app", sys.argv[1:])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import warnings
@@ -61,7 +62,9 @@ def export(config: ExportConfig) -> None:
 
 def exported_program(trained: Trained, decision: Decision) -> tuple[torch.export.ExportedProgram, tuple[str, ...]]:
     """The whole computation as a graph for any number of images of any size, and the names of its results."""
-    portable = Portable(trained.model, trained.image_size, decision.temperature).eval()
+    # torch.export.save warns of weights in channels_last as if parts of them were missing.
+    network = copy.deepcopy(trained.model).to(memory_format=torch.contiguous_format)
+    portable = Portable(network, trained.image_size, decision.temperature).eval()
     example = torch.zeros(2, 3, EXAMPLE_SIDE, EXAMPLE_SIDE + 1, dtype=torch.uint8)
     free = torch.export.Dim.DYNAMIC
     program = torch.export.export(portable, (example,), dynamic_shapes={"images": {0: free, 2: free, 3: free}})

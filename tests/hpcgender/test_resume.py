@@ -115,6 +115,7 @@ def assert_equal(a: Any, b: Any, place: str = "") -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)  # eight trainings of up to two processes each
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_killed_and_stopped_repeatedly_it_ends_with_the_same_bits(
     shards: Path, tmp_path: Path, world_size: int

@@ -35,7 +35,7 @@ def wait_for_stop(directory: str) -> int:
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     Path(directory, str(os.getpid())).touch()
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while time.monotonic() < end and not asked:
         time.sleep(0.02)
     return 99

@@ -55,7 +55,7 @@ def start_launcher(directory: Path) -> "tuple[subprocess.Popen[str], list[int]]"
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while len(list(directory.iterdir())) < 2 and launcher.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     return launcher, [int(path.name) for path in directory.iterdir()]

@@ -47,7 +47,7 @@ def listed(hpcgender: Hpcgender, job_id: str) -> dict[str, Any]:
 
 def comes_to(hpcgender: Hpcgender, job_id: str, **expected: object) -> dict[str, Any]:
     """What the list has of a job once it has what is expected."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while True:
         found = listed(hpcgender, job_id)
         if {name: found[name] for name in expected} == expected:
@@ -228,7 +228,7 @@ def ended(queue: Path, job_id: str, **known: object) -> None:
 
 
 def wait_for(found: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not found():
         assert time.monotonic() < deadline
         time.sleep(0.1)

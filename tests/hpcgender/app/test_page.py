@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -20,6 +24,7 @@ def page(shown: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AppTest]:
     """The page of both models, as it is first seen."""
     runs = shown / "runs"
     monkeypatch.setattr("sys.argv", [str(SCRIPT), "--checkpoint", str(runs / "crops"), str(runs / "whole")])
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # Streamlit puts the script there
     config.set_option("server.address", LOOPBACK)
     yield AppTest.from_file(str(SCRIPT), default_timeout=300).run()
     config.set_option("server.address", None)
@@ -29,6 +34,17 @@ def html(page: AppTest) -> str:
     """All that the page shows as HTML, but its style."""
     assert not page.exception, page.exception
     return "".join(part.value for part in page.get("html") if "<style" not in part.value)
+
+
+def test_a_process_that_the_page_starts_is_no_visitor(
+    page: AppTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sys.modules["__main__"].__file__ == str(SCRIPT)
+    monkeypatch.chdir(tmp_path)  # without a model: the page would refuse to be drawn
+    monkeypatch.setattr("sys.argv", [str(SCRIPT)])
+    runpy.run_path(str(SCRIPT), run_name="__mp_main__")
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert pool.submit(abs, -1).result() == 1
 
 
 def test_the_limits_are_there_from_the_beginning(page: AppTest) -> None:

@@ -65,7 +65,7 @@ class Cluster:
 
 
 def wait_until(look: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not look():
         assert time.monotonic() < deadline
         time.sleep(0.05)
