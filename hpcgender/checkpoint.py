@@ -162,8 +162,9 @@ class Trained:
 def memory_format(model: str, device: torch.device) -> torch.memory_format:
     """The memory format of weights that is faster in inference; convolutions bring images into it.
 
-    Measured (tests/benchmarks/predict.py): on CPUs with AVX-512 the 3x3 convolutions of ResNets 18 and 34 are faster
-    without channels_last; with AVX2 alone channels_last is faster there, too.
+    Measured (tests/benchmarks/predict.py): on Intel's CPUs with AVX-512 the 3x3 convolutions of ResNets 18 and 34 are
+    faster without channels_last; with AVX2 alone channels_last is faster there, too. AMD's with AVX-512 would be 5 to
+    15 % faster with it, but PyTorch does not tell one from the other.
     """
     basic = model.endswith(("resnet18", "resnet34"))
     plain = basic and device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX512"

@@ -3,7 +3,9 @@
     python -m tests.benchmarks.predict [--quick] [--images DIR] [--model NAME] [--image-size N] [--batch-size N]
 
 Uses a GPU if there is one. The forward pass is of images that are in memory as the network takes them, in PyTorch's own
-threads, in each memory format; the faster one counts. evaluate's speed is that in its evaluation.json.
+threads, in each memory format; the faster one counts. evaluate's speed is that in its evaluation.json. Without a GPU
+the same cores load images and compute, so that both at once can be no faster than one after the other: that bound is
+printed, too.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -25,13 +27,16 @@ import tyro
 from hpcgender.checkpoint import load_trained, save_checkpoint
 from hpcgender.commands.evaluate import EvaluateConfig
 from hpcgender.commands.train import TrainConfig
-from hpcgender.distributed import select_device
+from hpcgender.data.config import ReadConfig
+from hpcgender.data.evaluation import EvaluationLoader
+from hpcgender.distributed import Ranks, select_device
 from hpcgender.evaluate.evaluation import evaluate
 from hpcgender.evaluate.results import read_evaluation
 from hpcgender.models.create import create
 from hpcgender.predict.images import Listing
 from hpcgender.predict.model import load
 from shard_tools.commands.synthetic import SyntheticConfig
+from shard_tools.manifest import read_manifest
 from shard_tools.pack import pack
 from shard_tools.sources.folders import Folders
 from shard_tools.synthetic.files import draw_faces
@@ -68,6 +73,7 @@ def main(benchmark: PredictBenchmark) -> None:
                 f"bare forward pass, {words}": forward(benchmark, checkpoint, device, layout)
                 for words, layout in (("contiguous", torch.contiguous_format), ("channels_last", torch.channels_last))
             },
+            "loading alone, packed images": loading(benchmark, root, device),
             "evaluate, packed images": evaluating(benchmark, checkpoint, root),
             "predict, the files": predicting(benchmark, checkpoint, files),
         }
@@ -78,11 +84,15 @@ def main(benchmark: PredictBenchmark) -> None:
     size = benchmark.image_size
     title = f"{benchmark.model}, batches of {benchmark.batch_size} images of {size}x{size} pixels, {where}"
     print_speeds(title, "images/s", speeds)
-    *bare, evaluated, predicted = speeds.values()
+    *bare, loaded, evaluated, predicted = speeds.values()
     faster = max(bare, key=median)
     print_ratio("predict_over_evaluate", predicted, evaluated, "at least 0.9")
     print_ratio("predict_over_forward", predicted, faster, "at least 0.9")
     print_ratio("evaluate_over_forward", evaluated, faster, "at least 0.95")
+    if device.type == "cpu":
+        both = [1 / (1 / one + 1 / other) for one, other in zip(faster, loaded, strict=True)]
+        print_ratio("evaluate_over_loading_then_forward", evaluated, both, "at least 0.95")
+        print_ratio("predict_over_loading_then_forward", predicted, both, "at least 0.95")
 
 
 def drawn(directory: Path, count: int) -> Path:
@@ -130,6 +140,23 @@ def forward(
         assert logits is not None
         logits.cpu()
         return steps * count / (time.perf_counter() - begin)
+
+    return work
+
+
+def loading(benchmark: PredictBenchmark, root: Path, device: torch.device) -> Callable[[], float]:
+    """Reading and decoding as evaluate does, without a network: by its CPU time, as if all cores did nothing else."""
+    manifest = read_manifest(root / "data")
+    config, ranks = ReadConfig(data=root / "data"), Ranks(0, 1, device)
+
+    def work() -> float:
+        options = {"batch_size": benchmark.batch_size, "image_size": benchmark.image_size, "ranks": ranks}
+        with closing(EvaluationLoader(config, manifest, "test", **options)) as loader:
+            begin, images = time.process_time(), 0
+            with closing(loader.epoch(0)) as batches:
+                for batch in batches:
+                    images += len(batch.samples)
+            return images * (os.cpu_count() or 1) / (time.process_time() - begin)
 
     return work
 
