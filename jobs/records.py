@@ -38,7 +38,7 @@ from shard_tools.base.text import utc
 
 _SUBMISSION, _ATTEMPTS = "submission.json", "attempts.jsonl"
 _DEPTH = 4  # RUNS/NAME/evaluations/DATA-SPLIT/submissions
-_WITHOUT = frozenset({"checkpoints", "tensorboard", "logs"})  # directories that hold no results of commands
+_WITHOUT = frozenset({"checkpoints", "tensorboard", "wandb", "mlruns", "logs"})  # hold no results of commands
 _GIT_SECONDS = 30
 _MAKING_SECONDS = 600  # that a submission may take to write its record
 

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hpcgender.commands.train import RunConfig
 from hpcgender.compare.paired import SIGNIFICANT, Pair, holm, pairs
 from hpcgender.compare.variance import HALF_A_POINT, Term, of_images, of_seeds, seeds_needed, t_interval, within_1
 from hpcgender.data.config import ReadConfig
@@ -26,6 +25,7 @@ from hpcgender.evaluate.predictions import Predictions, read_predictions
 from hpcgender.evaluate.resample import clusters_of
 from hpcgender.evaluate.results import Evaluation, Score
 from hpcgender.option_layers import LAYERS
+from hpcgender.train.config import RunConfig
 from shard_tools.base.errors import UserError
 from shard_tools.base.text import plural
 

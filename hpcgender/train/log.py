@@ -1,21 +1,25 @@
-"""The log of each epoch: a line on stdout, a record in metrics.jsonl, and TensorBoard."""
+"""The log of each epoch: a line on stdout, a record in metrics.jsonl, and the trackers' curves."""
 
 from __future__ import annotations
 
 import json
 import resource
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from hpcgender.distributed import Ranks
 from hpcgender.log_lines import EpochLine, SplitLosses
 from hpcgender.metrics import Scores
 from hpcgender.run_directory import METRICS, resume_command
+from hpcgender.trackers.following import Following, close_all, open_tracker
+from hpcgender.trackers.names import TrackerName
+from hpcgender.trackers.tensorboard import TensorBoard
+from hpcgender.trackers.tracker import Point, TrackedRun, run_id
 from shard_tools.base.documents import without_nan
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import write_whole
@@ -95,49 +99,68 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def curves(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers in a record with TensorBoard tags such as `val/f1/female`; without null."""
+def flattened(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """The values in a record or in options with names such as `val/f1/female`; without null."""
     for name, value in content.items():
-        if isinstance(value, dict):
-            yield from curves(value, f"{path}{name}/")
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{path}{name}/")
         elif value is not None:
             yield f"{path}{name}", value
+
+
+def point(record: Mapping[str, Any]) -> Point:
+    """What trackers get of a record of metrics.jsonl."""
+    values = {name: value for name, value in flattened(record) if name not in ("epochs", "step")}
+    return Point(record["step"], values)
 
 
 class RunLog:
     """Rank 0's log in a run directory, for a run that starts or resumes after `epoch` epochs and `step` steps.
 
     Records of later epochs, from an earlier attempt, are dropped. UserError if the log cannot be read or written.
+    `track` names trackers besides TensorBoard, which get the `options`: whatever these do, the run goes on.
     """
 
-    def __init__(self, run_dir: Path, epoch: int, step: int) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        epoch: int,
+        step: int,
+        *,
+        track: Sequence[TrackerName] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.path = run_dir / METRICS
         kept = [record for record in read_records(self.path) if record["epoch"] <= epoch]
         try:
             write_whole(self.path, "".join(f"{json.dumps(record)}\n" for record in kept).encode())
-            # TensorBoard drops points from purge_step on, and the last kept epoch may have ended at `step`.
-            self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
-            self.board.flush()
+            run = TrackedRun(
+                directory=run_dir,
+                id=run_id(run_dir) if track else "",
+                options=dict(flattened(options or {})),
+                step=step,
+                past=[point(record) for record in kept],
+            )
         except OSError as error:
             raise self.refused(error) from None
+        self.followings = [Following("TensorBoard", partial(TensorBoard, run))]
+        self.followings += [Following(name, partial(open_tracker, name, run)) for name in track]
 
     def write(self, record: EpochRecord) -> None:
-        """Appends the record to metrics.jsonl and TensorBoard's curves."""
+        """Appends the record to metrics.jsonl, and has the trackers take it."""
         line = record_line(record)
         try:
             with self.path.open("a") as file:
                 file.write(line)
-            for name, value in curves(json.loads(line)):
-                if name not in ("epochs", "step"):
-                    self.board.add_scalar(name, value, record.step)
-            self.board.flush()
         except OSError as error:
             raise self.refused(error) from None
+        for following in self.followings:
+            following.write(point(json.loads(line)))
 
     def refused(self, error: OSError) -> Exception:
         again = resume_command(self.path.parent)
         return unwritable(error, error.filename or self.path, f"free space, then resume: {again}")
 
-    def close(self) -> None:
-        """Closes the TensorBoard file."""
-        self.board.close()
+    def close(self, *, finished: bool = False) -> None:
+        """Closes the trackers; the run is finished, or may resume."""
+        close_all(self.followings, finished=finished)

@@ -129,10 +129,12 @@ class Trainer:
                 "smaller --lr"
             ) from None
         finally:
-            if log:
-                log.close()
-            if self.saver:
-                self.saver.close()
+            try:
+                if self.saver:
+                    self.saver.close()
+            finally:
+                if log:  # after the last checkpoint is written
+                    log.close(finished=self.epoch == self.config.epochs)
         # A rank that exits with another code than 0 gets the others killed: wait until the last checkpoint is written.
         self.ranks.barrier(timedelta(minutes=self.config.timeout))
         if not self.ranks.is_first:
@@ -277,7 +279,8 @@ class Trainer:
             targets = zip(self.train_images.targets, split.counts.items(), strict=True)
             drawn = ", ".join(f"{target} of {count} {name}" for target, (name, count) in targets)
             print(f"{config.sampling}: an epoch draws {drawn}", flush=True)
-        return RunLog(config.run_dir, self.epoch, self.epoch * self.steps_per_epoch)
+        step = self.epoch * self.steps_per_epoch
+        return RunLog(config.run_dir, self.epoch, step, track=config.track, options=config.plain())
 
     def remarks(self) -> Iterator[str]:
         """What a person should know of the options."""

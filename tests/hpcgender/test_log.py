@@ -94,8 +94,9 @@ def test_a_log_gone_on_with_drops_what_came_after_the_checkpoint(tmp_path: Path,
     second = int(time.time())
     while int(time.time()) == second:  # TensorBoard orders its files by the second
         time.sleep(0.05)
-    log = RunLog(tmp_path, 2, 20 + steps_on)
+    RunLog(tmp_path, 2, 20 + steps_on).close()
     assert curve(tmp_path, "lr") == [(10, 0.25), (20, 0.25)]
+    log = RunLog(tmp_path, 2, 20 + steps_on)
     log.write(replace(record(3, 30), lr=0.5))
     log.close()
     assert [content["epoch"] for content in logged(tmp_path)] == [1, 2, 3]

@@ -11,8 +11,9 @@ import tomlkit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcgender.commands.train import COMMANDS, MAY_CHANGE, ComputeConfig, TrainConfig
+from hpcgender.commands.train import COMMANDS, MAY_CHANGE, TrainConfig
 from hpcgender.option_layers import PRESETS, preset_names
+from hpcgender.train.config import ComputeConfig
 from shard_tools.base.commands import parse_options
 from shard_tools.base.errors import UserError
 from tests.conftest import Run
