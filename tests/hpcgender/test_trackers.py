@@ -87,6 +87,7 @@ def wandb_points(run_dir: Path) -> list[Point]:
     return found
 
 
+@pytest.mark.slow
 def test_a_killed_run_that_resumes_is_one_run_of_each_tracker(shards: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hpcgender", *map(str, TRAIN), "--data", str(shards)]
     code, output = run_until(command, tmp_path, 40, signal.SIGKILL)  # in the second epoch of 32 steps
