@@ -150,8 +150,9 @@ def loading(benchmark: PredictBenchmark, root: Path, device: torch.device) -> Ca
     config, ranks = ReadConfig(data=root / "data"), Ranks(0, 1, device)
 
     def work() -> float:
-        options = {"batch_size": benchmark.batch_size, "image_size": benchmark.image_size, "ranks": ranks}
-        with closing(EvaluationLoader(config, manifest, "test", **options)) as loader:
+        batch_size, image_size = benchmark.batch_size, benchmark.image_size
+        loader = EvaluationLoader(config, manifest, "test", batch_size=batch_size, image_size=image_size, ranks=ranks)
+        with closing(loader):
             begin, images = time.process_time(), 0
             with closing(loader.epoch(0)) as batches:
                 for batch in batches:
