@@ -9,6 +9,7 @@
   Codes 2 and 99 need no line: the rank has written one.
 * TERM, INT, HUP, USR1 and USR2 all reach the ranks as TERM, and the ranks' own exit codes still count afterwards. To
   die of it, as a rank does that is importing torch, counts as 99, and so does a stop before there are ranks.
+* Where the first host gives no answer at the rendezvous port for a minute it ends with a line, instead of waiting on.
 * With `--lifeline` standard input asks for the same signals, and its end, or that of the launcher's host, ends the
   ranks in bounded time: see `jobs.hosts.processes`.
 * Where a scheduler lists the granted GPUs in a variable of its own (`jobs.machine.visible_gpus`), CUDA_VISIBLE_DEVICES
@@ -34,7 +35,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from jobs import machine
-from jobs.hosts import processes
+from jobs.hosts import presence, processes
 from jobs.hosts.supervisor import REPORTED
 from shard_tools.base.errors import BAD_INPUT, FAILED, REQUEUE, STORAGE
 from shard_tools.base.files import tail
@@ -54,9 +55,11 @@ _PEER_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken p
 class Overseer(threading.Thread):
     """Passes requests to stop on to the ranks while the main thread is inside torchrun, which may block in C++."""
 
-    def __init__(self, line: processes.Lifeline, scratch: str) -> None:
+    def __init__(self, line: processes.Lifeline, scratch: str, reported: int) -> None:
         super().__init__(daemon=True)
         self.scratch = scratch
+        self.reported = reported
+        """The exit code of a failure that this agent has reported."""
         self.stopping = False
         self.ending = threading.Event()
         self._line = line
@@ -88,6 +91,17 @@ def leave(code: int, scratch: str) -> NoReturn:
     os._exit(code)
 
 
+def await_answer(address: str, port: int, overseer: Overseer) -> None:
+    """Ends this agent, with a line, if the first host gives no answer at the rendezvous port for a minute."""
+    if presence.stays_silent(address, port) and not overseer.ending.is_set():
+        _print(
+            f"agent on {socket.gethostname()}: no answer from {address} at TCP port {port} for "
+            f"{presence.MEET_SECONDS:.0f} s: a firewall drops it, or that host is lost; have all TCP ports opened "
+            "between the hosts of a job, or exclude one of these two"
+        )
+        leave(overseer.reported, overseer.scratch)
+
+
 def run_agent(argv: Sequence[str], overseer: Overseer) -> int:
     """Runs torchrun's `argv`, reports a failure, and returns the exit code of the rank that failed first."""
     import torch.distributed as dist
@@ -105,6 +119,9 @@ def run_agent(argv: Sequence[str], overseer: Overseer) -> int:
     os.environ["JOBS_AGENT_PID"] = str(os.getpid())
     host = socket.gethostname()
     args.log_dir = args.log_dir or overseer.scratch
+    if args.node_rank:
+        first = (args.master_addr, args.master_port, overseer)
+        threading.Thread(target=await_answer, args=first, daemon=True).start()
     try:
         torchrun.run(args)  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
@@ -240,7 +257,8 @@ def main(argv: Sequence[str]) -> NoReturn:
     if os.environ.get(machine.GPU_VARIABLE) and (gpus := machine.visible_gpus(os.environ)):
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     line = processes.Lifeline(stdin=lifeline, supervisor=supervisor if lifeline else "", signals=_STOP_SIGNALS)
-    overseer = Overseer(line, scratch)
+    reported = REPORTED if lifeline else FAILED
+    overseer = Overseer(line, scratch, reported)
     overseer.start()
     options = argv[1:] if lifeline else argv
     if options[:1] == ["--alone"]:
@@ -248,7 +266,7 @@ def main(argv: Sequence[str]) -> NoReturn:
     else:
         _quiet_torch()
         code = run_agent(options, overseer)
-    leave(REPORTED if lifeline and code == FAILED else code, scratch)
+    leave(reported if code == FAILED else code, scratch)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """An agent's exit codes and words, with real ranks under the real torch.distributed.run."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 from jobs.agent import PORT_TAKEN
+from jobs.hosts.supervisor import REPORTED
 
 HOST = socket.gethostname()
 
@@ -57,6 +59,49 @@ def test_nodes_that_do_not_join_are_one_line() -> None:
     assert code == 1
     assert err.startswith(f"agent on {HOST}: no rendezvous with the other nodes: ")
     assert err.count("\n") == 1
+
+
+IMPATIENT = """
+import sys
+from jobs import agent
+from jobs.hosts import presence
+presence._SECONDS, presence.MEET_SECONDS = 0.3, 1.0
+agent.main(sys.argv[1:])
+"""
+
+
+def impatient(port: int, seconds: int) -> "subprocess.CompletedProcess[str]":
+    """The agent of a second host that waits for an answer of the first for a second, and for the others `seconds`."""
+    options = ("--lifeline", "--nnodes=2", "--node-rank=1", "--nproc-per-node=1", "--master-addr=127.0.0.1")
+    meet = (f"--master-port={port}", f"--rdzv-conf=timeout={seconds}")
+    command = [sys.executable, "-c", IMPATIENT, *options, *meet, "-m", "tests.jobs.program", "sum"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as agent:
+        assert agent.stderr
+        err = agent.stderr.read()
+        return subprocess.CompletedProcess(command, agent.wait(60), None, err)
+
+
+def test_a_first_host_that_gives_no_answer_at_the_rendezvous_port_is_one_line() -> None:
+    full = socket.create_server(("127.0.0.1", 0), backlog=0)
+    with full, contextlib.ExitStack() as stack:  # what is beyond the backlog gets no answer, as from a firewall
+        for _ in range(2):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        port = full.getsockname()[1]
+        done = impatient(port, 300)
+    assert done.returncode == REPORTED
+    assert done.stderr.startswith(f"agent on {HOST}: no answer from 127.0.0.1 at TCP port {port} for 1 s: a firewall")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_first_host_where_nothing_listens_yet_is_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    done = impatient(port, 5)
+    assert done.returncode == REPORTED
+    assert "no rendezvous with the other nodes: " in done.stderr, done.stderr
+    assert "no answer" not in done.stderr
 
 
 def test_alone_a_module_keeps_its_exit_code_and_a_stop_asks_to_be_started_again() -> None:

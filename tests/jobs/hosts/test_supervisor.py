@@ -242,12 +242,11 @@ def test_a_host_that_is_not_there_is_silent(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(presence, "_SECONDS", 0.2)
     full = socket.create_server(("127.0.0.1", 0), backlog=0)
     with full, contextlib.ExitStack() as stack:  # what is beyond the backlog gets no answer
-        monkeypatch.setattr(presence, "_PORT", full.getsockname()[1])
         for _ in range(2):
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(full.getsockname())
-        assert presence.is_silent("127.0.0.1")
+        assert presence.is_silent("127.0.0.1", full.getsockname()[1])
 
 
 def connect(listener: Listener, index: int) -> socket.socket:
