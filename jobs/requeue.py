@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.command import SchedulerError
-from jobs.hosts.processes import exit_words
+from jobs.hosts.processes import how_it_ended
 from jobs.nodes import Outcome
 from jobs.records import find_anywhere, read_events, succeeded
 from jobs.scheduler import LIVE, Allocation, Scheduler
@@ -114,8 +114,7 @@ def _fate(events: Sequence[Mapping[str, Any]]) -> str:
         return "was skipped"
     if last["event"] != "end":
         return "was killed or cancelled"
-    words = exit_words(last["code"])
-    return f"was {words}" if words.startswith("killed") else f"ended with {words}"
+    return how_it_ended(last["code"])
 
 
 def _accounted(scheduler: Scheduler, job_id: str) -> str:

@@ -18,6 +18,7 @@ from hpcgender.commands.sites import CheckConfig
 from hpcgender.distributed import TORCHRUN
 from hpcgender.doctor.finding import Finding, green, red, yellow
 from hpcgender.launch.check import could_run
+from jobs.hosts.processes import how_it_ended
 from jobs.scheduler import Allocation
 from jobs.stopping import margin
 from shard_tools.base.contracts import DEVICE
@@ -80,7 +81,7 @@ def interruption(command: Sequence[str]) -> Finding:
         code, said = stopped_at(command, environ, line, number)
         if code != REQUEUE:
             last = said[-1] if said else "it printed nothing"
-            how = "did not end" if code is None else f"ended with {code}, not {REQUEUE}"
+            how = "did not end" if code is None else f"{how_it_ended(code)}, not with {REQUEUE}"
             return red(check, f"a training that got {number.name} {how}: {last}"[:400], advice)
     seconds = time.monotonic() - begin
     return green(check, f"a training saved and ended when signalled, and resumed, all within {seconds:.0f} s")

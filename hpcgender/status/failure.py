@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 from hpcgender import log_lines
 from hpcgender.log_lines import NOT_REQUEUED, STOP_REQUESTED, AttemptLine
+from jobs.hosts.processes import how_it_ended
 from shard_tools.base.files import tail
 
 _TRACEBACK = "Traceback (most recent call last)"
@@ -81,7 +83,7 @@ def explain(log: Path) -> Iterator[str]:
         yield "  a limit of address space or threads was reached: h_vmem limits the former, of which CUDA and DALI"
         yield "  reserve many times what they use: ask for another complex for memory (`memory` in site.toml), or more"
     elif any("SIGKILL" in line for line in said):
-        yield "  a process was killed: often because memory ran out"
+        yield f"  a process {how_it_ended(-signal.SIGKILL)}"
     yield f"  log: {log}"
     for block in (traceback.splitlines(), said):
         if block:

@@ -161,6 +161,12 @@ def exit_words(code: int) -> str:
     return f"killed by {name}{' (often: out of memory)' if number == signal.SIGKILL else ''}"
 
 
+def how_it_ended(code: int) -> str:
+    """The same as what a sentence says of a process: `ended with exit code 3`, or `was killed by SIGKILL`."""
+    words = exit_words(code)
+    return f"was {words}" if words.startswith("killed") else f"ended with {words}"
+
+
 def adopt_orphans(adopt: bool) -> None:
     """Makes this process, not init, the parent of descendants whose parent dies, so that it can find and end them."""
     _prctl(_PR_SET_CHILD_SUBREAPER, int(adopt))

@@ -11,6 +11,7 @@ import bz2
 import gzip
 import io
 import lzma
+import signal
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -148,8 +149,19 @@ class Transport:
     def _fail(self, error: OSError) -> None:
         status = getattr(self.file, "status", None)
         command = "its command" if self.url.startswith("pipe:") else "the download"
-        reason = f"{command} failed with exit code {status}" if status else error.strerror or one_line(error)
+        reason = f"{command} {how_it_failed(status)}" if status else error.strerror or one_line(error)
         self.failure = self.failure or self._unreadable(reason)
+
+
+def how_it_failed(status: int) -> str:
+    """What is said of a command by its exit status, in the words that `hpcgender jobs` has for processes.
+
+    If a signal has killed it, that is minus its number, or by a shell 128 more.
+    """
+    try:
+        return f"was killed by {signal.Signals(-status if status < 0 else status - 128).name}"
+    except ValueError:
+        return f"failed with exit code {status}"
 
 
 class SteadyFile:

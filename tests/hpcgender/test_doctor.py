@@ -271,8 +271,8 @@ def test_shards_that_cannot_be_read_are_told(shards: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("program", "says"),
     [
-        ("print('epoch 1/2', flush=True); input()", "ended with -10, not 99"),  # of SIGUSR1
-        ("import sys; sys.exit('no space left')", "ended with 1, not 99: no space left"),
+        ("print('epoch 1/2', flush=True); input()", "was killed by SIGUSR1, not with 99"),
+        ("import sys; sys.exit('no space left')", "ended with exit code 1, not with 99: no space left"),
         (
             "import signal, time; signal.signal(10, lambda *_: None); print('epoch 1/2', flush=True)\n"
             "while True: time.sleep(1)",

@@ -164,7 +164,7 @@ def test_why_it_failed_with_the_last_traceback(tmp_path: Path, run: Run) -> None
 def test_why_a_process_was_killed(tmp_path: Path, run: Run) -> None:
     ended_run(tmp_path, f"{ATTEMPT}epoch 1/2 | fine\n{KILLED}\n")
     said = run("hpcgender", "jobs", "why", "mine", cwd=tmp_path).stdout
-    assert "  a process was killed: often because memory ran out\n" in said
+    assert "  a process was killed by SIGKILL (often: out of memory)\n" in said
     assert said.endswith(f"\n{KILLED}\n")
 
 

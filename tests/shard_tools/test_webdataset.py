@@ -213,6 +213,8 @@ def test_a_tar_that_has_changed_since_is_read_again(tmp_path: Path) -> None:
         ("http://127.0.0.1:9/a.tar", "cannot read http://127.0.0.1:9/a.tar: the download failed with exit code 7;"),
         ("pipe:exit 3", "cannot read pipe:exit 3: its command failed with exit code 3; after"),
         ("pipe:cat {tars}/a-001.tar; exit 4", "a-001.tar; exit 4: its command failed with exit code 4; after"),
+        ("pipe:kill -9 $$", "cannot read pipe:kill -9 $$: its command was killed by SIGKILL; after"),
+        ("pipe:exit 137", "pipe:exit 137: its command was killed by SIGKILL; after"),
         ("s3://bucket/a.tar", "cannot read s3://bucket/a.tar: s3://bucket/a.tar: no gopen handler defined; after"),
         ("{tars}", "cannot read {tars}: Is a directory; after"),
     ],
