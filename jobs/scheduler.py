@@ -19,6 +19,9 @@ State = Literal[
 LIVE = frozenset({"pending", "held", "running", "suspended", "stopping", "error"})
 """States of jobs that have not ended. Grid Engine keeps one in error until a person helps."""
 
+WAITING = frozenset({"pending", "held"})
+"""States of jobs that have not begun."""
+
 UNKNOWN = "unknown"
 """The state of a job that neither the queue nor accounting has."""
 

@@ -32,10 +32,10 @@ from hpcgender.status.runs import (
 )
 from hpcgender.status.state import BAD_OPTIONS, Status
 from jobs.records import Submission, user_name
-from jobs.scheduler import Job, array_id
+from jobs.scheduler import WAITING, Job, array_id
 from shard_tools.base.commands import Shown, find_command
 from shard_tools.base.errors import UserError
-from shard_tools.base.text import Table, duration, print_tables, printable
+from shard_tools.base.text import Table, duration, plural, print_tables, printable
 
 HEADER = ("run", "job", "scheduler", "state", "epoch", "accuracy", "img/s", "eta", "limit", "requeues", "reason")
 """Columns of the list: eta is the time until the work is done, limit the rest of the job's time limit."""
@@ -87,7 +87,7 @@ def list_jobs(config: JobsConfig) -> None:
     else:
         print(f"no runs in {', '.join(map(str, config.within))}: start one with hpcgender train, or hpcgender launch")
     if rest:
-        print(other_line(rest), file=sys.stderr)
+        print("\n".join((other_line(rest), *array_hints(rest))), file=sys.stderr)
 
 
 def _with_cause(run: ListedRun) -> ListedRun:
@@ -205,3 +205,18 @@ def other_line(rest: Sequence[tuple[str, Job]]) -> str:
     names = ", ".join(first[:_NAMED])
     more = f" and {len(first) - _NAMED} more" if len(first) > _NAMED else ""
     return f"without a record here: {states} ({names}{more})"
+
+
+def array_hints(rest: Sequence[tuple[str, Job]]) -> list[str]:
+    """A line on each of the first arrays that have tasks which have not begun: how many, and how to go on."""
+    arrays: dict[tuple[str, str], list[Job]] = {}
+    for scheduler, job in rest:
+        if job.state in WAITING and job.job_id != array_id(job.job_id):
+            arrays.setdefault((scheduler, array_id(job.job_id)), []).append(job)
+    lines = []
+    for (_, array), tasks in list(arrays.items())[:_NAMED]:
+        reasons = ", ".join(dict.fromkeys(task.reason for task in tasks if task.reason))
+        count = f"{plural(len(tasks), 'task')} not begun" + (f" ({reasons})" if reasons else "")
+        one = f"hpcgender jobs cancel {tasks[0].job_id} cancels one"
+        lines.append(f"array {array}: {count}: see hpcgender jobs why {array}; {one}")
+    return lines

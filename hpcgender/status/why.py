@@ -27,7 +27,7 @@ from hpcgender.status.state import is_earlier, read_history
 from hpcgender.status.unrecorded import explain as unrecorded
 from jobs.command import SchedulerError
 from jobs.hosts.processes import exit_words
-from jobs.scheduler import Job, Scheduler, array_id
+from jobs.scheduler import WAITING, Job, Scheduler, array_id
 from jobs.schedulers import named
 from shard_tools.base.text import printable
 
@@ -53,11 +53,19 @@ def why(config: WhyConfig) -> None:
             return
         raise no_run(config.run, records, config.within)
     run, queues = choose(records, config.run, config.within)
-    array = array_id(run.record.submission.job_id)
-    tasks = matching(records, array) if run.record.submission.job_id not in (array, config.run) else []
-    if len(tasks) > 1:
-        print(of_array(array, (task.status.state for task in judge_all(tasks, queues))))
+    submission = run.record.submission
+    array = array_id(submission.job_id)
+    not_begun: list[Job] = []
+    if submission.job_id not in (array, config.run):
+        pairs = others(records, queues)
+        not_begun = [job for name, job in pairs if (name, array_id(job.job_id)) == (submission.scheduler, array)]
+        begun = judge_all(matching(records, array), queues)
+        states = [*(task.status.state for task in begun), *(job.state for job in not_begun)]
+        if len(states) > 1:
+            print(of_array(array, states))
     print("\n".join(explain(run, queues)))
+    if not_begun:
+        print("\n".join(map(printable, explain_task(submission.scheduler, not_begun))))
     same = judge_all([record for record in records if record.results == run.record.results], queues)
     for direct in read_direct(config.within, records, same):
         if direct.results == run.record.results:
@@ -76,9 +84,18 @@ def explain_queued(found: Sequence[tuple[str, Job]]) -> Iterator[str]:
     tasks = [task for name, task in found if name == scheduler and array_id(task.job_id) == array]
     if len(tasks) > 1:
         yield of_array(array, (task.state for task in tasks))
+    yield from explain_task(scheduler, tasks)
+
+
+def explain_task(scheduler: str, tasks: Sequence[Job]) -> Iterator[str]:
+    """The lines about the first of some tasks of an array, or the one job, without a record: one that waits, if any."""
+    job = next((task for task in tasks if task.state in WAITING), tasks[0])
+    array = array_id(job.job_id)
     yield f"job {job.job_id} {job.name} on {named(scheduler).title}: {job.state}"
     same = len(tasks) > 1 and len({task.state for task in tasks}) == 1  # what helps one helps all
     yield from (f"  {line}" for line in waiting(named(scheduler), array if same else job.job_id, job.reason))
+    if job.state in WAITING and job.job_id != array:
+        yield f"  hpcgender jobs cancel {job.job_id} cancels it, hpcgender jobs cancel {array} the whole array"
 
 
 def explain(run: ListedRun, queues: Queues) -> Iterator[str]:

@@ -63,6 +63,7 @@ _NO_OUTPUT = "53"  # the place of the signal in a job whose --output slurmd cann
 REASONS = {
     "Priority": "jobs of higher priority go first",
     "Resources": "it is next; what it asks for is in use",
+    "JobArrayTaskLimit": "as many tasks of its array run as may at once: the number after % in --array",
     "Dependency": "it waits for the jobs before it",
     "DependencyNeverSatisfied": "a job before it did not succeed, so it will never start: cancel it",
     "JobHeldUser": "you hold it: scontrol release {job} lets it go",

@@ -1,0 +1,89 @@
+"""Arrays: all tasks are counted and cancelled in a few calls, and those that have not begun have a hint."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hpcgender.commands.jobs import CancelConfig, JobsConfig, WhyConfig
+from hpcgender.status.cancel import cancel
+from hpcgender.status.table import list_jobs
+from hpcgender.status.why import why
+from tests.hpcgender.status_records import make_record, start
+
+
+@pytest.mark.parametrize(("tasks", "recorded"), [(1000, False), (100, True)])
+def test_a_large_array_takes_a_few_calls(
+    tasks: int,
+    recorded: bool,
+    tmp_path: Path,
+    no_scheduler: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for task in range(1, tasks + 1) if recorded else ():
+        make_record(tmp_path / "runs" / "mine", f"12_{task}", "slurm", [start()])
+    (tmp_path / "state").write_text("PENDING")
+    asks = f"echo x >> {tmp_path}/calls; state=$(/bin/cat {tmp_path}/state); "
+    for name, script in {
+        "scancel": f"{asks} echo COMPLETING > {tmp_path}/state",
+        "squeue": f'{asks} for n in $(/usr/bin/seq {tasks}); do echo "12_$n|$state|9:50|N/A||JobHeldUser|arr"; done',
+        "scontrol": f"{asks} echo 'JobId=12 ArrayJobId=12 ArrayTaskId=1-1000 JobState=PENDING Reason=JobHeldUser'",
+        "sacct": asks,
+        "sbatch": asks,
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "slurm.conf").touch()
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    within = (tmp_path / "runs",)
+    list_jobs(JobsConfig(within=within))
+    said = capsys.readouterr()
+    assert said.out.count("held") == tasks if recorded else f"without a record here: {tasks} held (12 arr)" in said.err
+    why(WhyConfig(run="12", within=within))
+    found = capsys.readouterr().out
+    assert f"array 12: {tasks} held; of these\n" in found
+    if not recorded:
+        hint = "see hpcgender jobs why 12; hpcgender jobs cancel 12_1 cancels one\n"
+        assert f"\narray 12: {tasks:,} tasks not begun (JobHeldUser): {hint}" in said.err
+        assert found.endswith("  hpcgender jobs cancel 12_1 cancels it, hpcgender jobs cancel 12 the whole array\n")
+    assert cancel(CancelConfig(runs=("mine" if recorded else "12",), within=within)) == 0
+    assert capsys.readouterr().out == f"cancelled job 12{' (mine)' if recorded else ''}\n"
+    assert (tmp_path / "calls").read_text().count("x") < 12
+
+
+def test_tasks_that_have_not_begun_are_counted_beside_those_with_a_record(
+    tmp_path: Path, no_scheduler: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """squeue's own words of an array of six tasks, of which two may run at once: --array=1-6%2."""
+    for task in (1, 2):
+        make_record(tmp_path / "runs" / f"seed{task}", f"12_{task}", "slurm", [start()])
+    lines = [
+        *(f"12_{task}|PENDING|10:00|N/A||JobArrayTaskLimit|seeds" for task in range(3, 7)),
+        *(f"12_{task}|RUNNING|9:57|2026-11-30T09:20:11|node1|None|seeds" for task in (1, 2)),
+    ]
+    (tmp_path / "squeue").write_text("#!/bin/sh\n/bin/cat <<'END'\n" + "\n".join(lines) + "\nEND\n")
+    (tmp_path / "squeue").chmod(0o755)
+    (tmp_path / "scontrol").symlink_to("/bin/true")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    within = (tmp_path / "runs",)
+    list_jobs(JobsConfig(within=within))
+    assert capsys.readouterr().err == (
+        "without a record here: 4 pending (12 seeds)\n"
+        "array 12: 4 tasks not begun (JobArrayTaskLimit): see hpcgender jobs why 12; hpcgender jobs cancel 12_3 cancels "
+        "one\n"
+    )
+    why(WhyConfig(run="12", within=within))
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "array 12: 2 running, 4 pending; of these"
+    assert said[1].endswith(" on Slurm, attempt 1: running")
+    assert said[-3:] == [
+        "job 12_3 seeds on Slurm: pending",
+        "  JobArrayTaskLimit: as many tasks of its array run as may at once: the number after % in --array",
+        "  hpcgender jobs cancel 12_3 cancels it, hpcgender jobs cancel 12 the whole array",
+    ]
+    why(WhyConfig(run="12_2", within=within))
+    assert "array" not in capsys.readouterr().out
