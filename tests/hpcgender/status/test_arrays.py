@@ -73,8 +73,8 @@ def test_tasks_that_have_not_begun_are_counted_beside_those_with_a_record(
     list_jobs(JobsConfig(within=within))
     assert capsys.readouterr().err == (
         "without a record here: 4 pending (12 seeds)\n"
-        "array 12: 4 tasks not begun (JobArrayTaskLimit): see hpcgender jobs why 12; hpcgender jobs cancel 12_3 cancels "
-        "one\n"
+        "array 12: 4 tasks not begun (JobArrayTaskLimit): see hpcgender jobs why 12; hpcgender jobs cancel 12_3 "
+        "cancels one\n"
     )
     why(WhyConfig(run="12", within=within))
     said = capsys.readouterr().out.splitlines()
