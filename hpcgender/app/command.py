@@ -50,7 +50,7 @@ def check_port(port: int) -> None:
 
 def told(shown: ShownModel) -> str:
     """What is shown of a model, one line."""
-    found = ", ".join(one.name for one in shown.evaluated) or "none of this checkpoint"
+    found = ", ".join(one.directory_name for one in shown.evaluated) or "none of this checkpoint"
     return f"{shown.name}: {shown.checkpoint}; {shown.model.words}; evaluations: {found}"
 
 

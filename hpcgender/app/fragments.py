@@ -11,8 +11,9 @@ from threading import Lock
 import numpy as np
 
 from hpcgender.app.answers import Answer
-from hpcgender.app.shown import Evaluated, ShownModel
+from hpcgender.app.shown import ShownModel
 from hpcgender.evaluate.errors import SHEET, faces_of, mistakes
+from hpcgender.evaluate.finished import FinishedEvaluation
 from hpcgender.evaluate.predictions import Predictions
 from hpcgender.report.evaluation import group_content, limits
 from hpcgender.report.heat_maps import heat_map_section
@@ -66,7 +67,7 @@ def photo(name: str, found: Sequence[Answer]) -> str:
 @lru_cache
 def card(models: tuple[ShownModel, ...]) -> str:
     """The models, and the model card with what their evaluations say of their limits."""
-    parts = [Part(one.name, None, {each.directory: each.evaluation for each in one.evaluated}) for one in models]
+    parts = [Part(one.name, None, {each.directory: each.results for each in one.evaluated}) for one in models]
     facts = {shown.name: facts_of(shown) for shown in models}
     limited = render(REPORT, "model_card.html", it={"limits": list(limits(parts))})
     return within(f'<div id="model-card">{limited}</div>{render(APP, "models.html", models=facts)}')
@@ -85,11 +86,12 @@ def facts_of(shown: ShownModel) -> dict[str, str]:
         lines["confidence"] = f"calibrated by {name}, temperature {temperature:.3g}" if by else "not calibrated"
     for one in shown.evaluated:
         scores = []
-        if gender := one.evaluation.gender:
+        if gender := one.results.gender:
             scores.append(f"accuracy {percent(gender.accuracy.value)} ({interval(gender.accuracy)})")
-        if age := one.evaluation.age:
+        if age := one.results.age:
             scores.append(f"age MAE {age.mae.value:.1f} years ({interval(age.mae, fraction=False)})")
-        lines[one.data if one.data not in lines else f"{one.data} ({one.name})"] = ", ".join(scores)
+        title = one.title if one.title not in lines else f"{one.title} ({one.directory_name})"
+        lines[title] = ", ".join(scores)
     return lines
 
 
@@ -98,10 +100,10 @@ _one_at_a_time = Lock()
 
 
 @lru_cache
-def groups(evaluated: Evaluated) -> str:
+def groups(evaluated: FinishedEvaluation) -> str:
     """Scores by the values of columns, with their gaps."""
     with _one_at_a_time:
-        found = [group_content(evaluated.evaluation, table) for table in evaluated.evaluation.tables]
+        found = [group_content(evaluated.results, table) for table in evaluated.results.tables]
     return within(with_images(render(REPORT, "groups.html", it={"groups": found})))
 
 
@@ -120,7 +122,7 @@ KINDS = ("all mistakes", "women taken for men", "men taken for women")
 
 
 @lru_cache(maxsize=32)
-def chosen_mistakes(evaluated: Evaluated, kind: str, group: str) -> Predictions:
+def chosen_mistakes(evaluated: FinishedEvaluation, kind: str, group: str) -> Predictions:
     """The mistakes of a kind, and of a group unless that is empty, the most confident first."""
     wrong = mistakes(evaluated.predictions)
     if kind != KINDS[0]:
@@ -129,9 +131,9 @@ def chosen_mistakes(evaluated: Evaluated, kind: str, group: str) -> Predictions:
 
 
 @lru_cache(maxsize=32)
-def faces(evaluated: Evaluated, kind: str, group: str, page: int) -> str:
+def faces(evaluated: FinishedEvaluation, kind: str, group: str, page: int) -> str:
     """A page, from 0, of such mistakes: the images of the data set if it still exists, else the evaluation's sheet."""
-    data, wrong = evaluated.evaluation.data, chosen_mistakes(evaluated, kind, group)
+    data, wrong = evaluated.results.data, chosen_mistakes(evaluated, kind, group)
     first = page * SHOWN
     shown = wrong.rows(np.arange(first, min(first + SHOWN, len(wrong))))
     manifest = manifest_of(Path(data.path), data.manifest)

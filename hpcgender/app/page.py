@@ -11,7 +11,8 @@ import streamlit as st
 from hpcgender.app import fragments
 from hpcgender.app.answers import MAX_MB, MOST, Answer, answers
 from hpcgender.app.command import LOOPBACK
-from hpcgender.app.shown import Evaluated, ShownModel
+from hpcgender.app.shown import ShownModel
+from hpcgender.evaluate.finished import FinishedEvaluation
 from shard_tools.base.errors import StorageError, UserError
 from shard_tools.images import EXTENSIONS, MAX_PIXELS
 
@@ -79,7 +80,7 @@ def choose(label: str, found: Iterable[tuple[str, Path, Shown]], key: str) -> Sh
     return named[st.selectbox(label, list(named), key=key)]
 
 
-def choose_evaluation(models: Sequence[ShownModel], key: str) -> Evaluated | None:
+def choose_evaluation(models: Sequence[ShownModel], key: str) -> FinishedEvaluation | None:
     """An evaluation of one of the models; None, and a line that says so, if there is none."""
     found = [(model.name, one.directory, one) for model in models for one in model.evaluated]
     if not found:

@@ -17,7 +17,7 @@ from hpcgender.commands.cam import CamConfig
 from hpcgender.data.config import Backend
 from hpcgender.evaluate.confidence import ConfidenceBin, confidence_bins
 from hpcgender.evaluate.decision import EVALUATIONS
-from hpcgender.evaluate.predictions import Predictions, read_predictions
+from hpcgender.evaluate.finished import FinishedEvaluation, read_whole
 from hpcgender.evaluate.results import FILE as EVALUATION_FILE
 from hpcgender.evaluate.results import Age, Evaluation, read_evaluation
 from hpcgender.predict.model import Model, load
@@ -31,24 +31,6 @@ BACKEND: Backend = "torchvision"
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluated:
-    """An evaluation of a model."""
-
-    directory: Path
-    evaluation: Evaluation
-    predictions: Predictions
-
-    @property
-    def name(self) -> str:
-        return self.directory.resolve().name
-
-    @property
-    def data(self) -> str:
-        """Data set and split, for people."""
-        return f"{Path(self.evaluation.data.path).name}, {self.evaluation.data.split}"
-
-
-@dataclass(frozen=True, eq=False)
 class ShownModel:
     """A model and what is known of it."""
 
@@ -56,21 +38,21 @@ class ShownModel:
     """Of its run, or of its file; no other model has the same."""
     checkpoint: Path
     model: Model
-    evaluated: tuple[Evaluated, ...]
+    evaluated: tuple[FinishedEvaluation, ...]
     cams: tuple[tuple[Path, Cam], ...]
     bins: tuple[ConfidenceBin, ...]
     """How often a confidence was right in the evaluation `of_gender`; empty without one."""
 
     @property
-    def of_gender(self) -> Evaluated | None:
+    def of_gender(self) -> FinishedEvaluation | None:
         """The first evaluation with scores of gender, without --flip, with which predictions are others."""
-        return next((one for one in self.evaluated if one.evaluation.gender and not one.evaluation.options.flip), None)
+        return next((one for one in self.evaluated if one.results.gender and not one.results.options.flip), None)
 
     @property
-    def of_age(self) -> tuple[Evaluated, Age] | None:
+    def of_age(self) -> tuple[FinishedEvaluation, Age] | None:
         """The first evaluation with scores of age, and these."""
-        unflipped = [one for one in self.evaluated if not one.evaluation.options.flip]
-        return next(((one, one.evaluation.age) for one in unflipped if one.evaluation.age), None)
+        unflipped = [one for one in self.evaluated if not one.results.options.flip]
+        return next(((one, one.results.age) for one in unflipped if one.results.age), None)
 
 
 @lru_cache
@@ -114,7 +96,7 @@ def shown_model(
     mine = own(evaluations, run.glob(f"{EVALUATIONS}/*/{EVALUATION_FILE}"), read_evaluation, checksum)
     mine.sort(key=lambda item: item[1].run.began, reverse=True)
     mine.sort(key=lambda item: (named.get(item[0], len(named)), not fits_temperature(item[1])))
-    evaluated = tuple(Evaluated(path, one, read_predictions(path)) for path, one in mine)
+    evaluated = tuple(read_whole(path, one) for path, one in mine)
     maps = own(cams, run.glob(f"{CamConfig.results}/*/{CAM_FILE}"), read_cam, checksum)
     calibrating = next((str(path) for path, one in mine if path in named and fits_temperature(one)), "")
     model = load(checkpoint, evaluation=calibrating, backend=BACKEND, batch_size=1)

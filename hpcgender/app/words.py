@@ -13,7 +13,7 @@ def confidence_words(shown: ShownModel, label: str, confidence: float) -> list[s
     """How often such a confidence was right, and whether it is calibrated."""
     lines = []
     if shown.of_gender:
-        lines.append(right_words(bin_of(confidence, shown.bins), shown.of_gender.data))
+        lines.append(right_words(bin_of(confidence, shown.bins), shown.of_gender.title))
     else:
         lines.append(f"No evaluation tells how often this model is right when it says {label}: run hpcgender evaluate.")
     if not shown.model.decision.calibrated_by:
@@ -41,6 +41,6 @@ def age_words(shown: ShownModel) -> str:
     evaluated, age = shown.of_age
     ends = interval(age.mae, fraction=False)
     return (
-        f"In the evaluation ({evaluated.data}), ages were off by {age.mae.value:.1f} years on average (95 % interval "
+        f"In the evaluation ({evaluated.title}), ages were off by {age.mae.value:.1f} years on average (95 % interval "
         f"{ends}); {percent(age.cumulative[5], 0)} of {age.images:,} were off by at most 5 years."
     )

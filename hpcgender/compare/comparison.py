@@ -23,13 +23,13 @@ def compare(config: CompareConfig) -> None:
     """Prints and writes what `config` asks for; UserError for what the user can correct."""
     config.check()
     contenders = find_contenders(config)
-    models = [(contender.model, contender.evaluation.checkpoint.image_size) for contender in contenders]
+    models = [(contender.model, contender.results.checkpoint.image_size) for contender in contenders]
     selected = select_device()
     speeds = measure_speeds(models, config.batch_size, config.rounds, selected)
     device = device_name(selected)
     groups, pairs = compared(contenders)
     comparison = Comparison(
-        data=contenders[0].evaluation.data,
+        data=contenders[0].results.data,
         device=device,
         rows=tuple(
             row(contender, cost(*model), speed)

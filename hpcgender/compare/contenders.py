@@ -10,15 +10,15 @@ from pathlib import Path
 
 from hpcgender.commands.compare import CompareConfig
 from hpcgender.commands.evaluate import EvaluateConfig
-from hpcgender.compare.seeds import Evaluated, same_images
+from hpcgender.compare.seeds import EvaluatedRun, same_images
 from hpcgender.evaluate.results import FILE, Evaluation, read_evaluation
 from hpcgender.models.config import ModelConfig, read_model_config
 from hpcgender.report.sources import TrainingRun, run_of
 from shard_tools.base.errors import UserError
 
 
-@dataclass(frozen=True, kw_only=True)
-class Contender(Evaluated):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Contender(EvaluatedRun):
     """An evaluated run that is compared; its name is unique among these."""
 
     model: ModelConfig
@@ -39,7 +39,7 @@ def find_contenders(config: CompareConfig) -> list[Contender]:
     for name, directory, evaluation, run in zip(names(directories, runs), directories, found, runs, strict=True):
         check_same(directories[0], found[0], directory, evaluation)
         model = read_model_config(evaluation.checkpoint.options, directory / FILE, "evaluate again")
-        contenders.append(Contender(name=name, directory=directory, evaluation=evaluation, model=model, run=run))
+        contenders.append(Contender(name=name, directory=directory, results=evaluation, model=model, run=run))
     same_images(contenders)
     return contenders
 

@@ -51,9 +51,9 @@ def images_of(comparison: Comparison) -> str:
 
 def checkpoint_of(contender: Contender) -> str:
     """The checkpoint, its epoch and its git revision."""
-    checkpoint = contender.evaluation.checkpoint
+    checkpoint = contender.results.checkpoint
     revision = f", git {checkpoint.revision[:12]}{'+' if checkpoint.revision.endswith('+') else ''}"
-    mirrored = ", each image also mirrored" if contender.evaluation.options.flip else ""
+    mirrored = ", each image also mirrored" if contender.results.options.flip else ""
     return f"{checkpoint.path}, epoch {checkpoint.epoch}{mirrored}{revision if checkpoint.revision else ''}"
 
 
@@ -73,8 +73,8 @@ def tiles(comparison: Comparison) -> list[tuple[str, str]]:
 def group_tables(contenders: Sequence[Contender]) -> list[Table]:
     """A table for each table of groups that all evaluations have: a column for each run."""
     found = []
-    for table in contenders[0].evaluation.tables:
-        others = [contender.evaluation.table(table.column, table.measure) for contender in contenders]
+    for table in contenders[0].results.tables:
+        others = [contender.results.table(table.column, table.measure) for contender in contenders]
         same = [one for one in others if one]
         if len(same) == len(contenders):
             title = f"{'accuracy' if table.measure == 'accuracy' else 'age MAE, years,'} by {table.column}"

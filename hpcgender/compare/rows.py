@@ -69,7 +69,7 @@ class Row:
 
 def row(contender: Contender, cost: Cost, speed: Speed) -> Row:
     """The numbers of a run."""
-    evaluation, run = contender.evaluation, contender.run
+    evaluation, run = contender.results, contender.run
     gender, age = evaluation.gender, evaluation.age
     accuracy = gender.accuracy if gender else NO_SCORE
     baseline = gender.baseline if gender else None
@@ -132,11 +132,11 @@ def verdicts_of(contenders: Sequence[Contender], pairs: Sequence[Pair] | Sequenc
     """The sentences of a comparison."""
     lines = []
     for contender in contenders:
-        gender = contender.evaluation.gender
+        gender = contender.results.gender
         if gender and gender.baseline:
             baseline = percent(gender.baseline.accuracy, 2)
             lines.append(f"{contender.name} is {against_baseline(gender)}; that baseline has {baseline}.")
-        if line := warning(contender.evaluation.data.trained_on):
+        if line := warning(contender.results.data.trained_on):
             lines.append(f"{contender.name}: {line}.")
     return (*lines, *conclusions(pairs))
 

@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
@@ -21,9 +20,9 @@ import numpy.typing as npt
 from hpcgender.compare.paired import SIGNIFICANT, Pair, holm, pairs
 from hpcgender.compare.variance import HALF_A_POINT, Term, of_images, of_seeds, seeds_needed, t_interval, within_1
 from hpcgender.data.config import ReadConfig
-from hpcgender.evaluate.predictions import Predictions, read_predictions
+from hpcgender.evaluate.finished import FinishedEvaluation
 from hpcgender.evaluate.resample import clusters_of
-from hpcgender.evaluate.results import Evaluation, Score
+from hpcgender.evaluate.results import Score
 from hpcgender.option_layers import LAYERS
 from hpcgender.train.config import RunConfig
 from shard_tools.base.errors import UserError
@@ -39,40 +38,32 @@ NOT_OF_THE_MODEL = (
 """Options in which runs of one model may differ."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evaluated:
-    """An evaluated run."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EvaluatedRun(FinishedEvaluation):
+    """An evaluation of a run, which has a name."""
 
     name: str
-    evaluation: Evaluation
-    directory: Path
-    """Of the evaluation."""
-
-    @cached_property
-    def predictions(self) -> Predictions:
-        """Read when they are first asked for; UserError if they are damaged."""
-        return read_predictions(self.directory)
 
     @property
     def seed(self) -> int:
-        return int(self.evaluation.checkpoint.options["seed"])
+        return int(self.results.checkpoint.options["seed"])
 
     @property
     def run_dir(self) -> Path:
         """The directory of its run."""
-        return Path(self.evaluation.checkpoint.path).parent.parent
+        return Path(self.results.checkpoint.path).parent.parent
 
     @property
     def trained(self) -> str:
         """All that decides its weights but the seed, equal for runs of one model."""
-        checkpoint = self.evaluation.checkpoint
+        checkpoint = self.results.checkpoint
         options = {name: value for name, value in checkpoint.options.items() if name not in NOT_OF_THE_MODEL}
         return json.dumps([options, checkpoint.manifest, Path(checkpoint.path).name], sort_keys=True)
 
     @property
     def predicted(self) -> str:
         """The same of its predictions."""
-        return f"{self.trained} {json.dumps(asdict(self.evaluation.options), sort_keys=True)}"
+        return f"{self.trained} {json.dumps(asdict(self.results.options), sort_keys=True)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +113,7 @@ class GroupPair:
     """Years."""
 
 
-def compared(runs: Sequence[Evaluated]) -> tuple[tuple[Group, ...], tuple[Pair, ...] | tuple[GroupPair, ...]]:
+def compared(runs: Sequence[EvaluatedRun]) -> tuple[tuple[Group, ...], tuple[Pair, ...] | tuple[GroupPair, ...]]:
     """Models with several seeds and the pairs of models; no models and the pairs of runs, if each model has one run.
 
     The runs have predictions of the same images in the same order.
@@ -133,12 +124,12 @@ def compared(runs: Sequence[Evaluated]) -> tuple[tuple[Group, ...], tuple[Pair, 
     return tuple(groups_of(models)), tuple(group_pairs(models))
 
 
-def models_of(runs: Sequence[Evaluated], by: Callable[[Evaluated], str]) -> dict[str, list[Evaluated]]:
+def models_of(runs: Sequence[EvaluatedRun], by: Callable[[EvaluatedRun], str]) -> dict[str, list[EvaluatedRun]]:
     """The runs of each model, those for which `by` is the same, by a short name for it.
 
     Two checkpoints of one run are two models, and so are two runs of one seed.
     """
-    found: dict[tuple[str, int], list[Evaluated]] = {}
+    found: dict[tuple[str, int], list[EvaluatedRun]] = {}
     for place, run in enumerate(runs):
         before = sum(
             by(run) == by(other) and (run.run_dir == other.run_dir or run.seed == other.seed) for other in runs[:place]
@@ -161,14 +152,14 @@ def name_of(runs: Sequence[str]) -> str:
     return common.pop() if len(common) == 1 and "" not in common else f"{runs[0]} and {len(runs) - 1} more"
 
 
-def same_images(runs: Sequence[Evaluated]) -> None:
+def same_images(runs: Sequence[EvaluatedRun]) -> None:
     """Raises UserError unless all runs were evaluated on the same images, in the same order."""
     for run in runs[1:]:
         if not np.array_equal(run.predictions.key, runs[0].predictions.key):
             raise UserError(f"{run.directory} has other images than {runs[0].directory}: evaluate both again")
 
 
-def groups_of(models: dict[str, list[Evaluated]]) -> list[Group]:
+def groups_of(models: dict[str, list[EvaluatedRun]]) -> list[Group]:
     """Each model over its seeds."""
     found = []
     for name, runs in models.items():
@@ -186,7 +177,7 @@ def groups_of(models: dict[str, list[Evaluated]]) -> list[Group]:
     return found
 
 
-def group_pairs(models: dict[str, list[Evaluated]]) -> list[GroupPair]:
+def group_pairs(models: dict[str, list[EvaluatedRun]]) -> list[GroupPair]:
     """All pairs of models."""
     found = [group_pair(*first, *second) for first, second in combinations(models.items(), 2)]
     corrected = iter(holm([pair.p for pair in found if not math.isnan(pair.p)]))
@@ -197,7 +188,7 @@ def with_holm(pair: GroupPair, p_holm: float) -> GroupPair:
     return replace(pair, p_holm=p_holm)
 
 
-def group_pair(first: str, of_first: list[Evaluated], second: str, of_second: list[Evaluated]) -> GroupPair:
+def group_pair(first: str, of_first: list[EvaluatedRun], second: str, of_second: list[EvaluatedRun]) -> GroupPair:
     right, errors, clusters = scores([of_first, of_second])
     seeds = [[run.seed for run in runs] for runs in (of_first, of_second)]
     same = seeds[0] == seeds[1] and len(set(seeds[0])) == len(seeds[0])
@@ -224,7 +215,7 @@ def group_pair(first: str, of_first: list[Evaluated], second: str, of_second: li
     )
 
 
-def scores(groups: Sequence[Sequence[Evaluated]]) -> tuple[list[Floats], list[Floats], list[npt.NDArray[np.int64]]]:
+def scores(groups: Sequence[Sequence[EvaluatedRun]]) -> tuple[list[Floats], list[Floats], list[npt.NDArray[np.int64]]]:
     """Of each group, whether each run is right about each image, and its error of age, both float64 (runs, images).
 
     The images are those whose label all runs predict. The third item has the subjects' numbers of these images, for

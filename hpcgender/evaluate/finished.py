@@ -1,23 +1,40 @@
-"""A finished evaluation as Python programs read it: its numbers and its predictions, by the readers of the commands."""
+"""A finished evaluation: its directory, its numbers and its predictions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from hpcgender.evaluate.predictions import Predictions, read_predictions
 from hpcgender.evaluate.results import FILE, Evaluation, GroupTable, read_evaluation
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class FinishedEvaluation:
-    """The files of an evaluation."""
+    """The files of an evaluation; each is a key of its own."""
 
     directory: Path
     results: Evaluation
     """All scores with their intervals, and what was evaluated; proportions are fractions, ages years."""
-    predictions: Predictions
-    """Columns of arrays (n,), an image each, sorted by key: `vars(predictions)` has them by name."""
+
+    @cached_property
+    def predictions(self) -> Predictions:
+        """Columns of arrays (n,), an image each, sorted by key: `vars(predictions)` has them by name.
+
+        Read when they are first asked for; UserError if they are damaged.
+        """
+        return read_predictions(self.directory)
+
+    @property
+    def directory_name(self) -> str:
+        """Such as morph-test."""
+        return self.directory.resolve().name
+
+    @property
+    def title(self) -> str:
+        """Data set and split, for people."""
+        return f"{Path(self.results.data.path).name}, {self.results.data.split}"
 
     @property
     def temperature(self) -> float | None:
@@ -31,13 +48,18 @@ class FinishedEvaluation:
         return {table.column: table for table in self.results.tables if table.measure == "accuracy"}
 
 
+def read_whole(directory: Path, results: Evaluation) -> FinishedEvaluation:
+    """An evaluation whose predictions are read now; UserError if they are damaged."""
+    found = FinishedEvaluation(directory=directory, results=results)
+    _ = found.predictions
+    return found
+
+
 def evaluation(path: str | Path) -> FinishedEvaluation:
-    """The evaluation in a directory such as runs/mine/evaluations/morph-test.
+    """For Python programs: the evaluation in a directory such as runs/mine/evaluations/morph-test.
 
     Raises UserError if there is none, if it is damaged, or if it is of another version.
     """
     path = Path(path)
     directory = path.parent if path.name == FILE else path
-    return FinishedEvaluation(
-        directory=directory, results=read_evaluation(directory), predictions=read_predictions(directory)
-    )
+    return read_whole(directory, read_evaluation(directory))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcgender.compare.seeds import Evaluated, models_of, same_images, spread
+from hpcgender.compare.seeds import EvaluatedRun, models_of, same_images, spread
 from hpcgender.compare.variance import of_images, of_seeds, t_interval, within_1
 from hpcgender.evaluate.calibration import calibration, fit_temperature
 from hpcgender.evaluate.decision import EVALUATIONS
@@ -93,22 +93,22 @@ class Matrix:
 def matrix_of(parts: Sequence[Part]) -> Matrix:
     """The matrix of the evaluations that were found, which is empty if none of them is of gender on a test set."""
     runs = [
-        Evaluated(name=part.name, evaluation=evaluation, directory=directory)
+        EvaluatedRun(name=part.name, results=evaluation, directory=directory)
         for part in parts
         for directory, evaluation in part.evaluations.items()
         if evaluation.gender and not is_validation(evaluation)
     ]
-    sets = test_sets(run.evaluation for run in runs)
-    first_of_each = {run.evaluation.checkpoint.digest: run for run in reversed(runs)}
+    sets = test_sets(run.results for run in runs)
+    first_of_each = {run.results.checkpoint.digest: run for run in reversed(runs)}
     models = models_of(list(first_of_each.values())[::-1], by=lambda run: run.trained)
-    model_of = {run.evaluation.checkpoint.digest: name for name, several in models.items() for run in several}
+    model_of = {run.results.checkpoint.digest: name for name, several in models.items() for run in several}
     cells = []
     for name in models:
         for set_of_column, test_set in sets.items():
             here = newest(
                 run
                 for run in runs
-                if model_of[run.evaluation.checkpoint.digest] == name and set_of(run.evaluation) == set_of_column
+                if model_of[run.results.checkpoint.digest] == name and set_of(run.results) == set_of_column
             )
             if here:
                 cells.append(cell(name, test_set.name, here))
@@ -143,17 +143,17 @@ def test_sets(evaluations: Iterable[Evaluation]) -> dict[tuple[str, str, bool, b
     return found
 
 
-def newest(runs: Iterable[Evaluated]) -> list[Evaluated]:
+def newest(runs: Iterable[EvaluatedRun]) -> list[EvaluatedRun]:
     """Of several evaluations of one checkpoint the newest."""
-    found: dict[str, Evaluated] = {}
-    for run in sorted(runs, key=lambda run: run.evaluation.run.began):
-        found[run.evaluation.checkpoint.digest] = run
+    found: dict[str, EvaluatedRun] = {}
+    for run in sorted(runs, key=lambda run: run.results.run.began):
+        found[run.results.checkpoint.digest] = run
     return list(found.values())
 
 
-def cell(model: str, test_set: str, runs: Sequence[Evaluated]) -> Cell:
+def cell(model: str, test_set: str, runs: Sequence[EvaluatedRun]) -> Cell:
     """What the runs of a model score on a test set; UserError if they were evaluated on different images of it."""
-    validations = [validation_of(run.evaluation, run.directory) for run in runs]
+    validations = [validation_of(run.results, run.directory) for run in runs]
     decided = [
         replace(run.predictions, logit=run.predictions.logit - np.float32(validation.threshold))
         for run, validation in zip(runs, validations, strict=True)
@@ -167,7 +167,7 @@ def cell(model: str, test_set: str, runs: Sequence[Evaluated]) -> Cell:
         for one, validation in zip(decided, validations, strict=True)
     ]
     accuracy, balanced = scores(decided)
-    trained_on = [run.evaluation.data.trained_on for run in runs]
+    trained_on = [run.results.data.trained_on for run in runs]
     unknown = any(one.images is None for one in trained_on)
     return Cell(
         model=model,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hpcgender.compare.rows import conclusions
-from hpcgender.compare.seeds import Evaluated, compared
+from hpcgender.compare.seeds import EvaluatedRun, compared
 from hpcgender.compare.tables import differences_table, models_table
 from hpcgender.evaluate.results import Evaluation
 from hpcgender.report.sources import Part
@@ -33,18 +33,17 @@ def comparison(found: Found) -> dict[str, object] | None:
     if len({Path(evaluation.checkpoint.path).parent.parent for _, _, evaluation in found}) < 2:
         return None
     runs = [name for name, _, _ in found]
-    same: list[Evaluated] = []
+    same: list[EvaluatedRun] = []
     for name, directory, evaluation in found:
         unique = name if runs.count(name) == 1 else f"{name}: {directory.resolve().name}"
-        one = Evaluated(name=unique, evaluation=evaluation, directory=directory)
+        one = EvaluatedRun(name=unique, results=evaluation, directory=directory)
         if not same or np.array_equal(one.predictions.key, same[0].predictions.key):
             same.append(one)
     if len(same) < 2:
         return None
     groups, pairs = compared(same)
-    data = found[0][2].data
     return {
-        "name": f"{Path(data.path).name}, {data.split}",
+        "name": same[0].title,
         "verdicts": conclusions(pairs),
         "models": models_table(groups) if groups else None,
         "table": differences_table(pairs) if pairs else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from PIL import Image
 
 from hpcgender.app import fragments
 from hpcgender.app.answers import MAX_MB, Answer, answers
-from hpcgender.app.shown import Evaluated, ShownModel, names_of, opened
+from hpcgender.app.shown import ShownModel, names_of, opened
 from hpcgender.app.words import age_words, right_words
 from hpcgender.commands.app import AppConfig
 from hpcgender.evaluate.confidence import ConfidenceBin
+from hpcgender.evaluate.errors import SHEET
 from hpcgender.evaluate.results import Score, read_evaluation
 from hpcgender.predict.model import load
 from shard_tools.base.errors import UserError
@@ -159,10 +161,11 @@ def test_mistakes_without_their_data_are_a_sheet_or_a_list(models: tuple[ShownMo
     assert fragments.faces(evaluated, fragments.KINDS[0], "", 0).count("taken for") == 2 * min(
         len(wrong), fragments.SHOWN
     )
-    data = replace(evaluated.evaluation.data, path=str(tmp_path / "gone"))
-    gone = Evaluated(evaluated.directory, replace(evaluated.evaluation, data=data), evaluated.predictions)
+    data = replace(evaluated.results.data, path=str(tmp_path / "gone"))
+    gone = replace(evaluated, results=replace(evaluated.results, data=data))
     sheet = fragments.faces(gone, fragments.KINDS[0], "", 0)
     assert "gone is missing, or packed anew" in sheet
     assert 'alt="a sheet of the most confident mistakes"' in sheet
-    keys = fragments.faces(Evaluated(tmp_path, gone.evaluation, gone.predictions), fragments.KINDS[0], "", 0)
+    alone = shutil.copytree(evaluated.directory, tmp_path / "alone", ignore=shutil.ignore_patterns(SHEET))
+    keys = fragments.faces(replace(gone, directory=alone), fragments.KINDS[0], "", 0)
     assert re.findall("<li>(.*)</li>", keys) == wrong.key.tolist()[: fragments.SHOWN]

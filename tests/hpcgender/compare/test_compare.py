@@ -16,6 +16,7 @@ from hpcgender.evaluate.summary import against_baseline
 from shard_tools.base.errors import UserError
 from shard_tools.base.text import percent
 from tests.conftest import Run
+from tests.hpcgender.compare.other_seeds import of_seed
 from tests.hpcgender.report.browser import chromium
 
 QUICK: dict[str, Any] = {"batch_size": 4, "rounds": 1}
@@ -91,21 +92,13 @@ def test_tables_fit_a_log(evaluated: Path, capsys: pytest.CaptureFixture[str]) -
         )
 
 
-def of_seed(runs: Path, name: str, seed: int, out: Path) -> Path:
-    """The evaluation of a run, as that of another seed which predicts the same."""
-    shutil.copytree(on_val(runs, name), out)
-    content = json.loads((out / "evaluation.json").read_text())
-    content["checkpoint"]["options"]["seed"] = seed
-    content["checkpoint"]["path"] = f"/nowhere/{out.name}/checkpoints/best.pt"
-    (out / "evaluation.json").write_text(json.dumps(content))
-    return out
-
-
 def test_runs_that_differ_by_their_seed_are_compared_as_models(
     evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = [
-        of_seed(evaluated, name, seed, tmp_path / f"{name}-{seed}") for name in ("both", "lean") for seed in (0, 1)
+        of_seed(shutil.copytree(on_val(evaluated, name), tmp_path / f"{name}-{seed}"), seed, Path(f"/no/{name}-{seed}"))
+        for name in ("both", "lean")
+        for seed in (0, 1)
     ]
     page = tmp_path / "page.html"
     compare(CompareConfig(evaluated=tuple(found), html=page, **QUICK))

@@ -18,6 +18,7 @@ from hpcgender.evaluate.results import read_evaluation
 from hpcgender.matrix.command import matrix
 from hpcgender.report.page import report
 from shard_tools.base.errors import UserError
+from tests.hpcgender.compare.other_seeds import of_seed
 from tests.hpcgender.report.browser import chromium
 
 
@@ -39,16 +40,6 @@ def change(evaluation: Path, **data: Any) -> None:
     (evaluation / "evaluation.json").write_text(json.dumps(content))
 
 
-def of_seed(run: Path, seed: int) -> None:
-    """Makes all evaluations of a run those of another seed's checkpoint."""
-    for file in (run / "evaluations").glob("*/evaluation.json"):
-        content = json.loads(file.read_text())
-        content["checkpoint"]["options"]["seed"] = seed
-        content["checkpoint"]["path"] = str(run / "checkpoints" / "best.pt")
-        content["checkpoint"]["digest"] = f"{seed:032x}"
-        file.write_text(json.dumps(content))
-
-
 @pytest.fixture
 def runs(evaluated: Path, tmp_path: Path) -> Path:
     """Two seeds of one run, evaluated on mars and venus, and one of another, on mars."""
@@ -58,7 +49,8 @@ def runs(evaluated: Path, tmp_path: Path) -> Path:
         add_set(found / name, "mars", images=3 if name == "lean" else 0)
         if source == "both":
             add_set(found / name, "venus", images=None)
-        of_seed(found / name, seed)
+        for evaluation in (found / name / "evaluations").iterdir():
+            of_seed(evaluation, seed, found / name)
     return found
 
 

@@ -14,7 +14,7 @@ from scipy import stats
 
 from hpcgender.compare.paired import Pair
 from hpcgender.compare.seeds import (
-    Evaluated,
+    EvaluatedRun,
     GroupPair,
     compared,
     difference_terms,
@@ -33,7 +33,7 @@ from tests.hpcgender.compare.test_paired import predictions
 Floats = npt.NDArray[np.float64]
 
 
-def run(name: str, seed: int, right: Floats, subjects: int = 0, **options: Any) -> Evaluated:
+def run(name: str, seed: int, right: Floats, subjects: int = 0, **options: Any) -> EvaluatedRun:
     """A run of that seed, right where `right` is; all else that is read of its evaluation is the same."""
     found = {"seed": seed, "name": name, "data": f"/data/{name}", "model": "resnet18", "lr": 0.1, **options}
     evaluation = SimpleNamespace(
@@ -41,12 +41,12 @@ def run(name: str, seed: int, right: Floats, subjects: int = 0, **options: Any) 
         options=Options(batch_size=64, backend="dali", precision="fp32", flip=False),
     )
     return with_predictions(
-        Evaluated(name=name, evaluation=cast(Any, evaluation), directory=Path(name)),
+        EvaluatedRun(name=name, results=cast(Any, evaluation), directory=Path(name)),
         predictions(right.astype(bool), subjects),
     )
 
 
-def with_predictions(run: Evaluated, predictions: Predictions) -> Evaluated:
+def with_predictions(run: EvaluatedRun, predictions: Predictions) -> EvaluatedRun:
     """The run, with predictions that need no file."""
     run.__dict__["predictions"] = predictions
     return run
@@ -91,7 +91,7 @@ def test_other_options_make_other_models_and_one_run_each_is_compared_as_runs() 
 def test_two_checkpoints_of_a_run_are_not_two_seeds() -> None:
     right = drawn([0.8, 0.8])
     one = run("a", 0, right[0])
-    last = Evaluated(name="a: last", evaluation=one.evaluation, directory=Path("last"))
+    last = EvaluatedRun(name="a: last", results=one.results, directory=Path("last"))
     other = with_predictions(last, predictions(right[1].astype(bool), 0))
     groups, _ = compared([one, other])
     assert groups == ()
