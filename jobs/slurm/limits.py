@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from jobs.command import answer, call
 from jobs.records import user_name
 from jobs.scheduler import Request
+from jobs.slurm import tres, usage
 from jobs.slurm.answers import seconds
 
 NOT_NOW = "Requested node configuration is not available"
@@ -39,7 +40,6 @@ _AMOUNTS = {
     "grptres": "all of its jobs together at most {}",
 }
 _UNUSABLE = ("down", "drain", "fail", "maint", "reserved", "unknown", "no_respond")
-_MEGABYTES = {"": 1.0, "K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
 
 
 @dataclass(frozen=True)
@@ -142,12 +142,24 @@ def of_job(job: str) -> list[str]:
     account, qos, name = (fields.get(field, "").replace("(null)", "") for field in ("Account", "QOS", "Partition"))
     partition = _fields(answer(call, "scontrol", "-a", "-o", "show", "partition", name))
     cluster = Cluster((), {}, *look_at_accounts(account, qos, [name]))
-    asked = _tres(fields.get("ReqTRES") or fields.get("TRES", ""))  # as newer and older Slurm call it
+    asked = tres.parse(fields.get("ReqTRES") or fields.get("TRES", ""))  # as newer and older Slurm call it
     nodes = int(asked.get("node", 1))
     each = {kind: amount / nodes for kind, amount in asked.items()}
     wanted = Wanted(nodes, each, asked, seconds(fields.get("TimeLimit", "")) or 0.0)
     if reasons := list(_of_accounts(wanted, cluster, partition)):
         return [f"it will never start: {'; '.join(reasons)}"]
+    user, _, uid = fields.get("UserId", "").rstrip(")").partition("(")
+    waiting = usage.Waiting(
+        user=user,
+        uid=uid,
+        account=account or cluster.association.get("account", ""),
+        qualities=[quality["name"] for quality in _qos_of(cluster, partition)],
+        asked=asked,
+        minutes=wanted.time / 60,
+        reason=fields.get("Reason", ""),
+    )
+    if reached := usage.reached(waiting, usage.parse(answer(call, *usage.SHOW))):
+        return reached
     return [f"{who} gives {what}" for who, row in _limits(cluster, partition) for what in _words(row)]
 
 
@@ -180,11 +192,11 @@ def _of_partition(wanted: Wanted, cluster: Cluster, partition: Mapping[str, str]
     for field, kind in (("MaxCPUsPerNode", "cpu"), ("MaxMemPerNode", "mem")):
         limit = partition.get(field, "")
         if limit.isdigit() and wanted.per_node[kind] > int(limit):
-            yield f"partition {name} gives a job at most {_amount(kind, int(limit))} on a node"
+            yield f"partition {name} gives a job at most {tres.words(kind, int(limit))} on a node"
     rows = _rows_of(cluster, name)
     fit = [row for row in rows if _fits(wanted, row)]
     if rows and len(fit) < wanted.nodes:
-        each = ", ".join(_amount(kind, amount) for kind, amount in wanted.per_node.items() if amount)
+        each = ", ".join(tres.words(kind, amount) for kind, amount in wanted.per_node.items() if amount)
         each += f" and {wanted.features}" if wanted.features else ""
         yield f"of the {len(rows)} nodes of partition {name}, {len(fit)} have {each}, and {wanted.nodes} are asked for"
 
@@ -244,9 +256,9 @@ def _of_accounts(wanted: Wanted, cluster: Cluster, partition: Mapping[str, str])
         asked = wanted.per_node if field == "maxtrespernode" else wanted.per_job
         seen: set[str] = set()
         for who, row in limits:
-            for kind, limit in _tres(row.get(field, "")).items():
+            for kind, limit in tres.parse(row.get(field, "")).items():
                 if kind not in seen and asked.get(kind, 0) > limit:
-                    yield f"{who} gives {words.format(_amount(kind, limit))}"
+                    yield f"{who} gives {words.format(tres.words(kind, limit))}"
                 if field != "grptres" or who.startswith("quality"):  # of accounts each counts, up to the root
                     seen.add(kind)
 
@@ -255,24 +267,11 @@ def _words(row: Mapping[str, str]) -> Iterator[str]:
     if row.get("maxwall"):
         yield _time_words(row)
     for field, words in _AMOUNTS.items():
-        yield from (words.format(_amount(*limit)) for limit in _tres(row.get(field, "")).items())
+        yield from (words.format(tres.words(*limit)) for limit in tres.parse(row.get(field, "")).items())
 
 
 def _time_words(row: Mapping[str, str]) -> str:
     return f"a job at most {row['maxwall']} of time"
-
-
-def _tres(text: str) -> dict[str, float]:
-    # cpu=4,gres/gpu=1,mem=62.50G
-    found = re.findall(r"([a-z]+(?:/[\w:.-]+)?)=([\d.]+)([KMGT]?)", text)
-    return {kind: float(amount) * (_MEGABYTES[unit] if kind == "mem" else 1) for kind, amount, unit in found}
-
-
-def _amount(kind: str, amount: float) -> str:
-    if kind == "mem":
-        return f"{amount / 1024:g} GB"
-    names = {"cpu": "cores", "node": "nodes", "gres/gpu": "GPUs"}
-    return f"{amount:g} {names.get(kind, kind.removeprefix('gres/gpu:') + ' GPUs' if ':' in kind else kind)}"
 
 
 def _fields(line: str) -> dict[str, str]:

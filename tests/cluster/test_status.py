@@ -54,7 +54,10 @@ def test_an_array_goes_by_the_id_that_was_printed(cluster: Cluster) -> None:
         return [job["state"] for job in waiting if array_id(job["job"]) == array]
 
     assert tasks() == ["held"] * 100
-    assert f"array {array}: 100 held; of these\n" in jobs("why", array)
+    said = jobs("why", array)
+    assert f"array {array}: 100 held; of these\n" in said
+    first = f"{array}{'_' if cluster.name == 'slurm' else '.'}1"
+    assert f"  hpcgender jobs cancel {first} cancels it, hpcgender jobs cancel {array} the whole array\n" in said
     assert jobs("cancel", array) == f"cancelled job {array}\n"
     assert tasks() == []
 

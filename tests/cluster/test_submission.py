@@ -203,7 +203,8 @@ def meet_limits(slurm: Cluster) -> None:
     submit = ("--qos=narrow", "--output=/dev/null")
     runs, waits = (slurm.submit(*submit, "--ntasks=2", "wait.sh", cwd=project) for _ in range(2))
     slurm.wait_until(lambda: "QOSGrpCpuLimit" in slurm.state(waits), 30, "it waits", lambda: slurm.state(waits))
-    assert f"  QOSGrpCpuLimit: {answers.REASONS['QOSGrp']}\n  {together}\n" in ours("jobs", "why", waits)
+    share = f"{together}: you use 2, others 0, and this job asks for 2"
+    assert f"  QOSGrpCpuLimit: {answers.REASONS['QOSGrp']}\n  {share}\n" in ours("jobs", "why", waits)
     said = ours("sites", "check", "--site", "narrow.toml", check=False)
     assert "QOSMaxSubmitJobPerUserLimit" in said
     assert "(as many jobs wait and run as may be submitted: wait until one has ended)" in said
