@@ -156,7 +156,7 @@ def parse_sections(default: Options, program: str, arguments: Sequence[str]) -> 
     return replace(default, **values)
 
 
-def spelled_out(options: SetupConfig) -> list[str]:
+def spelled_out(options: DataclassInstance) -> list[str]:
     """The arguments that alone give these options, without a preset or a file."""
     words: list[str] = []
     for option in fields(options):

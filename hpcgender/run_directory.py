@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from shard_tools.base.commands import RUNS
+from shard_tools.base.files import last_record
 
 CHECKPOINTS = "checkpoints"
 BEST = "best.pt"
@@ -25,6 +26,20 @@ def holds_run(run_dir: Path) -> bool:
     """Whether there is a checkpoint. Without one, an attempt that failed early may have left logs and options."""
     checkpoints = run_dir / CHECKPOINTS
     return (checkpoints / BEST).exists() or bool(newest_first(checkpoints))
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Whether all epochs of a run are trained and the last checkpoint of it, if any is kept, is that of the last step.
+
+    The record of an epoch is written before its checkpoint, without which the epoch would be trained again.
+    """
+    last = last_record(run_dir / METRICS) or {}
+    if last.get("epoch") is None or last.get("epoch") != last.get("epochs"):
+        return False
+    newest = newest_first(run_dir / CHECKPOINTS)
+    if not newest:
+        return (run_dir / CHECKPOINTS / BEST).exists()
+    return newest[0].name == f"step-{last.get('step', 0):08d}.pt"
 
 
 def resume_command(run_dir: Path) -> str:

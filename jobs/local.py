@@ -48,8 +48,8 @@ class Local(Scheduler):
         raise _no_queue(request)
 
     def submit(
-        self, request: Request, record: Path, task: Callable[..., object], arguments: Sequence[Any]
-    ) -> tuple[str, Path]:
+        self, request: Request, record: Path, task: Callable[..., object], arguments: Sequence[Sequence[Any]]
+    ) -> tuple[list[str], Path]:
         raise _no_queue(request)
 
     def query(self) -> dict[str, Job]:

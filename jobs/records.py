@@ -124,15 +124,22 @@ def find_anywhere(roots: Iterable[Path], job_id: str) -> Path | None:
     return None
 
 
-def write_submission(submission: Submission, script: str, environ: Mapping[str, str], code: Path) -> None:
-    """Writes a record; `code` is a directory of the checkout, `script` the text of what was submitted."""
+def surroundings(environ: Mapping[str, str], code: Path) -> dict[str, str]:
+    """The files of a record, name and text, that say what code and packages run; `code` is a directory of it."""
+    modules = [name for name in environ.get("LOADEDMODULES", "").split(":") if name]
+    return {
+        "changes.diff": changes(code),
+        "packages.txt": "".join(f"{line}\n" for line in packages()),
+        "modules.txt": "".join(f"{name}\n" for name in modules),
+    }
+
+
+def write_submission(submission: Submission, script: str, around: Mapping[str, str]) -> None:
+    """Writes a record; `around` are its `surroundings`, `script` the text of what was submitted."""
     directory = submission.directory
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "job.sh").write_text(script)
-    (directory / "changes.diff").write_text(changes(code))
-    (directory / "packages.txt").write_text("".join(f"{line}\n" for line in packages()))
-    modules = [name for name in environ.get("LOADEDMODULES", "").split(":") if name]
-    (directory / "modules.txt").write_text("".join(f"{name}\n" for name in modules))
+    for name, text in {"job.sh": script, **around}.items():
+        (directory / name).write_text(text)
     content = {name: value for name, value in asdict(submission).items() if name != "directory"}
     text = json.dumps(content, indent=1) + "\n"
     write_whole(directory / _SUBMISSION, text.encode())  # last: with it the record exists

@@ -45,12 +45,19 @@ class Allocation:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One job: its name, what it asks for where, and what must succeed before."""
+    """One job, or an array of them: its name, what each asks for where, and what must have happened before."""
 
     name: str
     site: Site
     resources: Resources
     after: tuple[str, ...] = ()
+    """Ids of the jobs that must succeed before."""
+    after_end: tuple[str, ...] = ()
+    """Ids of the jobs that must have ended before, however."""
+    tasks: int = 1
+    """More than one: an array of so many jobs."""
+    at_once: int = 0
+    """How many tasks of the array may run at the same time; 0: all."""
     logs: str = "logs"
     """Directory of its log, from the working directory or absolute."""
 
@@ -189,9 +196,12 @@ class Scheduler(ABC):
 
     @abstractmethod
     def submit(
-        self, request: Request, record: Path, task: Callable[..., object], arguments: Sequence[Any]
-    ) -> tuple[str, Path]:
-        """Submits `task(*arguments)`, to run on the first host, and returns the job's id and the file of its script."""
+        self, request: Request, record: Path, task: Callable[..., object], arguments: Sequence[Sequence[Any]]
+    ) -> tuple[list[str], Path]:
+        """Submits `task(*each)` for each of `arguments`, to run on the first host of a job of its own.
+
+        Several are one array of `request.tasks`. Returns the ids in that order and the file of the script.
+        """
 
     # All jobs of this user
 

@@ -1,4 +1,4 @@
-"""Submitting one task on the first of several hosts through submitit, whichever executor a scheduler has there."""
+"""Submitting a task on the first of several hosts, or an array of them, through a scheduler's submitit executor."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def setup(site: Site) -> list[str]:
 
 
 def submit_with(
-    executor: Any, title: str, request: Request, task: Callable[..., object], arguments: Sequence[Any]
-) -> tuple[str, Path]:
-    """Submits `task(*arguments)` through an executor of submitit; the job's id and the file of its script.
+    executor: Any, title: str, request: Request, task: Callable[..., object], arguments: Sequence[Sequence[Any]]
+) -> tuple[list[str], Path]:
+    """Submits `task(*each)` for each of `arguments` through an executor of submitit; their ids and the script's file.
 
     `title` is what a person calls the scheduler. UserError if it does not take the job.
     """
@@ -36,7 +36,8 @@ def submit_with(
 
     Path(request.logs).mkdir(parents=True, exist_ok=True)  # Grid Engine would not make it
     try:
-        job = executor.submit(task, *arguments)
+        with executor.batch():
+            jobs = [executor.submit(task, *each) for each in arguments]
     except (FailedJobError, FailedSubmissionError) as error:
         raise UserError(f"{title} did not take the job: {one_line(error)}") from None
     except ValueError as error:  # parameters that do not go together
@@ -44,4 +45,4 @@ def submit_with(
     finally:
         for leftover in executor.folder.parent.glob(".submission_file_*.sh"):
             leftover.unlink(missing_ok=True)
-    return str(job.job_id), Path(job.paths.submission_file)
+    return [str(job.job_id) for job in jobs], Path(jobs[0].paths.submission_file)

@@ -38,6 +38,8 @@ LONGEST = (
     *("tests/shard_tools/test_webdataset.py", "tests/hpcgender/evaluate/test_evaluate.py"),
     *("tests/hpcgender/app/test_browser.py", "tests/hpcgender/app/test_answers.py"),
     "tests/hpcgender/test_trackers.py",
+    *("tests/hpcgender/study/test_local.py", "tests/hpcgender/study/test_queue.py"),
+    "tests/hpcgender/study/test_tuned.py",
 )
 """What takes half a minute or more, the longest first, so that no worker is busy alone at the end."""
 

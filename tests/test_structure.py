@@ -102,6 +102,7 @@ ABOVE_JOBS = (
     "hpcgender.report",
     "hpcgender.doctor",
     "hpcgender.plan",
+    "hpcgender.study",
 )
 """What knows both training and jobs."""
 

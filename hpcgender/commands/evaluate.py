@@ -11,6 +11,7 @@ from hpcgender.evaluate.decision import EVALUATIONS
 from hpcgender.evaluate.results import FILE, Evaluation, read_evaluation
 from hpcgender.inference.config import SplitConfig
 from hpcgender.inference.facts import WORK, check_origin
+from hpcgender.run_directory import is_finished
 from shard_tools.base.commands import Command, Made, Shown, default_is
 from shard_tools.base.errors import UserError, nearest
 from shard_tools.base.files import check_writable
@@ -45,9 +46,13 @@ class EvaluateConfig(SplitConfig):
     """Leave out images that lie byte for byte in the training split of the checkpoint's run."""
     errors: bool = False
     """Write errors.csv, the misclassified images, the most confident first, and errors.png with the first of them."""
+    finished: bool = False
+    """Refuse the checkpoint of a run that has not trained all of its epochs yet."""
 
     def check(self) -> None:
         super().check()
+        if self.finished and not is_finished(run_dir := self.checkpoint.parent.parent):
+            raise UserError(f"{run_dir} has not trained all of its epochs: leave --finished out to evaluate it now")
         if self.by and not self.table:
             raise UserError(f"--by {' '.join(self.by)} needs the --table that has the columns: give its file")
         if self.table:

@@ -24,13 +24,14 @@ class PlacesConfig:
 class JobsConfig(PlacesConfig):
     """Lists your runs: state, epoch, validation or test accuracy, images/s, time left, requeues, reason.
 
-    A table on a terminal, tab-separated lines elsewhere. See also: hpcgender jobs logs, why, cancel and resubmit.
+    A table on a terminal, tab-separated lines elsewhere. A study is one line unless it is named. See also: hpcgender
+    jobs logs, why, cancel and resubmit.
     """
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, default_is("all", "[RUN ...]")] = ()
-    """List these runs only: names of runs, directories, or job ids."""
+    """List these runs only: names of runs or studies, directories, or job ids."""
     all: bool = False
-    """List all submissions of each run, not only the last one and those that have not ended."""
+    """List all submissions of each run and each study, not only the last one and those that have not ended."""
     active: bool = False
     """List only runs that are pending or running."""
     json: bool = False
@@ -61,7 +62,7 @@ class WhyConfig(PlacesConfig):
     """Explains why a run is pending or failed: reason, exit code, signal, last traceback of its log."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Name of the run, its directory, or a job id."""
+    """Name of the run or study, its directory, or a job id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ class CancelConfig(PlacesConfig):
     """Cancels runs: they end and are not requeued. Their results and checkpoints are kept."""
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
-    """Names of runs, their directories, or job ids."""
+    """Names of runs or studies, their directories, or job ids."""
 
     def __post_init__(self) -> None:
         if not self.runs:
@@ -78,10 +79,11 @@ class CancelConfig(PlacesConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ResubmitConfig(PlacesConfig):
-    """Submits a run again with the same command and resources. A training resumes from its newest checkpoint."""
+    """Submits a run again with the same command and resources. A training resumes from its newest checkpoint; of a
+    study all starts that is missing or has failed."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Name of the run, its directory, or a job id."""
+    """Name of the run or study, its directory, or a job id."""
     after: Annotated[str, default_is("none", "JOB_IDS")] = ""
     """Comma-separated ids of jobs that must succeed first."""
     dry_run: bool = False

@@ -111,7 +111,7 @@ def write_record(
         **records.who_and_where(),
     )
     try:
-        records.write_submission(submission, text or f"{shlex.join(argv)}\n", os.environ, CODE)
+        records.write_submission(submission, text or f"{shlex.join(argv)}\n", records.surroundings(os.environ, CODE))
     except OSError as error:
         raise UserError(f"cannot write {directory}: {error.strerror}") from None
     return directory

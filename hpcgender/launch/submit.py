@@ -110,7 +110,7 @@ def submit(config: LaunchConfig, call: Call[Any], wanted: Request, after: tuple[
     kept = {"revision": records.revision(CODE), "manifest": manifest_sha256(call.data), **records.who_and_where()}
     passed_on = {"record": str(call.results.absolute() / SUBMISSIONS / stamp), "site": wanted.site.plain()}
     task = (job_arguments(config, call, wanted), json.dumps(passed_on))
-    job_id, file = named(wanted.site.scheduler).submit(wanted, record_of(call, stamp), launch_in_job, task)
+    (job_id,), file = named(wanted.site.scheduler).submit(wanted, record_of(call, stamp), launch_in_job, [task])
     submission = Submission(
         name=wanted.name,
         command=call.words,
@@ -125,7 +125,7 @@ def submit(config: LaunchConfig, call: Call[Any], wanted: Request, after: tuple[
         directory=call.results / SUBMISSIONS / f"{stamp}-{job_id}",
         **kept,
     )
-    records.write_submission(submission, file.read_text(), os.environ, CODE)
+    records.write_submission(submission, file.read_text(), records.surroundings(os.environ, CODE))
     file.unlink()
     return submission
 

@@ -19,6 +19,7 @@ from hpcgender.status.runs import (
     no_run,
     others,
     read_records,
+    study_meant,
 )
 from hpcgender.status.state import CANCELLED
 from jobs.command import SchedulerError
@@ -87,6 +88,8 @@ def find(records: list[RunRecord], wanted: str, config: CancelConfig, queues: Qu
         elsewhere = {array_id(record.submission.job_id) for record in records if id(record) not in own}
         elsewhere |= {array_id(job.job_id) for _, job in others(records, queues)}  # tasks that may be of any run
         jobs: dict[tuple[str, str], list[ListedRun]] = {}
+        if study_meant(recorded, wanted):  # the last first: what waits for others is not to begin when they end
+            alive = alive[::-1]
         for run in alive or (choose(recorded, wanted, config.within, queues)[0],):
             submission = run.record.submission
             job_id = array_id(submission.job_id)  # in one call, if every task in the queue is of this run

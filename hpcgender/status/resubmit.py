@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from hpcgender.commands import PROGRAMS
 from hpcgender.commands.jobs import ResubmitConfig
 from hpcgender.commands.launch import LaunchConfig
 from hpcgender.launch.start import launch
-from hpcgender.status.runs import choose, read_records
+from hpcgender.status.runs import choose, read_records, study_meant
+from hpcgender.study.command import study
+from hpcgender.study.options import kept_options
 from jobs.records import Submission
 from jobs.schedulers import named
 from jobs.sites import stored_site
@@ -20,6 +23,8 @@ from shard_tools.base.errors import UserError
 def resubmit(config: ResubmitConfig) -> int:
     """Submits the run again, or runs it here if it was a local one; returns the exit code. UserError if it is alive."""
     records = read_records(config.within)
+    if name := study_meant(records, config.run):
+        return resubmit_study(name, config)
     run, _ = choose(records, config.run, config.within)
     submission = run.record.submission
     if run.status.alive:
@@ -33,6 +38,17 @@ def resubmit(config: ResubmitConfig) -> int:
     os.chdir(submission.cwd)
     # A script has its partition and more in its own lines, which the record's site has, and no file of settings.
     return launch(again, stored_site(submission.site, submission.directory) if submission.script else None)
+
+
+def resubmit_study(name: str, config: ResubmitConfig) -> int:
+    """Gives the command of a study again, where it was given."""
+    if config.after:
+        raise UserError(f"--after {config.after}: the jobs of a study wait for each other alone")
+    options, directory = kept_options(config.within[0] / name)
+    if not directory.is_dir():
+        raise UserError(f"study {name} was submitted in {directory}, which is not there any more")
+    os.chdir(directory)
+    return study(replace(options, dry_run=config.dry_run))
 
 
 def launch_config(submission: Submission, after: str = "", dry_run: bool = False) -> LaunchConfig:

@@ -7,8 +7,10 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+from hpcgender.commands.study import STUDY_TOML
 from hpcgender.run_directory import resume_command
 from hpcgender.status.direct import DirectRun, direct_runs
 from hpcgender.status.direct import named as find_direct
@@ -33,6 +35,8 @@ class RunRecord:
 
     run: str
     submission: Submission
+    study: str = ""
+    """The name of the study that it is of, if it is of one."""
 
     @property
     def results(self) -> Path:
@@ -64,8 +68,10 @@ def read_records(within: Iterable[Path]) -> list[RunRecord]:
         faults += unreadable
         for submission in submissions:
             if submission.scheduler in SCHEDULERS:
-                run = _name(place if number == 0 else None, submission)
-                found.append(RunRecord(run=run, submission=submission))
+                runs = place if number == 0 else None
+                study = study_of(place, submission.directory.parent.parent)
+                name = _name(runs, study) if study else ""
+                found.append(RunRecord(run=_run(runs, submission), submission=submission, study=name))
             else:
                 faults.append(f"{submission.directory} has an unknown scheduler, {submission.scheduler!r}")
     if faults:
@@ -81,20 +87,35 @@ def read_direct(within: Iterable[Path], records: Sequence[RunRecord], runs: Sequ
     return direct_runs(within, {record.results for record in records}, alive)
 
 
-def _name(runs: Path | None, submission: Submission) -> str:
-    # Within runs/ the run alone; what has no results of its own goes by its job's name.
+def _run(runs: Path | None, submission: Submission) -> str:
     results = submission.directory.parent.parent
-    if runs is None:
-        return str(results)
-    return submission.name if results == runs else str(results.relative_to(runs))
+    return submission.name if results == runs else _name(runs, results)  # what has no results goes by its job's name
+
+
+def _name(runs: Path | None, results: Path) -> str:
+    return str(results.relative_to(runs) if runs else results)  # within runs/ the run alone
+
+
+def study_of(place: Path, results: Path) -> Path | None:
+    """The directory of the study in `place` that results are of; None if they are of none."""
+    below = results.relative_to(place).parts
+    return place / below[0] if below and is_study(place / below[0]) else None
+
+
+@cache
+def is_study(directory: Path) -> bool:
+    """Whether a directory is that of a study."""
+    return (directory / STUDY_TOML).is_file()
 
 
 def matching(records: Sequence[RunRecord], wanted: str) -> list[RunRecord]:
     """The records that a person means by a run's name, its directory, a job's id or a job's name, the oldest first."""
     directory = Path(wanted).resolve()
+    study = study_meant(records, wanted)
     tests = (
         lambda record: record.submission.job_id == wanted,
         lambda record: array_id(record.submission.job_id) == wanted,
+        lambda record: study and record.study == study,
         lambda record: record.run == wanted,
         lambda record: directory in (record.results.resolve(), record.submission.directory.resolve()),
         lambda record: record.submission.name == wanted,
@@ -103,6 +124,18 @@ def matching(records: Sequence[RunRecord], wanted: str) -> list[RunRecord]:
         if found := [record for record in records if test(record)]:
             return found
     return []
+
+
+def study_meant(records: Sequence[RunRecord], wanted: str) -> str:
+    """The study that a person means by its name or its directory; empty if they mean something else."""
+    directory = Path(wanted).resolve()
+    below = is_study(directory)
+    found = (
+        record.study
+        for record in records
+        if record.study == wanted or (record.study and below and record.results.resolve().is_relative_to(directory))
+    )
+    return next(found, "")
 
 
 def no_run(wanted: str, records: Sequence[RunRecord], within: Sequence[Path]) -> UserError:

@@ -15,7 +15,7 @@ from typing import Any
 
 from hpcgender.commands import HPCGENDER, PROGRAMS
 from hpcgender.commands.jobs import JobsConfig
-from hpcgender.status import failure
+from hpcgender.status import failure, studies
 from hpcgender.status.direct import DirectRun
 from hpcgender.status.direct import named as find_direct
 from hpcgender.status.runs import (
@@ -69,7 +69,9 @@ def list_jobs(config: JobsConfig) -> None:
     else:
         direct = [run for run in direct if run.results.stat().st_uid == os.getuid()]
     runs = [run for run in (runs if config.all else shown(runs)) if run.status.alive or not config.active]
-    listed = [_listed(_with_cause(run), now) for run in runs]
+    folded = {run.record.study for run in runs if run.record.study and not (config.runs or config.all or config.json)}
+    listed = [_listed(_with_cause(run), now) for run in runs if run.record.study not in folded]
+    listed += [_listed_study(name, [run for run in runs if run.record.study == name], now) for name in sorted(folded)]
     listed += [_listed_direct(run, now) for run in direct if run.status.alive or not config.active]
     rest = [] if config.runs else others(records, queues)
     for error in queues.silent.values():
@@ -123,6 +125,26 @@ def _listed(run: ListedRun, now: float) -> Listed:
     if command:  # else of another version of the code
         found = command.shown(run.record.results, submission.log, run.status.state == "running", now)
     return Listed(run=run.record.run, job_id=submission.job_id, status=run.status, shown=found, submission=submission)
+
+
+def _listed_study(name: str, runs: Sequence[ListedRun], now: float) -> Listed:
+    """A study: of its trainings the best accuracy, and the speed of all together."""
+    trainings = [(_listed(run, now).shown, run) for run in runs if studies.kind_of(run) == "training"]
+    accuracies = [shown.accuracy for shown, _ in trainings if shown.accuracy is not None]
+    speed = sum(shown.images_per_s or 0.0 for shown, run in trainings if run.status.state == "running")
+    status = Status(
+        state=studies.state_of(runs),
+        reason=studies.counted(runs),
+        alive=any(run.status.alive for run in runs),
+        requeues=sum(run.status.requeues for run in runs),
+    )
+    return Listed(
+        run=name,
+        job_id=studies.jobs_of(runs),
+        status=status,
+        shown=Shown(accuracy=max(accuracies, default=None), images_per_s=speed or None),
+        submission=runs[-1].record.submission,
+    )
 
 
 def _listed_direct(run: DirectRun, now: float) -> Listed:

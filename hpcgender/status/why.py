@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from hpcgender.commands.jobs import WhyConfig
-from hpcgender.status import failure
+from hpcgender.status import failure, studies
 from hpcgender.status.direct import explain as explain_direct
 from hpcgender.status.direct import named as find_direct
 from hpcgender.status.runs import (
@@ -22,6 +22,8 @@ from hpcgender.status.runs import (
     others,
     read_direct,
     read_records,
+    shown,
+    study_meant,
 )
 from hpcgender.status.state import is_earlier, read_history
 from hpcgender.status.unrecorded import explain as unrecorded
@@ -33,9 +35,10 @@ from shard_tools.base.text import printable
 
 
 def why(config: WhyConfig) -> None:
-    """Prints what is known of one run. UserError if it is not there."""
+    """Prints what is known of one run or study. UserError if it is not there."""
     records = read_records(config.within)
-    if not matching(records, config.run):
+    recorded = matching(records, config.run)
+    if not recorded:
         queues = ask([])
         found = [
             (scheduler, job)
@@ -52,6 +55,12 @@ def why(config: WhyConfig) -> None:
             print("\n".join(map(printable, lines)))
             return
         raise no_run(config.run, records, config.within)
+    if name := study_meant(recorded, config.run):
+        queues = ask(recorded)
+        runs = shown(judge_all(recorded, queues))
+        print(f"study {name}: {studies.counted(runs)}")
+        print("\n".join(line for run in studies.to_explain(runs) for line in explain(run, queues)))
+        return
     run, queues = choose(records, config.run, config.within)
     submission = run.record.submission
     array = array_id(submission.job_id)

@@ -172,9 +172,9 @@ def adopt_orphans(adopt: bool) -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, int(adopt))
 
 
-def die_with_parent() -> None:
-    """Lets the kernel kill this process when the thread that started it ends."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Lets the kernel send this process a signal when the thread that started it ends."""
+    _prctl(_PR_SET_PDEATHSIG, number)
 
 
 def _prctl(option: int, value: int) -> None:

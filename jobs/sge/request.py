@@ -21,13 +21,15 @@ _RESIDENT = ("m_mem_free", "tmem", "mem_free")
 
 def script(request: Request, record: Path) -> str:
     """The text of the job's script. UserError if the request is in itself impossible."""
-    return script_text(Parameters(**parameters(request)), record, task_command(request, record))
+    array = request.tasks > 1
+    return script_text(Parameters(**parameters(request)), record, task_command(request, record), array=array)
 
 
 def command(request: Request, record: Path, file: str) -> list[str]:
     """The command line that submits the script in `file`. UserError if the request is in itself impossible."""
     try:
-        return qsub_command(Parameters(**parameters(request)), record, Path(file))
+        array = request.tasks if request.tasks > 1 else None
+        return qsub_command(Parameters(**parameters(request)), record, Path(file), array=array)
     except ValueError as error:
         raise UserError(str(error)) from None
 
@@ -35,7 +37,7 @@ def command(request: Request, record: Path, file: str) -> list[str]:
 def parameters(request: Request) -> dict[str, Any]:
     """The parameters of the executor for Grid Engine."""
     site, wanted = request.site, request.resources
-    log = request.log.replace("%j", "$JOB_ID")
+    log = request.log.replace("%j", "$JOB_ID.$TASK_ID" if request.tasks > 1 else "$JOB_ID")
     more: dict[str, Any] = {"o": f":{log}"}
     if site.account and site.account_option != "-P":
         more[site.account_option.lstrip("-")] = site.account
@@ -70,7 +72,8 @@ def parameters(request: Request) -> dict[str, Any]:
         "time_complex": "h_rt" if wanted.time_min else "",
         "queue": site.queue,
         "project": site.account if site.account_option == "-P" else "",
-        "hold_jid": request.after,
+        "hold_jid": (*request.after, *request.after_end),
+        "array_parallelism": request.at_once,
         "notify": True,
         "use_qrsh": False,
         "signal_delay_s": 0,  # the launcher has its own watchdog

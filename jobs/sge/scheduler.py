@@ -153,14 +153,15 @@ class GridEngine(Scheduler):
         return f"{script(request, record)}# {shlex.join(command(request, record, 'job.sh'))}\n"
 
     def submit(
-        self, request: Request, record: Path, task: Callable[..., object], arguments: Sequence[Any]
-    ) -> tuple[str, Path]:
+        self, request: Request, record: Path, task: Callable[..., object], arguments: Sequence[Sequence[Any]]
+    ) -> tuple[list[str], Path]:
         from jobs.sge.executor import SgeExecutor
         from jobs.sge.request import parameters
 
         executor = SgeExecutor(record, python=request.site.launcher_python)
         executor.update_parameters(**parameters(request))
-        return submit_with(executor, self.title, request, task, arguments)
+        ids, file = submit_with(executor, self.title, request, task, arguments)
+        return [job_id.replace("_", ".") for job_id in ids], file  # submitit's 12_3 is Grid Engine's 12.3
 
     def query(self) -> dict[str, Job]:
         return {job_id: _of_qstat(job) for job_id, job in qstat.query().items()}

@@ -17,20 +17,23 @@ def script(request: Request, record: Path) -> str:
     from submitit.slurm.slurm import _make_sbatch_string
 
     command = f"exec {task_command(request, record)}"
-    return str(_make_sbatch_string(command=command, folder=record, **parameters(request)))
+    count = request.tasks if request.tasks > 1 else None
+    return str(_make_sbatch_string(command=command, folder=record, map_count=count, **parameters(request)))
 
 
 def parameters(request: Request) -> dict[str, Any]:
     """The parameters of submitit's executor for Slurm."""
     site, wanted = request.site, request.resources
-    more: dict[str, Any] = {"output": request.log, "requeue": True}
+    log = request.log.replace("%j", "%A_%a") if request.tasks > 1 else request.log
+    more: dict[str, Any] = {"output": log, "requeue": True}
     for option in site.options:
         name, equals, value = option.removeprefix("--").partition("=")
         if not option.startswith("--") or not name:
             raise UserError(f"site {site.name}: give Slurm's options as --name=value, not {option!r}")
         more[name] = value if equals else True
-    if request.after:
-        more |= {"dependency": f"afterok:{':'.join(request.after)}", "kill-on-invalid-dep": "yes"}
+    kinds = {"afterok": request.after, "afterany": request.after_end}
+    if before := [":".join((kind, *ids)) for kind, ids in kinds.items() if ids]:
+        more |= {"dependency": ",".join(before), "kill-on-invalid-dep": "yes"}
     gpus = ":".join(filter(None, (site.gpu, str(wanted.gpus_per_node))))
     return {
         "job_name": request.name,
@@ -48,5 +51,6 @@ def parameters(request: Request) -> dict[str, Any]:
         "stderr_to_stdout": True,
         "use_srun": False,
         "wckey": None,
+        "array_parallelism": request.at_once or request.tasks,
         "additional_parameters": more,
     }

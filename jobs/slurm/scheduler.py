@@ -136,8 +136,8 @@ class Slurm(Scheduler):
         return script(request, record)
 
     def submit(
-        self, request: Request, record: Path, task: Callable[..., object], arguments: Sequence[Any]
-    ) -> tuple[str, Path]:
+        self, request: Request, record: Path, task: Callable[..., object], arguments: Sequence[Sequence[Any]]
+    ) -> tuple[list[str], Path]:
         import submitit
 
         executor = submitit.SlurmExecutor(record, python=f"exec {request.site.launcher_python}")

@@ -22,7 +22,7 @@ from typing import Any
 
 from hpcgender.commands import HPCGENDER
 from jobs.command import SchedulerError
-from jobs.scheduler import LIVE, Allocation, Host, Job, Request, Scheduler
+from jobs.scheduler import LIVE, Allocation, Host, Job, Request, Scheduler, array_id
 from jobs.schedulers import SCHEDULERS
 from shard_tools.base.errors import UserError
 
@@ -71,24 +71,27 @@ class DirectoryScheduler(Scheduler):
         return f"# {request.resources.nodes} nodes\n"
 
     def submit(
-        self, request: Request, record: Path, task: Callable[..., object], arguments: Sequence[Any]
-    ) -> tuple[str, Path]:
-        job_id = str(1 + max((int(path.name) for path in queue().glob("[0-9]*")), default=0))
-        work = directory(job_id)
-        work.mkdir()
-        called = json.dumps([task.__module__, task.__name__, *arguments])
-        script = work / "script.sh"
-        script.write_text(f"exec {shlex.join([sys.executable, '-m', __spec__.name, 'task', called])}\n")
+        self, request: Request, record: Path, task: Callable[..., object], arguments: Sequence[Sequence[Any]]
+    ) -> tuple[list[str], Path]:
+        number = str(1 + max((int(array_id(path.name)) for path in queue().glob("[0-9]*")), default=0))
+        ids = [number] if len(arguments) == 1 else [f"{number}_{place}" for place in range(len(arguments))]
         Path(request.logs).mkdir(exist_ok=True)
-        log = str(Path(request.log.replace("%j", job_id)).absolute())
-        asked = {"name": request.name, "nodes": request.resources.nodes, "after": request.after, "log": log}
-        write(job_id, **asked, state="pending", reason="Waiting")
-        none = subprocess.DEVNULL
-        command = [sys.executable, "-m", __spec__.name, "run", job_id]
-        subprocess.Popen(command, stdin=none, stdout=none, stderr=none, start_new_session=True)
-        copy = work / "submitted.sh"
-        copy.write_text(script.read_text())
-        return job_id, copy
+        before = (*request.after, *request.after_end)
+        asked = {"name": request.name, "nodes": request.resources.nodes, "after": before, "at_once": request.at_once}
+        for job_id, each in zip(ids, arguments, strict=True):
+            directory(job_id).mkdir()
+            called = json.dumps([task.__module__, task.__name__, *each])
+            command = shlex.join([sys.executable, "-m", __spec__.name, "task", called])
+            (directory(job_id) / "script.sh").write_text(f"exec {command}\n")
+            log = str(Path(request.log.replace("%j", job_id)).absolute())
+            write(job_id, **asked, log=log, state="pending", reason="Waiting")
+        for job_id in ids:
+            none = subprocess.DEVNULL
+            waits = [sys.executable, "-m", __spec__.name, "run", job_id]
+            subprocess.Popen(waits, stdin=none, stdout=none, stderr=none, start_new_session=True)
+        copy = directory(ids[0]) / "submitted.sh"
+        copy.write_text((directory(ids[0]) / "script.sh").read_text())
+        return ids, copy
 
     def query(self) -> dict[str, Job]:
         return {job_id: job for job_id, job in all_jobs().items() if job.state in LIVE}
@@ -100,11 +103,15 @@ class DirectoryScheduler(Scheduler):
         return f"nothing starts while there is {queue()}/closed" if reason == "Closed" else ""
 
     def cancel(self, job_id: str) -> str:
-        if not directory(job_id).exists():
+        tasks = [task for task in all_jobs() if job_id in (task, array_id(task))]
+        if not tasks:
             raise SchedulerError(f"there is no job {job_id}")
-        (directory(job_id) / "cancelled").touch()
-        if process := read(job_id).get("process"):
-            os.killpg(process, signal.SIGTERM)
+        for task in tasks:
+            (directory(task) / "cancelled").touch()
+        for task in tasks:
+            if (process := read(task).get("process")) and read(task)["state"] == "running":
+                with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                    os.killpg(process, signal.SIGTERM)
         return f"cancelled job {job_id}"
 
 
@@ -170,11 +177,20 @@ def run_job(job_id: str) -> None:
     return write(job_id, state=state, reason=f"exit code {code}" if code > 0 else f"killed by {-code}" if code else "")
 
 
+def place(job_id: str) -> int:
+    """The number of a task within its array."""
+    return int(job_id.partition("_")[2] or 0)
+
+
 def waiting(job_id: str) -> str:
     """Why a job may not start yet; empty if it may."""
     if (queue() / "closed").exists():
         return "Closed"
-    return "Waiting" if any(read(before)["state"] in LIVE for before in read(job_id)["after"]) else ""
+    known, alive = read(job_id), [task for task, job in all_jobs().items() if job.state in LIVE]
+    if {*known["after"]} & {name for task in alive for name in (task, array_id(task))}:
+        return "Waiting"
+    before = sum(array_id(task) == array_id(job_id) and place(task) < place(job_id) for task in alive)
+    return "Others" if known["at_once"] and before >= known["at_once"] else ""
 
 
 def main(word: str, *arguments: str) -> None:

@@ -37,7 +37,8 @@ def submission(results: Path, job_id: str) -> Submission:
 
 def write(results: Path, job_id: str, code: Path) -> Submission:
     written = submission(results, job_id)
-    records.write_submission(written, "echo it\n", {"LOADEDMODULES": "gcc/12:cuda/13.0"}, code)
+    around = records.surroundings({"LOADEDMODULES": "gcc/12:cuda/13.0"}, code)
+    records.write_submission(written, "echo it\n", around)
     return written
 
 

@@ -76,6 +76,21 @@ def test_slurm_is_asked_for_everything() -> None:
     assert shlex.split(text.splitlines()[-1])[-1] == str(FOLDER)
 
 
+def test_an_array_has_a_task_for_each_call_and_so_many_at_once() -> None:
+    wanted = dataclasses.replace(request(read_site("slurm"), ("6",)), tasks=9, at_once=4, after_end=("7", "8"))
+    assert set(script(wanted).splitlines()) > {
+        "#SBATCH --array=0-8%4",
+        "#SBATCH --output=logs/train_a.o%A_%a",
+        "#SBATCH --dependency=afterok:6,afterany:7:8",
+    }
+    assert "#SBATCH --array=0-8%9" in script(dataclasses.replace(wanted, at_once=0))
+    asked = qsub(dataclasses.replace(wanted, site=read_site("sge")))
+    assert (asked["-t"], asked["-tc"], asked["-hold_jid"]) == ("1-9", "4", "6,7,8")
+    assert asked["-o"] == ":logs/train_a.o$JOB_ID.$TASK_ID"
+    assert "-t" not in qsub(request(read_site("sge")))
+    assert "--array" not in script(request(read_site("slurm")))
+
+
 def test_what_is_not_said_is_left_to_slurm() -> None:
     text = script(request(read_site("slurm")), FOLDER)
     for option in ("--time", "--partition", "--gpus", "--mem", "--cpus", "--dependency", "--wckey"):

@@ -15,7 +15,7 @@ from hpcgender.evaluate.predictions import read_predictions
 from hpcgender.evaluate.results import read_evaluation
 from hpcgender.evaluate.summary import against_baseline
 from hpcgender.report.page import report
-from jobs.records import Resources, Submission, append_event, write_submission
+from jobs.records import Resources, Submission, append_event, surroundings, write_submission
 from shard_tools.base.errors import UserError
 from tests.conftest import Run
 from tests.hpcgender.report.browser import chromium
@@ -53,7 +53,7 @@ def write_job(run_dir: Path) -> None:
         manifest="",
         directory=record,
     )
-    write_submission(submission, "", {}, run_dir)
+    write_submission(submission, "", surroundings({}, run_dir))
     for event in ATTEMPTS:
         append_event(record, **event)
 

@@ -1,0 +1,95 @@
+"""Submits commands as the tasks of one array job, and writes a record for each beside its own results."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hpcgender.commands.launch import LaunchConfig
+from hpcgender.launch import CODE
+from hpcgender.launch.submit import job_arguments, launch_in_job, record_of
+from jobs import records
+from jobs.records import Submission
+from jobs.scheduler import Request
+from jobs.schedulers import named
+from shard_tools.base.commands import Call
+from shard_tools.base.contracts import SUBMISSIONS
+from shard_tools.base.errors import UserError
+from shard_tools.base.files import write_whole
+from shard_tools.manifest import manifest_sha256
+
+SUBMITTING = ".submitting"
+"""There while an array is submitted and its records are written: after a kill jobs may be without a record."""
+
+
+def folder(results: Path, stamp: str) -> Path:
+    """Where submitit keeps the functions of an array; hidden, as it is no record. %A is the array's id."""
+    return results.absolute() / SUBMISSIONS / f".{stamp}-%A"
+
+
+def submit_array(
+    config: LaunchConfig, calls: Sequence[Call[Any]], wanted: Request, results: Path, stamp: str
+) -> list[Submission]:
+    """Submits the calls, one as a job and several as an array, and writes their records.
+
+    `results` is the directory of what they do together. UserError if the scheduler does not take them.
+    """
+    site = wanted.site.plain()
+    tasks = []
+    for call in calls:
+        passed_on = {"record": str(record_of(call, stamp)).removesuffix("-%j"), "site": site}
+        tasks.append((job_arguments(config, call, wanted), json.dumps(passed_on)))
+    mark = results / SUBMISSIONS / SUBMITTING
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(mark, f"{wanted.name}\n".encode())
+    ids, file = named(wanted.site.scheduler).submit(wanted, folder(results, stamp), launch_in_job, tasks)
+    here, around = records.who_and_where(), records.surroundings(os.environ, CODE)
+    revision = records.revision(CODE)
+    manifests = {data: manifest_sha256(data) for data in {call.data for call in calls}}
+    submissions = [
+        Submission(
+            name=wanted.name,
+            command=call.words,
+            argv=tuple(sys.orig_argv),
+            script="",
+            scheduler=wanted.site.scheduler,
+            job_id=job_id,
+            site=site,
+            resources=wanted.resources,
+            after=(*wanted.after, *wanted.after_end),
+            log=str(Path(wanted.log.replace("%j", job_id)).absolute()),
+            revision=revision,
+            manifest=manifests[call.data],
+            directory=call.results / SUBMISSIONS / f"{stamp}-{job_id}",
+            **here,
+        )
+        for call, job_id in zip(calls, ids, strict=True)
+    ]
+    script = file.read_text()
+    for submission in submissions:
+        records.write_submission(submission, script, around)
+    file.unlink()
+    mark.unlink()
+    return submissions
+
+
+def check_whole(results: Path, unrecorded: Sequence[tuple[str, str]]) -> None:
+    """Raises UserError if a submission was cut short and left jobs without records: they would be started twice.
+
+    `unrecorded` are ids and names of this user's jobs that wait or run and have no record.
+    """
+    mark = results / SUBMISSIONS / SUBMITTING
+    if not mark.exists():
+        return
+    name = mark.read_text().strip()
+    left = sorted({job_id for job_id, of in unrecorded if of == name})
+    if left:
+        raise UserError(
+            f"an earlier submission of {results} was cut short, and left job {', '.join(left)} ({name}) without "
+            f"records: hpcgender jobs cancel {' '.join(left)}, then give the command again"
+        )
+    mark.unlink()

@@ -1,0 +1,1 @@
+"""Studies: many trainings from one file, submitted together, resumed, evaluated and compared."""

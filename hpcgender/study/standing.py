@@ -1,0 +1,126 @@
+"""How a study stands: which of its work is done, which waits or is under way; and whether its file has changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcgender.commands import HPCGENDER
+from hpcgender.commands.evaluate import EvaluateConfig
+from hpcgender.commands.train import TrainConfig
+from hpcgender.evaluate.results import FILE
+from hpcgender.launch.array import check_whole
+from hpcgender.run_directory import CONFIG_JSON, holds_run, is_finished
+from hpcgender.status.direct import is_locked
+from hpcgender.status.runs import ListedRun, RunRecord, ask, judge_all, others, read_records
+from hpcgender.study.file import Study
+from hpcgender.study.search import PRUNED
+from jobs.scheduler import UNKNOWN, array_id
+from jobs.schedulers import named
+from shard_tools.base.commands import Call, find_call
+from shard_tools.base.documents import read_json
+from shard_tools.base.errors import UserError
+from shard_tools.base.text import plural
+from shard_tools.manifest import manifest_sha256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What jobs of a study do, by the directories of their results."""
+
+    alive: Mapping[Path, ListedRun]
+
+    def jobs(self, results: list[Path]) -> tuple[str, ...]:
+        """The ids of the jobs, or of their arrays, that wait or work on some results."""
+        runs = [self.alive[path] for path in results if path in self.alive]
+        return tuple(dict.fromkeys(array_id(run.record.submission.job_id) for run in runs))
+
+    def left_behind(self, name: str) -> list[str]:
+        """The processes of a study, as words, that work on this machine."""
+        submissions = [run.record.submission for run in self.alive.values()]
+        own = [one for one in submissions if one.name == name and not named(one.scheduler).has_queue]
+        return [f"process {one.job_id}" for one in own]
+
+    def has(self, call: Call[Any]) -> bool:
+        """Whether a job waits to do this, or does it."""
+        return call.results in self.alive
+
+
+def look(study: Study) -> Standing:
+    """How a study stands, by its records and their schedulers; UserError if that cannot be told."""
+    found = read_records((study.directory,))
+    queues = ask(found)
+    check_whole(study.directory, [(array_id(job.job_id), job.name) for _, job in others(found, queues)])
+    runs = judge_all(found, queues)
+    for error in queues.silent.values():
+        if any(run.status.state == UNKNOWN for run in runs):
+            raise UserError(f"{error}: what runs of study {study.name} cannot be told, try again")
+    return Standing(alive={run.record.results: run for run in runs if run.status.alive and not _is_study(run.record)})
+
+
+def _is_study(record: RunRecord) -> bool:
+    # Its process on this machine: what it started is listed by itself.
+    return HPCGENDER.find(record.submission.command) == HPCGENDER.find(["study"])
+
+
+def is_done(call: Call[Any]) -> bool:
+    """Whether a training or an evaluation of a study is done."""
+    if isinstance(call.options, EvaluateConfig):
+        return (call.results / FILE).is_file()
+    return is_finished(call.results) or (call.results / PRUNED).exists()
+
+
+def trains(study: Study, trial: str, standing: Standing) -> bool:
+    """Whether a trial is trained now, also by a process without a job."""
+    results = study.directory / trial
+    return results in standing.alive or bool(is_locked(results))
+
+
+def check_unchanged(study: Study, standing: Standing) -> None:
+    """Raises UserError, naming what has changed, if a trial was trained, or waits to be, with other options than now.
+
+    Where data is and where results are may change.
+    """
+    found = ((trial, _difference(study, trial, standing)) for trial in study.trials)
+    differing = [(trial, *difference) for trial, difference in found if difference]
+    if differing:
+        trial, before, now = differing[0]
+        more = f" and {plural(len(differing) - 1, 'other run')}" if len(differing) > 1 else ""
+        raise UserError(
+            f"{study.toml.name} asks for {now}, but {study.directory / trial}{more} began with {before}, and would not "
+            "be comparable: restore it, or give the study another name"
+        )
+
+
+def _difference(study: Study, trial: str, standing: Standing) -> tuple[str, str] | None:
+    """The first option in which a trial has begun otherwise, before and now; None if there is none."""
+    call, results = study.training(trial), study.directory / trial
+    if holds_run(results) and (results / CONFIG_JSON).exists():
+        again = "remove the run"
+        begun = read_json(results / CONFIG_JSON, again, again)
+        if begun.get("manifest") != manifest_sha256(call.data):
+            return f"other data, {begun.get('data')}", f"the data in {call.data}"
+        return _first(begun, study.trials[trial])
+    waiting = standing.alive.get(results)
+    if waiting and (words := waiting.record.submission.command) != call.words:
+        before = find_call([HPCGENDER], words).options
+        if isinstance(before, TrainConfig):
+            return _first(before.plain(), study.trials[trial])
+        return "another sampler", "this one"
+    return None
+
+
+def _first(begun: Mapping[str, Any], options: TrainConfig) -> tuple[str, str] | None:
+    from hpcgender.compare.seeds import NOT_OF_THE_MODEL  # and numpy, for which a first submission need not wait
+
+    for name, value in options.plain().items():
+        now, before = (json.loads(json.dumps(one)) for one in (value, begun.get(name)))
+        if name in NOT_OF_THE_MODEL - {"seed"} or now == before:
+            continue
+        if name == "augmentation":  # the file has the same name and other content
+            return "another content of it", f"augment = {json.dumps(options.augment)}"
+        return f"{name} = {json.dumps(before)}", f"{name} = {json.dumps(now)}"
+    return None

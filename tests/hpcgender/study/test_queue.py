@@ -1,0 +1,146 @@
+"""Studies as array jobs, on a machine with a scheduler that is a directory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import REPOSITORY, Run
+from tests.hpcgender.study.conftest import Write, epochs, jobs_of
+
+Hpcgender = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Path:
+    (tmp_path / "site.toml").write_text('scheduler = "directory"\n')
+    (tmp_path / "queue").mkdir()
+    return tmp_path / "queue"
+
+
+@pytest.fixture
+def hpcgender(tmp_path: Path, queue: Path, run: Run) -> Hpcgender:
+    def hpcgender(*arguments: object) -> subprocess.CompletedProcess[str]:
+        environment = {"DIRECTORY_QUEUE": str(queue), "PYTHONPATH": str(REPOSITORY)}
+        return run("tests.jobs.directory_scheduler", "hpcgender", *arguments, cwd=tmp_path, **environment)
+
+    return hpcgender
+
+
+def states(hpcgender: Hpcgender) -> dict[str, str]:
+    """The state of every job by its id."""
+    done = hpcgender("jobs", "--all", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    return {run["job"]: run["state"] for run in json.loads(done.stdout)["runs"]}
+
+
+def events(results: Path, array: str) -> list[dict[str, Any]]:
+    """What the launcher noted of a task."""
+    (file,) = results.glob(f"submissions/*-{array}_*/attempts.jsonl")
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_a_study_is_an_array_for_each_stage_and_is_listed_cancelled_and_submitted_again(
+    tmp_path: Path, shards: Path, queue: Path, hpcgender: Hpcgender, write: Write
+) -> None:
+    runs = tmp_path / "runs"
+    (queue / "closed").touch()
+    write("seed = [0, 1]", f'[evaluate]\ndata = ["{shards}"]')
+    submitted = hpcgender("study", "mine.toml", "--at-once", 1, "--gpus-per-node", 0)
+    assert (submitted.returncode, submitted.stderr) == (0, "")
+    lines = [
+        "study mine: 2 runs, 0 finished, 2 to train",
+        "job 1 mine: 2 trainings",
+        "job 2 mine after 1: 2 evaluations",
+        "job 3 mine after 1, 2: 1 result",
+        "hpcgender jobs mine lists them",
+    ]
+    assert submitted.stdout.splitlines() == lines
+    assert states(hpcgender) == dict.fromkeys(("1_0", "1_1", "2_0", "2_1", "3"), "pending")
+    line = hpcgender("jobs").stdout.splitlines()[1].split("\t")
+    assert line[:4] == ["mine", "1,2,3", "directory", "pending"]
+    assert line[-1] == "2 trainings: 2 pending; 2 evaluations: 2 pending; 1 result: 1 pending"
+    again = hpcgender("study", "mine.toml")
+    assert again.stdout == "study mine: 2 runs, 0 finished, 2 at work; nothing to start, see hpcgender jobs mine\n"
+    assert "Closed: nothing starts while there is" in hpcgender("jobs", "why", "mine").stdout
+
+    write("seed = [0, 1]", lr=0.5)
+    changed = hpcgender("study", "mine.toml")
+    assert changed.returncode == 2
+    assert "asks for lr = 0.5, but runs/mine/seed0 and 1 other run began with lr = 0.02" in changed.stderr
+    write("seed = [0, 1]", f'[evaluate]\ndata = ["{shards}"]')
+
+    cancelled = hpcgender("jobs", "cancel", "mine")
+    assert (cancelled.returncode, cancelled.stderr) == (0, "")
+    assert [line.split(" (")[0] for line in cancelled.stdout.splitlines()] == [
+        f"cancelled job {number}" for number in (3, 2, 1)
+    ]
+    assert set(states(hpcgender).values()) == {"cancelled"}
+
+    (queue / "closed").unlink()
+    resubmitted = hpcgender("jobs", "resubmit", "mine")
+    assert resubmitted.returncode == 0, resubmitted.stderr
+    assert "job 4 mine: 2 trainings" in resubmitted.stdout
+    assert json.loads((queue / "4_0" / "job.json").read_text())["at_once"] == 1
+    wait_for(lambda: states(hpcgender)["6"] not in ("pending", "running"))
+    assert {job: state for job, state in states(hpcgender).items() if job > "4"} == dict.fromkeys(
+        ("4_0", "4_1", "5_0", "5_1", "6"), "done"
+    )
+    for seed in ("seed0", "seed1"):
+        assert epochs(runs, seed) == [1, 2]
+    first, second = (events(runs / "mine" / seed, "4") for seed in ("seed0", "seed1"))
+    assert first[-1]["time"] <= second[0]["time"]  # one at a time
+    assert json.loads((runs / "mine" / "result.json").read_text())["looked_at"] == 2
+    assert "best by validation alone: " in hpcgender("jobs", "logs", "6").stdout
+
+
+def test_a_submission_that_was_cut_short_leaves_no_run_that_is_trained_twice(
+    tmp_path: Path, queue: Path, hpcgender: Hpcgender, write: Write
+) -> None:
+    runs = tmp_path / "runs"
+    (queue / "closed").touch()
+    write("seed = [0, 1]")
+    assert hpcgender("study", "mine.toml").returncode == 0
+    (record,) = jobs_of(runs, "seed1")  # as if killed before it was written
+    shutil.rmtree(runs / "mine" / "seed1" / "submissions" / record)
+    (runs / "mine" / "submissions" / ".submitting").write_text("mine\n")
+    refused = hpcgender("study", "mine.toml")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == (
+        "hpcgender: an earlier submission of runs/mine was cut short, and left job 1 (mine) without records: hpcgender "
+        "jobs cancel 1, then give the command again\n"
+    )
+    assert hpcgender("jobs", "cancel", "1").returncode == 0
+    again = hpcgender("study", "mine.toml")
+    assert again.returncode == 0, again.stderr
+    assert "job 3 mine: 2 trainings" in again.stdout
+    assert hpcgender("jobs", "cancel", "mine").returncode == 0
+
+
+def test_what_never_begins_leaves_nothing(tmp_path: Path, queue: Path, hpcgender: Hpcgender, write: Write) -> None:
+    write("seed = [0, 1]")
+    for words, says in (
+        (("--nodes", 4), "the directory queue refuses mine: it has 2 nodes"),
+        (("--at-once", -1), "--at-once -1: it cannot be negative"),
+    ):
+        refused = hpcgender("study", "mine.toml", *words)
+        assert (refused.returncode, list(queue.iterdir())) == (2, [])
+        assert says in refused.stderr
+    write("model = ['compact', 'resnet999']")
+    refused = hpcgender("study", "mine.toml")
+    assert (refused.returncode, list(queue.iterdir())) == (2, [])
+    assert "resnet999" in refused.stderr
+
+
+def wait_for(found: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 300
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)

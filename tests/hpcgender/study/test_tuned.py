@@ -1,0 +1,82 @@
+"""Searches through Optuna: what it draws is kept, it knows what came of earlier trials, and it stops what is worse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from tests.conftest import Run
+from tests.hpcgender.study.conftest import Write, epochs, jobs_of
+
+LOCAL = ("--scheduler", "local")
+
+
+def trials_of(directory: Path) -> list[optuna.trial.FrozenTrial]:
+    """What Optuna knows of the trials of a study, in the order in which they began."""
+    storage = JournalStorage(JournalFileBackend(str(directory / "optuna.log")))
+    return optuna.load_study(study_name="mine", storage=storage).trials
+
+
+def test_a_search_keeps_what_it_draws_and_goes_on_with_more_trials(
+    tmp_path: Path, shards: Path, run: Run, write: Write
+) -> None:
+    mine = tmp_path / "runs" / "mine"
+
+    def search(trials: int) -> str:
+        ranges = 'lr = { low = 0.001, high = 0.1, log = true }\nmodel = ["compact", "resnet18"]'
+        text = f'sampler = "tpe"\ntrials = {trials}\n[search.ranges]\n{ranges}'
+        write(text, f'[evaluate]\ndata = ["{shards}"]\ntrials = "best"', table="search", epochs=1)
+        done = run("hpcgender", "study", "mine.toml", *LOCAL, cwd=tmp_path)
+        assert done.returncode == 0, (
+            done.stdout + done.stderr + "".join(path.read_text() for path in (tmp_path / "logs").iterdir())
+        )
+        return done.stdout
+
+    said = search(2)
+    assert "best by validation alone: trial-000" in said
+    assert "shards-test was measured for 1 of 2 runs, and chose none\n" in said
+    for number, known in enumerate(trials_of(mine)):
+        trial = f"trial-{number:04d}"
+        config = json.loads((mine / trial / "config.json").read_text())
+        drawn = json.loads((mine / trial / "drawn.json").read_text())
+        assert (config["lr"], drawn["number"]) == (known.params["lr"], number)
+        assert config["model"] == ["compact", "resnet18"][known.params["model"]]
+        val = json.loads((mine / trial / "metrics.jsonl").read_text())["val"]["accuracy"]
+        assert (known.state, known.value) == (TrialState.COMPLETE, val)
+    before = jobs_of(tmp_path / "runs", "trial-0000")
+    assert "1/1 study trial runs/mine/trial-0002: done" in search(3)
+    assert [trial.state for trial in trials_of(mine)] == [TrialState.COMPLETE] * 3
+    assert jobs_of(tmp_path / "runs", "trial-0000") == before
+
+
+def test_a_trial_that_is_worse_than_others_is_stopped_early_and_is_not_trained_again(
+    tmp_path: Path, run: Run, write: Write
+) -> None:
+    mine = tmp_path / "runs" / "mine"
+    ranges = "lr = { low = 1e-8, high = 1e-7, log = true }"
+    write(f'sampler = "tpe"\nprune = true\ntrials = 1\n[search.ranges]\n{ranges}', table="search", epochs=40)
+    mine.mkdir(parents=True)
+    study = optuna.create_study(
+        study_name="mine",
+        direction="maximize",
+        storage=JournalStorage(JournalFileBackend(str(mine / "optuna.log"))),
+    )
+    for _ in range(5):  # as if so many had been better from their first epoch on
+        better = study.ask({"lr": optuna.distributions.FloatDistribution(1e-8, 1e-7, log=True)})
+        for epoch in range(1, 41):
+            better.report(0.999, epoch)
+        study.tell(better, 0.999)
+    done = run("hpcgender", "study", "mine.toml", *LOCAL, cwd=tmp_path)
+    assert "1/1 study trial runs/mine/trial-0000: done" in done.stdout, done.stdout + done.stderr
+    last = trials_of(mine)[-1]
+    assert last.state == TrialState.PRUNED
+    assert json.loads((mine / "trial-0000" / "pruned.json").read_text())["epoch"] == max(last.intermediate_values)
+    assert len(epochs(tmp_path / "runs", "trial-0000")) < 40
+    again = run("hpcgender", "study", "mine.toml", *LOCAL, cwd=tmp_path)
+    assert "train" not in again.stdout
+    assert len(jobs_of(tmp_path / "runs", "trial-0000")) == 1
