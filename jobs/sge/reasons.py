@@ -10,6 +10,11 @@ from xml.etree import ElementTree
 from ..command import SchedulerError
 
 _DROPPED = re.compile(r'queue instance "(.+)" dropped because it is (.+)')
+_PLAIN = {
+    "not all array tasks may be started due to 'max_aj_instances'": "as many tasks of its array run as may at once: "
+    "the number after -tc of qsub, or max_aj_instances of `qconf -sconf`"
+}
+"""Messages that need other words."""
 _NAMED = 4  # queue instances that are named for each reason
 
 
@@ -35,7 +40,8 @@ def parse_why(xml: str) -> dict[str, tuple[str, ...]]:
             continue  # the errors are listed above
         for listed in message.iterfind("MES_job_number_list/*/ULNG_value"):
             if listed.text:
-                reasons.setdefault(listed.text, []).append(message.findtext("MES_message", ""))
+                text = message.findtext("MES_message", "")
+                reasons.setdefault(listed.text, []).append(_PLAIN.get(text, text))
     texts = [message.text or "" for message in root.iterfind("messages/*/SME_global_message_list/*/MES_message")]
     for job in root.iterfind("djob_info/element"):
         queues = [name.text or "" for name in job.iterfind("JB_hard_queue_list/*/QR_name")]

@@ -58,6 +58,12 @@ def test_reasons_are_told_of_errors_and_of_waiting() -> None:
     assert '(-l gpu=50) cannot run at host "node1" because it offers only hc:gpu=2.000000' in reasons["55"]
 
 
+def test_why_tasks_of_an_array_have_not_begun() -> None:
+    """Of qsub -t 1-6 -tc 2."""
+    (reason,) = parse_why((DATA / "array.xml").read_text())["1"]
+    assert reason.startswith("as many tasks of its array run as may at once: the number after -tc of qsub")
+
+
 def test_the_last_record_of_a_job_tells_how_it_ended() -> None:
     records = qstat.parse_qacct((DATA / "qacct.txt").read_text())
     assert {job_id: record.state for job_id, record in records.items()} == {
