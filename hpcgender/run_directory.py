@@ -15,6 +15,8 @@ LOCK = "train.lock"
 """Held by the process that trains."""
 METRICS = "metrics.jsonl"
 """A record per epoch."""
+STUDY_TOML = "study.toml"
+"""The file of a study as it was submitted last, in the study's directory: what makes it one."""
 
 
 def newest_first(checkpoints: Path) -> list[Path]:

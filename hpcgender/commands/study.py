@@ -11,13 +11,11 @@ import tyro
 from hpcgender.commands import HPCGENDER
 from hpcgender.commands.launch import JobConfig, LaunchConfig
 from hpcgender.commands.train import TrainConfig
+from hpcgender.run_directory import STUDY_TOML
 from hpcgender.study.file import Study, read_study
 from shard_tools.base.commands import RUNS, Command, Shown
 from shard_tools.base.errors import UserError, unknown
 from shard_tools.base.names import check_name
-
-STUDY_TOML = "study.toml"
-"""The file of a study as it was submitted last, in the study's directory: what makes it one."""
 
 
 @dataclass(frozen=True, kw_only=True)

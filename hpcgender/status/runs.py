@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from hpcgender.commands.study import STUDY_TOML
-from hpcgender.run_directory import resume_command
+from hpcgender.run_directory import STUDY_TOML, resume_command
 from hpcgender.status.direct import DirectRun, direct_runs
 from hpcgender.status.direct import named as find_direct
 from hpcgender.status.state import Status, judge, read_history

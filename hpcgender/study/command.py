@@ -11,10 +11,10 @@ from typing import Any
 
 from hpcgender.commands import HPCGENDER
 from hpcgender.commands.launch import LaunchConfig
-from hpcgender.commands.study import STUDY_TOML, ResultConfig, StudyConfig
+from hpcgender.commands.study import ResultConfig, StudyConfig
 from hpcgender.launch.array import folder, submit_array
 from hpcgender.launch.submit import request
-from hpcgender.run_directory import CONFIG_JSON, holds_run
+from hpcgender.run_directory import CONFIG_JSON, STUDY_TOML, holds_run
 from hpcgender.study.file import Study, read_study
 from hpcgender.study.local import run_here
 from hpcgender.study.options import keep_options
@@ -180,10 +180,10 @@ def submit(config: StudyConfig, wanted: Study, stages: Sequence[Stage], site: Si
         except (UserError, OSError) as error:
             so_far = f"; submitted before it: job {', '.join(before)}" if before else ""
             raise UserError(f"study {wanted.name}, {stage.noun}: {error}{so_far}") from None
-        job_id = submissions[0].job_id if len(submissions) == 1 else array_id(submissions[0].job_id)
+        ids = tuple(dict.fromkeys(array_id(submission.job_id) for submission in submissions))
         after = f" after {', '.join(request.after_end)}" if request.after_end else ""
-        print(f"job {job_id} {request.name}{after}: {plural(len(stage.calls), stage.noun)}")
-        before = (*before, job_id)
+        print(f"job {', '.join(ids)} {request.name}{after}: {plural(len(stage.calls), stage.noun)}")
+        before = (*before, *ids)
     print(f"hpcgender jobs {wanted.name} lists them")
     return 0
 

@@ -55,8 +55,9 @@ def look(study: Study) -> Standing:
     queues = ask(found)
     check_whole(study.directory, [(array_id(job.job_id), job.name) for _, job in others(found, queues)])
     runs = judge_all(found, queues)
-    for error in queues.silent.values():
-        if any(run.status.state == UNKNOWN for run in runs):
+    unknown = {run.record.submission.scheduler for run in runs if run.status.state == UNKNOWN}
+    for scheduler, error in queues.silent.items():
+        if scheduler in unknown:
             raise UserError(f"{error}: what runs of study {study.name} cannot be told, try again")
     return Standing(alive={run.record.results: run for run in runs if run.status.alive and not _is_study(run.record)})
 

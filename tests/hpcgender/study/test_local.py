@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -81,7 +80,9 @@ def test_a_study_from_its_start_to_its_result_and_what_is_new_in_it(
     )
 
 
-def test_a_study_that_is_killed_or_stopped_goes_on_and_trains_nothing_twice(tmp_path: Path, write: Write) -> None:
+def test_a_study_that_is_killed_or_stopped_goes_on_and_trains_nothing_twice(
+    tmp_path: Path, run: Run, write: Write
+) -> None:
     runs = tmp_path / "runs"
     write("seed = [0, 1]", epochs=6, checkpoint_minutes=0.0001)
 
@@ -99,10 +100,13 @@ def test_a_study_that_is_killed_or_stopped_goes_on_and_trains_nothing_twice(tmp_
     killed.communicate()
     stopped = begin()
     wait_for(lambda: "resuming runs/mine/" in logs(), stopped)
-    stopped.send_signal(signal.SIGTERM)
+    cancelled = run("hpcgender", "jobs", "cancel", "mine", cwd=tmp_path)
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert f"asked process {stopped.pid} to stop (mine)\n" in cancelled.stdout
     said, _ = stopped.communicate(timeout=120)
     assert stopped.returncode == 99, said
     assert said.endswith("study mine: stopped by SIGTERM; the same command goes on\n")
+    assert run("hpcgender", "jobs", cwd=tmp_path).stdout.splitlines()[1].split("\t")[3] == "cancelled"
     last = begin()
     said, _ = last.communicate(timeout=300)
     assert last.returncode == 0, said
