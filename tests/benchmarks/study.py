@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +67,7 @@ def epochs_for(directory: Path, seconds: float) -> int:
     command(directory, "hpcgender", "train", *options_of(3, 0))
     record = last_record(directory / "runs" / "seed0" / "metrics.jsonl")
     assert record
-    return max(1, round(seconds / record["seconds"]))
+    return max(1, round(seconds / float(record["seconds"])))
 
 
 def one_by_one(directory: Path, epochs: int, *launcher: str) -> tuple[float, float]:
@@ -90,7 +90,7 @@ def cost(directory: Path, options: Options) -> None:
     command(directory, "shard_tools", "synthetic", "--out", "images", "--count", 640, "--size", 64)
     command(directory, "shard_tools", "pack", "morph", "--images", "images", "--out", faces)
     epochs = epochs_for(directory, options.seconds)
-    ways = {
+    ways: dict[str, Callable[[], tuple[float, float]]] = {
         "hpcgender train": lambda: one_by_one(directory, epochs, "hpcgender"),
         "python -m hpcgender.launch": lambda: one_by_one(directory, epochs, "hpcgender.launch", "--"),
         "hpcgender study": lambda: as_a_study(directory, epochs),
