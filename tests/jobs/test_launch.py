@@ -60,6 +60,14 @@ def test_bad_input_is_one_line_before_anything_starts(arguments: tuple[str, ...]
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_container_whose_program_is_missing_is_refused_by_its_setting(tmp_path: Path) -> None:
+    (tmp_path / "site.toml").write_text('scheduler = "local"\ncontainer = "no-apptainer exec hpc.sif"\n')
+    code, out, err = run("--site", "site.toml", "--", "models", cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert err.startswith("hpcgender: site site, container: there is no no-apptainer on "), err
+    assert err.endswith(": give its path, or load it with modules\n")
+
+
 def test_a_wrong_option_of_the_command_is_refused(tmp_path: Path) -> None:
     code, out, err = run("--", "train", "--epocs", "3", cwd=tmp_path)
     assert (code, out) == (2, "")
