@@ -37,9 +37,9 @@ LONGEST = (
     *("tests/jobs/test_scheduler.py", "tests/jobs/test_demo.py", "tests/shard_tools/test_resume.py"),
     *("tests/shard_tools/test_webdataset.py", "tests/hpcgender/evaluate/test_evaluate.py"),
     *("tests/hpcgender/app/test_browser.py", "tests/hpcgender/app/test_answers.py"),
-    "tests/hpcgender/test_trackers.py",
     *("tests/hpcgender/study/test_local.py", "tests/hpcgender/study/test_queue.py"),
     "tests/hpcgender/study/test_tuned.py",
+    *("tests/hpcgender/test_trackers.py", "tests/hpcgender/evaluate/test_robustness.py"),
 )
 """What takes half a minute or more, the longest first, so that no worker is busy alone at the end."""
 

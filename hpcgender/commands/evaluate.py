@@ -11,11 +11,15 @@ from hpcgender.evaluate.decision import EVALUATIONS
 from hpcgender.evaluate.results import FILE, Evaluation, read_evaluation
 from hpcgender.inference.config import SplitConfig
 from hpcgender.inference.facts import WORK, check_origin
+from hpcgender.robustness.results import find_robustness
 from hpcgender.run_directory import is_finished
 from shard_tools.base.commands import Command, Made, Shown, default_is
-from shard_tools.base.errors import UserError, nearest
+from shard_tools.base.errors import UserError, nearest, unknown
 from shard_tools.base.files import check_writable
 from shard_tools.manifest import MANIFEST, read_manifest
+
+ALL = "all"
+"""Of --corrupt: every corruption."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,10 @@ class EvaluateConfig(SplitConfig):
     """Columns of --table to report scores by."""
     without_trained: bool = False
     """Leave out images that lie byte for byte in the training split of the checkpoint's run."""
+    corrupt: Annotated[tuple[str, ...], default_is("none", "all|NAME ...")] = ()
+    """Evaluate corrupted images, too, with five severities each: all, or some of blur, motion-blur, gaussian-noise,
+    shot-noise, jpeg, low-resolution, darkness, over-exposure, contrast, occlusion and grey. Each takes five times as
+    long as the evaluation itself."""
     errors: bool = False
     """Write errors.csv, the misclassified images, the most confident first, and errors.png with the first of them."""
     finished: bool = False
@@ -59,6 +67,12 @@ class EvaluateConfig(SplitConfig):
             from hpcgender.evaluate.table import columns_to_read  # and numpy, for which a submission need not wait
 
             columns_to_read(self.table, self.by)
+        if self.corrupt:
+            from hpcgender.robustness.corruptions import CORRUPTIONS  # and numpy, as above
+
+            for name in self.corrupt:
+                if name not in (ALL, *CORRUPTIONS):
+                    raise unknown("corruption", name, [ALL, *CORRUPTIONS])
         if self.temperature_from:
             self.check_temperature()
         if self.keep_temperature:
@@ -72,7 +86,17 @@ class EvaluateConfig(SplitConfig):
 
     @property
     def passes(self) -> dict[str, str]:
-        return {split: split for split in (self.split, self.temperature_split) if split}
+        splits = {split: split for split in (self.split, self.temperature_split) if split}
+        return {**splits, **dict.fromkeys(self.corruptions, self.split)}
+
+    @property
+    def corruptions(self) -> tuple[str, ...]:
+        """The corruptions that --corrupt names, each once, in the order of tables."""
+        if not self.corrupt:
+            return ()
+        from hpcgender.robustness.corruptions import CORRUPTIONS
+
+        return tuple(name for name in CORRUPTIONS if ALL in self.corrupt or name in self.corrupt)
 
     def origin(self, split: str) -> dict[str, Any]:
         return {**super().origin(split), "--flip": self.flip}
@@ -107,6 +131,9 @@ class EvaluateConfig(SplitConfig):
             columns = columns_to_read(self.table, self.by).wanted if self.table else ()
             origin["--by"] = " ".join(own)
             mine["--by"] = " ".join(column for column in own if column in columns)
+        if robustness := find_robustness(self.out_dir):
+            origin["--corrupt"] = " ".join(robustness.names)
+            mine["--corrupt"] = " ".join(name for name in robustness.names if name in self.corruptions)
         check_origin(origin, mine, self.out_dir, "an evaluation")
 
     @property

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 
 from hpcgender.evaluate.predictions import Predictions
-from hpcgender.evaluate.resample import clusters_of, drawn_score, parts, resampled_sums
+from hpcgender.evaluate.resample import clusters_of, mean_difference
 from hpcgender.evaluate.results import Score
 from shard_tools.base.text import plural
 
@@ -93,13 +92,6 @@ def verdict(pair: Pair, *, alone: bool) -> str:
         return f"{better} is more accurate than {worse}, by {points:.2f} points: more than chance."
     images = plural(pair.images, "image")
     return f"Whether {pair.first} or {pair.second} is more accurate cannot be told with {images}."
-
-
-def mean_difference(differences: npt.NDArray[np.float64], clusters: npt.NDArray[np.int64]) -> Score:
-    """The mean of differences (n,) of images, with the bootstrap's interval; `clusters` are their subjects' numbers."""
-    _, numbers = np.unique(clusters, return_inverse=True)
-    sums = resampled_sums(np.column_stack([differences, np.ones(len(differences))]), numbers)
-    return drawn_score(float(differences.mean()), parts(sums[:, 0], sums[:, 1]))
 
 
 def mcnemar_test(only_first: int, only_second: int) -> McNemar:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -26,6 +27,10 @@ from hpcgender.evaluate.trained_on import Overlap, find_overlap, warning
 from hpcgender.inference.facts import WORK, ComputeFacts
 from hpcgender.inference.progress import remove_state
 from hpcgender.inference.session import Session, open_session
+from hpcgender.robustness.corrupted import Corrupted, CorruptedPass
+from hpcgender.robustness.results import FILE as ROBUSTNESS
+from hpcgender.robustness.tables import robustness_lines
+from hpcgender.robustness.write import PICTURE, write_robustness
 from shard_tools.base.errors import UserError
 
 
@@ -48,17 +53,25 @@ def evaluate(config: EvaluateConfig) -> int:
             if split and not session.stop.reason:
                 passes.append(SplitPass(session, split))
                 passes[-1].run()
+        corrupted = []
+        for name in config.corruptions:
+            if not session.stop.reason:
+                corrupted.append(CorruptedPass(session, config.split, name))
+                corrupted[-1].run()
         if session.ranks.is_first and not session.stop.reason:
             seconds = time.time() - began
-            run = session.compute_facts(began, seconds, sum(split_pass.computed for split_pass in passes))
+            run = session.compute_facts(began, seconds, sum(one.computed for one in (*passes, *corrupted)))
             predictions, *others = [split_pass.predictions() for split_pass in passes]
             fitted_on = others[0] if others else None
             if config.temperature_from and not config.temperature_split:
                 fitted_on = read_predictions(Path(config.temperature_from))
             predictions = replace(predictions, more=more)
+            of_corruptions = {one.name: one.corrupted() for one in corrupted}
             if overlap.facts.left_out:
-                predictions = predictions.rows(~overlap.trained[np.argsort(index["key"], kind="stable")])
-            lines = write_results(session, predictions, fitted_on, run, overlap.facts)
+                kept = ~overlap.trained[np.argsort(index["key"], kind="stable")]
+                predictions = predictions.rows(kept)
+                of_corruptions = {name: one.rows(kept) for name, one in of_corruptions.items()}
+            lines = write_results(session, predictions, of_corruptions, fitted_on, run, overlap.facts)
             remove_state(config.out_dir / WORK)  # also that of a split on which an earlier start fitted a temperature
             print("\n".join(lines))
             if config.keep_temperature:
@@ -111,6 +124,7 @@ def keep(session: Session[EvaluateConfig], evaluation: Evaluation) -> None:
 def write_results(
     session: Session[EvaluateConfig],
     predictions: Predictions,
+    corrupted: Mapping[str, Corrupted],
     fitted_on: Predictions | None,
     run: ComputeFacts,
     trained_on: TrainedOn,
@@ -124,9 +138,13 @@ def write_results(
     if config.errors:
         title = f"Mistakes of {session.trained.name} in {config.split} of {config.data.resolve().name}"
         wrong = write_errors(out, predictions, session.manifest, config.split, title)
+    found = write_robustness(out, predictions, corrupted) if corrupted else None
     evaluation = evaluation_of(session, predictions, fitted_on, run, trained_on)
     evaluation.write(out)
     lines = summary(evaluation)
+    if found:
+        lines += robustness_lines(found)
+        lines.append(f"of corrupted images: {out / ROBUSTNESS}, a picture: {out / PICTURE}")
     lines.append(f"per image: {out / 'predictions.csv'} and .parquet, all numbers: {out / results.FILE}")
     if wrong is not None:
         lines.append(f"{wrong} mistakes: {out / LIST}" + (f", to look at: {out / SHEET}" if wrong else ""))

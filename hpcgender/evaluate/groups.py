@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
 
 import numpy as np
 
@@ -20,13 +19,11 @@ from hpcgender.evaluate.resample import (
     proportion_score,
     resampled_sums,
 )
-from hpcgender.evaluate.results import Gap, Group, GroupTable, Score
+from hpcgender.evaluate.results import Gap, Group, GroupTable, Measure, Score
 from shard_tools.manifest import CLASSES
 
 SMALL = 30
 """Subjects, or images without one, under which a group is small."""
-
-Measure = Literal["accuracy", "age_mae"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ def group_tables(
 ) -> tuple[GroupTable, ...]:
     """A table for each column: means of `score` (n,) by value.
 
-    A score is 1 if correct, or the part of several runs that are, or the error in years.
+    A score is 1 if correct, or the part of several runs that are; or the error in years; or what was lost.
     """
     clusters = clusters_of(predictions.subject)
     features = []

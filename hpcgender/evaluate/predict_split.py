@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -21,26 +23,34 @@ NAMES = ("log_odds", "age")
 class SplitPass:
     """A pass over a split. Every rank must create and run it together with the others."""
 
-    def __init__(self, session: Session[EvaluateConfig], split: str) -> None:
+    shape: tuple[int, ...] = ()
+    """Of an image's log-odds, and of its age."""
+
+    def __init__(self, session: Session[EvaluateConfig], split: str, name: str = "", **origin: Any) -> None:
+        """`name` is the pass's, by default that of the split; `origin` has what its results are of besides."""
         self.session, self.split = session, split
         self.blocks = blocks_of(session, split)
-        self.directory = session.config.out_dir / WORK / split
-        origin = session.config.origin(split)
+        self.directory = session.config.out_dir / WORK / (name or split)
+        origin = {**session.config.origin(split), **origin}
         self.progress = Progress(self.directory, self.directory.parent, self.blocks, session.ranks, origin, anew=False)
         self.computed = len(self.blocks.samples) - self.progress.images_there
         """Images that this start has to compute, on all ranks."""
 
     def run(self) -> None:
         """Computes what is missing, unless a stop is requested before the end."""
-        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(NAMES, ())
+        shapes = dict.fromkeys(NAMES, self.shape)
         if run_pass(self.session, self.split, self.progress, shapes, self.work):
             self.progress.finish()
 
     def work(self, batch: Batch) -> Rows:
         """Log-odds and ages of a batch; with --flip their means with the mirror images'."""
-        rows = self.outputs(batch.images)
+        return self.rows(batch.images)
+
+    def rows(self, images: torch.Tensor) -> Rows:
+        """The same of a batch's images."""
+        rows = self.outputs(images)
         if self.session.config.flip:
-            mirrored = self.outputs(batch.images.flip(3))
+            mirrored = self.outputs(images.flip(3))
             rows = {name: (values + mirrored[name]) / 2 for name, values in rows.items()}
         return {name: values.cpu().numpy() for name, values in rows.items()}
 

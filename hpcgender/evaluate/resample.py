@@ -116,6 +116,19 @@ def drawn_score(value: float, drawn: Floats) -> Score:
     return Score(value=value, low=low, high=high)
 
 
+def mean_difference(differences: Floats, clusters: Integers) -> Score:
+    """The mean of differences (n,) of images, with the bootstrap's interval; `clusters` are their subjects' numbers."""
+    return mean_differences(differences[:, None], clusters)[0]
+
+
+def mean_differences(differences: Floats, clusters: Integers) -> tuple[Score, ...]:
+    """The same of each column of differences (n, k), in the same draws."""
+    _, numbers = np.unique(clusters, return_inverse=True)
+    sums = resampled_sums(np.column_stack([differences, np.ones(len(differences))]), numbers)
+    drawn = (parts(column, sums[:, -1]) for column in sums[:, :-1].T)
+    return tuple(drawn_score(float(mean), values) for mean, values in zip(differences.mean(0), drawn, strict=True))
+
+
 def proportion_score(right: float, total: int, subjects: int, drawn_right: Floats, drawn_total: Floats) -> Score:
     """A proportion with its interval: Wilson's if no subject is known, else the bootstrap's.
 

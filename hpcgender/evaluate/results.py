@@ -35,6 +35,10 @@ Method = Literal["wilson", "bootstrap", "seeds"]
 of their images, where images without a subject are drawn one by one; or Student's t over seeds and images, see
 `hpcgender.compare.seeds`."""
 
+Measure = Literal["accuracy", "age_mae", "accuracy_lost", "age_mae_added"]
+"""What a table has of each group: accuracy of gender, or mean absolute error of age, years; in `robustness.json` what
+corrupted images lost of the first, or added to the second."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
@@ -244,8 +248,7 @@ class GroupTable:
 
     column: str
     """One of COLUMNS, or a column of --by."""
-    measure: Literal["accuracy", "age_mae"]
-    """Accuracy of gender, or mean absolute error of age, years."""
+    measure: Measure
     groups: tuple[Group, ...]
     unknown: int
     """Images without a value."""

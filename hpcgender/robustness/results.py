@@ -1,0 +1,89 @@
+"""The numbers of `evaluate --corrupt`, `robustness.json`: what each of them is, and how they are written and read.
+
+It lies beside evaluation.json, whose images and options they are of, and is written before that. robustness.parquet has
+the predictions, robustness.png accuracy over severity. All are the same to the last bit for any number of processes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hpcgender.evaluate.results import GroupTable, Score
+from shard_tools.base.documents import read_document, restored, write_document
+
+FORMAT = "hpcgender-robustness-1"
+FILE = "robustness.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Scores of corrupted images, and what they lost: the paired difference to the same images as they are.
+
+    Intervals are the bootstrap's that draws subjects with their images. Without gender, or without ages, nan and None.
+    """
+
+    accuracy: float
+    accuracy_lost: Score | None
+    """Accuracy on the clean images minus this: above 0 where the corruption harms."""
+    recalls: dict[str, float]
+    """Accuracy on the women and on the men, as far as there are any."""
+    calibration_error: float
+    """Expected calibration error, as of evaluation.json."""
+    age_mae: float
+    """Years."""
+    age_mae_added: Score | None
+    """Years, minus those on the clean images: above 0 where the corruption harms."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfSeverity:
+    """One severity of a corruption."""
+
+    severity: int
+    strength: float
+    scores: Scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfCorruption:
+    """One corruption."""
+
+    name: str
+    unit: str
+    """Of strengths."""
+    scores: Scores
+    """Means over the severities."""
+    severities: tuple[OfSeverity, ...]
+    tables: tuple[GroupTable, ...]
+    """What each group lost on the mean of the severities; the worst of the largest gap breaks first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Robustness:
+    """All numbers of an evaluation with --corrupt."""
+
+    clean: Scores
+    """Of the images as they are, which have lost nothing."""
+    scores: Scores
+    """Means over corruptions and severities."""
+    tables: tuple[GroupTable, ...]
+    """What each group lost on the mean of corruptions and severities."""
+    corruptions: tuple[OfCorruption, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the corruptions."""
+        return tuple(one.name for one in self.corruptions)
+
+    def write(self, directory: Path) -> None:
+        """Writes robustness.json, whole or not at all."""
+        write_document(directory / FILE, FORMAT, asdict(self))
+
+
+def find_robustness(directory: Path) -> Robustness | None:
+    """The numbers beside an evaluation; None if it was made without --corrupt. UserError if they cannot be read."""
+    path, again = directory / FILE, "remove the directory and evaluate again"
+    if not path.exists():
+        return None
+    return restored(Robustness, read_document(path, FORMAT, "evaluate with --corrupt", again), path, again)
