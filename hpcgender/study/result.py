@@ -108,10 +108,10 @@ def measured(directory: Path) -> float:
 
 def evaluate_best(study: Study, trial: str) -> int:
     """Evaluates the best trial where that is not done, and returns the exit code."""
-    from hpcgender.evaluate.evaluation import evaluate  # and torch
-
     for call in study.evaluated_on(trial):
         if not (call.results / FILE).is_file():
+            from hpcgender.evaluate.evaluation import evaluate  # and torch
+
             call.check()
             if code := evaluate(call.options):
                 return code
@@ -120,12 +120,12 @@ def evaluate_best(study: Study, trial: str) -> int:
 
 def compare_all(study: Study, trials: Sequence[str]) -> None:
     """Compares the trials by each of the evaluations that are to be compared, as far as there are two of them."""
-    from hpcgender.compare.comparison import compare  # and torch
-
     for on in study.compared:
         evaluated = [study.directory / trial for trial in trials]
         evaluated = [run for run in evaluated if (run / EvaluateConfig.results / on / FILE).is_file()]
         if len(evaluated) > 1:
+            from hpcgender.compare.comparison import compare  # and torch, which a study without it need not wait for
+
             page = study.directory / f"compare-{on}.html"
             compare(CompareConfig(evaluated=tuple(evaluated), on=on, html=page, csv=page.with_suffix(".csv")))
             print()
