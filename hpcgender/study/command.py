@@ -20,6 +20,7 @@ from hpcgender.study.local import run_here
 from hpcgender.study.options import keep_options
 from hpcgender.study.result import RESULT, is_current
 from hpcgender.study.standing import Standing, check_unchanged, is_done, look, trains
+from hpcgender.study.tuned import check_installed
 from jobs import records
 from jobs.scheduler import Request, array_id
 from jobs.schedulers import named
@@ -58,7 +59,9 @@ def study(config: StudyConfig) -> int:
     for data in wanted.evaluations.data if wanted.evaluations else ():
         for split in wanted.evaluations.splits if wanted.evaluations else ():
             read_manifest(data).split(split)
-    check_directory(directory, "another working directory")
+    if wanted.search and wanted.search.sampler == "tpe":
+        check_installed()
+    check_directory(directory, "the study's name")
     if config.dry_run:
         return preview(config, wanted, site)
     directory.mkdir(parents=True, exist_ok=True)

@@ -183,6 +183,9 @@ def read_evaluations(toml: Toml) -> tuple[Evaluations | None, dict[str, Any]]:
     if not values.get("data"):
         raise toml.fault("evaluate", (), 'needs data: the data sets, as in data = ["data/morph"]')
     wanted = expanded(Evaluations(**{name: value for name, value in values.items() if name in own}))
+    names = [data.resolve().name for data in wanted.data]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise toml.fault("evaluate", ("data",), f"has two called {twice}, whose evaluations would have one name")
     return wanted, {name: expand(value) for name, value in values.items() if name not in own}
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,12 +63,8 @@ def trial(config: TrialConfig) -> int:
 
 def tuner(study: Study, number: int) -> optuna.Study:
     """Optuna's study; its draws for the trial of that number are others than for the rest. UserError without Optuna."""
-    try:
-        import optuna
-    except ModuleNotFoundError:
-        raise UserError(
-            "sampler = \"tpe\" needs Optuna: .venv/bin/pip install -c constraints.txt -e '.[tune]'"
-        ) from None
+    check_installed()
+    import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
@@ -82,6 +79,13 @@ def tuner(study: Study, number: int) -> optuna.Study:
         direction="maximize",
         load_if_exists=True,
     )
+
+
+def check_installed() -> None:
+    """Raises UserError without Optuna."""
+    if find_spec("optuna") is None:
+        how = ".venv/bin/pip install -c constraints.txt -e '.[tune]'"
+        raise UserError(f'sampler = "tpe" needs Optuna, which is not installed: {how}')
 
 
 def ask(study: Study, trial: str) -> None:

@@ -92,6 +92,7 @@ def test_a_file_without_a_name_or_a_grid_is_one_run(tmp_path: Path) -> None:
         ("[grid]\n[search]\ntrials = 3\n[search.ranges]\nlr = [1.0]", "line 2: search cannot stand beside [grid]"),
         ('[evaluate]\ndata = "a"', "line 2: evaluate.data must be a list in [ ]"),
         ('[evaluate]\ndata = ["a"]\ntrials = "some"', "evaluate.trials must be 'all' or 'best'"),
+        ('[evaluate]\ndata = ["a/x", "b/x"]', "line 2: evaluate.data has two called x"),
         ('[evaluate]\ndata = ["a"]\ncheckpoint = "b"', "line 3: evaluate.checkpoint is unknown"),
         ('[evaluate]\ndata = ["a"]\n[compare]\non = ["a-val"]', "line 4: compare.on has 'a-val': known: a-test"),
         (

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import optuna
+import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from hpcgender.commands.study import StudyConfig
+from hpcgender.study.command import study
+from shard_tools.base.errors import UserError
 from tests.conftest import Run
 from tests.hpcgender.study.conftest import Write, epochs, jobs_of
 
@@ -54,6 +59,17 @@ def test_a_search_keeps_what_it_draws_and_goes_on_with_more_trials(
     assert jobs_of(tmp_path / "runs", "trial-0000") == before
 
 
+def test_a_search_is_refused_where_optuna_is_not_installed(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write('sampler = "tpe"\ntrials = 3\n[search.ranges]\nlr = [0.1, 0.2]', table="search")
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r'^sampler = "tpe" needs Optuna, which is not installed: \.venv/bin/pip '):
+        study(StudyConfig(file=file, scheduler="local"))
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_trial_that_is_worse_than_others_is_stopped_early_and_is_not_trained_again(
     tmp_path: Path, run: Run, write: Write
 ) -> None:
@@ -61,16 +77,16 @@ def test_a_trial_that_is_worse_than_others_is_stopped_early_and_is_not_trained_a
     ranges = "lr = { low = 1e-8, high = 1e-7, log = true }"
     write(f'sampler = "tpe"\nprune = true\ntrials = 1\n[search.ranges]\n{ranges}', table="search", epochs=40)
     mine.mkdir(parents=True)
-    study = optuna.create_study(
+    others = optuna.create_study(
         study_name="mine",
         direction="maximize",
         storage=JournalStorage(JournalFileBackend(str(mine / "optuna.log"))),
     )
     for _ in range(5):  # as if so many had been better from their first epoch on
-        better = study.ask({"lr": optuna.distributions.FloatDistribution(1e-8, 1e-7, log=True)})
+        better = others.ask({"lr": optuna.distributions.FloatDistribution(1e-8, 1e-7, log=True)})
         for epoch in range(1, 41):
             better.report(0.999, epoch)
-        study.tell(better, 0.999)
+        others.tell(better, 0.999)
     done = run("hpcgender", "study", "mine.toml", *LOCAL, cwd=tmp_path)
     assert "1/1 study trial runs/mine/trial-0000: done" in done.stdout, done.stdout + done.stderr
     last = trials_of(mine)[-1]
