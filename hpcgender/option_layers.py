@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 
+from hpcgender.data.packs import joined
 from shard_tools.base.commands import default_is
 from shard_tools.base.documents import Toml, read_toml, shipped
 from shard_tools.base.errors import unknown
@@ -52,6 +53,7 @@ class SetupConfig:
         Exits with 0 after --help and --print-config. Raises UserError for a wrong argument, and for a preset or a file
         that cannot be used.
         """
+        arguments = joined(arguments)
         layers, _ = parse(SetupConfig, program, arguments, return_unknown_args=True, add_help=False)
         stated = read_layers(cls, expanded(layers))
         options = parse_sections(cls(**stated), program, arguments)

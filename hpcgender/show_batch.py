@@ -19,16 +19,16 @@ from hpcgender.data.decoders.decoder import to_pixels
 from hpcgender.data.evaluation import EvaluationLoader
 from hpcgender.data.loader import Loader
 from hpcgender.data.order import Samples
+from hpcgender.data.packs import Pack, identity, names_of, read_packs
+from hpcgender.data.split_images import SplitImages
 from hpcgender.data.training import TrainingLoader
 from hpcgender.distributed import Ranks, select_device
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import write_file
 from shard_tools.base.sheet import Card, draw_sheet
 from shard_tools.base.text import Table, plural, printable, text_of
-from shard_tools.index import Index
 from shard_tools.inspect.faces import years
 from shard_tools.inspect.statistics import UNKNOWN, text
-from shard_tools.manifest import Manifest, read_manifest
 
 MEANING = {
     "size": "height and width of the crop, as fractions of the image's shorter side",
@@ -61,7 +61,7 @@ class Shown:
     """Its number in the index."""
     key: str
     file: str
-    """Its shard, within the data set."""
+    """Its shard, within the data set; of a mixture after the data set's name."""
     label: int
     """-1 unknown."""
     gender: str
@@ -78,17 +78,17 @@ def show_batch(config: ShowBatchConfig) -> None:
     """Draws the batch that `config` names into `config.out` and prints a line for each of its images."""
     config = config.resolved()
     config.check()
-    manifest = read_manifest(config.data)
+    packs = read_packs(config.data)
     if config.run:
-        check_trained_on(config, manifest)
+        check_trained_on(config, packs)
     ranks = Ranks(config.rank, config.world, select_device())
-    with closing(open_loader(config, manifest, ranks)) as loader:
+    with closing(open_loader(config, packs, ranks)) as loader:
         epoch, step = divmod(config.step, len(loader))
         if epoch and config.split != "train":
             raise UserError(f"--step {config.step}: {config.split} has steps 0 to {len(loader) - 1}")
-        images, shown = load(config, manifest, loader, epoch, step)
+        images, shown = load(config, loader, epoch, step)
         lines = [printable(line) for line in facts(config, ranks, epoch, step, len(loader), len(shown))]
-    title = printable(heading(config, manifest))
+    title = printable(heading(config, packs))
     buffer = io.BytesIO()
     draw_sheet([cards(images, shown)], title, lines, ROOM).save(buffer, "PNG")
     write_file(config.out, buffer.getvalue())
@@ -98,33 +98,33 @@ def show_batch(config: ShowBatchConfig) -> None:
     print("\n".join((title, *lines, "", *listing(shown), "", f"sheet: {config.out}")))
 
 
-def check_trained_on(config: ShowBatchConfig, manifest: Manifest) -> None:
+def check_trained_on(config: ShowBatchConfig, packs: Sequence[Pack]) -> None:
     """Raises UserError if the run was trained on another data set."""
     assert config.run
-    if json.loads((config.run / "config.json").read_text()).get("manifest") != manifest.sha256:
+    if json.loads((config.run / "config.json").read_text()).get("manifest") != identity(packs):
         raise UserError(
-            f"{config.run} was trained on another data set than {manifest.root}: say with --data where its own is"
+            f"{config.run} was trained on another data set than {config.data}: say with --data where its own is"
         )
 
 
-def open_loader(config: ShowBatchConfig, manifest: Manifest, ranks: Ranks) -> Loader:
+def open_loader(config: ShowBatchConfig, packs: Sequence[Pack], ranks: Ranks) -> Loader:
     """The loader of training for its split, that of evaluation for another one."""
     if config.split == "train":
-        return TrainingLoader(config, manifest, ranks)
+        return TrainingLoader(config, packs, ranks)
     return EvaluationLoader(
-        config, manifest, config.split, batch_size=config.batch_size, image_size=config.image_size, ranks=ranks
+        config, packs[0].manifest, config.split, batch_size=config.batch_size, image_size=config.image_size, ranks=ranks
     )
 
 
-def load(
-    config: ShowBatchConfig, manifest: Manifest, loader: Loader, epoch: int, step: int
-) -> tuple[Pixels, list[Shown]]:
+def load(config: ShowBatchConfig, loader: Loader, epoch: int, step: int) -> tuple[Pixels, list[Shown]]:
     """The first pixels of the batch (at most config.images, size, size, 3), and what is known of all its images."""
     positions, planned, _ = next(loader.plan(loader.order(epoch), step))
+    passes = planned.passes
     with closing(loader.epoch(epoch, step)) as batches:
         batch = next(batches, None)
         if batch and config.split != "train":  # where an image that does not decode is left out, not replaced
-            positions = positions[np.isin(planned.samples, batch.samples)]
+            there = np.isin(planned.samples, batch.samples)
+            positions, passes = positions[there], passes[there]
         if batch is None or not len(positions):
             raise UserError(
                 f"rank {config.rank} of {config.world} has no image at --step {config.step} of {config.split}: "
@@ -132,28 +132,24 @@ def load(
             )
         pixels: Pixels = to_pixels(batch.images[: config.images]).permute(0, 2, 3, 1).cpu().numpy()
     places = positions - step * config.batch_size
-    draws = loader.draws(epoch, batch.samples)
-    return pixels, describe(manifest, config.split, loader.index, places, batch.samples, draws)
+    return pixels, describe(loader.images, places, batch.samples, loader.draws(batch.samples, passes))
 
 
-def describe(
-    manifest: Manifest, split: str, index: Index, places: Samples, samples: Samples, draws: Draws
-) -> list[Shown]:
+def describe(images: SplitImages, places: Samples, samples: Samples, draws: Draws) -> list[Shown]:
     """What is known of the samples (n,) at some places (n,) of a batch, and of their n draws."""
-    shards = manifest.split(split).shards
     columns = {field.name: getattr(draws, field.name).tolist() for field in fields(draws)}
     shown = []
     for number, (place, sample) in enumerate(zip(places.tolist(), samples.tolist(), strict=True)):
-        row = index[sample]
+        row = images.row(sample)
         label = int(row["gender"])
         shown.append(
             Shown(
                 place=place,
                 sample=sample,
                 key=text(row["key"]),
-                file=shards[row["shard"]].file,
+                file=images.file(sample),
                 label=label,
-                gender=manifest.classes[label] if label >= 0 else UNKNOWN,
+                gender=images.manifests[0].classes[label] if label >= 0 else UNKNOWN,
                 age=round(float(row["age"]), 3),
                 group=text(row["group"]),
                 subject=text(row["subject"]),
@@ -163,10 +159,10 @@ def describe(
     return shown
 
 
-def heading(config: ShowBatchConfig, manifest: Manifest) -> str:
-    """The data set, split, step and rank."""
+def heading(config: ShowBatchConfig, packs: Sequence[Pack]) -> str:
+    """The data sets, split, step and rank."""
     rank = f", rank {config.rank} of {config.world}" if config.world > 1 else ""
-    return f"{manifest.root.resolve().name}: {config.split}, step {config.step}{rank}"
+    return f"{' and '.join(names_of(packs))}: {config.split}, step {config.step}{rank}"
 
 
 def facts(config: ShowBatchConfig, ranks: Ranks, epoch: int, step: int, steps: int, images: int) -> list[str]:

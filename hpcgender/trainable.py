@@ -1,8 +1,9 @@
-"""Whether a data set has the labels to train and validate tasks. Imports no torch."""
+"""Whether data sets have the labels to train and validate tasks. Imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Sequence
 
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import Manifest
@@ -11,28 +12,36 @@ ROWS = 65_536
 """Rows of an index that are read together: the first of them mostly have an age already."""
 
 
-def check_trainable(manifest: Manifest, tasks: Collection[str]) -> None:
-    """Raises UserError unless `train` and `val` have both classes for the task gender, and ages for the task age."""
+def check_trainable(manifests: Sequence[Manifest], tasks: Collection[str]) -> None:
+    """Raises UserError unless the data sets of a training have what its tasks need.
+
+    Each needs images in `train`, and one of them in `val`; all together need in both splits both classes for the task
+    gender, and ages for the task age.
+    """
     for name in ("train", "val"):
-        if name not in manifest.splits:
-            others = ", ".join(f"{split.name} {split.samples}" for split in manifest.splits.values())
+        having = [manifest for manifest in manifests if name in manifest.splits]
+        lacking = [manifest for manifest in manifests if name not in manifest.splits]
+        if lacking if name == "train" else not having:
+            others = ", ".join(f"{split.name} {split.samples}" for split in lacking[0].splits.values())
             remedy = "--val 0.1" if name == "val" else "images for training"
             raise UserError(
-                f"{manifest.root} has no {'validation' if name == 'val' else 'training'} images (it has {others}): "
+                f"{lacking[0].root} has no {'validation' if name == 'val' else 'training'} images (it has {others}): "
                 f"pack it again with {remedy}"
             )
-        counts = manifest.splits[name].counts
+        where = " and ".join(str(manifest.root) for manifest in having)
+        counts = Counter[str]()
+        for manifest in having:
+            counts.update(manifest.splits[name].counts)
         if "gender" in tasks and not all(counts.values()):
             none = " and no ".join(gender for gender, count in counts.items() if not count)
             known = "".join(f", but {count} {gender}" for gender, count in counts.items() if count)
             raise UserError(
-                f"{name} in {manifest.root} has no {none} images{known}: gender needs both classes in train and val; "
+                f"{name} in {where} has no {none} images{known}: gender needs both classes in train and val; "
                 "correct labels or splits and pack again, or leave gender out of --tasks"
             )
-        if "age" in tasks and not has_ages(manifest, name):
+        if "age" in tasks and not any(has_ages(manifest, name) for manifest in having):
             raise UserError(
-                f"{name} in {manifest.root} has no image of known age: leave age out of --tasks, or pack it again with "
-                "ages"
+                f"{name} in {where} has no image of known age: leave age out of --tasks, or pack it again with ages"
             )
 
 

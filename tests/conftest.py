@@ -109,6 +109,16 @@ def shards(tmp_path_factory: pytest.TempPathFactory, run: Run, faces: Path) -> P
 
 
 @pytest.fixture(scope="session")
+def others(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
+    """Other drawn faces, packed, of another source."""
+    out = tmp_path_factory.mktemp("packed") / "others"
+    drawn = ("pack", "synthetic", "--count", 120, "--size", 48, "--seed", 11)
+    packed = run("shard_tools", *drawn, "--out", out, "--val", 0.15, "--test", 0.15, "--shard-mb", 0.1)
+    assert packed.returncode == 0, packed.stderr
+    return out
+
+
+@pytest.fixture(scope="session")
 def real_faces() -> Path:
     """A directory of real UTKFace images; the test is skipped where there is none."""
     images = REAL_DATA / "utkface" / "images"

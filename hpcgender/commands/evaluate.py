@@ -197,6 +197,8 @@ class MeasureCommand(Command[Measured]):
 
     def following(self, made: Made) -> tuple[str, ...] | None:
         """On the checkpoint, data set and split of the command before: a training, or another such command."""
+        if made.checkpoint and not made.data:
+            raise UserError("the model is trained on several data sets: submit it by itself with --data and --after")
         if not made.checkpoint or not made.data:
             return None
         if (made.data / MANIFEST).is_file():  # else it is packed first

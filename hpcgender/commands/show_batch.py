@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -11,11 +12,13 @@ import tyro
 
 from hpcgender.data.augmentation import read_augmentation
 from hpcgender.data.config import BatchConfig, ReadConfig
+from hpcgender.data.packs import joined, only_one, places_of, read_packs
 from shard_tools.base.commands import Command
 from shard_tools.base.documents import read_json, restored_part
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import check_file
-from shard_tools.manifest import MANIFEST, read_manifest
+from shard_tools.base.options import parse
+from shard_tools.manifest import MANIFEST
 
 DECIDES = tuple(field.name for field in fields(BatchConfig) if field not in fields(ReadConfig))
 """The options that decide what is in a batch."""
@@ -52,6 +55,13 @@ class ShowBatchConfig(BatchConfig):
     max_bad: NotAnOption[float] = 1.0
     """A run stops if too many images do not decode; looking at its batches is how to find them, so this does not."""
 
+    @classmethod
+    def from_arguments(cls, program: str, arguments: Sequence[str]) -> ShowBatchConfig:
+        """The options on a command line, where several --data are one mixture."""
+        settings = (tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff)
+        found: ShowBatchConfig = parse(cls, program, joined(arguments), config=settings)
+        return found
+
     def check(self) -> None:
         """Raises UserError for what cannot work, with the run's options where there is a run."""
         for name in ("world", "images"):
@@ -64,7 +74,11 @@ class ShowBatchConfig(BatchConfig):
         check_file(self.out, ".png")
         options = self.resolved()
         BatchConfig.check(options)
-        read_manifest(options.data).split(self.split)
+        packs = read_packs(options.data)
+        if self.split != "train" and len(packs) > 1:
+            raise UserError(f"--split {self.split} is of one data set: name one of {options.data} with --data")
+        for pack in packs:
+            pack.manifest.split(self.split)
 
     def resolved(self) -> ShowBatchConfig:
         """These options with the run's in place of those it decides.
@@ -85,11 +99,16 @@ class ShowBatchConfig(BatchConfig):
             raise UserError(
                 f"the augmentation {trained.augment} is not what it was when {self.run} was trained: put it back"
             )
-        if "data" not in given and not (trained.data / MANIFEST).is_file():
-            if not (self.data / MANIFEST).is_file():
+        if "data" not in given and not is_there(trained.data):
+            if not is_there(self.data):
                 raise UserError(f"{trained.data}, the data of {self.run}, is not there: say with --data where it is")
             given.add("data")
         return replace(self, **{name: value for name, value in of_run.items() if name not in given})
+
+
+def is_there(data: Path) -> bool:
+    """Whether all data sets that --data names are there."""
+    return all((place.root / MANIFEST).is_file() for place in places_of(data))
 
 
 def augmentation_of(augment: str) -> Any:
@@ -107,8 +126,8 @@ def run_options(run: Path) -> tuple[BatchConfig, Any]:
 class ShowBatch(Command[ShowBatchConfig]):
     """Drawing a batch."""
 
-    def data(self, options: ShowBatchConfig) -> Path:
-        return options.data
+    def data(self, options: ShowBatchConfig) -> Path | None:
+        return only_one(options.data)
 
 
 COMMANDS = (

@@ -11,6 +11,8 @@ from typing import Any
 
 from hpcgender.data.augmentation import read_augmentation
 from hpcgender.data.config import BatchConfig, ReadConfig
+from hpcgender.data.packs import identity, only_one, read_packs
+from hpcgender.leaks import check_leaks
 from hpcgender.log_lines import step_under_way
 from hpcgender.models.config import ModelConfig
 from hpcgender.option_layers import LAYERS, SetupConfig, read_options, spelled_out
@@ -32,7 +34,7 @@ from shard_tools.base.documents import read_json, read_toml
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import check_directory, last_record, tail
 from shard_tools.base.names import safe_name
-from shard_tools.manifest import Manifest, read_manifest
+from shard_tools.manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,7 @@ class TrainConfig(SetupConfig, RunConfig, BatchConfig, ModelConfig, Optimization
         self.check_run()
         resumes = holds_run(self.run_dir)
         try:
-            manifest = read_manifest(self.data)
+            packs = read_packs(self.data)
         except UserError as error:
             if resumes or not self.resume:
                 raise
@@ -92,12 +94,15 @@ class TrainConfig(SetupConfig, RunConfig, BatchConfig, ModelConfig, Optimization
         if resumes and (self.run_dir / CONFIG_JSON).exists():
             again = "remove it, and give all options of the run"
             begun = read_json(self.run_dir / CONFIG_JSON, again, again)
-            check_resumed(self, begun, manifest.sha256, str(self.run_dir))
+            check_resumed(self, begun, identity(packs), str(self.run_dir))
         self.check_image_size(self.image_size)
         if not resumes:
             self.check_pretrained()
-        check_trainable(manifest, self.tasks)
-        self.check_batches(manifest)
+        manifests = [pack.manifest for pack in packs]
+        check_trainable(manifests, self.tasks)
+        self.check_batches(manifests)
+        if not resumes and not self.allow_leaks:
+            check_leaks(manifests)
 
     def check_run(self) -> None:
         """Raises UserError if the run directory holds a run that these options do not resume, or cannot be written."""
@@ -116,14 +121,17 @@ class TrainConfig(SetupConfig, RunConfig, BatchConfig, ModelConfig, Optimization
                 f"{checkpoints / BEST} to start from its weights"
             )
 
-    def check_batches(self, manifest: Manifest) -> None:
+    def check_batches(self, manifests: Sequence[Manifest]) -> None:
         """Raises UserError unless an epoch has a batch."""
-        split = manifest.split("train")
-        samples = split.samples
+        splits = [manifest.split("train") for manifest in manifests]
+        samples = sum(split.samples for split in splits)
         if self.sampling != "none":
             from hpcgender.data.sampling import class_targets  # imports numpy, which would slow a submission
 
-            samples = sum(class_targets(list(split.counts.values()), self.sampling, self.class_weights))
+            targets = (
+                class_targets(list(split.counts.values()), self.sampling, self.class_weights) for split in splits
+            )
+            samples = sum(map(sum, targets))
         if samples < self.batch_size and self.last_batch == "drop":
             raise UserError(f"train in {self.data} has {samples} images, fewer than --batch-size {self.batch_size}")
 
@@ -135,14 +143,14 @@ MAY_CHANGE = frozenset(field.name for config in (ReadConfig, ComputeConfig, RunC
 def check_resumed(config: TrainConfig, begun: Mapping[str, Any], manifest: str, where: str) -> None:
     """Raises UserError, naming `where` it is known from, unless the options may resume a run.
 
-    `begun` are the options that it was trained with, as config.json holds them, and its manifest's SHA-256; `manifest`
-    is that of the data now. --epochs may grow.
+    `begun` are the options that it was trained with, as config.json holds them, and `manifest`, what identifies its
+    data; `manifest` is that of the data now. --epochs may grow.
     """
     command = resume_command(config.run_dir)
     if begun.get("manifest") != manifest:
         raise UserError(
-            f"{where} was trained on other data than is in {config.data} now, which it read from {begun.get('data')}: "
-            "give that as --data, or another --name"
+            f"{where} was trained on other data{' or weights' * (',' in manifest)} than is in {config.data} now, which "
+            f"it read from {begun.get('data')}: give that as --data, or another --name"
         )
     for field, value in config.plain().items():
         before, now = begun.get(field), json.loads(json.dumps(value))
@@ -184,8 +192,8 @@ class Train(Command[TrainConfig]):
     def results(self, options: TrainConfig) -> Path:
         return options.run_dir
 
-    def data(self, options: TrainConfig) -> Path:
-        return options.data
+    def data(self, options: TrainConfig) -> Path | None:
+        return only_one(options.data)
 
     def progress(self, options: TrainConfig) -> int:
         """The step of the newest checkpoint; 0 if there is none."""
@@ -236,7 +244,7 @@ class Train(Command[TrainConfig]):
         backend = "" if options.backend == ReadConfig.backend else options.backend
         best = options.run_dir / CHECKPOINTS / BEST
         final = bool(self.done(options))
-        return Made(data=options.data, checkpoint=best, tasks=options.tasks, backend=backend, final=final)
+        return Made(data=only_one(options.data), checkpoint=best, tasks=options.tasks, backend=backend, final=final)
 
     def following(self, made: Made) -> tuple[str, ...] | None:
         """On the data set that the command before has packed, in a run named after it."""

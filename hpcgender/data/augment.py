@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -33,9 +33,15 @@ class Draws:
     erase: Floats
     """(n, 4): top, left, height and width of the erased rectangle, as fractions of the network's input; 0: none."""
 
-    def rows(self, chosen: list[int] | slice) -> Draws:
+    def rows(self, chosen: list[int] | slice | npt.NDArray[np.int64]) -> Draws:
         """The parameters of some of the samples."""
         return Draws(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
+
+    @classmethod
+    def joined(cls, parts: Sequence[Draws]) -> Draws:
+        """The parameters of several lots of samples, one after the other."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
     def erased(self, image_size: int) -> npt.NDArray[np.int32]:
         """The erased rectangles in pixels, int32 (n, 4): top, left, height and width."""
@@ -54,6 +60,18 @@ def centred(count: int) -> Draws:
         sigma=np.zeros(count, dtype=np.float32),
         erase=np.zeros((count, 4), dtype=np.float32),
     )
+
+
+def draw_each(
+    augmentation: Augmentation, seed: int, passes: npt.NDArray[np.int64], samples: npt.NDArray[np.int64]
+) -> Draws:
+    """The augmentation parameters of samples (n,) in passes of their own (n,), which take the place of epochs."""
+    found = np.unique(passes)
+    if len(found) <= 1:
+        return draw(augmentation, seed, int(found[0]) if len(found) else 0, samples)
+    lots = [np.flatnonzero(passes == one) for one in found]
+    parts = [draw(augmentation, seed, int(one), samples[lot]) for one, lot in zip(found, lots, strict=True)]
+    return Draws.joined(parts).rows(np.argsort(np.concatenate(lots)))
 
 
 def draw(augmentation: Augmentation, seed: int, epoch: int, samples: npt.NDArray[np.int64]) -> Draws:

@@ -33,7 +33,8 @@ class ReadConfig:
     """Where images are read from and how they are decoded; which images are in a batch does not depend on it."""
 
     data: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("data/shards")
-    """Packed data set: a directory with manifest.json, made by shard-tools pack."""
+    """Packed data set: a directory with manifest.json, made by shard-tools pack. Training also takes several with
+    weights: --data a=2 --data b=1."""
     workers: Annotated[int | None, default_is("1 on a CPU, the cores of the rank on a GPU", "N")] = None
     """Decoder threads per rank."""
     backend: Backend = BACKEND

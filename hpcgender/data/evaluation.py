@@ -8,6 +8,7 @@ from hpcgender.data.augment import Draws, centred
 from hpcgender.data.config import ReadConfig
 from hpcgender.data.decoders import create_decoder, decoder_threads
 from hpcgender.data.loader import Decoding, Loader
+from hpcgender.data.mixture import MixedOrder
 from hpcgender.data.order import Order, Samples, block_positions, check_world_size, steps_per_epoch
 from hpcgender.distributed import Ranks
 from shard_tools.base.errors import UserError
@@ -39,7 +40,7 @@ class EvaluationLoader(Loader):
         block = batch_size // ranks.world_size
         super().__init__(
             config,
-            manifest,
+            [manifest],
             split,
             ranks,
             create_decoder(
@@ -47,7 +48,7 @@ class EvaluationLoader(Loader):
             ),
         )
         self.batch_size = batch_size
-        self.front_to_back = Order(len(self.index), block, 0, 0, shuffled=False, lanes=1, drawn=samples)
+        self.front_to_back = Order(len(self.images), block, 0, 0, shuffled=False, lanes=1, drawn=samples)
         self.steps = steps_per_epoch(len(self.front_to_back), batch_size, "keep")
 
     def order(self, epoch: int) -> Order:
@@ -56,10 +57,11 @@ class EvaluationLoader(Loader):
     def positions(self, step: int, samples: int) -> Samples:
         return block_positions(step, samples, self.batch_size, self.ranks.rank, self.ranks.world_size)
 
-    def draws(self, epoch: int, samples: Samples) -> Draws:
+    def draws(self, samples: Samples, passes: Samples) -> Draws:
         return centred(len(samples))
 
-    def replace(self, order: Order, batch: Decoding, places: list[int]) -> None:
+    def replace(self, order: Order | MixedOrder, batch: Decoding, places: list[int]) -> None:
         batch.positions = np.delete(batch.positions, places)
         batch.samples = np.delete(batch.samples, places)
+        batch.passes = np.delete(batch.passes, places)
         batch.encoded = [image for place, image in enumerate(batch.encoded) if place not in places]

@@ -10,7 +10,7 @@ import math
 import sys
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,8 +23,10 @@ import torch
 from hpcgender.data.augment import Draws
 from hpcgender.data.config import ReadConfig
 from hpcgender.data.decoders.decoder import PREFETCH, BadImages, Decoder
+from hpcgender.data.mixture import MixedOrder
 from hpcgender.data.order import Order, Places, Samples
 from hpcgender.data.shards import Encoded, ShardReader, Window
+from hpcgender.data.split_images import SplitImages
 from hpcgender.data.stage import staged
 from hpcgender.data.waiting import Waiting
 from hpcgender.distributed import Ranks
@@ -65,39 +67,43 @@ class Decoding:
     positions: Samples
     """int64 (n,): places in the epoch's order."""
     samples: Samples
+    passes: Samples
+    """int64 (n,): with which each image is augmented."""
     encoded: list[Encoded]
 
 
 class Loader(ABC):
-    """Loads one split for one rank. `decoder` takes as many images as a rank's part of a batch has."""
+    """Loads one split, of one or several data sets, for one rank. `decoder` takes as many images as a rank's part of a
+    batch has."""
 
     BAD_IMAGE: ClassVar[str]
     """What the log says is done about an image that does not decode."""
     steps: int
     """Global batches in an epoch."""
 
-    def __init__(self, config: ReadConfig, manifest: Manifest, split: str, ranks: Ranks, decoder: Decoder) -> None:
-        self.split = manifest.split(split)
-        self.index = manifest.index(split)
-        self.gender, self.age = (np.array(self.index[name]) for name in ("gender", "age"))  # no memory maps any more
+    def __init__(
+        self, config: ReadConfig, manifests: Sequence[Manifest], split: str, ranks: Ranks, decoder: Decoder
+    ) -> None:
+        self.images = SplitImages(manifests, split)
         self.ranks = ranks
         self.decoder = decoder
         self.bad: set[int] = set()
         """Samples of this rank that do not decode."""
-        self.most_bad = math.ceil(config.max_bad * len(self.index) / ranks.world_size)
+        self.most_bad = math.ceil(config.max_bad * len(self.images) / ranks.world_size)
         self.left_out = 0
         """Times that an image did not decode so far."""
         self.waiting = Waiting(ranks.device)
         self.opened = ExitStack()
-        paths = manifest.shard_paths(split)
+        paths = self.images.paths()
         remedy = "restore or pack it again"
         if config.stage_to:
-            local = (ranks.local_rank, ranks.local_world_size)
-            paths = self.opened.enter_context(staged(manifest, split, config.stage_to, *local))
+            to = (config.stage_to, ranks.local_rank, ranks.local_world_size)
+            each = [self.opened.enter_context(staged(manifest, split, *to)) for manifest in manifests]
+            paths = [path for of_one in each for path in of_one]
             ranks.barrier(STAGING_TIMEOUT)
-            if paths != manifest.shard_paths(split):
+            if paths != self.images.paths():
                 remedy = f"something clears {config.stage_to}: start again, with --resume, or without --stage-to"
-        self.reader = ShardReader(self.index, paths, remedy)
+        self.reader = ShardReader(self.images.where(), paths, remedy)
         self.opened.callback(self.reader.close)
 
     @property
@@ -106,7 +112,7 @@ class Loader(ABC):
         return self.waiting.seconds
 
     @abstractmethod
-    def order(self, epoch: int) -> Order:
+    def order(self, epoch: int) -> Order | MixedOrder:
         """The order of all ranks' samples in an epoch."""
 
     @abstractmethod
@@ -114,27 +120,26 @@ class Loader(ABC):
         """The positions of the rank's part of a global batch, in an order of so many samples."""
 
     @abstractmethod
-    def draws(self, epoch: int, samples: Samples) -> Draws:
-        """The samples' augmentation in an epoch."""
+    def draws(self, samples: Samples, passes: Samples) -> Draws:
+        """The augmentation of each sample in the pass with which it comes."""
 
     @abstractmethod
-    def replace(self, order: Order, batch: Decoding, places: list[int]) -> None:
+    def replace(self, order: Order | MixedOrder, batch: Decoding, places: list[int]) -> None:
         """Takes the bad images at `places` out of a batch, and puts others there if there are to be any."""
 
     def __len__(self) -> int:
         return self.steps
 
-    def plan(self, order: Order, first_step: int) -> Iterator[tuple[Samples, Places, Draws]]:
+    def plan(self, order: Order | MixedOrder, first_step: int) -> Iterator[tuple[Samples, Places, Draws]]:
         """Positions, places and draws of the rank's part of each global batch from `first_step` on."""
         for begin in range(first_step, self.steps, BLOCK):
             parts = [self.positions(step, len(order)) for step in range(begin, min(begin + BLOCK, self.steps))]
             places = order.at(np.concatenate(parts))
-            draws = self.draws(order.epoch, places.samples)
+            draws = self.draws(places.samples, places.passes)
             end = 0
             for positions in parts:
                 part = slice(end, end := end + len(positions))
-                of_step = Places(places.samples[part], places.pieces[part], places.last[part])
-                yield positions, of_step, draws.rows(part)
+                yield positions, places.rows(part), draws.rows(part)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Generator[Batch]:
         """The rank's batches of an epoch from `first_step` on; a batch without images is left out.
@@ -156,10 +161,10 @@ class Loader(ABC):
                         if not reading:
                             break
                         positions, places, draws = reading.popleft()
-                        batch = Decoding(positions, places.samples, window.take(places))
+                        batch = Decoding(positions, places.samples, places.passes, window.take(places))
                         if self.bad:
                             self.replace_bad(order, batch)
-                            draws = self.draws(epoch, batch.samples)
+                            draws = self.draws(batch.samples, batch.passes)
                         if len(batch.samples):
                             self.decoder.submit(batch.encoded, draws)
                             decoding.append(batch)
@@ -168,7 +173,9 @@ class Loader(ABC):
                     batch = decoding.popleft()
                     images = self.decoded(order, batch)
                 if len(batch.samples):
-                    labels = (torch.from_numpy(of_all[batch.samples]) for of_all in (self.gender, self.age))
+                    labels = (
+                        torch.from_numpy(of_all[batch.samples]) for of_all in (self.images.gender, self.images.age)
+                    )
                     gender, age = (of_batch.to(self.ranks.device, non_blocking=True) for of_batch in labels)
                     yield Batch(images, gender.long(), age, batch.samples)
         except GeneratorExit:  # the caller stopped early: empty the decoder for the next epoch
@@ -178,14 +185,14 @@ class Loader(ABC):
         finally:
             window.close()
 
-    def decoded(self, order: Order, batch: Decoding) -> torch.Tensor:
+    def decoded(self, order: Order | MixedOrder, batch: Decoding) -> torch.Tensor:
         """The pixels of `batch`, the earliest in the decoder's queue; images that do not decode are replaced in it."""
         try:
             return self.decoder.result()
         except BadImages as error:
             self.note_bad({int(batch.samples[place]): reason for place, reason in error.reasons.items()})
         self.replace_bad(order, batch)
-        self.decoder.resubmit(batch.encoded, self.draws(order.epoch, batch.samples))
+        self.decoder.resubmit(batch.encoded, self.draws(batch.samples, batch.passes))
         return self.decoded(order, batch) if len(batch.samples) else torch.empty(0)
 
     def note_bad(self, reasons: dict[int, str]) -> None:
@@ -203,7 +210,7 @@ class Loader(ABC):
                 f"{self.name(new[-1])}: {REMEDY}"
             )
 
-    def replace_bad(self, order: Order, batch: Decoding) -> None:
+    def replace_bad(self, order: Order | MixedOrder, batch: Decoding) -> None:
         """Takes the images that are known to be bad out of a batch."""
         places = np.flatnonzero(np.isin(batch.samples, list(self.bad))).tolist()
         self.left_out += len(places)
@@ -211,8 +218,7 @@ class Loader(ABC):
 
     def name(self, sample: int) -> str:
         """A sample's key and shard."""
-        row = self.index[sample]
-        return f"{row['key'].decode()} in {self.reader.paths[row['shard']]}"
+        return f"{self.images.key(sample)} in {self.reader.paths[self.images.shard(sample)]}"
 
     def close(self) -> None:
         """Closes the shards, and removes staged ones."""

@@ -60,12 +60,19 @@ class Places:
     """Numbers of the pieces that they are read with; -1 for a sample that comes again to pad the last batch."""
     last: npt.NDArray[np.bool_]
     """Whether the sample is the last that is taken of its piece."""
+    passes: npt.NDArray[np.int64]
+    """How often all samples of its data set have come before: of one data set, the epoch."""
+
+    def rows(self, chosen: slice) -> Places:
+        """Some of them."""
+        return Places(self.samples[chosen], self.pieces[chosen], self.last[chosen], self.passes[chosen])
 
 
 class Order:
     """The order of one epoch. `len` is how many samples it has; it may have a sample more than once, or not at all.
 
     `drawn` are the samples that the epoch has, ascending, each as often as it is to come; None for range(samples).
+    `lane_lengths` are those of the lanes, where they are not to be equal.
     Evaluation has `shuffled` False and one lane: the split from front to back, where each piece is a chunk.
     """
 
@@ -79,6 +86,7 @@ class Order:
         shuffled: bool = True,
         lanes: int = LANES,
         drawn: Samples | None = None,
+        lane_lengths: Samples | None = None,
     ) -> None:
         self.seed, self.epoch, self.shuffled, self.lanes, self.drawn = seed, epoch, shuffled, lanes, drawn
         edges = np.append(np.arange(0, samples, chunk), samples)
@@ -90,9 +98,12 @@ class Order:
         begins = np.cumsum(lengths) - lengths
         self.length = int(lengths.sum())
 
-        # The first `longer` lanes have one sample more than the others.
-        self.short, self.longer = divmod(self.length, lanes)
-        starts = self.lane_begin(np.arange(lanes))
+        if lane_lengths is None:  # the first lanes have one sample more than the others
+            short, longer = divmod(self.length, lanes)
+            lane_lengths = np.full(lanes, short) + (np.arange(lanes) < longer)
+        assert lane_lengths.sum() == self.length
+        starts = self.lane_begin = np.cumsum(lane_lengths) - lane_lengths
+        """Where each lane begins in the walk."""
         # Where pieces begin in the walk, and at the end its length; which of the epoch's samples is the first of each.
         begin = np.union1d(begins[lengths > 0], starts[starts < self.length])
         chunk_of = np.searchsorted(begins, begin, side="right") - 1
@@ -102,9 +113,6 @@ class Order:
     def __len__(self) -> int:
         return self.length
 
-    def lane_begin(self, lane: Samples) -> Samples:
-        return lane * self.short + np.minimum(lane, self.longer)
-
     def numbers(self, drawn: Samples) -> Samples:
         """The numbers in the index of samples that are given by their place among those that the epoch has."""
         return drawn if self.drawn is None else self.drawn[drawn].astype(np.int64)
@@ -113,12 +121,17 @@ class Order:
         """The samples at positions: position p is in lane p % lanes. After the last the order begins again."""
         again = positions >= self.length
         positions = positions % self.length
-        place = self.lane_begin(positions % self.lanes) + positions // self.lanes
+        return self.taken(positions % self.lanes, positions // self.lanes, again)
+
+    def taken(self, lane: Samples, turn: Samples, again: npt.NDArray[np.bool_]) -> Places:
+        """The sample number `turn` of each lane; `again` if it comes once more, to pad the last batch."""
+        place = self.lane_begin[lane] + turn
+        passes = np.full(len(place), self.epoch)
         pieces = np.searchsorted(self.edges, place, side="right") - 1
         within = place - self.edges[pieces]
         held, last = np.where(again, -1, pieces), ~again & (place == self.edges[pieces + 1] - 1)
         if not self.shuffled:
-            return Places(self.numbers(self.first[pieces] + within), held, last)
+            return Places(self.numbers(self.first[pieces] + within), held, last, passes)
 
         # Shuffle each piece once, whole, however many of its samples are asked for.
         touched, which = np.unique(pieces, return_inverse=True)
@@ -127,17 +140,22 @@ class Order:
         number = np.repeat(np.arange(len(touched)), lengths)
         drawn = np.arange(len(number)) - np.repeat(offsets - self.first[touched], lengths)
         shuffle = np.argsort(number + uniform(self.seed, self.epoch, "piece", drawn), kind="stable")
-        return Places(self.numbers(drawn[shuffle[offsets[which] + within]]), held, last)
+        return Places(self.numbers(drawn[shuffle[offsets[which] + within]]), held, last, passes)
 
     def after(self, positions: Samples) -> Samples:
         """The next positions of the same lanes, and at their ends the first of the next ones."""
-        ahead = positions + self.lanes
-        return np.where(ahead < self.length, ahead, (positions % self.lanes + 1) % min(self.lanes, self.length))
+        return next_in_lane(positions, self.lanes, self.length)
 
     def spans(self, pieces: npt.NDArray[np.int64]) -> tuple[Samples, Samples]:
         """The numbers in the index of the first and the last sample of pieces; all others of each lie between."""
         first, length = self.first[pieces], self.edges[pieces + 1] - self.edges[pieces]
         return self.numbers(first), self.numbers(first + length - 1)
+
+
+def next_in_lane(positions: Samples, lanes: int, length: int) -> Samples:
+    """The next positions of the same lanes in an order of that length, and at their ends the first of the next ones."""
+    ahead = positions + lanes
+    return np.where(ahead < length, ahead, (positions % lanes + 1) % min(lanes, length))
 
 
 def steps_per_epoch(samples: int, batch_size: int, last_batch: str) -> int:

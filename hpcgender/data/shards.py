@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from hpcgender.data.mixture import MixedOrder
 from hpcgender.data.order import Order, Places, Samples
 from shard_tools.base.errors import UserError
 from shard_tools.base.storage import open_files_limit, pread, retried, unreadable
@@ -133,7 +134,7 @@ class Window:
     The places of each step are given to `read_ahead`, and some steps later, in the same order, to `take`.
     """
 
-    def __init__(self, reader: ShardReader, order: Order) -> None:
+    def __init__(self, reader: ShardReader, order: Order | MixedOrder) -> None:
         self.reader = reader
         self.order = order
         self.asked: set[int] = set()

@@ -16,6 +16,7 @@ import torch
 from hpcgender.commands.train import TrainConfig
 from hpcgender.data.decoders.decoder import PREFETCH
 from hpcgender.data.loader import AHEAD, Batch
+from hpcgender.data.packs import Pack
 from hpcgender.data.shards import Window
 from hpcgender.data.training import TrainingLoader
 from hpcgender.distributed import Ranks
@@ -56,7 +57,7 @@ def measure(config: TrainConfig, ranks: Ranks) -> Speeds:
     """Measures with the data set that the options name, or with drawn faces if they name none (an empty path)."""
     alone = Ranks(0, 1, ranks.device, ranks.local_rank, ranks.local_world_size)
     with enough_memory("give a smaller --batch-size"), data_set(config) as (manifest, drawn):
-        loader = TrainingLoader(config, manifest, alone if drawn else ranks)
+        loader = TrainingLoader(config, [Pack(manifest)], alone if drawn else ranks)
         try:
             images, read = reading(loader)
             decoded = decoding(loader)

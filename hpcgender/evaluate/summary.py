@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from hpcgender.evaluate.results import Age, Evaluation, Gender, GroupTable, Score
 from hpcgender.evaluate.trained_on import warning
@@ -18,6 +19,7 @@ def summary(evaluation: Evaluation) -> list[str]:
     lines = [f"{data.split} of {data.path}: {images}, {speed}"]
     if line := warning(data.trained_on):
         lines.append(line)
+    lines += leak_lines(evaluation.checkpoint.leaks)
     if evaluation.gender:
         lines += gender_lines(evaluation.gender)
     if evaluation.age:
@@ -25,6 +27,11 @@ def summary(evaluation: Evaluation) -> list[str]:
     for table in evaluation.tables:
         lines += table_lines(table)
     return lines
+
+
+def leak_lines(leaks: Sequence[str]) -> list[str]:
+    """What is to be said of a model whose data sets share images or subjects across splits."""
+    return [f"WARNING: the model was trained with --allow-leaks: {line}" for line in leaks]
 
 
 def against_baseline(gender: Gender) -> str:

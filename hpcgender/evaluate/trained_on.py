@@ -7,11 +7,13 @@ bytes, resized or compressed anew, are not found: `shard-tools verify --leaks` c
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from hpcgender.data.packs import manifests_in, places_of
 from hpcgender.evaluate.predictions import Mask
 from hpcgender.evaluate.results import TrainedOn
 from shard_tools.base.errors import UserError
@@ -31,25 +33,28 @@ class Overlap:
     facts: TrainedOn
 
 
-def find_overlap(training: Path, digest: str, evaluated: Manifest, split: str, *, leave_out: bool) -> Overlap:
-    """What a split shares with the training split of a run.
+def find_overlap(training: Path, identified: str, evaluated: Manifest, split: str, *, leave_out: bool) -> Overlap:
+    """What a split shares with the training split of a run, of all data sets of a mixture.
 
-    The run's data set was in `training`, with a manifest whose SHA-256 is `digest`.
+    The run's --data was `training`, and `identified` is what identifies that (`hpcgender.data.packs.identity`).
     UserError if such images are to be left out, and that cannot be done.
     """
     content = np.ascontiguousarray(evaluated.index(split)["content"])
     trained = np.zeros(len(content), dtype=bool)
-    learned, why = content, ""
-    try:
-        manifest = evaluated if evaluated.sha256 == digest else read_manifest(training)
-        learned = np.sort(np.ascontiguousarray(manifest.index(TRAIN)["content"]))
-        if manifest.sha256 != digest:
-            why = f"the training data set {training} has been packed again since"
-    except UserError:
-        why = f"the training data set is no longer at {training}"
-    if not why and not (content.any() and learned.any()):
+    hashes, why = [], ""
+    for place, digest in zip_longest(places_of(training), manifests_in(identified), fillvalue=None):
+        root = place.root if place else training
+        try:
+            manifest = evaluated if evaluated.sha256 == digest else read_manifest(root)
+            hashes.append(np.ascontiguousarray(manifest.index(TRAIN)["content"]))
+            if manifest.sha256 != digest:
+                why = f"the training data set {root} has been packed again since"
+        except UserError:
+            why = f"the training data set is no longer at {root}"
+    if not why and not (content.any() and all(of_one.any() for of_one in hashes)):
         why = "an index has no hashes of its images"
     if not why:
+        learned = np.sort(np.concatenate(hashes))
         ordered = np.sort(content)  # a million are looked up in order in a tenth of the time
         shared = ordered[among(learned, ordered) & (ordered != 0)]
         if len(shared):

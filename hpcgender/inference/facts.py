@@ -73,9 +73,11 @@ class CheckpointFacts:
     revision: str
     """Git revision of the code that trained it, with + if the code was changed since; empty if not known."""
     manifest: str
-    """SHA-256 of the manifest of its training data; empty if not known."""
+    """SHA-256 of the manifest of its training data, of a mixture as HASH=2,HASH=1; empty if not known."""
     options: dict[str, Any]
     """Resolved configuration of its training."""
+    leaks: tuple[str, ...] = ()
+    """What the data sets of a mixture share across splits, if it was trained with --allow-leaks: a line each."""
 
 
 @dataclass(frozen=True, kw_only=True)

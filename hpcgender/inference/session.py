@@ -59,6 +59,7 @@ class Session(Generic[Options]):
             revision=trained.about["revision"],
             manifest=trained.about["manifest"],
             options=trained.about["config"],
+            leaks=tuple(trained.about.get("leaks", ())),  # which checkpoints did not always have
         )
 
     def split_facts(self, left_out: int) -> SplitFacts:

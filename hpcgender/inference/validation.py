@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -26,10 +26,23 @@ def validate(
     *,
     block: int = 0,
 ) -> Scores:
-    """The scores of a model over a loader's batches. Every rank must call it, and all get the same scores.
+    """The scores of a model over a loader's batches. Every rank must call it, and all get the same scores."""
+    return validate_parts(model, [batches], ranks, precision, config, block=block)[0]
 
-    Smaller batches are filled up to `block` images: for another size, cuDNN would tune anew. The model is not compiled:
-    its predictions are those of `evaluate`.
+
+def validate_parts(
+    model: Network,
+    parts: Sequence[Iterable[Batch]],
+    ranks: Ranks,
+    precision: Precision,
+    config: ModelConfig,
+    *,
+    block: int = 0,
+) -> list[Scores]:
+    """The scores of a model over the batches of several loaders together, and then, if they are several, over each's.
+
+    Every rank must call it, and all get the same scores. Smaller batches are filled up to `block` images: for another
+    size, cuDNN would tune anew. The model is not compiled: its predictions are those of `evaluate`.
 
     Running statistics of batch normalisation differ between ranks during training: all use rank 0's, which
     checkpoints hold.
@@ -37,7 +50,8 @@ def validate(
     model.eval()
     if ranks.world_size > 1:
         broadcast_statistics(model)
-    tally = Tally(ranks.device, config.task_weights)
+    together = Tally(ranks.device, config.task_weights)
+    each = [Tally(ranks.device, config.task_weights) for _ in parts] if len(parts) > 1 else []
 
     def forward(batch: Batch) -> Outputs:
         images, count = batch.images, len(batch.images)
@@ -47,10 +61,12 @@ def validate(
             outputs: Outputs = model(images.to(memory_format=torch.channels_last))
         return Outputs(*(None if values is None else values[:count] for values in outputs))
 
-    for batch, outputs in compute(batches, forward, threads=0):
-        losses = task_losses(outputs, batch.gender, batch.age, config)
-        tally.add(losses, gender=batch.gender, logits=outputs.gender, age=batch.age, years=outputs.age)
-    return tally.scores(ranks)
+    for number, batches in enumerate(parts):
+        for batch, outputs in compute(batches, forward, threads=0):
+            losses = task_losses(outputs, batch.gender, batch.age, config)
+            for tally in (together, *each[number : number + 1]):
+                tally.add(losses, gender=batch.gender, logits=outputs.gender, age=batch.age, years=outputs.age)
+    return [tally.scores(ranks) for tally in (together, *each)]
 
 
 def broadcast_statistics(model: nn.Module) -> None:

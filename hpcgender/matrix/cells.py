@@ -11,6 +11,7 @@ import numpy as np
 
 from hpcgender.compare.seeds import EvaluatedRun, models_of, same_images, spread
 from hpcgender.compare.variance import of_images, of_seeds, t_interval, within_1
+from hpcgender.data.packs import manifests_in
 from hpcgender.evaluate.calibration import calibration, fit_temperature
 from hpcgender.evaluate.decision import EVALUATIONS
 from hpcgender.evaluate.gender import gender_scores
@@ -118,7 +119,7 @@ def matrix_of(parts: Sequence[Part]) -> Matrix:
 def is_validation(evaluation: Evaluation) -> bool:
     """Whether it is of the split by which its run chose its best checkpoint."""
     data = evaluation.data
-    return data.split == VALIDATION and data.manifest == evaluation.checkpoint.manifest
+    return data.split == VALIDATION and data.manifest in manifests_in(evaluation.checkpoint.manifest)
 
 
 def set_of(evaluation: Evaluation) -> tuple[str, str, bool, bool]:

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from hpcgender.data.packs import manifests_in
 from hpcgender.evaluate.errors import SHEET, faces_of, mistakes
 from hpcgender.evaluate.predictions import Predictions, read_predictions
 from hpcgender.evaluate.results import Age, Evaluation, Gap, Gender, GroupTable, Score
-from hpcgender.evaluate.summary import against_baseline
+from hpcgender.evaluate.summary import against_baseline, leak_lines
 from hpcgender.evaluate.trained_on import warning
 from hpcgender.report.charts import confusion, cumulative_ages, forest, reliability, roc, score_distributions
 from hpcgender.report.sources import Part
@@ -83,9 +84,11 @@ def relation(evaluation: Evaluation) -> str:
     data = evaluation.data
     if found := warning(data.trained_on):
         return found
-    if data.manifest == evaluation.checkpoint.manifest:
+    training = manifests_in(evaluation.checkpoint.manifest)
+    if data.manifest in training:
         chose = ", but chose the best epoch" if data.split == "val" else ""
-        return f"the data set it was trained on; this split was held out{chose}"
+        one = "the data set" if len(training) == 1 else "one of the data sets"
+        return f"{one} it was trained on; this split was held out{chose}"
     return "another data set than it was trained on; no image lies byte for byte in its training split"
 
 
@@ -302,3 +305,4 @@ def limits_of(evaluation: Evaluation) -> Iterator[str]:
     trained_on = evaluation.data.trained_on
     if trained_on.images and not trained_on.left_out:
         yield f"{warning(trained_on)}: on others the model is worse."
+    yield from (f"{line}." for line in leak_lines(evaluation.checkpoint.leaks))

@@ -11,6 +11,7 @@ from typing import Any
 from hpcgender.cam.results import FILE as CAM_FILE
 from hpcgender.commands.cam import CamConfig
 from hpcgender.commands.evaluate import EvaluateConfig
+from hpcgender.data.packs import manifests_in
 from hpcgender.evaluate.results import FILE as EVALUATION_FILE
 from hpcgender.evaluate.results import Evaluation, read_evaluation
 from hpcgender.run_directory import CONFIG_JSON, METRICS
@@ -26,7 +27,7 @@ class TrainingRun:
 
     directory: Path
     options: dict[str, Any]
-    """The resolved configuration, and `manifest`, the SHA-256 of the manifest of its data."""
+    """The resolved configuration, `manifest`, which identifies its data, and `leaks`, if its data sets share images."""
     records: tuple[dict[str, Any], ...]
     """An `EpochRecord` for each epoch, as JSON has them."""
 
@@ -91,7 +92,7 @@ def add_run(parts: dict[str, Part], path: Path) -> None:
 
 def of_other_data(evaluation: Evaluation) -> bool:
     """Whether the model was trained on another data set: such evaluations come last."""
-    return evaluation.data.manifest != evaluation.checkpoint.manifest
+    return evaluation.data.manifest not in manifests_in(evaluation.checkpoint.manifest)
 
 
 def add_evaluation(parts: dict[str, Part], path: Path) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hpcgender.commands.train import TrainConfig
+from hpcgender.data.packs import manifests_in, places_of
+from hpcgender.evaluate.summary import leak_lines
 from hpcgender.report.charts import training_curves
 from hpcgender.report.sources import Part, TrainingRun, attempts_of, read_jobs
 from hpcgender.report.words import number, time_spent, when, when_unix
@@ -49,6 +51,7 @@ def training_facts(part: Part, run: TrainingRun) -> dict[str, str]:
         "model": network(options),
         "trained on": f"{options.get('data', NOTHING)}, images of {options.get('image_size')} px",
         "manifest": str(options.get("manifest", "")),
+        "leaks": "; ".join(leak_lines(options.get("leaks", ()))),
         "epochs": epochs(run),
         "batch": f"{options.get('batch_size')} images, precision {options.get('precision')}",
         "learning": ", ".join(changed(options, LEARNING)),
@@ -142,7 +145,10 @@ def data_section(parts: Sequence[Part]) -> dict[str, object]:
     known: dict[str, str] = {}
     for part in parts:
         if part.run and part.run.options.get("manifest"):
-            known.setdefault(str(part.run.options["manifest"]), str(part.run.options["data"]))
+            places = places_of(Path(str(part.run.options["data"])))
+            digests = manifests_in(str(part.run.options["manifest"]))
+            for place, digest in zip(places, digests, strict=False):  # a directory may be moved since, and named alone
+                known.setdefault(digest, str(place.root))
         for evaluation in part.evaluations.values():
             known[evaluation.data.manifest] = evaluation.data.path
     return {"data_sets": [data_set(Path(path), digest) for digest, path in known.items()]}

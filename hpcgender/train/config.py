@@ -117,6 +117,9 @@ class RunConfig:
     """Minutes between checkpoints within an epoch; one more is written at the end of each epoch. 0: only those."""
     keep: int = 3
     """Number of newest checkpoints to keep, besides best.pt."""
+    allow_leaks: bool = False
+    """Train on several data sets that share images or subjects across different splits: log, checkpoints and all
+    results then say so."""
     track: Annotated[tuple[TrackerName, ...], default_is("none")] = ()
     """Trackers that get the metrics of each epoch besides metrics.jsonl and TensorBoard: mlflow (files in RUNS/mlruns,
     or where MLFLOW_TRACKING_URI says) and wandb (files in RUNS/NAME/wandb; only wandb sync sends them)."""

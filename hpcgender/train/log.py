@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import resource
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class EpochRecord:
     """Optimizer steps since the start of training."""
     train: Scores
     val: Scores
+    """Of all images of `val`, of all data sets."""
     lr: float
     """Learning rate at the last step, the largest of the parameter groups."""
     gradient_norm: float
@@ -50,6 +51,8 @@ class EpochRecord:
     """Largest peak of any rank since it started: GPU memory allocated by PyTorch, or resident memory on a CPU."""
     seconds: float
     eta: float
+    val_of: Mapping[str, Scores] = field(default_factory=dict)
+    """The same of each data set of a mixture, by its name; empty of one data set."""
 
 
 def epoch_line(record: EpochRecord) -> str:
@@ -72,9 +75,18 @@ def split_losses(scores: Scores) -> SplitLosses:
     return SplitLosses(loss=scores.loss, accuracy=scores.accuracy if scores.class_accuracy else None)
 
 
+def parts_line(record: EpochRecord) -> str:
+    """The line below the epoch's on the validation of each data set of a mixture."""
+    parts = (split_losses(scores).text(name) for name, scores in record.val_of.items())
+    return f"val of each: {' | '.join(parts)}"
+
+
 def record_line(record: EpochRecord) -> str:
     """The epoch's line in metrics.jsonl; what is not known is null."""
-    return json.dumps(without_nan(asdict(record)), allow_nan=False) + "\n"
+    content = asdict(record)
+    if not record.val_of:
+        del content["val_of"]
+    return json.dumps(without_nan(content), allow_nan=False) + "\n"
 
 
 def peak_memory_mb(ranks: Ranks) -> float:

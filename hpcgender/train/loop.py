@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from datetime import timedelta
@@ -17,22 +17,24 @@ import torch
 from hpcgender.checkpoint import git_revision, read_checkpoint
 from hpcgender.commands.train import TrainConfig, check_resumed
 from hpcgender.data.evaluation import EvaluationLoader
+from hpcgender.data.packs import Pack, identity, names_of, read_packs
 from hpcgender.data.training import TrainingLoader
 from hpcgender.distributed import Ranks, process_group, redirect_output
-from hpcgender.inference.validation import validate
+from hpcgender.inference.validation import validate_parts
+from hpcgender.leaks import leaks_between
 from hpcgender.memory import enough_memory
 from hpcgender.metrics import GradientNorms, Scores, Tally
 from hpcgender.run_directory import BEST, CHECKPOINTS, CONFIG_JSON, CONFIG_TOML, LOCK, resume_command
 from hpcgender.stop import StopSignal
+from hpcgender.train.data_lines import common_crop, data_lines
 from hpcgender.train.learner import Learner, NonFiniteError, check_compute
-from hpcgender.train.log import EpochRecord, RunLog, epoch_line, peak_memory_mb
+from hpcgender.train.log import EpochRecord, RunLog, epoch_line, parts_line, peak_memory_mb
 from hpcgender.train.progress import EpochProgress, StepClock
 from hpcgender.train.saver import Saver, latest
 from hpcgender.train.schedule import learning_rate
 from shard_tools.base.errors import REQUEUE, UserError
 from shard_tools.base.files import write_file
 from shard_tools.base.lock import PATIENCE, locked
-from shard_tools.manifest import Manifest, read_manifest
 
 TIMED_STEPS = slice(10, 20)
 """Steps that are timed to choose the number of steps between two checkpoints: the first ones load, tune and compile."""
@@ -44,7 +46,7 @@ def train(config: TrainConfig) -> int:
     Returns 0 when the run is finished, and REQUEUE when it was stopped before.
     """
     config.check()
-    manifest = read_manifest(config.data)
+    packs = read_packs(config.data)
     timeout = timedelta(minutes=config.timeout)
     with process_group(timeout) as ranks, StopSignal(config.stop_after, timeout) as stop, ExitStack() as exits:
         check_compute(config, ranks)  # before the run's directory is made
@@ -57,7 +59,7 @@ def train(config: TrainConfig) -> int:
             exits.enter_context(locked(config.run_dir / LOCK, config.run_dir, advice, patience=patience))
             config.check_run()  # again: another training may have ended since
         exits.enter_context(enough_memory(memory_remedy(config)))
-        with closing(Trainer(config, manifest, ranks, stop)) as trainer:
+        with closing(Trainer(config, packs, ranks, stop)) as trainer:
             if trainer.epoch == config.epochs:
                 if ranks.is_first:
                     print(
@@ -79,9 +81,10 @@ def memory_remedy(config: TrainConfig) -> str:
 class Trainer:
     """A training run: its learner, its position, and the metrics of the current epoch."""
 
-    def __init__(self, config: TrainConfig, manifest: Manifest, ranks: Ranks, stop: StopSignal) -> None:
+    def __init__(self, config: TrainConfig, packs: Sequence[Pack], ranks: Ranks, stop: StopSignal) -> None:
         self.config = config
-        self.manifest = manifest
+        self.packs = packs
+        self.manifests = [pack.manifest for pack in packs]
         self.ranks = ranks
         self.stop = stop
         self.checkpoints = config.run_dir / CHECKPOINTS
@@ -90,7 +93,7 @@ class Trainer:
         path = ranks.broadcast(found[0] if found else None)
         if path and not found:
             found = path, read_checkpoint(path)
-        self.learner = Learner(config, len(manifest.classes), ranks, fresh=found is None)
+        self.learner = Learner(config, len(self.manifests[0].classes), ranks, fresh=found is None)
         self.tally = Tally(ranks.device, config.task_weights, binned=True)
         self.norms = GradientNorms(ranks.device)
         self.clock = StepClock()
@@ -106,12 +109,20 @@ class Trainer:
         """Steps between two checkpoints within an epoch; 0: none, or not chosen yet."""
         self.timed_from = 0.0
         """When the timed steps began."""
+        self.leaks: tuple[str, ...] = ()
+        """What the data sets share across splits, if that was allowed."""
         if found:
             self.restore(*found)
-        self.train_images = TrainingLoader(config, manifest, ranks)
-        self.val_images = EvaluationLoader(
-            config, manifest, "val", batch_size=config.batch_size, image_size=config.image_size, ranks=ranks
-        )
+        elif config.allow_leaks and ranks.is_first:
+            self.leaks = leaks_between(self.manifests)
+        self.train_images = TrainingLoader(config, packs, ranks)
+        self.val_images = {
+            name: EvaluationLoader(
+                config, manifest, "val", batch_size=config.batch_size, image_size=config.image_size, ranks=ranks
+            )
+            for name, manifest in zip(names_of(packs), self.manifests, strict=True)
+            if "val" in manifest.splits
+        }
         self.steps_per_epoch = len(self.train_images)
         self.saver: Saver | None = None
 
@@ -122,7 +133,7 @@ class Trainer:
             while self.epoch < self.config.epochs and not self.stop.reason:
                 self.train_epoch(log)
         except NonFiniteError as error:
-            keys = b" ".join(self.train_images.index["key"][error.batch.samples]).decode()
+            keys = " ".join(map(self.train_images.images.key, error.batch.samples.tolist()))
             raise UserError(
                 f"NaN or infinite gradients at step {error.step}, with the images {keys}: resume from the last "
                 f"checkpoint with {resume_command(self.config.run_dir)} --skip-nonfinite 10, or start a new run with a "
@@ -163,11 +174,11 @@ class Trainer:
             self.checkpoint_every = self.checkpoint_interval(self.clock.measured, steps - first)
         waited = self.train_images.waited - waited
         begin = time.perf_counter()
-        batches = self.stop.until_requested(self.val_images.epoch(0), len(self.val_images), self.ranks)
+        parts = [self.stop.until_requested(one.epoch(0), len(one), self.ranks) for one in self.val_images.values()]
         filled = self.ranks.device.type == "cuda"
-        val = validate(
+        val, *each = validate_parts(
             self.learner.eval_network,
-            batches,
+            parts,
             self.ranks,
             self.learner.precision,
             self.config,
@@ -190,6 +201,7 @@ class Trainer:
             step=(self.epoch + 1) * steps,
             train=train,
             val=val,
+            val_of=dict(zip(self.val_images, each, strict=True)) if each else {},
             lr=max(group["lr"] for group in self.learner.optimizer.param_groups),
             gradient_norm=mean_norm,
             gradient_norm_max=max_norm,
@@ -210,6 +222,8 @@ class Trainer:
         self.save(improved)
         if log:
             print(epoch_line(record), flush=True)
+            if record.val_of:
+                print(parts_line(record), flush=True)
             if bad:
                 print(f"{bad:.0f} images of this epoch do not decode: the ranks' logs name them", flush=True)
 
@@ -253,16 +267,17 @@ class Trainer:
     @property
     def bad_images(self) -> int:
         """Number of images that did not decode on this rank so far; an image counts each time."""
-        return self.train_images.left_out + self.val_images.left_out
+        return self.train_images.left_out + sum(one.left_out for one in self.val_images.values())
 
     def open_log(self) -> RunLog:
         """Makes the run directory, prints what is trained, and opens the log."""
-        config, split = self.config, self.manifest.split("train")
+        config = self.config
         self.saver = Saver(self.checkpoints, config.keep)
-        content = {**config.plain(), "manifest": self.manifest.sha256}
+        content = {**config.plain(), "manifest": identity(self.packs), "leaks": self.leaks}
         write_file(config.run_dir / CONFIG_JSON, (json.dumps(content, indent=1) + "\n").encode())
         write_file(config.run_dir / CONFIG_TOML, config.toml().encode())
-        images = {name: part.samples for name, part in self.manifest.splits.items()}
+        parts = [manifest.splits for manifest in self.manifests]
+        images = {name: sum(of[name].samples for of in parts if name in of) for name in ("train", "val")}
         print(
             f"{'resuming' if self.epoch or self.epoch_step else 'training'} {config.run_dir}: {config.model} at "
             f"{config.image_size} px, {images['train']} images, {images['val']} for validation, "
@@ -275,16 +290,14 @@ class Trainer:
             print(line, flush=True)
         if self.learner.pretrained:
             print(self.learner.pretrained, flush=True)
-        if config.sampling != "none":
-            targets = zip(self.train_images.targets, split.counts.items(), strict=True)
-            drawn = ", ".join(f"{target} of {count} {name}" for target, (name, count) in targets)
-            print(f"{config.sampling}: an epoch draws {drawn}", flush=True)
         step = self.epoch * self.steps_per_epoch
         return RunLog(config.run_dir, self.epoch, step, track=config.track, options=config.plain())
 
     def remarks(self) -> Iterator[str]:
         """What a person should know of the options."""
         config, steps = self.config, self.steps_per_epoch
+        yield from data_lines(config, self.packs, self.train_images)
+        yield from (f"WARNING: --allow-leaks: {line}" for line in self.leaks)
         if self.extended_from:
             lr = learning_rate(config, self.epoch * steps + self.epoch_step, steps)
             yield (
@@ -309,12 +322,13 @@ class Trainer:
         step = self.epoch * self.steps_per_epoch + self.epoch_step
         weights = {
             "model": model,
-            "classes": list(self.manifest.classes),
+            "classes": list(self.manifests[0].classes),
             "epoch": self.epoch,
             "step": step,
             "config": self.config.plain(),
-            "manifest": self.manifest.sha256,
-            "crop": asdict(self.manifest.crop) if self.manifest.crop else None,
+            "manifest": identity(self.packs),
+            "leaks": list(self.leaks),
+            "crop": asdict(crop) if (crop := common_crop(self.manifests)) else None,
             "revision": git_revision(),
         }
         state = {
@@ -330,7 +344,8 @@ class Trainer:
     def restore(self, path: Path, content: dict[str, Any]) -> None:
         """Restores the state of a checkpoint; UserError if it was trained on other data or with other options."""
         begun = {**content["config"], "manifest": content["manifest"]}
-        check_resumed(self.config, begun, self.manifest.sha256, str(path))
+        check_resumed(self.config, begun, identity(self.packs), str(path))
+        self.leaks = tuple(content.get("leaks", ()))
         self.extended_from = begun["epochs"] if begun["epochs"] < self.config.epochs else 0
         self.learner.load_state(content["model"], content["learner"])
         self.epoch, self.epoch_step, self.best = content["epoch"], content["number"], content["best"]
@@ -340,5 +355,6 @@ class Trainer:
 
     def close(self) -> None:
         self.train_images.close()
-        self.val_images.close()
+        for images in self.val_images.values():
+            images.close()
         del self.learner  # DDP must be destroyed before its process group

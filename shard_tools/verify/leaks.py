@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -170,7 +170,12 @@ def _sides(data: DataSet, subjects: bool, workers: int, report: Report) -> list[
 
 def _compare(first: Side, second: Side, report: Report) -> None:
     """Reports what two splits share, a line a kind."""
-    where = f"{first.path} and {second.path}"
+    for line in shared(first, second):
+        report.add(f"{first.path} and {second.path}", line)
+
+
+def shared(first: Side, second: Side) -> Iterator[str]:
+    """What two splits share, a line a kind, with numbers and examples."""
     for name, what in KINDS.items():
         if name not in first.columns:
             continue
@@ -184,10 +189,9 @@ def _compare(first: Side, second: Side, report: Report) -> None:
             f"{key_of(second.index, rows_b[np.argmax(b[rows_b] == value)])}"
             for value in both[:EXAMPLES]
         ]
-        report.add(
-            where,
+        yield (
             f"{len(both)} {what} are in both, as {len(rows_a)} and {len(rows_b)} samples: "
-            f"{', '.join(examples)}{_more(len(both))}",
+            f"{', '.join(examples)}{_more(len(both))}"
         )
 
 

@@ -30,6 +30,7 @@ from hpcgender.data.augmentation import read_augmentation
 from hpcgender.data.config import Backend, BatchConfig, has_dali
 from hpcgender.data.decoders import create_decoder
 from hpcgender.data.decoders.decoder import PREFETCH
+from hpcgender.data.packs import Pack
 from hpcgender.data.shards import ShardReader
 from hpcgender.data.training import TrainingLoader
 from hpcgender.distributed import Ranks
@@ -130,7 +131,7 @@ def loading(config: GpuBenchmark, manifest: Manifest, device: torch.device) -> N
     options = TrainConfig(data=manifest.root, model=model, image_size=config.image_size, batch_size=batch, lr=0.001)
     reading = BatchConfig(data=manifest.root, image_size=config.image_size, batch_size=batch)
     ranks = Ranks(0, 1, device)
-    loader = TrainingLoader(reading, manifest, ranks)
+    loader = TrainingLoader(reading, [Pack(manifest)], ranks)
     load = epochs(loader)
     load()  # the first epoch starts what the others use
     images = len(loader) * batch

@@ -26,6 +26,7 @@ import tyro
 from hpcgender.data.augment import Draws
 from hpcgender.data.config import Backend, BatchConfig
 from hpcgender.data.decoders.decoder import Decoder
+from hpcgender.data.packs import Pack
 from hpcgender.data.shards import Encoded
 from hpcgender.data.training import TrainingLoader
 from hpcgender.distributed import Ranks
@@ -137,7 +138,7 @@ def own_loader(task: Task, backend: Backend) -> TrainingLoader:
         backend=backend,
         augment="light",
     )
-    return TrainingLoader(config, task.manifest, Ranks(0, 1, task.device))
+    return TrainingLoader(config, [Pack(task.manifest)], Ranks(0, 1, task.device))
 
 
 def epochs(loader: TrainingLoader) -> Epoch:

@@ -18,6 +18,7 @@ from hpcgender.data.decoders import create_decoder
 from hpcgender.data.decoders.decoder import BadImages
 from hpcgender.data.evaluation import EvaluationLoader
 from hpcgender.data.loader import Batch
+from hpcgender.data.packs import read_packs
 from hpcgender.data.shards import Encoded
 from hpcgender.data.training import TrainingLoader
 from hpcgender.data.waiting import Waiting
@@ -106,7 +107,7 @@ def test_decoded_on_the_gpu_they_are_near(dali: None, gpu: torch.device) -> None
 def test_training_batches_are_those_of_a_cpu(backend: Backend, shards: Path, device: torch.device) -> None:
     config = BatchConfig(data=shards, batch_size=24, image_size=40, seed=9, backend=backend)
     ours, expected = (
-        TrainingLoader(config, read_manifest(shards), Ranks(0, 1, where)) for where in (device, torch.device("cpu"))
+        TrainingLoader(config, read_packs(shards), Ranks(0, 1, where)) for where in (device, torch.device("cpu"))
     )
     with closing(ours), closing(expected):
         for batch, its in zip(ours.epoch(1), expected.epoch(1), strict=True):

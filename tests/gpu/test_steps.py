@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from hpcgender.data.config import BatchConfig
+from hpcgender.data.packs import read_packs
 from hpcgender.data.training import TrainingLoader
 from hpcgender.distributed import Ranks
 from hpcgender.inference.validation import validate
 from hpcgender.precision import is_ampere
 from hpcgender.train.learner import NonFiniteError
 from hpcgender.train.saver import Saver
-from shard_tools.manifest import read_manifest
 from tests.gpu.learning import BATCH, SIZE, Steps, batch_of, losses, made
 
 pytestmark = pytest.mark.gpu
@@ -160,7 +160,7 @@ def test_memory_is_flat(gpu: torch.device, shards: Path) -> None:
     """That of PyTorch and of DALI, over 500 batches."""
     steps = Steps(made(gpu, **ALL))
     config = BatchConfig(data=shards, batch_size=BATCH, image_size=SIZE, augment="strong")
-    loader = TrainingLoader(config, read_manifest(shards), Ranks(0, 1, gpu))
+    loader = TrainingLoader(config, read_packs(shards), Ranks(0, 1, gpu))
     free, number = [], 0
     while number < 500:
         for batch in loader.epoch(number):

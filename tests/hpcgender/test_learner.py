@@ -11,6 +11,7 @@ import torch
 
 from hpcgender.commands.train import TrainConfig
 from hpcgender.data.loader import Batch
+from hpcgender.data.packs import read_packs
 from hpcgender.distributed import Ranks
 from hpcgender.inference.validation import validate
 from hpcgender.metrics import GradientNorms, Tally
@@ -20,7 +21,6 @@ from hpcgender.stop import StopSignal
 from hpcgender.train.ema import EMA
 from hpcgender.train.learner import Finite, Learner
 from hpcgender.train.loop import TIMED_STEPS, Trainer
-from shard_tools.manifest import read_manifest
 from tests.benchmarks.operations import Operations
 
 CPU = Ranks(0, 1, torch.device("cpu"))
@@ -106,7 +106,7 @@ def test_the_time_between_checkpoints_does_not_count_the_start(
     monkeypatch.chdir(tmp_path)
     config = TrainConfig(data=shards, model="compact", image_size=32, batch_size=4, checkpoint_minutes=0.5, epochs=1)
     with StopSignal() as stop:
-        trainer = Trainer(config, read_manifest(shards), CPU, stop)
+        trainer = Trainer(config, read_packs(shards), CPU, stop)
         trainer.saver = None
         trainer.train_steps()
         trainer.close()

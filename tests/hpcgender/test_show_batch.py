@@ -20,6 +20,7 @@ from hpcgender.data.config import BatchConfig
 from hpcgender.data.decoders.decoder import to_pixels
 from hpcgender.data.evaluation import EvaluationLoader
 from hpcgender.data.loader import Loader
+from hpcgender.data.packs import Pack
 from hpcgender.data.training import TrainingLoader
 from hpcgender.distributed import Ranks
 from hpcgender.show_batch import magnification, show_batch
@@ -56,7 +57,7 @@ def batch_of(config: BatchConfig, step: int, split: str = "train") -> tuple[list
     ranks = Ranks(0, 1, torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu"))
     loader: Loader
     if split == "train":
-        loader = TrainingLoader(config, manifest, ranks)
+        loader = TrainingLoader(config, [Pack(manifest)], ranks)
     else:
         loader = EvaluationLoader(
             config, manifest, split, batch_size=config.batch_size, image_size=config.image_size, ranks=ranks

@@ -8,17 +8,17 @@ import sys
 from contextlib import closing
 
 from hpcgender.commands.train import TrainConfig
+from hpcgender.data.packs import read_packs
 from hpcgender.distributed import Ranks, process_group
 from hpcgender.stop import StopSignal
 from hpcgender.train.loop import Trainer
 from shard_tools.base.commands import parse_options
-from shard_tools.manifest import read_manifest
 
 
 def train(config: TrainConfig, ranks: Ranks) -> str:
     """The hash of what this rank holds after a run, which ends before the process group that it uses."""
     weights = hashlib.sha256()
-    with closing(Trainer(config, read_manifest(config.data), ranks, StopSignal())) as run:
+    with closing(Trainer(config, read_packs(config.data), ranks, StopSignal())) as run:
         run.train()
         for value in run.learner.network.state_dict().values():
             weights.update(value.contiguous().numpy().tobytes())

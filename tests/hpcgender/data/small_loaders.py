@@ -13,6 +13,7 @@ import torch
 from hpcgender.data.config import BatchConfig, ReadConfig
 from hpcgender.data.evaluation import EvaluationLoader
 from hpcgender.data.loader import Loader
+from hpcgender.data.packs import read_packs
 from hpcgender.data.training import TrainingLoader
 from hpcgender.distributed import Ranks
 from shard_tools.manifest import read_manifest
@@ -27,7 +28,7 @@ Batches = list[tuple[np.ndarray, torch.Tensor, torch.Tensor]]
 def training(shards: Path, rank: int = 0, world_size: int = 1, **options: Any) -> TrainingLoader:
     """The loader of a training run, of small batches unless `options` say otherwise."""
     options = {"batch_size": 24, "image_size": 40, "seed": 9, **options}
-    return TrainingLoader(BatchConfig(data=shards, **options), read_manifest(shards), Ranks(rank, world_size, CPU))
+    return TrainingLoader(BatchConfig(data=shards, **options), read_packs(shards), Ranks(rank, world_size, CPU))
 
 
 def evaluation(

@@ -74,9 +74,9 @@ def test_another_process_sees_the_same_pixels(shards: Path) -> None:
 def test_a_balanced_epoch_has_as_many_men_as_women(tmp_path: Path, shards: Path, sampling: str) -> None:
     counts = read_manifest(shards).split("train").counts
     loader = training(shards, sampling=sampling, batch_size=8, last_batch="pad")
-    assert loader.targets == [(min if sampling == "undersample" else max)(counts.values())] * 2
-    genders = torch.cat([gender for _, _, gender in batches(loader)])[: sum(loader.targets)]
-    assert torch.bincount(genders).tolist() == loader.targets
+    assert loader.drawn[0].targets == [(min if sampling == "undersample" else max)(counts.values())] * 2
+    genders = torch.cat([gender for _, _, gender in batches(loader)])[: sum(loader.drawn[0].targets)]
+    assert torch.bincount(genders).tolist() == loader.drawn[0].targets
 
 
 def test_a_padded_epoch_begins_again(shards: Path) -> None:
@@ -192,7 +192,7 @@ def test_the_ranks_together_read_every_byte_once_and_hold_little(
 
 def test_a_loader_holds_no_more_than_its_window_over_an_epoch(many: Manifest) -> None:
     with closing(training(many.root, batch_size=64, image_size=8, window_mb=8, augment="none")) as loader:
-        assert loader.chunk == 3
+        assert loader.drawn[0].chunk == 3
         held = 0
         order = loader.order(0)
         window = Window(loader.reader, order)

@@ -1,0 +1,58 @@
+"""What the data sets of a training share across splits: images or subjects that are trained on here and tested there.
+
+Their indexes are compared as `shard-tools verify --leaks` does, but no image is decoded: copies by the hashes of their
+bytes and, where packing looked at the images, of their pictures; subjects where both are of one source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from itertools import combinations, permutations
+from pathlib import Path
+
+from shard_tools.base.errors import UserError
+from shard_tools.manifest import Manifest, read_manifest
+
+
+def check_leaks(manifests: Sequence[Manifest]) -> None:
+    """Raises UserError if two data sets share images or subjects across different splits."""
+    found = leaks_between(manifests)
+    if found:
+        more = f" (and {len(found) - 1} more such findings)" if len(found) > 1 else ""
+        roots = " ".join(str(manifest.root) for manifest in manifests)
+        raise UserError(
+            f"{found[0]}{more}: leave them out of one, or give --allow-leaks, which all results will say; list them: "
+            f"shard-tools verify {roots} --leaks"
+        )
+
+
+def leaks_between(manifests: Sequence[Manifest]) -> tuple[str, ...]:
+    """What each two of the data sets share across different splits, a line each, with numbers and examples."""
+    roots = [(manifest.root, manifest.sha256) for manifest in manifests]
+    return tuple(line for first, second in combinations(roots, 2) for line in _between(first, second))
+
+
+@cache
+def _between(first: tuple[Path, str], second: tuple[Path, str]) -> tuple[str, ...]:
+    """The same of two data sets, given by their directories and the SHA-256 of their manifests: compared once."""
+    import numpy as np  # which would slow a submission of one data set
+
+    from shard_tools.verify.leaks import Side, shared
+
+    manifests = [read_manifest(root) for root, _ in (first, second)]
+    names = ["content", "appearance"]
+    if manifests[0].source == manifests[1].source:
+        names.append("subject")
+
+    def side(manifest: Manifest, split: str) -> Side:
+        index = manifest.index(split)
+        return Side(manifest.root / split, index, {name: np.ascontiguousarray(index[name]) for name in names})
+
+    sides = [{split: side(manifest, split) for split in manifest.splits} for manifest in manifests]
+    return tuple(
+        f"{sides[0][one].path} and {sides[1][other].path}: {line}"
+        for one, other in permutations({**sides[0], **sides[1]}, 2)
+        if one in sides[0] and other in sides[1]
+        for line in shared(sides[0][one], sides[1][other])
+    )
