@@ -11,6 +11,7 @@ from typing import Any
 from hpcgender.commands import HPCGENDER
 from hpcgender.commands.evaluate import EvaluateConfig
 from hpcgender.commands.train import TrainConfig
+from hpcgender.data.packs import identified
 from hpcgender.evaluate.results import FILE
 from hpcgender.launch.array import check_whole
 from hpcgender.run_directory import CONFIG_JSON, holds_run, is_finished
@@ -24,7 +25,6 @@ from shard_tools.base.commands import Call, find_call
 from shard_tools.base.documents import read_json
 from shard_tools.base.errors import UserError
 from shard_tools.base.text import plural
-from shard_tools.manifest import manifest_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +98,12 @@ def check_unchanged(study: Study, standing: Standing) -> None:
 
 def _difference(study: Study, trial: str, standing: Standing) -> tuple[str, str] | None:
     """The first option in which a trial has begun otherwise, before and now; None if there is none."""
-    call, results = study.training(trial), study.directory / trial
+    call, results, data = study.training(trial), study.directory / trial, study.trials[trial].data
     if holds_run(results) and (results / CONFIG_JSON).exists():
         again = "remove the run"
         begun = read_json(results / CONFIG_JSON, again, again)
-        if begun.get("manifest") != manifest_sha256(call.data):
-            return f"other data, {begun.get('data')}", f"the data in {call.data}"
+        if begun.get("manifest") != identified(data):
+            return f"other data, {begun.get('data')}", f"the data in {data}"
         return _first(begun, study.trials[trial])
     waiting = standing.alive.get(results)
     if waiting and (words := waiting.record.submission.command) != call.words:

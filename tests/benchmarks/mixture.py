@@ -51,7 +51,7 @@ def main(config: MixtureBenchmark) -> None:
         for epoch in contenders.values():
             epoch()
         speeds = measure(contenders, rounds, lambda: None)
-        python = {name: [python_ms(one, number) for number in range(rounds)] for name, one in loaders.items()}
+        python = {name: [sum(python_ms(one, number)) for number in range(rounds)] for name, one in loaders.items()}
         for one in loaders.values():
             one.close()
     print_speeds(f"{images:,} images to batches of {BatchConfig.batch_size}", "images/s", speeds)
