@@ -266,7 +266,7 @@ def test_a_wrong_option_is_one_line(
     (tmp_path / "directory.png").mkdir()
     batch = () if "--run" in arguments else ("--batch-size", 12)
     with pytest.raises(UserError) as error:
-        text(capsys, "--data", shards, *batch, *arguments)
+        text(capsys, *(() if "--data" in arguments else ("--data", shards)), *batch, *arguments)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.glob("*.png/*")) + [path for path in tmp_path.glob("*.png") if path.is_file()]
