@@ -8,6 +8,7 @@ from hpcgender.commands.compare import CompareConfig
 from hpcgender.compare.charts import picture
 from hpcgender.compare.contenders import find_contenders
 from hpcgender.compare.page import checkpoint_of, images_of, page
+from hpcgender.compare.robustness import robust_runs, robustness_verdicts
 from hpcgender.compare.rows import Comparison, as_csv, as_json, row, verdicts_of
 from hpcgender.compare.seeds import compared
 from hpcgender.compare.speed import device_name, measure_speeds
@@ -28,6 +29,7 @@ def compare(config: CompareConfig) -> None:
     speeds = measure_speeds(models, config.batch_size, config.rounds, selected)
     device = device_name(selected)
     groups, pairs = compared(contenders)
+    robust = robust_runs(contenders)
     comparison = Comparison(
         data=contenders[0].results.data,
         device=device,
@@ -37,7 +39,8 @@ def compare(config: CompareConfig) -> None:
         ),
         groups=groups,
         pairs=pairs,
-        verdicts=verdicts_of(contenders, pairs),
+        robustness=robust,
+        verdicts=(*verdicts_of(contenders, pairs), *robustness_verdicts(robust)),
     )
     written = {}
     if config.csv:

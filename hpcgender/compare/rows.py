@@ -11,6 +11,7 @@ from typing import Any
 
 from hpcgender.compare.contenders import Contender
 from hpcgender.compare.paired import Pair, verdict
+from hpcgender.compare.robustness import RobustRun
 from hpcgender.compare.seeds import Group, GroupPair, group_verdict
 from hpcgender.compare.speed import Speed
 from hpcgender.evaluate.results import Data, Score
@@ -124,6 +125,8 @@ class Comparison:
     """Each model over its seeds; empty if each has a single run."""
     pairs: tuple[Pair, ...] | tuple[GroupPair, ...]
     """Of `groups` if there are any, else of the runs."""
+    robustness: tuple[RobustRun, ...]
+    """Each run on corrupted images, if all were evaluated on such."""
     verdicts: tuple[str, ...]
     """What the intervals allow to conclude: each run against the majority-class baseline, and the pairs."""
 
@@ -160,6 +163,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "runs": [without_nan(asdict(row)) for row in comparison.rows],
         "models": [without_nan(asdict(group)) for group in comparison.groups],
         "pairs": [without_nan(asdict(pair)) for pair in comparison.pairs],
+        "robustness": [without_nan(asdict(run)) for run in comparison.robustness],
         "verdicts": list(comparison.verdicts),
     }
 

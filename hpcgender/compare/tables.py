@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from hpcgender.compare.paired import Pair
+from hpcgender.compare.robustness import robustness_tables
 from hpcgender.compare.rows import Comparison, Row
 from hpcgender.compare.seeds import Group, GroupPair, Spread
 from hpcgender.evaluate.results import Score
@@ -21,6 +22,7 @@ def tables(comparison: Comparison) -> dict[str, Table]:
         "costs": costs_table(comparison.rows),
         "training": training_table(comparison.rows),
         **({"differences": differences_table(comparison.pairs)} if comparison.pairs else {}),
+        **robustness_tables(comparison.robustness),
     }
 
 

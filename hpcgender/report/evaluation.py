@@ -18,6 +18,9 @@ from hpcgender.report.charts import confusion, cumulative_ages, forest, reliabil
 from hpcgender.report.sources import Part
 from hpcgender.report.training import manifest_of
 from hpcgender.report.words import difference, interval, number, time_spent, when
+from hpcgender.robustness.charts import chart
+from hpcgender.robustness.results import find_robustness
+from hpcgender.robustness.tables import breaking, score_tables
 from shard_tools.base.figures import as_svg, charts
 from shard_tools.base.text import NOTHING, Table, percent, plural
 
@@ -51,6 +54,7 @@ def evaluation_section(directory: Path, evaluation: Evaluation, faces: int) -> d
         "charts": charts(drawn),
         "verdict": f"The model is {against_baseline(gender)}." if gender and gender.baseline else "",
         "groups": [group_content(evaluation, table) for table in evaluation.tables],
+        "robustness": robustness_content(directory),
         "mistakes": mistakes_content(directory, evaluation, predictions, faces),
     }
 
@@ -214,6 +218,15 @@ def gap_text(table: GroupTable) -> str:
     if table.unknown:
         words.append(f"{table.unknown:,} images have no {table.column}.")
     return " ".join(words)
+
+
+def robustness_content(directory: Path) -> dict[str, object] | None:
+    """Scores of corrupted images, and what groups lost; None if there are none."""
+    found = find_robustness(directory)
+    if not found:
+        return None
+    drawn = {f"{one.name}, by severity": chart(found, one) for one in found.corruptions}
+    return {"tables": score_tables(found), "breaking": list(breaking(found)), "charts": charts(drawn)}
 
 
 def mistakes_content(
