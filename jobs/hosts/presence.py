@@ -2,7 +2,8 @@
 
 From then on the connection tells, see `supervisor`. Until then srun and qrsh tell nothing for minutes of a host that is
 lost while they start a process there. A host that is there refuses a connection to a port where nothing listens; one
-that is lost does not. Nor does one behind a firewall that drops or rejects it, which has never answered.
+that is lost does not. Nor does one behind a firewall that drops packets or rejects them as prohibited, which has never
+answered; a firewall that refuses connections in the host's name is taken for the host.
 
 A host that gives no answer at the very port through which the processes meet has them wait in vain: `stays_silent`.
 """

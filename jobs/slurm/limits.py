@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from jobs.command import answer, call
@@ -139,28 +139,35 @@ def look_at_accounts(account: str, qos: str, partitions: Collection[str]) -> Acc
 def of_job(job: str) -> list[str]:
     """What the limits of its quality of service and its account are to a job in the words of `scontrol -o show job`."""
     fields = _fields(job)
-    account, qos, name = (fields.get(field, "").replace("(null)", "") for field in ("Account", "QOS", "Partition"))
-    partition = _fields(answer(call, "scontrol", "-a", "-o", "show", "partition", name))
-    cluster = Cluster((), {}, *look_at_accounts(account, qos, [name]))
+    account, qos, named = (fields.get(field, "").replace("(null)", "") for field in ("Account", "QOS", "Partition"))
+    names = named.split(",")  # it starts in the first that has room
+    partitions = [_fields(answer(call, "scontrol", "-a", "-o", "show", "partition", name)) for name in names]
+    cluster = Cluster(partitions, {}, *look_at_accounts(account, qos, names))
     asked = tres.parse(fields.get("ReqTRES") or fields.get("TRES", ""))  # as newer and older Slurm call it
     nodes = int(asked.get("node", 1))
     each = {kind: amount / nodes for kind, amount in asked.items()}
     wanted = Wanted(nodes, each, asked, seconds(fields.get("TimeLimit", "")) or 0.0)
-    if reasons := list(_of_accounts(wanted, cluster, partition)):
-        return [f"it will never start: {'; '.join(reasons)}"]
+    reasons = [list(_of_accounts(wanted, cluster, partition)) for partition in partitions]
+    if all(reasons):
+        return [f"it will never start: {'; '.join(reasons[0])}"]
     user, _, uid = fields.get("UserId", "").rstrip(")").partition("(")
     waiting = usage.Waiting(
         user=user,
         uid=uid,
         account=account or cluster.association.get("account", ""),
-        qualities=[quality["name"] for quality in _qos_of(cluster, partition)],
+        qualities=_distinct(quality["name"] for row in partitions for quality in _qos_of(cluster, row)),
         asked=asked,
         minutes=wanted.time / 60,
         reason=fields.get("Reason", ""),
     )
     if reached := usage.reached(waiting, usage.parse(answer(call, *usage.SHOW))):
         return reached
-    return [f"{who} gives {what}" for who, row in _limits(cluster, partition) for what in _words(row)]
+    limits = (limit for partition in partitions for limit in _limits(cluster, partition))
+    return _distinct(f"{who} gives {what}" for who, row in limits for what in _words(row))
+
+
+def _distinct(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))
 
 
 def never(wanted: Wanted, cluster: Cluster) -> list[str]:

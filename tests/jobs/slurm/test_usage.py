@@ -28,8 +28,8 @@ def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for file in DATA.iterdir():
         (tmp_path / file.name).symlink_to(file)
     programs = {
-        "scontrol": f'case "$*" in *config) f=config ;; *partition*) f=partition ;; "{" ".join(usage.SHOW[1:])}") '
-        "f=usage ;; *) f=job ;; esac",
+        "scontrol": f'case "$*" in *config) f=config ;; *partition*,*) exit 1 ;; *partition*) f=partition ;; '
+        f'"{" ".join(usage.SHOW[1:])}") f=usage ;; *) f=job ;; esac',
         "sacctmgr": 'case "$*" in *qos*name,*) f=qos ;; *user=\\ *) f=accounts ;; *) f=assoc ;; esac',
     }
     for name, script in programs.items():
@@ -56,6 +56,15 @@ def test_all_limits_that_are_reached_are_told_with_who_uses_them(answers: Path) 
         f"account lab {TOGETHER} 4 cores: you use 2, others 2, {ASKS}",
         f"account faculty {TOGETHER} 5 cores: you use 2, others 2, {ASKS}",
     )
+
+
+def test_a_job_may_have_several_partitions(answers: Path) -> None:
+    said = details(answers, "share_job", "share_usage")
+    job = (DATA / "share_job.txt").read_text().replace("QOS=busy", "QOS=normal")
+    (answers / "partition.txt").unlink()
+    (answers / "partition.txt").write_text((DATA / "partition.txt").read_text().replace("QoS=N/A", "QoS=busy"))
+    (answers / "job.txt").write_text(job.replace(" Partition=debug", " Partition=debug,second"))
+    assert SLURM.details("3") == said  # busy is that of the partition now
 
 
 def test_a_limit_that_leaves_room_is_not_told(answers: Path) -> None:
