@@ -19,19 +19,6 @@ from hpcgender.precision import Precision
 
 def validate(
     model: Network,
-    batches: Iterable[Batch],
-    ranks: Ranks,
-    precision: Precision,
-    config: ModelConfig,
-    *,
-    block: int = 0,
-) -> Scores:
-    """The scores of a model over a loader's batches. Every rank must call it, and all get the same scores."""
-    return validate_parts(model, [batches], ranks, precision, config, block=block)[0]
-
-
-def validate_parts(
-    model: Network,
     parts: Sequence[Iterable[Batch]],
     ranks: Ranks,
     precision: Precision,

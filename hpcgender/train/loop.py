@@ -20,7 +20,7 @@ from hpcgender.data.evaluation import EvaluationLoader
 from hpcgender.data.packs import Pack, identity, names_of, read_packs
 from hpcgender.data.training import TrainingLoader
 from hpcgender.distributed import Ranks, process_group, redirect_output
-from hpcgender.inference.validation import validate_parts
+from hpcgender.inference.validation import validate
 from hpcgender.leaks import leaks_between
 from hpcgender.memory import enough_memory
 from hpcgender.metrics import GradientNorms, Scores, Tally
@@ -176,7 +176,7 @@ class Trainer:
         begin = time.perf_counter()
         parts = [self.stop.until_requested(one.epoch(0), len(one), self.ranks) for one in self.val_images.values()]
         filled = self.ranks.device.type == "cuda"
-        val, *each = validate_parts(
+        val, *each = validate(
             self.learner.eval_network,
             parts,
             self.ranks,

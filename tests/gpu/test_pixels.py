@@ -153,5 +153,5 @@ def test_validation_is_that_of_one_that_waits_for_each_batch(
             torch.cuda._sleep(BUSY)  # type: ignore[no-untyped-call]
         with closing(loader):
             batches = loader.epoch(0)
-            scores.append(validate(model, waiting(batches) if wait else batches, ranks, precision, config))
+            scores += validate(model, [waiting(batches) if wait else batches], ranks, precision, config)
     assert scores[0] == scores[1]

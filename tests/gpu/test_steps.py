@@ -136,7 +136,7 @@ def test_compiled_steps_train_and_a_part_of_a_batch_is_validated(
         assert losses(compiled, range(6)) == pytest.approx(losses(eager, range(6)), rel=0.03)
     batches = [batch_of(0, device), batch_of(1, device, count=5)]
     scores = [
-        validate(one.eval_network, batches, one.ranks, one.precision, one.config, block=BATCH)
+        validate(one.eval_network, [batches], one.ranks, one.precision, one.config, block=BATCH)[0]
         for one in (eager, compiled)
     ]
     assert scores[1].loss == pytest.approx(scores[0].loss, rel=0.03)

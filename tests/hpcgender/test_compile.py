@@ -62,7 +62,7 @@ def losses(one: Learner, steps: range) -> list[float]:
 
 def validation_loss(one: Learner) -> float:
     """Of two batches, the last of which is smaller."""
-    return validate(one.eval_network, [batch(90), batch(91, 3)], ALONE, one.precision, one.config).loss
+    return validate(one.eval_network, [[batch(90), batch(91, 3)]], ALONE, one.precision, one.config)[0].loss
 
 
 @pytest.mark.parametrize("options", [{}, {**ALL, "precision": "bf16", "tasks": ("gender", "age")}])

@@ -125,8 +125,8 @@ def test_validation_sees_batches_of_one_size_and_counts_their_images_alone() -> 
         return [Batch(images[part], torch.arange(13)[part] % 2, torch.arange(13.0)[part], part) for part in parts]
 
     precision = Precision("fp32", CPU.device)
-    expected = validate(model, batches(5), CPU, precision, config)
-    filled = validate(model, batches(5), CPU, precision, config, block=5)
+    (expected,) = validate(model, [batches(5)], CPU, precision, config)
+    (filled,) = validate(model, [batches(5)], CPU, precision, config, block=5)
     assert sizes == [5, 5, 3, 5, 5, 5]
     assert filled.accuracy == expected.accuracy
     assert filled.loss == pytest.approx(expected.loss, rel=1e-5)

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from hpcgender.commands.train import TrainConfig
-from hpcgender.inference.validation import validate_parts
+from hpcgender.inference.validation import validate
 from hpcgender.train import loop
 from tests.conftest import Run
 
@@ -191,10 +191,10 @@ def test_an_epoch_that_resumes_at_its_end_knows_its_speed(
 
     def stopped(*arguments: Any, **options: Any) -> Any:
         signal.raise_signal(signal.SIGTERM)
-        return validate_parts(*arguments, **options)
+        return validate(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "validate_parts", stopped)
+        patch.setattr(loop, "validate", stopped)
         assert loop.train(config) == 99
     content = torch.load(tmp_path / "a" / "checkpoints" / "last.pt", weights_only=True)
     assert (content["epoch"], content["number"]) == (0, 8)
