@@ -19,7 +19,7 @@ from hpcgender.data.decoders.decoder import to_pixels
 from hpcgender.data.evaluation import EvaluationLoader
 from hpcgender.data.loader import Loader
 from hpcgender.data.order import Samples
-from hpcgender.data.packs import Pack, identity, names_of, read_packs
+from hpcgender.data.packs import Pack, identity, manifests_in, names_of, read_packs
 from hpcgender.data.split_images import SplitImages
 from hpcgender.data.training import TrainingLoader
 from hpcgender.distributed import Ranks, select_device
@@ -101,7 +101,9 @@ def show_batch(config: ShowBatchConfig) -> None:
 def check_trained_on(config: ShowBatchConfig, packs: Sequence[Pack]) -> None:
     """Raises UserError if the run was trained on another data set."""
     assert config.run
-    if json.loads((config.run / "config.json").read_text()).get("manifest") != identity(packs):
+    trained_on = json.loads((config.run / "config.json").read_text()).get("manifest")
+    one_of_them = config.split != "train" and packs[0].manifest.sha256 in manifests_in(str(trained_on))
+    if trained_on != identity(packs) and not one_of_them:
         raise UserError(
             f"{config.run} was trained on another data set than {config.data}: say with --data where its own is"
         )

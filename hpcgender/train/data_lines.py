@@ -25,6 +25,12 @@ def data_lines(config: TrainConfig, packs: Sequence[Pack], images: TrainingLoade
             for name, pack in zip(names, packs, strict=True):
                 if not has_ages(pack.manifest, SPLIT):
                     yield f"{name} has no ages: its images count for gender alone"
+        for name, pack in zip(names, packs, strict=True):
+            if not pack.manifest.index(SPLIT)["appearance"].any():
+                yield (
+                    f"{name} was packed without looking at its images: copies that are not byte for byte the same were "
+                    "not searched for"
+                )
         if line := crops_differ(packs):
             yield line
     if config.sampling != "none":

@@ -19,11 +19,13 @@ from hpcgender.commands.cam import CamConfig
 from hpcgender.commands.evaluate import EvaluateConfig
 from hpcgender.commands.matrix import MatrixConfig
 from hpcgender.commands.report import ReportConfig
+from hpcgender.commands.show_batch import ShowBatchConfig
 from hpcgender.commands.train import TrainConfig
 from hpcgender.evaluate.evaluation import evaluate
 from hpcgender.evaluate.results import read_evaluation
 from hpcgender.matrix.command import matrix
 from hpcgender.report.page import report
+from hpcgender.show_batch import show_batch
 from hpcgender.train.loop import train
 from shard_tools.align.recipe import Recipe
 from shard_tools.base.errors import UserError
@@ -230,6 +232,23 @@ def test_a_data_set_without_ages_counts_for_gender_alone(
     np.save(ageless / "val" / "index.npy", index)
     options(f"{shards}=1,{ageless}=1", tmp_path, tasks=("age",), name="b").check()
     assert "has no image of known age" in refused(options(str(ageless), tmp_path, tasks=("age",), name="b"))
+
+
+def test_where_copies_cannot_be_seen_the_log_says_so(
+    shards: Path, others: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    count = read_manifest(others).splits["train"].samples
+    unseen = changed(others, tmp_path / "unseen", "train", appearance=np.zeros(count))
+    assert train(options(f"{shards}=1,{unseen}=1", tmp_path)) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("was packed without looking at its images") == 1
+    assert "unseen was packed without looking at its images" in printed
+    batch = ShowBatchConfig(run=tmp_path / "runs" / "mixed", data=unseen, split="val", out=tmp_path / "val.png")
+    show_batch(batch)
+    assert "sheet: " in capsys.readouterr().out
+    third = changed(unseen, tmp_path / "third", "train", age=[1])
+    with pytest.raises(UserError, match="was trained on another data set than"):
+        show_batch(replace(batch, data=third))
 
 
 def test_a_data_set_may_have_no_validation_images(shards: Path, others: Path, tmp_path: Path) -> None:
