@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from hpcgender.evaluate.predictions import Labels, Predictions, Texts
 from hpcgender.evaluate.resample import (
+    DRAWS,
     Floats,
     Z,
     clusters_of,
@@ -70,10 +71,26 @@ def _rank(value: str) -> tuple[float, str]:
 def group_tables(
     predictions: Predictions, columns: Mapping[str, Column], score: Floats, measure: Measure
 ) -> tuple[GroupTable, ...]:
-    """A table for each column: means of `score` (n,) by value.
+    """A table for each column: means of `score` (n,) by value; the interval of a gap holds for all pairs of its table.
 
     A score is 1 if correct, or the part of several runs that are; or the error in years; or what was lost.
     """
+    return tuple(means.table(means.most) for means in group_means(predictions, columns, score, measure))
+
+
+def joint_group_tables(
+    predictions: Predictions, columns: Mapping[str, Column], scores: Floats, measure: Measure
+) -> tuple[tuple[GroupTable, ...], ...]:
+    """The same of each column of scores (n, k); the interval of a gap holds for all pairs of all of these tables."""
+    means = [group_means(predictions, columns, score, measure) for score in scores.T]
+    most = np.max([one.most for several in means for one in several], axis=0, initial=0.0)
+    return tuple(tuple(one.table(most) for one in several) for several in means)
+
+
+def group_means(
+    predictions: Predictions, columns: Mapping[str, Column], score: Floats, measure: Measure
+) -> list[GroupMeans]:
+    """What tables are made of, for each column. The draws of all calls with the same images are the same."""
     clusters = clusters_of(predictions.subject)
     features = []
     for column in columns.values():
@@ -81,16 +98,16 @@ def group_tables(
         features += [members, members * score[:, None]]
     sums = resampled_sums(np.concatenate(features, axis=1).astype(np.float64), clusters)
     ends = np.cumsum([2 * len(column.values) for column in columns.values()])
-    return tuple(
-        group_table(name, column, predictions.subject, clusters, score, drawn, measure)
+    return [
+        means_by(name, column, predictions.subject, clusters, score, drawn, measure)
         for (name, column), drawn in zip(columns.items(), np.split(sums, ends[:-1], axis=1), strict=True)
-    )
+    ]
 
 
-def group_table(
+def means_by(
     name: str, column: Column, subjects: Texts, clusters: Labels, score: Floats, drawn: Floats, measure: Measure
-) -> GroupTable:
-    """One table; `drawn` has the images and the sums of the scores of each value in every draw, (draws, 2 values)."""
+) -> GroupMeans:
+    """Of one column; `drawn` has the images and the sums of each value's scores in every draw, (draws, 2 values)."""
     groups, units, means = [], [], []
     for code, value in enumerate(column.values):
         chosen = column.codes == code
@@ -106,26 +123,83 @@ def group_table(
         means.append(parts(summed, total))
         groups.append(Group(value=value, images=images, subjects=known, score=estimate, small=units[-1] < SMALL))
     large = [place for place, group in enumerate(groups) if not group.small]
-    gap = None
-    if len(large) > 1:
-        drawn_means = np.column_stack([means[place] for place in large])
-        gap = largest_gap([groups[place] for place in large], [units[place] for place in large], drawn_means, measure)
-    unknown = int(np.count_nonzero(column.codes < 0))
-    return GroupTable(column=name, measure=measure, groups=tuple(groups), unknown=unknown, gap=gap)
+    return GroupMeans(
+        column=name,
+        measure=measure,
+        groups=tuple(groups),
+        unknown=int(np.count_nonzero(column.codes < 0)),
+        differences=differences_of(
+            [groups[place] for place in large],
+            [units[place] for place in large],
+            np.column_stack([means[place] for place in large]) if large else np.zeros((DRAWS, 0)),
+            measure,
+        ),
+    )
 
 
-def largest_gap(groups: list[Group], units: list[int], drawn: Floats, measure: Measure) -> Gap:
-    """The largest difference of the groups' scores; `drawn` are these in every draw, (draws, groups).
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GroupMeans:
+    """The scores of groups, and what the interval of their largest gap needs."""
 
-    The interval is simultaneous for all pairs: as many standard errors wide as the most extreme pair's difference is
+    column: str
+    measure: Measure
+    groups: tuple[Group, ...]
+    unknown: int
+    differences: Differences
+
+    @property
+    def most(self) -> Floats:
+        return self.differences.most
+
+    def table(self, most: Floats) -> GroupTable:
+        """The table, whose gap has an interval by `most`."""
+        gap = self.differences.largest(most) if len(self.differences.groups) > 1 else None
+        return GroupTable(column=self.column, measure=self.measure, groups=self.groups, unknown=self.unknown, gap=gap)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Differences:
+    """The differences of groups' scores."""
+
+    groups: tuple[Group, ...]
+    measure: Measure
+    errors: Mapping[tuple[int, int], float]
+    """Standard errors of pairs."""
+    most: Floats
+    """By how many of these the most extreme pair's difference is off its own, in each draw (draws,)."""
+
+    def largest(self, most: Floats) -> Gap:
+        """The largest difference. Its interval is simultaneous for all pairs that `most` (draws,) is the extreme of."""
+        values = np.array([group.score.value for group in self.groups])
+        ascending = np.argsort(values, kind="stable").tolist()
+        low, high = ascending[0], ascending[-1]
+        half = max(float(np.quantile(most, 0.95)), Z) * self.errors[min(low, high), max(low, high)]
+        gap = float(values[high] - values[low])
+        ends = (self.groups[high], self.groups[low])
+        best, worst = ends if self.measure == "accuracy" else ends[::-1]
+        return Gap(
+            best=best.value,
+            worst=worst.value,
+            score=Score(value=gap, low=gap - half, high=gap + half),
+            excludes_zero=gap - half > 0,
+        )
+
+
+def differences_of(groups: Sequence[Group], units: Sequence[int], drawn: Floats, measure: Measure) -> Differences:
+    """Of all pairs of groups; `drawn` are their scores in every draw, (draws, groups).
+
+    An interval that is to hold for all pairs is as many standard errors wide as the most extreme pair's difference is
     off its own in 95 % of the draws (the bootstrap's max-|t|; Westfall & Young, Resampling-Based Multiple Testing,
-    1993). The largest of many differences would otherwise exclude zero by chance. A group whose
-    images are all classified correctly, or all wrongly, is the same in every draw: Wilson's interval bounds its error.
+    1993). The largest of many differences would otherwise exclude zero by chance.
+
+    A group whose images are all classified correctly, or all wrongly, or of which none changed, is the same in every
+    draw. There Wilson's interval bounds its error: of n images none of which is another, a part of Z**2 / (n + Z**2)
+    may be, and each changes the mean by at most 1.
     """
     values = np.array([group.score.value for group in groups])
-    unsure = [
-        Z / (n + Z**2) if measure == "accuracy" and v in (0, 1) else 0.0 for v, n in zip(values, units, strict=True)
-    ]
+    fraction = measure in ("accuracy", "accuracy_lost")
+    same = drawn.min(0) == drawn.max(0)
+    unsure = [Z / (n + Z**2) if fraction and certain else 0.0 for certain, n in zip(same.tolist(), units, strict=True)]
     most = np.zeros(len(drawn))
     errors: dict[tuple[int, int], float] = {}
     for a, b in combinations(range(len(groups)), 2):
@@ -133,14 +207,4 @@ def largest_gap(groups: list[Group], units: list[int], drawn: Floats, measure: M
         errors[a, b] = float(np.sqrt(np.mean(off**2) + unsure[a] ** 2 + unsure[b] ** 2))
         if errors[a, b]:
             most = np.maximum(most, off / errors[a, b])
-    ascending = np.argsort(values, kind="stable").tolist()
-    low, high = ascending[0], ascending[-1]
-    half = max(float(np.quantile(most, 0.95)), Z) * errors[min(low, high), max(low, high)]
-    gap = float(values[high] - values[low])
-    best, worst = (groups[high], groups[low]) if measure == "accuracy" else (groups[low], groups[high])
-    return Gap(
-        best=best.value,
-        worst=worst.value,
-        score=Score(value=gap, low=gap - half, high=gap + half),
-        excludes_zero=gap - half > 0,
-    )
+    return Differences(groups=tuple(groups), measure=measure, errors=errors, most=most)

@@ -56,7 +56,8 @@ class OfCorruption:
     """Means over the severities."""
     severities: tuple[OfSeverity, ...]
     tables: tuple[GroupTable, ...]
-    """What each group lost on the mean of the severities; the worst of the largest gap breaks first."""
+    """What each group lost on the mean of the severities. Intervals of gaps hold for all pairs of groups, columns and
+    corruptions at once, those of the mean included."""
 
 
 @dataclass(frozen=True, kw_only=True)

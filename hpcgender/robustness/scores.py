@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 
 from hpcgender.evaluate.calibration import calibration
-from hpcgender.evaluate.groups import columns_of, group_tables
+from hpcgender.evaluate.groups import columns_of, joint_group_tables
 from hpcgender.evaluate.predictions import Floats, Predictions
 from hpcgender.evaluate.resample import clusters_of, mean_difference, mean_differences
 from hpcgender.evaluate.results import GroupTable, Measure, Score
@@ -44,9 +45,9 @@ class Task:
         one = corrupted.rows(self.known)
         return self.penalty(one.logit if self.measure == "accuracy_lost" else one.age) - self.clean[:, None]
 
-    def tables(self, lost: Floats) -> tuple[GroupTable, ...]:
-        """By each column, of losses (n,)."""
-        return group_tables(self.images, self.columns, lost, self.measure)
+    def tables(self, lost: Floats) -> tuple[tuple[GroupTable, ...], ...]:
+        """By each column, of each column of losses (n, k); intervals of gaps hold for all of these at once."""
+        return joint_group_tables(self.images, self.columns, lost, self.measure)
 
 
 Losses = Mapping[Measure, Floats]
@@ -58,23 +59,30 @@ def robustness(predictions: Predictions, corrupted: Mapping[str, Corrupted]) -> 
     measures: tuple[Measure, ...] = ("accuracy_lost", "age_mae_added")
     tasks = [task for task in (Task(predictions, measure) for measure in measures) if len(task.images)]
     nothing = {task.measure: np.zeros(len(task.images)) for task in tasks}
-    total = dict(nothing)
-    found = []
-    for name, one in corrupted.items():
-        lost = {task.measure: task.lost(one) for task in tasks}
-        total = {measure: so_far + lost[measure].mean(1) / len(corrupted) for measure, so_far in total.items()}
-        found.append(of_corruption(name, tasks, lost, one))
+    lost = {name: {task.measure: task.lost(one) for task in tasks} for name, one in corrupted.items()}
+    means = {
+        task.measure: np.column_stack([losses[task.measure].mean(1) for losses in lost.values()]) for task in tasks
+    }
+    total = {measure: of_corruptions.mean(1) for measure, of_corruptions in means.items()}
+    of_tasks = [task.tables(np.column_stack([means[task.measure], total[task.measure]])) for task in tasks]
+    *tables, of_mean = [tuple(chain.from_iterable(several)) for several in zip(*of_tasks, strict=True)]
+    found = [
+        of_corruption(name, tasks, lost[name], one, tables[place])
+        for place, (name, one) in enumerate(corrupted.items())
+    ]
     scores = {task.measure: mean_difference(total[task.measure], task.clusters) for task in tasks}
     error = float(np.mean([one.scores.calibration_error for one in found]))
     return Robustness(
         clean=scores_of(tasks, nothing, {}, calibration_error(tasks, predictions.logit)),
         scores=scores_of(tasks, total, scores, error),
-        tables=tuple(table for task in tasks for table in task.tables(total[task.measure])),
+        tables=of_mean,
         corruptions=tuple(found),
     )
 
 
-def of_corruption(name: str, tasks: Sequence[Task], lost: Losses, corrupted: Corrupted) -> OfCorruption:
+def of_corruption(
+    name: str, tasks: Sequence[Task], lost: Losses, corrupted: Corrupted, tables: tuple[GroupTable, ...]
+) -> OfCorruption:
     """The numbers of a corruption, by the losses (n, 5) of each task."""
     with_mean = {measure: np.column_stack([losses, losses.mean(1)]) for measure, losses in lost.items()}
     of_task = {task.measure: mean_differences(with_mean[task.measure], task.clusters) for task in tasks}
@@ -97,7 +105,7 @@ def of_corruption(name: str, tasks: Sequence[Task], lost: Losses, corrupted: Cor
             OfSeverity(severity=severity, strength=float(strength), scores=of_severity)
             for severity, strength, of_severity in zip(SEVERITIES, corruption.strengths, scores, strict=True)
         ),
-        tables=tuple(table for task in tasks for table in task.tables(lost[task.measure].mean(1))),
+        tables=tables,
     )
 
 

@@ -13,7 +13,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from hpcgender.evaluate.gender import gender_scores
-from hpcgender.evaluate.groups import columns_of, group_tables, largest_gap
+from hpcgender.evaluate.groups import coded_column, columns_of, differences_of, group_tables, joint_group_tables
 from hpcgender.evaluate.predictions import Predictions
 from hpcgender.evaluate.resample import (
     Floats,
@@ -27,7 +27,7 @@ from hpcgender.evaluate.resample import (
     wilson,
 )
 from hpcgender.evaluate.results import Group, GroupTable, Score
-from tests.hpcgender.evaluate.examples import labelled
+from tests.hpcgender.evaluate.examples import labelled, predictions
 
 DRAWS = 1000
 
@@ -180,7 +180,8 @@ def test_gaps_exclude_zero_by_chance_as_rarely_as_they_say(groups: int, true: fl
             value = float(right[subjects == group].mean())
             score = Score(value=value, low=0, high=1)
             listed.append(Group(value=str(group), images=60, subjects=60, score=score, small=False))
-        gap = largest_gap(listed, [60] * groups, parts(sums[:, groups:], sums[:, :groups]), "accuracy")
+        found = differences_of(listed, [60] * groups, parts(sums[:, groups:], sums[:, :groups]), "accuracy")
+        gap = found.largest(found.most)
         excluded += gap.excludes_zero
         held += gap.score.low <= (true if gap.best == "0" else -true) <= gap.score.high
     if true:
@@ -188,6 +189,39 @@ def test_gaps_exclude_zero_by_chance_as_rarely_as_they_say(groups: int, true: fl
     else:
         assert excluded / trials < 0.08
     assert held / trials > 0.9
+
+
+def test_a_small_group_that_lost_nothing_is_not_certain_to_lose_less() -> None:
+    draw = np.random.default_rng(0)
+    column = {"group": coded_column(np.array(["large"] * 1000 + ["small"] * 35, dtype=object))}
+    predicted = predictions(1035)
+    excluded, trials = 0, 200
+    for _ in range(trials):
+        lost = (draw.random(1035) < 0.02).astype(np.float64)
+        (table,) = group_tables(predicted, column, lost, "accuracy_lost")
+        assert table.gap
+        excluded += table.gap.excludes_zero
+    assert excluded / trials < 0.08
+    harmed = np.where(np.arange(1035) < 1000, draw.random(1035) < 0.4, 0.0)
+    (table,) = group_tables(predicted, column, harmed, "accuracy_lost")
+    assert table.gap
+    assert (table.gap.worst, table.gap.excludes_zero) == ("large", True)
+
+
+def test_gaps_of_many_tables_exclude_zero_by_chance_as_rarely_as_those_of_one() -> None:
+    draw = np.random.default_rng(0)
+    named, named_alone, trials = 0, 0, 60
+    predicted = predictions(400)
+    for _ in range(trials):
+        columns = {str(n): coded_column(draw.choice(np.array(["a", "b", "c"], dtype=object), 400)) for n in range(3)}
+        lost = draw.normal(size=(400, 5))
+        of_all = [table for tables in joint_group_tables(predicted, columns, lost, "age_mae_added") for table in tables]
+        alone = [table for score in lost.T for table in group_tables(predicted, columns, score, "age_mae_added")]
+        assert len(of_all) == len(alone) == 15
+        named += any(table.gap and table.gap.excludes_zero for table in of_all)
+        named_alone += any(table.gap and table.gap.excludes_zero for table in alone)
+    assert named / trials < 0.14
+    assert named_alone / trials > 0.3
 
 
 def test_small_groups_are_marked_and_left_out_of_the_gap() -> None:
