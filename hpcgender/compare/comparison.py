@@ -8,7 +8,8 @@ from hpcgender.commands.compare import CompareConfig
 from hpcgender.compare.charts import picture
 from hpcgender.compare.contenders import find_contenders
 from hpcgender.compare.page import checkpoint_of, images_of, page
-from hpcgender.compare.robustness import robust_runs, robustness_verdicts
+from hpcgender.compare.robustness import robust_models
+from hpcgender.compare.robustness_tables import robustness_verdicts
 from hpcgender.compare.rows import Comparison, as_csv, as_json, row, verdicts_of
 from hpcgender.compare.seeds import compared
 from hpcgender.compare.speed import device_name, measure_speeds
@@ -29,7 +30,7 @@ def compare(config: CompareConfig) -> None:
     speeds = measure_speeds(models, config.batch_size, config.rounds, selected)
     device = device_name(selected)
     groups, pairs = compared(contenders)
-    robust = robust_runs(contenders)
+    robust, left_out = robust_models(contenders)
     comparison = Comparison(
         data=contenders[0].results.data,
         device=device,
@@ -40,7 +41,7 @@ def compare(config: CompareConfig) -> None:
         groups=groups,
         pairs=pairs,
         robustness=robust,
-        verdicts=(*verdicts_of(contenders, pairs), *robustness_verdicts(robust)),
+        verdicts=(*verdicts_of(contenders, pairs), *robustness_verdicts(robust), *left_out),
     )
     written = {}
     if config.csv:

@@ -1,30 +1,43 @@
 """Models on the same corrupted images: mean corruption error, and paired differences to the first model.
 
-For `evaluate --corrupt` of all models, over the corruptions that all have, and the images of known gender.
+For `evaluate --corrupt` of all models, over the corruptions that all have with the same strengths, and the images of
+known gender. Runs that differ by their seed alone are one model, as in seeds.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hpcgender.compare.seeds import EvaluatedRun
+from hpcgender.compare.paired import holm
+from hpcgender.compare.seeds import EvaluatedRun, difference_terms, models_of
+from hpcgender.compare.variance import of_images, of_seeds, t_interval
 from hpcgender.evaluate.predictions import Floats, Labels
 from hpcgender.evaluate.resample import clusters_of, drawn_score, mean_differences, parts, resampled_sums
 from hpcgender.evaluate.results import Score
-from hpcgender.report.words import difference, interval
 from hpcgender.robustness.corrupted import read_corrupted
+from hpcgender.robustness.corruptions import PER_PIXEL
 from hpcgender.robustness.results import Robustness, find_robustness
-from shard_tools.base.text import Table, percent
+
+UNDEFINED = 0.01
+"""Part of the draws in which the first model may make no error, for the mean corruption error to have an interval."""
+NO_SCORE = Score(value=math.nan, low=math.nan, high=math.nan)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RobustRun:
-    """A model on corrupted images. Accuracies are means over the severities; differences are this minus the first."""
+class RobustModel:
+    """A model on corrupted images. Accuracies are means over the severities; differences are this minus the first.
+
+    Intervals are the bootstrap's of subjects. If a model has several seeds, accuracies are means over them, and
+    intervals count seeds and images, as in variance.py: nan where one of both has a single run.
+    """
 
     name: str
+    runs: tuple[str, ...]
+    """One, or several that differ by their seed alone."""
     clean: float
     """Accuracy on the images as they are."""
     accuracy: float
@@ -35,117 +48,153 @@ class RobustRun:
     """Accuracy."""
     mean_corruption_error: Score
     """Mean over corruptions of the error divided by the first model's (Hendrycks & Dietterich, ICLR 2019); nan where
-    that makes none."""
+    that makes none. It has no interval over seeds."""
     more: Score
     """Difference of accuracies on corrupted images."""
+    p: float
+    """Two-sided, of Student's t with clusters of subjects, of that difference; nan of the first model."""
+    p_holm: float
+    """Corrected for the number of models that are compared with the first (Holm, Scand. J. Statist. 6, 1979)."""
     more_by_corruption: dict[str, Score]
     more_lost: Score
     """Difference of what is lost."""
 
 
-def robust_runs(runs: Sequence[EvaluatedRun]) -> tuple[RobustRun, ...]:
-    """The models, in their order; none unless all predict gender and have corruptions in common.
+def robust_models(runs: Sequence[EvaluatedRun]) -> tuple[tuple[RobustModel, ...], tuple[str, ...]]:
+    """The models, in their order, and sentences on what is not compared and why.
 
-    They have predictions of the same images in the same order.
+    No model without corruptions that all have; no sentence either if none has any. The runs have predictions of the
+    same images in the same order.
     """
-    found: list[Robustness] = [one for run in runs if (one := find_robustness(run.directory))]
-    if len(found) < len(runs) or not all(run.results.gender for run in runs):
-        return ()
-    names = tuple(name for name in found[0].names if all(name in one.names for one in found))
+    found = [find_robustness(run.directory) for run in runs]
+    if not any(found):
+        return (), ()
+    if without := [run.name for run, one in zip(runs, found, strict=True) if not one]:
+        return (), (f"Corrupted images are not compared: evaluate {' and '.join(without)} with --corrupt, too.",)
+    if ages := [run.name for run in runs if not run.results.gender]:
+        return (), (f"Corrupted images are compared by gender alone, which {' and '.join(ages)} cannot tell.",)
+    names = common([one for one in found if one])
+    notes: tuple[str, ...] = ()
+    sizes = sorted({run.results.checkpoint.image_size for run in runs})
+    if len(sizes) > 1 and (of_pixels := [name for name in names if name in PER_PIXEL]):
+        names = tuple(name for name in names if name not in PER_PIXEL)
+        notes = (
+            f"Corrupted images are compared without {', '.join(of_pixels)}: these are of single pixels, and inputs "
+            f"have {' and '.join(map(str, sizes))} px.",
+        )
     if not names:
-        return ()
+        return (), (*notes, "Corrupted images are not compared: no corruption is common to all.")
     known = np.all([run.predictions.gender_known for run in runs], axis=0)
     clusters = clusters_of(runs[0].predictions.subject[known])
-    wrong = [wrong_of(run, names)[known] for run in runs]
-    return tuple(robust_run(run.name, names, one, wrong[0], clusters) for run, one in zip(runs, wrong, strict=True))
+    models = models_of(runs, by=lambda run: run.predicted)
+    wrong = [np.array([wrong_of(run, names)[known] for run in several]) for several in models.values()]
+    seeds = [[run.seed for run in several] for several in models.values()]
+    compared = []
+    for (name, several), one, own in zip(models.items(), wrong, seeds, strict=True):
+        between = Between(
+            clusters=clusters,
+            over_seeds=len(models) < len(runs),
+            same_seeds=own == seeds[0] and len(set(own)) == len(own),
+        )
+        compared.append(robust_model(name, tuple(run.name for run in several), names, one, wrong[0], between))
+    return corrected(compared), notes
+
+
+def common(found: Sequence[Robustness]) -> tuple[str, ...]:
+    """The corruptions that all have, with the same strengths."""
+    first, *others = [
+        {one.name: tuple(severity.strength for severity in one.severities) for one in robustness.corruptions}
+        for robustness in found
+    ]
+    return tuple(name for name, strengths in first.items() if all(one.get(name) == strengths for one in others))
 
 
 def wrong_of(run: EvaluatedRun, names: tuple[str, ...]) -> Floats:
-    """How wrong a model is about each image, (n, 1 + corruptions): 0 or 1 as it is, then means over severities."""
-    predictions, corrupted = run.predictions, read_corrupted(run.directory, names)
+    """How wrong a run is about each image, (n, 1 + corruptions): 0 or 1 as it is, then means over severities."""
+    predictions = run.predictions
+    corrupted = read_corrupted(run.directory, names, predictions.key)
     male = predictions.label == 1
     columns = [((corrupted[name].logit > 0) != male[:, None]).mean(1) for name in names]
     return np.column_stack([(predictions.logit > 0) != male, *columns]).astype(np.float64)
 
 
-def robust_run(name: str, names: tuple[str, ...], wrong: Floats, first: Floats, clusters: Labels) -> RobustRun:
-    """The numbers of a model, by how wrong it and the first one are (n, 1 + corruptions)."""
-    lost, first_lost = (one[:, 1:].mean(1) - one[:, 0] for one in (wrong, first))
-    gains = first[:, 1:] - wrong[:, 1:]
-    of_lost, more_lost, more, *by_corruption = mean_differences(
-        np.column_stack([lost, lost - first_lost, gains.mean(1), gains]), clusters
-    )
-    means = 1 - wrong.mean(0)
-    return RobustRun(
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Between:
+    """How means are compared."""
+
+    clusters: Labels
+    """The subjects' numbers of the images (n,)."""
+    over_seeds: bool
+    """Whether intervals count seeds."""
+    same_seeds: bool
+    """Whether runs of both models are of one seed each."""
+
+    def means(self, values: Floats) -> list[Score]:
+        """Of numbers (runs, n, k), k means."""
+        if not self.over_seeds:
+            return list(mean_differences(values[0], self.clusters))
+        return [
+            t_interval(float(one.mean()), [of_seeds(one), of_images(one.mean(0), self.clusters)])[0]
+            for one in np.moveaxis(values, 2, 0)
+        ]
+
+    def differences(self, values: Floats, first: Floats) -> list[tuple[Score, float]]:
+        """Of numbers (runs, n, k) minus the first model's (its runs, n, k): k means, and p of each."""
+        columns = list(zip(np.moveaxis(values, 2, 0), np.moveaxis(first, 2, 0), strict=True))
+        means = [float(own.mean() - others.mean()) for own, others in columns]
+        if self.over_seeds:
+            return [
+                t_interval(mean, difference_terms(own, others, self.clusters, self.same_seeds))
+                for mean, (own, others) in zip(means, columns, strict=True)
+            ]
+        scores = mean_differences(values[0] - first[0], self.clusters)
+        terms = [of_images(own[0] - others[0], self.clusters) for own, others in columns]
+        return [(score, t_interval(mean, [term])[1]) for score, mean, term in zip(scores, means, terms, strict=True)]
+
+
+def robust_model(
+    name: str, runs: tuple[str, ...], names: tuple[str, ...], wrong: Floats, first: Floats, between: Between
+) -> RobustModel:
+    """The numbers of a model, by how wrong its runs and the first one's are, (runs, n, 1 + corruptions)."""
+    (lost,) = between.means(of_loss(wrong))
+    ours, firsts = (np.dstack([of_loss(one), -one[..., 1:].mean(2), -one[..., 1:]]) for one in (wrong, first))
+    (more_lost, _), (more, p), *by_corruption = between.differences(ours, firsts)
+    means = 1 - wrong.mean((0, 1))
+    error = corruption_error(wrong.mean(0)[:, 1:], first.mean(0)[:, 1:], between.clusters)
+    return RobustModel(
         name=name,
+        runs=runs,
         clean=float(means[0]),
         accuracy=float(means[1:].mean()),
-        lost=of_lost,
+        lost=lost,
         by_corruption=dict(zip(names, means[1:].tolist(), strict=True)),
-        mean_corruption_error=corruption_error(wrong[:, 1:], first[:, 1:], clusters),
+        mean_corruption_error=replace(NO_SCORE, value=error.value) if between.over_seeds else error,
         more=more,
-        more_by_corruption=dict(zip(names, by_corruption, strict=True)),
+        p=p,
+        p_holm=p,
+        more_by_corruption={of: score for of, (score, _) in zip(names, by_corruption, strict=True)},
         more_lost=more_lost,
     )
+
+
+def of_loss(wrong: Floats) -> Floats:
+    """How much more wrong than as it is, (runs, n, 1), the mean of the corruptions."""
+    lost: Floats = wrong[..., 1:].mean(2, keepdims=True) - wrong[..., :1]
+    return lost
+
+
+def corrected(models: Sequence[RobustModel]) -> tuple[RobustModel, ...]:
+    """The models with p corrected for their number."""
+    p_holm = iter(holm([model.p for model in models[1:] if not math.isnan(model.p)]))
+    others = [model if math.isnan(model.p) else replace(model, p_holm=next(p_holm)) for model in models[1:]]
+    return (replace(models[0], p=math.nan, p_holm=math.nan), *others)
 
 
 def corruption_error(wrong: Floats, first: Floats, clusters: Labels) -> Score:
     """The mean over corruptions of the quotients of errors (n, corruptions)."""
     drawn, drawn_first = np.split(resampled_sums(np.column_stack([wrong, first]), clusters), 2, axis=1)
     value = float(parts(wrong.sum(0), first.sum(0)).mean())
-    return drawn_score(value, parts(drawn, drawn_first).mean(1))
-
-
-def robustness_tables(runs: Sequence[RobustRun]) -> dict[str, Table]:
-    """The tables of robust models by topic; none without."""
-    if not runs:
-        return {}
-    first, *others = runs
-    columns = (
-        "run",
-        "as it is",
-        "corrupted",
-        "lost, points (95 %)",
-        "mCE, % (95 %)",
-        "minus first (95 %)",
-        "lost more",
-    )
-    rows = [
-        (
-            run.name,
-            percent(run.clean),
-            percent(run.accuracy),
-            difference(run.lost),
-            f"{percent(run.mean_corruption_error.value)} ({interval(run.mean_corruption_error)})",
-            difference(run.more),
-            difference(run.more_lost),
-        )
-        for run in others
-    ]
-    nothing = ("100.0 %", "", "")
-    rows.insert(0, (first.name, percent(first.clean), percent(first.accuracy), difference(first.lost), *nothing))
-    between = [f"{run.name} - {first.name} (95 %)" for run in others] if len(others) == 1 else []
-    by_corruption = [
-        (
-            name,
-            *(percent(run.by_corruption[name]) for run in runs),
-            *(difference(run.more_by_corruption[name]) for run in others[: len(between)]),
-        )
-        for name in first.by_corruption
-    ]
-    names = ("corruption", *(run.name for run in runs), *between)
-    return {
-        "robustness": Table(columns, tuple(rows), "accuracy of corrupted images", fold_name=True),
-        "corruptions": Table(names, tuple(by_corruption), "accuracy by corruption, mean of the severities"),
-    }
-
-
-def robustness_verdicts(runs: Sequence[RobustRun]) -> Iterator[str]:
-    """A sentence for each model but the first: whether it is more accurate on corrupted images."""
-    for run in runs[1:]:
-        better, worse = (run, runs[0]) if run.more.value > 0 else (runs[0], run)
-        if run.more.low > 0 or run.more.high < 0:
-            by = f"by {100 * abs(run.more.value):.2f} points: more than chance"
-            yield f"On corrupted images {better.name} is more accurate than {worse.name}, {by}."
-        else:
-            yield f"Whether {runs[0].name} or {run.name} is more accurate on corrupted images cannot be told."
+    quotients = parts(drawn, drawn_first).mean(1)
+    if np.isnan(quotients).mean() > UNDEFINED:
+        return replace(NO_SCORE, value=value)
+    return drawn_score(value, quotients)

@@ -11,7 +11,7 @@ from typing import Any
 
 from hpcgender.compare.contenders import Contender
 from hpcgender.compare.paired import Pair, verdict
-from hpcgender.compare.robustness import RobustRun
+from hpcgender.compare.robustness import RobustModel
 from hpcgender.compare.seeds import Group, GroupPair, group_verdict
 from hpcgender.compare.speed import Speed
 from hpcgender.evaluate.results import Data, Score
@@ -125,10 +125,11 @@ class Comparison:
     """Each model over its seeds; empty if each has a single run."""
     pairs: tuple[Pair, ...] | tuple[GroupPair, ...]
     """Of `groups` if there are any, else of the runs."""
-    robustness: tuple[RobustRun, ...]
-    """Each run on corrupted images, if all were evaluated on such."""
+    robustness: tuple[RobustModel, ...]
+    """Each model on corrupted images, if all were evaluated on such; a model is a run, or several seeds."""
     verdicts: tuple[str, ...]
-    """What the intervals allow to conclude: each run against the majority-class baseline, and the pairs."""
+    """What the intervals allow to conclude: each run against the majority-class baseline, the pairs, and corrupted
+    images; and what is not compared."""
 
 
 def verdicts_of(contenders: Sequence[Contender], pairs: Sequence[Pair] | Sequence[GroupPair]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from hpcgender.compare.paired import Pair
-from hpcgender.compare.robustness import robustness_tables
+from hpcgender.compare.robustness_tables import robustness_tables
 from hpcgender.compare.rows import Comparison, Row
 from hpcgender.compare.seeds import Group, GroupPair, Spread
 from hpcgender.evaluate.results import Score

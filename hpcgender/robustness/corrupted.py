@@ -87,8 +87,11 @@ def write_corrupted(directory: Path, keys: Texts, corrupted: Mapping[str, Corrup
         parquet.write_table(pa.table(columns), file)
 
 
-def read_corrupted(directory: Path, names: tuple[str, ...]) -> dict[str, Corrupted]:
-    """The predictions in a directory's robustness.parquet; UserError if it cannot be read."""
+def read_corrupted(directory: Path, names: tuple[str, ...], keys: Texts) -> dict[str, Corrupted]:
+    """The predictions in a directory's robustness.parquet; UserError if it cannot be read.
+
+    `keys` are those of predictions.parquet, whose images it must have.
+    """
     from pyarrow import ArrowException
     from pyarrow.parquet import read_table
 
@@ -100,6 +103,10 @@ def read_corrupted(directory: Path, names: tuple[str, ...]) -> dict[str, Corrupt
             found = [table.column(f"{name}-{severity} {kind}") for severity in SEVERITIES]
             return np.stack([column.to_numpy().astype(np.float32) for column in found], axis=1)
 
-        return {name: Corrupted(logit=columns(name, "logit"), age=columns(name, "age")) for name in names}
+        own = table.column("key").to_pylist()
+        found = {name: Corrupted(logit=columns(name, "logit"), age=columns(name, "age")) for name in names}
     except (OSError, ArrowException, KeyError) as error:
         raise UserError(f"cannot read {path} ({one_line(error)[:200]}): evaluate again with --corrupt") from None
+    if own != keys.tolist():
+        raise UserError(f"{path} has other images than the predictions beside it: evaluate again with --corrupt")
+    return found

@@ -185,3 +185,5 @@ CORRUPTIONS = {
     "grey": Corruption("part of the colour removed", (0.2, 0.4, 0.6, 0.8, 1), grey),
 }
 """All of them by their names, in the order of tables."""
+PER_PIXEL = ("gaussian-noise", "shot-noise", "jpeg")
+"""Those whose strength is of single pixels of the input, which are other parts of a face at another input size."""

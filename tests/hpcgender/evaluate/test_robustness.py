@@ -66,7 +66,7 @@ def test_killed_and_resumed_on_other_processes_it_has_the_same_bytes(
 
 def test_predictions_are_of_the_corrupted_pixels(shards: Path, checkpoint: Path, tmp_path: Path) -> None:
     evaluated(shards, checkpoint, tmp_path, corrupt=("gaussian-noise", "occlusion"))
-    found = read_corrupted(tmp_path, ("gaussian-noise", "occlusion"))
+    found = read_corrupted(tmp_path, ("gaussian-noise", "occlusion"), read_predictions(tmp_path).key)
     manifest, cpu = read_manifest(shards), torch.device("cpu")
     trained, keys = load_trained(checkpoint, cpu), manifest.index("test")["key"]
     order = read_predictions(tmp_path).key.tolist()
@@ -98,7 +98,7 @@ def test_scores_are_those_of_the_predictions(shards: Path, skilled: Path, tmp_pa
     assert found.clean.accuracy == pytest.approx(result.gender.accuracy.value)
     assert found.clean.age_mae == pytest.approx(result.age.mae.value)
     assert found.clean.calibration_error == result.gender.calibration.ece
-    corrupted = read_corrupted(tmp_path, found.names)
+    corrupted = read_corrupted(tmp_path, found.names, clean.key)
     right = clean.prediction == clean.label
     losses = []
     for one in found.corruptions:
@@ -178,9 +178,14 @@ def test_what_an_evaluation_has_of_corrupted_images_is_kept(shards: Path, checkp
     evaluated(shards, checkpoint, tmp_path, corrupt=("darkness", "grey", "grey"))
     assert found_in(tmp_path).names == ("darkness", "grey")
     assert found_in(tmp_path).corruptions[1] == before.corruptions[0]
+    keys = read_predictions(tmp_path).key
+    with pytest.raises(
+        UserError, match=r"robustness.parquet has other images than the predictions beside it: evaluate"
+    ):
+        read_corrupted(tmp_path, ("grey",), keys[:-1])
     (tmp_path / "robustness.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"cannot read .*robustness.parquet .*: evaluate again with --corrupt"):
-        read_corrupted(tmp_path, ("grey",))
+        read_corrupted(tmp_path, ("grey",), keys)
 
 
 def test_all_means_all_and_an_unknown_one_is_refused(shards: Path, checkpoint: Path) -> None:
