@@ -57,10 +57,8 @@ class EvaluateConfig(SplitConfig):
     finished: bool = False
     """Refuse the checkpoint of a run that has not trained all of its epochs yet."""
 
-    def check(self) -> None:
-        super().check()
-        if self.finished and not is_finished(run_dir := self.checkpoint.parent.parent):
-            raise UserError(f"{run_dir} has not trained all of its epochs: leave --finished out to evaluate it now")
+    def check_given(self) -> None:
+        super().check_given()
         if self.by and not self.table:
             raise UserError(f"--by {' '.join(self.by)} needs the --table that has the columns: give its file")
         if self.table:
@@ -80,6 +78,12 @@ class EvaluateConfig(SplitConfig):
                 raise UserError("--keep-temperature keeps what --temperature-from fits: give that, too")
             if self.flip:
                 raise UserError("--keep-temperature is for predictions without --flip, which are others: leave one out")
+
+    def check(self) -> None:
+        super().check()
+        if self.finished and not is_finished(run_dir := self.checkpoint.parent.parent):
+            raise UserError(f"{run_dir} has not trained all of its epochs: leave --finished out to evaluate it now")
+        if self.keep_temperature:
             check_writable(self.checkpoint.resolve().parent, "leave --keep-temperature out")
         if (self.out_dir / FILE).exists():
             self.check_held(read_evaluation(self.out_dir))

@@ -89,6 +89,8 @@ class TrialConfig(NameConfig):
 
     trial: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TRIAL")]
     """Name of the trial, such as trial-0003."""
+    training: Annotated[TrainConfig | None, tyro.conf.Suppress] = None
+    """The options of its training where the study's file is read already; a job reads it when it begins."""
 
     def check(self) -> None:
         """Raises UserError if there is no such trial, or if it cannot be trained."""
@@ -98,6 +100,8 @@ class TrialConfig(NameConfig):
     @property
     def options(self) -> TrainConfig:
         """The options of its training; as long as nothing is drawn for it, those in [base]."""
+        if self.training:
+            return self.training
         trials = self.study().trials
         if self.trial not in trials:
             raise unknown(f"trial of study {self.name}", self.trial, list(trials))

@@ -53,14 +53,18 @@ class SplitConfig(ReadConfig):
         run_dir = self.checkpoint.parent.parent
         return self.out or run_dir / self.results / f"{self.data.resolve().name}-{self.split}"
 
-    def check(self) -> None:
+    def check_given(self) -> None:
+        """Raises UserError for options that cannot work, whatever the checkpoint, which need not be there yet."""
         super().check()
-        check_checkpoint(self.checkpoint)
         read_manifest(self.data).split(self.split)
         if self.batch_size < 1:
             raise UserError(f"--batch-size {self.batch_size} must be positive")
         if self.stop_after < 0:
             raise UserError(f"--stop-after {self.stop_after} must be at least 0")
+
+    def check(self) -> None:
+        self.check_given()
+        check_checkpoint(self.checkpoint)
         check_directory(self.out_dir)
         for name, split in self.passes.items():
             held = read_note(note_path(self.out_dir / WORK, name))

@@ -43,13 +43,13 @@ def submit_array(
     for call in calls:
         passed_on = {"record": str(record_of(call, stamp)).removesuffix("-%j"), "site": site}
         tasks.append((job_arguments(config, call, wanted), json.dumps(passed_on)))
+    here, around = records.who_and_where(), records.surroundings(os.environ, CODE)
+    revision = records.revision(CODE)
+    manifests = {data: manifest_sha256(data) for data in {call.data for call in calls}}
     mark = results / SUBMISSIONS / SUBMITTING
     mark.parent.mkdir(parents=True, exist_ok=True)
     write_whole(mark, f"{wanted.name}\n".encode())
     ids, file = named(wanted.site.scheduler).submit(wanted, folder(results, stamp), launch_in_job, tasks)
-    here, around = records.who_and_where(), records.surroundings(os.environ, CODE)
-    revision = records.revision(CODE)
-    manifests = {data: manifest_sha256(data) for data in {call.data for call in calls}}
     submissions = [
         Submission(
             name=wanted.name,
@@ -73,14 +73,15 @@ def submit_array(
     for submission in submissions:
         records.write_submission(submission, script, around)
     file.unlink()
-    mark.unlink()
+    mark.unlink(missing_ok=True)
     return submissions
 
 
 def check_whole(results: Path, unrecorded: Sequence[tuple[str, str]]) -> None:
     """Raises UserError if a submission was cut short and left jobs without records: they would be started twice.
 
-    `unrecorded` are ids and names of this user's jobs that wait or run and have no record.
+    Only for who holds the lock of the results: else a submission may be under way. `unrecorded` are ids and names of
+    this user's jobs that wait or run and have no record.
     """
     mark = results / SUBMISSIONS / SUBMITTING
     if not mark.exists():
@@ -90,6 +91,7 @@ def check_whole(results: Path, unrecorded: Sequence[tuple[str, str]]) -> None:
     if left:
         raise UserError(
             f"an earlier submission of {results} was cut short, and left job {', '.join(left)} ({name}) without "
-            f"records: hpcgender jobs cancel {' '.join(left)}, then give the command again"
+            f"records: hpcgender jobs cancel {' '.join(left)}, then give the command again; if that is a job of "
+            f"another directory, remove {mark} instead"
         )
     mark.unlink()

@@ -12,7 +12,7 @@ from typing import Any
 from hpcgender.commands import HPCGENDER
 from hpcgender.commands.launch import LaunchConfig
 from hpcgender.commands.study import ResultConfig, StudyConfig
-from hpcgender.launch.array import folder, submit_array
+from hpcgender.launch.array import check_whole, folder, submit_array
 from hpcgender.launch.submit import request
 from hpcgender.run_directory import CONFIG_JSON, STUDY_TOML, holds_run
 from hpcgender.study.file import Study, read_study
@@ -31,7 +31,6 @@ from shard_tools.base.errors import UserError
 from shard_tools.base.files import check_directory, write_file
 from shard_tools.base.lock import locked
 from shard_tools.base.text import plural
-from shard_tools.manifest import read_manifest
 
 LOCK = "study.lock"
 """Held by the command that submits a study, or carries it out on this machine."""
@@ -56,9 +55,8 @@ def study(config: StudyConfig) -> int:
     directory = wanted.directory
     if holds_run(directory) or (directory / CONFIG_JSON).exists():
         raise UserError(f"{directory} is a run: give the study another name")
-    for data in wanted.evaluations.data if wanted.evaluations else ():
-        for split in wanted.evaluations.splits if wanted.evaluations else ():
-            read_manifest(data).split(split)
+    for call in wanted.evaluated_on(next(iter(wanted.trials))):
+        call.options.check_given()
     if wanted.search and wanted.search.sampler == "tpe":
         check_installed()
     check_directory(directory, "the study's name")
@@ -91,6 +89,7 @@ def settled(wanted: Study) -> Standing:
     while standing.left_behind(wanted.name):
         time.sleep(1.0)
         standing = look(wanted)
+    check_whole(wanted.directory, standing.unrecorded)
     return standing
 
 

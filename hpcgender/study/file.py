@@ -66,7 +66,7 @@ class Study:
             command = HPCGENDER.find(words)
             assert command
             assert not isinstance(command.options, str)
-            options = command.options(name=self.name, trial=trial)
+            options = command.options(name=self.name, trial=trial, training=self.trials[trial])
             return Call(module=HPCGENDER.module, command=command, words=words, options=options)
         return _call("train", self.trials[trial])
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from hpcgender.commands.compare import CompareConfig
 from hpcgender.commands.evaluate import EvaluateConfig
@@ -59,23 +60,33 @@ def result(config: ResultConfig) -> int:
         if code := evaluate_best(study, best.name):
             return code
         trials = [look_at(study, name) for name in study.trials]
-    compare_all(study, [trial.name for trial in finished])
     looked_at = [trial for trial in trials if trial.finished or trial.stopped_early]
     tell(study, trials, best.name, len(looked_at))
     content = {"study": study.name, "best": best.name, "looked_at": len(looked_at)}
-    write_document(study.directory / RESULT, _FORM, {**content, "trials": list(map(asdict, trials))})
+    content |= {"evaluate": wanted_of(study), "compared": [], "trials": list(map(asdict, trials))}
+    write_document(study.directory / RESULT, _FORM, content)  # before what may fail
+    if study.compared:
+        compare_all(study, [trial.name for trial in finished])
+        write_document(study.directory / RESULT, _FORM, {**content, "compared": study.compared})
     return 0 if len(looked_at) == len(trials) else 1
 
 
 def is_current(study: Study) -> bool:
-    """Whether there is a result of the runs that the study has now, finished as they are now."""
+    """Whether there is a result of all that the study asks for now, with its runs finished as they are now."""
     if not (study.directory / RESULT).exists():
         return False
     again = f"remove it; hpcgender study result {study.name} writes it again"
-    held = read_document(study.directory / RESULT, _FORM, again, again)["trials"]
-    return {trial["name"]: trial["finished"] for trial in held} == {
+    held = read_document(study.directory / RESULT, _FORM, again, again)
+    if (held.get("evaluate"), held.get("compared")) != (wanted_of(study), list(study.compared)):
+        return False
+    return {trial["name"]: trial["finished"] for trial in held["trials"]} == {
         name: is_finished(study.directory / name) for name in study.trials
     }
+
+
+def wanted_of(study: Study) -> dict[str, Any]:
+    """The study's table [evaluate]; empty without one."""
+    return dict(study.toml.content.get("evaluate", {}))
 
 
 def look_at(study: Study, name: str) -> Trial:
@@ -126,9 +137,9 @@ def compare_all(study: Study, trials: Sequence[str]) -> None:
         if len(evaluated) > 1:
             from hpcgender.compare.comparison import compare  # and torch, which a study without it need not wait for
 
+            print()
             page = study.directory / f"compare-{on}.html"
             compare(CompareConfig(evaluated=tuple(evaluated), on=on, html=page, csv=page.with_suffix(".csv")))
-            print()
 
 
 def tell(study: Study, trials: Sequence[Trial], best: str, looked_at: int) -> None:

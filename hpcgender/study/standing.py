@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,19 @@ from hpcgender.commands import HPCGENDER
 from hpcgender.commands.evaluate import EvaluateConfig
 from hpcgender.commands.train import TrainConfig
 from hpcgender.data.packs import identified
-from hpcgender.evaluate.results import FILE
-from hpcgender.launch.array import check_whole
-from hpcgender.run_directory import CONFIG_JSON, holds_run, is_finished
+from hpcgender.evaluate.results import FILE, read_evaluation
+from hpcgender.run_directory import CONFIG_JSON, STUDY_TOML, holds_run, is_finished
 from hpcgender.status.direct import is_locked
 from hpcgender.status.runs import ListedRun, RunRecord, ask, judge_all, others, read_records
-from hpcgender.study.file import Study
+from hpcgender.study.file import Study, read_evaluations
 from hpcgender.study.search import PRUNED
 from jobs.scheduler import UNKNOWN, array_id
 from jobs.schedulers import named
 from shard_tools.base.commands import Call, find_call
-from shard_tools.base.documents import read_json
+from shard_tools.base.documents import read_json, read_toml
 from shard_tools.base.errors import UserError
 from shard_tools.base.text import plural
+from shard_tools.manifest import manifest_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,8 @@ class Standing:
     """What jobs of a study do, by the directories of their results."""
 
     alive: Mapping[Path, ListedRun]
+    unrecorded: Sequence[tuple[str, str]]
+    """Ids and names of this user's jobs that wait or run and have no record in the study."""
 
     def jobs(self, results: list[Path]) -> tuple[str, ...]:
         """The ids of the jobs, or of their arrays, that wait or work on some results."""
@@ -53,13 +55,15 @@ def look(study: Study) -> Standing:
     """How a study stands, by its records and their schedulers; UserError if that cannot be told."""
     found = read_records((study.directory,))
     queues = ask(found)
-    check_whole(study.directory, [(array_id(job.job_id), job.name) for _, job in others(found, queues)])
     runs = judge_all(found, queues)
     unknown = {run.record.submission.scheduler for run in runs if run.status.state == UNKNOWN}
     for scheduler, error in queues.silent.items():
         if scheduler in unknown:
             raise UserError(f"{error}: what runs of study {study.name} cannot be told, try again")
-    return Standing(alive={run.record.results: run for run in runs if run.status.alive and not _is_study(run.record)})
+    return Standing(
+        alive={run.record.results: run for run in runs if run.status.alive and not _is_study(run.record)},
+        unrecorded=[(array_id(job.job_id), job.name) for _, job in others(found, queues)],
+    )
 
 
 def _is_study(record: RunRecord) -> bool:
@@ -81,10 +85,43 @@ def trains(study: Study, trial: str, standing: Standing) -> bool:
 
 
 def check_unchanged(study: Study, standing: Standing) -> None:
-    """Raises UserError, naming what has changed, if a trial was trained, or waits to be, with other options than now.
+    """Raises UserError, naming what has changed, if something was done, or waits to be, with other options than now.
 
     Where data is and where results are may change.
     """
+    _check_trainings(study, standing)
+    if study.evaluations:
+        _check_evaluations(study, standing)
+
+
+def _check_evaluations(study: Study, standing: Standing) -> None:
+    calls = [call for trial in study.trials for call in study.evaluated_on(trial)]
+    done = {call.results.name: call for call in reversed(calls) if is_done(call)}  # one for each name: it is as others
+    for call in done.values():
+        held, data = read_evaluation(call.results).data.manifest, call.options.data
+        if held != manifest_sha256(data):
+            raise UserError(
+                f"{study.toml.name} asks for the data in {data}, but {call.results} is of other data: restore it, or "
+                "give its directory another name"
+            )
+    file = study.directory / STUDY_TOML
+    begun = next((call.results for call in calls if is_done(call) or standing.has(call)), None)
+    if not begun or not file.exists() or not (earlier := read_evaluations(read_toml(file)))[0]:
+        return
+    for name in sorted({*earlier[1], *study.options} - {"workers", "stage_to"}):
+        before, now = (given.get(name, getattr(EvaluateConfig, name)) for given in (earlier[1], study.options))
+        if before != now:
+            raise UserError(
+                f"{study.toml.name} asks for evaluations with {name} = {_spelled(now)}, but {begun} was begun with "
+                f"{name} = {_spelled(before)}: restore it, or cancel and remove {study.directory}/*/{begun.parent.name}"
+            )
+
+
+def _spelled(value: Any) -> str:
+    return json.dumps(value, default=str)
+
+
+def _check_trainings(study: Study, standing: Standing) -> None:
     found = ((trial, _difference(study, trial, standing)) for trial in study.trials)
     differing = [(trial, *difference) for trial, difference in found if difference]
     if differing:

@@ -59,6 +59,18 @@ def test_a_study_from_its_start_to_its_result_and_what_is_new_in_it(
     again = run("hpcgender", "study", "mine.toml", *LOCAL, cwd=tmp_path)
     assert again.returncode == 0
     assert again.stdout == "study mine: 2 runs, 2 finished; nothing to start, see runs/mine/result.json\n"
+    write("seed = [0, 1]", more.replace("[compare]", "flip = true\n[compare]"))
+    other = run("hpcgender", "study", "mine.toml", *LOCAL, cwd=tmp_path)
+    assert other.returncode == 2
+    assert other.stderr == (
+        "hpcgender: mine.toml asks for evaluations with flip = true, but runs/mine/seed0/evaluations/shards-test was "
+        "begun with flip = false: restore it, or cancel and remove runs/mine/*/evaluations\n"
+    )
+    write("seed = [0, 1]", more.partition("[compare]")[0])
+    alone = run("hpcgender", "study", "mine.toml", *LOCAL, cwd=tmp_path)
+    assert alone.returncode == 0, alone.stdout + alone.stderr
+    assert alone.stdout.splitlines()[1].startswith("1/1 study result runs/mine: done")
+    assert json.loads((runs / "mine" / "result.json").read_text())["compared"] == []
 
     before = jobs_of(runs, "seed0")
     write("seed = [1, 2]", more)

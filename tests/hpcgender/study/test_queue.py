@@ -115,8 +115,12 @@ def test_a_submission_that_was_cut_short_leaves_no_run_that_is_trained_twice(
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == (
         "hpcgender: an earlier submission of runs/mine was cut short, and left job 1 (mine) without records: hpcgender "
-        "jobs cancel 1, then give the command again\n"
+        "jobs cancel 1, then give the command again; if that is a job of another directory, remove "
+        "runs/mine/submissions/.submitting instead\n"
     )
+    seen = hpcgender("study", "mine.toml", "--dry-run")  # perhaps beside the submission
+    assert (seen.returncode, seen.stderr) == (0, "")
+    assert (runs / "mine" / "submissions" / ".submitting").exists()
     assert hpcgender("jobs", "cancel", "1").returncode == 0
     again = hpcgender("study", "mine.toml")
     assert again.returncode == 0, again.stderr
@@ -124,7 +128,46 @@ def test_a_submission_that_was_cut_short_leaves_no_run_that_is_trained_twice(
     assert hpcgender("jobs", "cancel", "mine").returncode == 0
 
 
-def test_what_never_begins_leaves_nothing(tmp_path: Path, queue: Path, hpcgender: Hpcgender, write: Write) -> None:
+def test_a_search_through_optuna_is_seen_submitted_and_given_more_trials(
+    tmp_path: Path, queue: Path, hpcgender: Hpcgender, write: Write
+) -> None:
+    def search(trials: int) -> None:
+        write(f'sampler = "tpe"\ntrials = {trials}\n[search.ranges]\nlr = [0.01, 0.02]', table="search")
+
+    (queue / "closed").touch()
+    search(2)
+    seen = hpcgender("study", "mine.toml", "--dry-run")
+    assert (seen.returncode, seen.stderr) == (0, "")
+    assert "\n  hpcgender study trial mine trial-0001\n" in seen.stdout
+    submitted = hpcgender("study", "mine.toml")
+    assert (submitted.returncode, submitted.stderr) == (0, "")
+    assert "\njob 1 mine: 2 trainings\n" in submitted.stdout
+    search(3)
+    more = hpcgender("study", "mine.toml")
+    assert (more.returncode, more.stderr) == (0, "")
+    assert "\njob 3 mine: 1 training\n" in more.stdout
+    search(4)
+    refused = hpcgender("study", "mine.toml", "--nodes", 2, "--procs-per-node", 3)
+    assert refused.returncode == 2
+    assert "batch" in refused.stderr
+    assert hpcgender("jobs", "cancel", "mine").returncode == 0
+
+
+def test_what_never_begins_leaves_nothing(
+    tmp_path: Path, shards: Path, queue: Path, hpcgender: Hpcgender, write: Write
+) -> None:
+    for options, says in (
+        ('corrupt = ["blurr"]', "unknown corruption 'blurr': did you mean blur?"),
+        ('table = "nope.csv"', "nope.csv"),
+        ('temperature_from = "vall"', "--temperature-from vall is neither a split of"),
+        ('splits = ["tst"]', "tst"),
+        ("batch_size = 0", "--batch-size 0 must be positive"),
+    ):
+        write("seed = [0]", f'[evaluate]\ndata = ["{shards}"]\n{options}')
+        refused = hpcgender("study", "mine.toml")
+        assert (refused.returncode, list(queue.iterdir())) == (2, [])
+        assert says in refused.stderr
+        assert not (tmp_path / "runs").exists()
     write("seed = [0, 1]")
     for words, says in (
         (("--nodes", 4), "the directory queue refuses mine: it has 2 nodes"),

@@ -32,10 +32,10 @@ def test_a_search_keeps_what_it_draws_and_goes_on_with_more_trials(
 ) -> None:
     mine = tmp_path / "runs" / "mine"
 
-    def search(trials: int) -> str:
+    def search(trials: int, splits: str = '"test"') -> str:
         ranges = 'lr = { low = 0.001, high = 0.1, log = true }\nmodel = ["compact", "resnet18"]'
         text = f'sampler = "tpe"\ntrials = {trials}\n[search.ranges]\n{ranges}'
-        write(text, f'[evaluate]\ndata = ["{shards}"]\ntrials = "best"', table="search", epochs=1)
+        write(text, f'[evaluate]\ndata = ["{shards}"]\ntrials = "best"\nsplits = [{splits}]', table="search", epochs=1)
         done = run("hpcgender", "study", "mine.toml", *LOCAL, cwd=tmp_path)
         assert done.returncode == 0, (
             done.stdout + done.stderr + "".join(path.read_text() for path in (tmp_path / "logs").iterdir())
@@ -57,6 +57,9 @@ def test_a_search_keeps_what_it_draws_and_goes_on_with_more_trials(
     assert "1/1 study trial runs/mine/trial-0002: done" in search(3)
     assert [trial.state for trial in trials_of(mine)] == [TrialState.COMPLETE] * 3
     assert jobs_of(tmp_path / "runs", "trial-0000") == before
+    new = search(3, '"val", "test"')  # of which the result alone is to be made again
+    assert "shards-val was measured for 1 of 3 runs, and chose none\n" in new
+    assert "train" not in new
 
 
 def test_a_search_is_refused_where_optuna_is_not_installed(
