@@ -50,8 +50,8 @@ class EvaluateConfig(SplitConfig):
     """Leave out images that lie byte for byte in the training split of the checkpoint's run."""
     corrupt: Annotated[tuple[str, ...], default_is("none", "all|NAME ...")] = ()
     """Evaluate corrupted images, too, with five severities each: all, or some of blur, motion-blur, gaussian-noise,
-    shot-noise, jpeg, low-resolution, darkness, over-exposure, contrast, occlusion and grey. Each takes five times as
-    long as the evaluation itself."""
+    shot-noise, jpeg, low-resolution, darkness, over-exposure, contrast, occlusion and grey. Each takes five
+    forward passes of each image, and corrupts it on the CPU, also where a GPU computes."""
     errors: bool = False
     """Write errors.csv, the misclassified images, the most confident first, and errors.png with the first of them."""
     finished: bool = False

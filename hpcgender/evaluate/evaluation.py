@@ -28,9 +28,10 @@ from hpcgender.inference.facts import WORK, ComputeFacts
 from hpcgender.inference.progress import remove_state
 from hpcgender.inference.session import Session, open_session
 from hpcgender.robustness.corrupted import Corrupted, CorruptedPass
+from hpcgender.robustness.corruptions import SEVERITIES
 from hpcgender.robustness.results import FILE as ROBUSTNESS
 from hpcgender.robustness.tables import robustness_lines
-from hpcgender.robustness.write import PICTURE, write_robustness
+from hpcgender.robustness.write import PICTURE, check_numbers, remove_robustness, write_robustness
 from shard_tools.base.errors import UserError
 
 
@@ -42,7 +43,9 @@ def evaluate(config: EvaluateConfig) -> int:
     with open_session(config) as session:
         check_tasks(session)
         if session.ranks.is_first and (config.out_dir / results.FILE).exists():
-            print(f"{config.out_dir} holds this evaluation already: it is computed again", flush=True)
+            times = 1 + len(SEVERITIES) * len(config.corruptions)
+            again = f", {times} predictions of each image" if config.corruptions else ""
+            print(f"{config.out_dir} holds this evaluation already: it is computed again{again}", flush=True)
         index = session.manifest.index(config.split)
         overlap = trained_images(session)
         keys = keys_of(index)
@@ -71,6 +74,7 @@ def evaluate(config: EvaluateConfig) -> int:
                 kept = ~overlap.trained[np.argsort(index["key"], kind="stable")]
                 predictions = predictions.rows(kept)
                 of_corruptions = {name: one.rows(kept) for name, one in of_corruptions.items()}
+            check_numbers(predictions, of_corruptions)
             lines = write_results(session, predictions, of_corruptions, fitted_on, run, overlap.facts)
             remove_state(config.out_dir / WORK)  # also that of a split on which an earlier start fitted a temperature
             print("\n".join(lines))
@@ -133,18 +137,20 @@ def write_results(
     config, out = session.config, session.config.out_dir
     out.mkdir(parents=True, exist_ok=True)
     (out / results.FILE).unlink(missing_ok=True)
+    remove_robustness(out)
     write_predictions(out, predictions)
     wrong = None
     if config.errors:
         title = f"Mistakes of {session.trained.name} in {config.split} of {config.data.resolve().name}"
         wrong = write_errors(out, predictions, session.manifest, config.split, title)
-    found = write_robustness(out, predictions, corrupted) if corrupted else None
     evaluation = evaluation_of(session, predictions, fitted_on, run, trained_on)
-    evaluation.write(out)
     lines = summary(evaluation)
-    if found:
+    if corrupted:
+        temperature = evaluation.gender.temperature if evaluation.gender else None
+        found = write_robustness(out, predictions, corrupted, temperature.value if temperature else None)
         lines += robustness_lines(found)
         lines.append(f"of corrupted images: {out / ROBUSTNESS}, a picture: {out / PICTURE}")
+    evaluation.write(out)
     lines.append(f"per image: {out / 'predictions.csv'} and .parquet, all numbers: {out / results.FILE}")
     if wrong is not None:
         lines.append(f"{wrong} mistakes: {out / LIST}" + (f", to look at: {out / SHEET}" if wrong else ""))

@@ -6,7 +6,8 @@ years. Its rows are those of predictions.parquet.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ import numpy.typing as npt
 import torch
 
 from hpcgender.commands.evaluate import EvaluateConfig
+from hpcgender.data.decoders import decoder_threads
 from hpcgender.data.decoders.decoder import MEAN, STD, to_pixels
 from hpcgender.data.loader import Batch
 from hpcgender.evaluate.predict_split import NAMES, SplitPass
 from hpcgender.evaluate.predictions import Mask, Texts
 from hpcgender.inference.blocks import Rows, read_rows
 from hpcgender.inference.session import Session
-from hpcgender.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from hpcgender.robustness.corruptions import CORRUPTIONS, SEVERITIES, Pixels, corrupt
 from shard_tools.base.errors import UserError, one_line
 from shard_tools.base.files import whole_file
 
@@ -47,6 +49,8 @@ class CorruptedPass(SplitPass):
     """A pass over a split with each severity of a corruption in turn."""
 
     shape = (len(SEVERITIES),)
+    pool: ThreadPoolExecutor | None = None
+    """Threads that corrupt; None: that which calls `work`."""
 
     def __init__(self, session: Session[EvaluateConfig], split: str, name: str) -> None:
         strengths = " ".join(f"{strength:g}" for strength in CORRUPTIONS[name].strengths)
@@ -55,13 +59,26 @@ class CorruptedPass(SplitPass):
         self.keys = session.manifest.index(split)["key"]
         self.computed *= len(SEVERITIES)
 
+    def run(self) -> None:
+        """Computes what is missing. Beside a GPU, the threads that decode are also as many as corrupt.
+
+        Without one, batches are computed in threads of their own already.
+        """
+        session = self.session
+        if session.ranks.device.type == "cpu":
+            super().run()
+            return
+        with ThreadPoolExecutor(max(1, decoder_threads(session.config.workers, session.ranks)), "corrupt") as pool:
+            self.pool = pool
+            super().run()
+
     def work(self, batch: Batch) -> Rows:
         """Log-odds and ages of a batch with each severity, (n, 5) each."""
         clean = to_pixels(batch.images).cpu().permute(0, 2, 3, 1).numpy()
         keys = self.keys[batch.samples].tolist()
         found = []
         for severity in SEVERITIES:
-            pixels = np.stack([corrupt(one, self.name, severity, key) for one, key in zip(clean, keys, strict=True)])
+            pixels = corrupt_all(clean, self.name, severity, keys, self.pool)
             levels = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32)
             found.append(self.rows(torch.empty_like(batch.images).copy_((levels - MEAN) / STD)))
         return {name: np.stack([rows[name] for rows in found], axis=1) for name in found[0]}
@@ -71,6 +88,14 @@ class CorruptedPass(SplitPass):
         order = np.argsort([key.decode() for key in self.keys.tolist()], kind="stable")
         logit, age = (read_rows(self.directory, self.blocks, name, self.blocks.samples)[order] for name in NAMES)
         return Corrupted(logit=logit, age=age)
+
+
+def corrupt_all(
+    pixels: Pixels, name: str, severity: int, keys: Sequence[bytes], pool: ThreadPoolExecutor | None
+) -> Pixels:
+    """Images (n, size, size, 3) with a corruption, each in one thread: the same bits for any number of them."""
+    of_all = (pool.map if pool else map)(lambda image, key: corrupt(image, name, severity, key), pixels, keys)
+    return np.stack([*of_all])
 
 
 def write_corrupted(directory: Path, keys: Texts, corrupted: Mapping[str, Corrupted]) -> None:

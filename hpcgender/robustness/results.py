@@ -29,7 +29,7 @@ class Scores:
     recalls: dict[str, float]
     """Accuracy on the women and on the men, as far as there are any."""
     calibration_error: float
-    """Expected calibration error, as of evaluation.json."""
+    """Expected calibration error, as of evaluation.json; with the temperature, if one was fitted."""
     age_mae: float
     """Years."""
     age_mae_added: Score | None

@@ -54,8 +54,10 @@ Losses = Mapping[Measure, Floats]
 """Of each task's images: (n,), or (n, 5) by severity."""
 
 
-def robustness(predictions: Predictions, corrupted: Mapping[str, Corrupted]) -> Robustness:
-    """All numbers, of predictions sorted by key."""
+def robustness(
+    predictions: Predictions, corrupted: Mapping[str, Corrupted], temperature: float | None = None
+) -> Robustness:
+    """All numbers, of predictions sorted by key; log-odds are calibrated by a temperature, if one is given."""
     measures: tuple[Measure, ...] = ("accuracy_lost", "age_mae_added")
     tasks = [task for task in (Task(predictions, measure) for measure in measures) if len(task.images)]
     nothing = {task.measure: np.zeros(len(task.images)) for task in tasks}
@@ -67,13 +69,13 @@ def robustness(predictions: Predictions, corrupted: Mapping[str, Corrupted]) -> 
     of_tasks = [task.tables(np.column_stack([means[task.measure], total[task.measure]])) for task in tasks]
     *tables, of_mean = [tuple(chain.from_iterable(several)) for several in zip(*of_tasks, strict=True)]
     found = [
-        of_corruption(name, tasks, lost[name], one, tables[place])
+        of_corruption(name, tasks, lost[name], one, tables[place], temperature)
         for place, (name, one) in enumerate(corrupted.items())
     ]
     scores = {task.measure: mean_difference(total[task.measure], task.clusters) for task in tasks}
     error = float(np.mean([one.scores.calibration_error for one in found]))
     return Robustness(
-        clean=scores_of(tasks, nothing, {}, calibration_error(tasks, predictions.logit)),
+        clean=scores_of(tasks, nothing, {}, calibration_error(tasks, predictions.logit, temperature)),
         scores=scores_of(tasks, total, scores, error),
         tables=of_mean,
         corruptions=tuple(found),
@@ -81,12 +83,17 @@ def robustness(predictions: Predictions, corrupted: Mapping[str, Corrupted]) -> 
 
 
 def of_corruption(
-    name: str, tasks: Sequence[Task], lost: Losses, corrupted: Corrupted, tables: tuple[GroupTable, ...]
+    name: str,
+    tasks: Sequence[Task],
+    lost: Losses,
+    corrupted: Corrupted,
+    tables: tuple[GroupTable, ...],
+    temperature: float | None,
 ) -> OfCorruption:
     """The numbers of a corruption, by the losses (n, 5) of each task."""
     with_mean = {measure: np.column_stack([losses, losses.mean(1)]) for measure, losses in lost.items()}
     of_task = {task.measure: mean_differences(with_mean[task.measure], task.clusters) for task in tasks}
-    errors = [calibration_error(tasks, logit) for logit in corrupted.logit.T]
+    errors = [calibration_error(tasks, logit, temperature) for logit in corrupted.logit.T]
     *scores, mean = [
         scores_of(
             tasks,
@@ -128,9 +135,10 @@ def scores_of(tasks: Sequence[Task], lost: Losses, means: Mapping[Measure, Score
     )
 
 
-def calibration_error(tasks: Sequence[Task], logit: npt.NDArray[np.float32]) -> float:
+def calibration_error(tasks: Sequence[Task], logit: npt.NDArray[np.float32], temperature: float | None) -> float:
     """Of log-odds of all images (n,); nan without gender."""
     for task in tasks:
         if task.measure == "accuracy_lost":
-            return calibration(logit[task.known], task.images.label == 1).ece
+            known = logit[task.known].astype(np.float64)
+            return calibration(known / (temperature or 1.0), task.images.label == 1).ece
     return math.nan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from hpcgender.data.evaluation import EvaluationLoader
 from hpcgender.distributed import Ranks
 from hpcgender.evaluate.calibration import calibration
 from hpcgender.evaluate.predictions import read_predictions
-from hpcgender.robustness.corrupted import Corrupted, read_corrupted
+from hpcgender.robustness.corrupted import Corrupted, corrupt_all, read_corrupted
 from hpcgender.robustness.corruptions import CORRUPTIONS, corrupt
 from hpcgender.robustness.results import Robustness, find_robustness
 from hpcgender.robustness.scores import robustness
 from hpcgender.robustness.tables import loses_most, losing_most
+from hpcgender.robustness.write import check_numbers
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
 from tests.conftest import REPOSITORY, Run
@@ -125,6 +127,40 @@ def test_scores_are_those_of_the_predictions(shards: Path, skilled: Path, tmp_pa
     assert found.scores.accuracy == pytest.approx(np.mean([one.scores.accuracy for one in found.corruptions]))
 
 
+def test_a_temperature_calibrates_corrupted_images_too() -> None:
+    clean = predictions(2000, 300)
+    logit, age = (np.repeat(one[:, None], 5, axis=1) for one in (3 * clean.logit, clean.age_prediction))
+    known = clean.gender_known
+    raw = robustness(clean, {"blur": Corrupted(logit=logit, age=age)})
+    calibrated = robustness(clean, {"blur": Corrupted(logit=logit, age=age)}, 2.0)
+    label = clean.label[known] == 1
+    assert raw.scores.calibration_error == pytest.approx(calibration(3 * clean.logit[known], label).ece)
+    assert calibrated.scores.calibration_error == pytest.approx(calibration(1.5 * clean.logit[known], label).ece)
+    assert calibrated.clean.calibration_error == pytest.approx(calibration(0.5 * clean.logit[known], label).ece)
+    assert calibrated.scores.accuracy == raw.scores.accuracy
+
+
+def test_what_is_no_number_is_refused() -> None:
+    clean = predictions(200)
+    logit, age = (np.repeat(one[:, None], 5, axis=1) for one in (clean.logit, clean.age_prediction))
+    check_numbers(clean, {"blur": Corrupted(logit=logit, age=age)})  # although some do not decode
+    first = int(np.flatnonzero(~np.isnan(clean.logit))[3])
+    logit[first, 2] = np.nan
+    with pytest.raises(UserError, match=f"gives no number for 1 image with blur, the first one {clean.key[first]}: "):
+        check_numbers(clean, {"blur": Corrupted(logit=logit, age=age)})
+
+
+def test_images_are_corrupted_alike_by_any_number_of_threads() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 24, 24, 3), dtype=np.uint8)
+    keys = [b"%d" % number for number in range(40)]
+    with ThreadPoolExecutor(4) as pool:
+        for name in CORRUPTIONS:
+            assert np.array_equal(
+                corrupt_all(pixels, name, 3, keys, pool),
+                [corrupt(one, name, 3, key) for one, key in zip(pixels, keys, strict=True)],
+            )
+
+
 def test_the_group_that_loses_most_is_found() -> None:
     clean = predictions(4000, 500)
     hit = clean.group == "Black"
@@ -186,6 +222,20 @@ def test_what_an_evaluation_has_of_corrupted_images_is_kept(shards: Path, checkp
     (tmp_path / "robustness.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"cannot read .*robustness.parquet .*: evaluate again with --corrupt"):
         read_corrupted(tmp_path, ("grey",), keys)
+
+
+def test_an_evaluation_without_them_leaves_none_of_an_earlier_one(
+    shards: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluated(shards, checkpoint, tmp_path, corrupt=("grey",))
+    assert "computed again" not in capsys.readouterr().out
+    evaluated(shards, checkpoint, tmp_path, corrupt=("grey", "contrast"))
+    assert (
+        "holds this evaluation already: it is computed again, 11 predictions of each image\n" in capsys.readouterr().out
+    )
+    (tmp_path / "evaluation.json").unlink()  # as where one was stopped between
+    evaluated(shards, checkpoint, tmp_path)
+    assert [file.name for file in tmp_path.glob("robustness*")] == []
 
 
 def test_all_means_all_and_an_unknown_one_is_refused(shards: Path, checkpoint: Path) -> None:
