@@ -16,4 +16,6 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v chromium 
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium; } >&2 ||
         echo "cannot install chromium: pages are not tested in a browser" >&2
 fi
+# One thread of PyTorch each: where there are more than cores, they wait for each other and burn what they wait for.
+export OMP_NUM_THREADS=1
 exec .venv/bin/python -m pytest -n 3 --no-loadscope-reorder "$@"
