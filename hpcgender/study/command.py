@@ -19,6 +19,7 @@ from hpcgender.study.file import Study, read_study
 from hpcgender.study.local import run_here
 from hpcgender.study.options import keep_options
 from hpcgender.study.result import RESULT, is_current
+from hpcgender.study.search import kept_number
 from hpcgender.study.standing import Standing, check_unchanged, is_done, look, trains
 from hpcgender.study.tuned import check_installed
 from jobs import records
@@ -27,6 +28,7 @@ from jobs.schedulers import named
 from jobs.site import Site
 from jobs.sites import find_site
 from shard_tools.base.commands import Call
+from shard_tools.base.contracts import SUBMISSIONS
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import check_directory, write_file
 from shard_tools.base.lock import locked
@@ -99,8 +101,9 @@ def planned(config: StudyConfig, wanted: Study, standing: Standing, site: Site) 
     at_work = {trial for trial in wanted.trials if trains(wanted, trial, standing)}
     trainings = {trial: wanted.training(trial) for trial in wanted.trials}
     missing = {trial: call for trial, call in trainings.items() if trial not in at_work and not is_done(call)}
-    for trial in missing:
-        wanted.trials[trial].check()
+    for trial, call in missing.items():
+        if kept_number(call.results) is None:  # else Optuna drew it, and it fails by itself, not all of the study
+            wanted.trials[trial].check()
     evaluations, waits_for = [], [wanted.directory / trial for trial in at_work]
     if wanted.evaluations and wanted.evaluations.trials == "all":
         for trial in wanted.trials:
@@ -114,8 +117,8 @@ def planned(config: StudyConfig, wanted: Study, standing: Standing, site: Site) 
     results = [last] if new or not (is_current(wanted) or standing.has(last)) else []
     launched = config.launched((), wanted.name)
     of_the_last = replace(launched, nodes=None, procs_per_node=None)
-    if named(site.scheduler).has_queue and not config.gpus_per_node:
-        on_gpu = wanted.evaluations and wanted.evaluations.trials == "best" and config.gpus_per_node is None
+    if named(site.scheduler).has_queue:
+        on_gpu = wanted.evaluations and wanted.evaluations.trials == "best" and config.gpus_per_node != 0
         of_the_last = replace(of_the_last, gpus_per_node=int(bool(on_gpu)))
     before = standing.jobs(waits_for)
     return [
@@ -140,6 +143,8 @@ def told(wanted: Study, standing: Standing, stages: Sequence[Stage]) -> str:
     parts = [f"{plural(len(wanted.trials), 'run')}, {done} finished"]
     parts += [f"{alive} at work"] if alive else []
     parts += [f"{len(stages[0].calls)} to train"] if stages[0].calls else []
+    again = sum((call.results / SUBMISSIONS).exists() for call in stages[0].calls)
+    parts += [f"{again} of them again, after a failure or a stop"] if again else []
     ends = [", ".join(parts)]
     if not any(stage.calls for stage in stages):
         there = wanted.directory / RESULT

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_type_hints
 from hpcgender.commands import HPCGENDER
 from hpcgender.commands.evaluate import EvaluateConfig
 from hpcgender.commands.train import TrainConfig
+from hpcgender.data.packs import places_of
 from hpcgender.option_layers import LAYERS, read_preset, spelled_out
 from hpcgender.run_directory import BEST, CHECKPOINTS
 from hpcgender.study.search import Search, Values, kept_values, read_search
@@ -105,6 +106,12 @@ def read_study(path: Path, called: str = "") -> Study:
     search = read_searched(toml) if "search" in toml.content else None
     drawn = draw(toml, search, RUNS / name) if search else read_grid(toml)
     trials = {trial: configured({**base, **values}, RUNS / name, trial) for trial, values in drawn.items()}
+    chosen = search.ranges.get("tasks") if search else None
+    tasks = chosen if isinstance(chosen, tuple) else [trial.tasks for trial in trials.values()]
+    if len({"gender" in one for one in tasks}) > 1:
+        raise toml.fault(
+            "search" if search else "grid", (), "has trials with and without gender, of which none is the best"
+        )
     wanted, options = read_evaluations(toml)
     if search and search.prune and wanted and wanted.trials == "all":
         raise toml.fault("evaluate", (), 'needs trials = "best" beside prune, which leaves trials untrained')
@@ -186,6 +193,10 @@ def read_evaluations(toml: Toml) -> tuple[Evaluations | None, dict[str, Any]]:
     names = [data.resolve().name for data in wanted.data]
     if twice := next((name for name in names if names.count(name) > 1), ""):
         raise toml.fault("evaluate", ("data",), f"has two called {twice}, whose evaluations would have one name")
+    if twice := next((split for split in wanted.splits if wanted.splits.count(split) > 1), ""):
+        raise toml.fault("evaluate", ("splits",), f"has {twice} twice")
+    if values.get("keep_temperature") and len(wanted.data) * len(wanted.splits) > 1:
+        raise toml.fault("evaluate", ("keep_temperature",), "needs one data set and one split: a checkpoint keeps one")
     return wanted, {name: expand(value) for name, value in values.items() if name not in own}
 
 
@@ -220,7 +231,13 @@ def _value(toml: Toml, table: str, place: tuple[str | int, ...], kinds: Mapping[
 
 
 def label(option: str, value: Any) -> str:
-    """A value in the name of a trial: text as it is, of a file its name, and others after the option's name."""
+    """A value in the name of a trial: text as it is, of a file its name, and others after the option's name.
+
+    Of a mixture the names of its data sets, with their weights.
+    """
+    if option == "data":
+        places = places_of(value)
+        return safe_name("+".join(f"{one.root.name}{one.weight if len(places) > 1 else ''}" for one in places))
     if isinstance(value, bool):
         return option if value else f"no_{option}"
     if isinstance(value, tuple):

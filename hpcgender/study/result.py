@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from hpcgender.commands.compare import CompareConfig
@@ -23,6 +24,8 @@ from shard_tools.base.text import NOTHING, Table, percent, plural, print_tables
 
 RESULT = "result.json"
 _FORM = "hpcgender-study-result-1"
+_MOST_COMPARED = 12
+"""Models; pairs of many more would take hours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,7 @@ def result(config: ResultConfig) -> int:
     content |= {"evaluate": wanted_of(study), "compared": [], "trials": list(map(asdict, trials))}
     write_document(study.directory / RESULT, _FORM, content)  # before what may fail
     if study.compared:
-        compare_all(study, [trial.name for trial in finished])
+        compare_all(study, finished)
         write_document(study.directory / RESULT, _FORM, {**content, "compared": study.compared})
     return 0 if len(looked_at) == len(trials) else 1
 
@@ -129,10 +132,15 @@ def evaluate_best(study: Study, trial: str) -> int:
     return 0
 
 
-def compare_all(study: Study, trials: Sequence[str]) -> None:
-    """Compares the trials by each of the evaluations that are to be compared, as far as there are two of them."""
+def compare_all(study: Study, trials: Sequence[Trial]) -> None:
+    """Compares the best models by each of the evaluations that are to be compared, as far as two trials have it."""
+    chosen = best_models(study, trials)
+    if len(chosen) < len(trials):
+        print(
+            f"\ncompared: {plural(len(chosen), 'run')}, those of the {_MOST_COMPARED} models best by validation alone"
+        )
     for on in study.compared:
-        evaluated = [study.directory / trial for trial in trials]
+        evaluated = [study.directory / trial for trial in chosen]
         evaluated = [run for run in evaluated if (run / EvaluateConfig.results / on / FILE).is_file()]
         if len(evaluated) > 1:
             from hpcgender.compare.comparison import compare  # and torch, which a study without it need not wait for
@@ -140,6 +148,16 @@ def compare_all(study: Study, trials: Sequence[str]) -> None:
             print()
             page = study.directory / f"compare-{on}.html"
             compare(CompareConfig(evaluated=tuple(evaluated), on=on, html=page, csv=page.with_suffix(".csv")))
+
+
+def best_models(study: Study, trials: Sequence[Trial]) -> list[str]:
+    """The trials, by name, of the models that are best by the mean of their validation; one model has several seeds."""
+    models: dict[str, list[Trial]] = {}
+    for trial in trials:
+        models.setdefault(repr(replace(study.trials[trial.name], name="run", seed=0)), []).append(trial)
+    ranked = sorted(models.values(), key=lambda runs: fmean(run.rank for run in runs), reverse=True)
+    chosen = {run.name for runs in ranked[:_MOST_COMPARED] for run in runs}
+    return [trial.name for trial in trials if trial.name in chosen]
 
 
 def tell(study: Study, trials: Sequence[Trial], best: str, looked_at: int) -> None:

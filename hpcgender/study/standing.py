@@ -11,13 +11,13 @@ from typing import Any
 from hpcgender.commands import HPCGENDER
 from hpcgender.commands.evaluate import EvaluateConfig
 from hpcgender.commands.train import TrainConfig
-from hpcgender.data.packs import identified
+from hpcgender.data.packs import identity, read_packs
 from hpcgender.evaluate.results import FILE, read_evaluation
 from hpcgender.run_directory import CONFIG_JSON, STUDY_TOML, holds_run, is_finished
 from hpcgender.status.direct import is_locked
 from hpcgender.status.runs import ListedRun, RunRecord, ask, judge_all, others, read_records
-from hpcgender.study.file import Study, read_evaluations
-from hpcgender.study.search import PRUNED
+from hpcgender.study.file import Study, read_evaluations, read_study
+from hpcgender.study.search import PRUNED, kept_number
 from jobs.scheduler import UNKNOWN, array_id
 from jobs.schedulers import named
 from shard_tools.base.commands import Call, find_call
@@ -122,7 +122,11 @@ def _spelled(value: Any) -> str:
 
 
 def _check_trainings(study: Study, standing: Standing) -> None:
-    found = ((trial, _difference(study, trial, standing)) for trial in study.trials)
+    file = study.directory / STUDY_TOML
+    tuned = study.search and study.search.sampler == "tpe" and file.exists()
+    earlier = read_study(file, study.name) if tuned else None
+    _check_ranges(study, earlier)
+    found = ((trial, _difference(study, trial, standing, earlier)) for trial in study.trials)
     differing = [(trial, *difference) for trial, difference in found if difference]
     if differing:
         trial, before, now = differing[0]
@@ -133,13 +137,16 @@ def _check_trainings(study: Study, standing: Standing) -> None:
         )
 
 
-def _difference(study: Study, trial: str, standing: Standing) -> tuple[str, str] | None:
-    """The first option in which a trial has begun otherwise, before and now; None if there is none."""
+def _difference(study: Study, trial: str, standing: Standing, earlier: Study | None) -> tuple[str, str] | None:
+    """The first option in which a trial has begun otherwise, before and now; None if there is none.
+
+    `earlier` is a search through Optuna as it was submitted last.
+    """
     call, results, data = study.training(trial), study.directory / trial, study.trials[trial].data
     if holds_run(results) and (results / CONFIG_JSON).exists():
         again = "remove the run"
         begun = read_json(results / CONFIG_JSON, again, again)
-        if begun.get("manifest") != identified(data):
+        if begun.get("manifest") != identity(read_packs(data)):
             return f"other data, {begun.get('data')}", f"the data in {data}"
         return _first(begun, study.trials[trial])
     waiting = standing.alive.get(results)
@@ -148,7 +155,22 @@ def _difference(study: Study, trial: str, standing: Standing) -> tuple[str, str]
         if isinstance(before, TrainConfig):
             return _first(before.plain(), study.trials[trial])
         return "another sampler", "this one"
+    if earlier and trial in earlier.trials and (waiting or kept_number(results) is not None):
+        return _first(earlier.trials[trial].plain(), study.trials[trial])
     return None
+
+
+def _check_ranges(study: Study, earlier: Study | None) -> None:
+    """Raises UserError if a range has changed in which Optuna knows trials."""
+    drawn = any(kept_number(study.directory / trial) is not None for trial in study.trials)
+    if not (drawn and study.search and earlier and earlier.search):
+        return
+    for name, wanted in study.search.ranges.items():
+        if name in earlier.search.ranges and wanted != earlier.search.ranges[name]:
+            raise UserError(
+                f"{study.toml.name}: search.ranges.{name} has changed since trials of {study.directory} were drawn, "
+                "which Optuna cannot go on with: restore it, or give the study another name"
+            )
 
 
 def _first(begun: Mapping[str, Any], options: TrainConfig) -> tuple[str, str] | None:

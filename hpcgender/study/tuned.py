@@ -34,6 +34,7 @@ _STARTUP = 5
 
 def trial(config: TrialConfig) -> int:
     """Trains one trial on every rank; returns 0 also where it was stopped early. UserError for what cannot be."""
+    from hpcgender.data.order import check_world_size  # and numpy
     from hpcgender.train.loop import train  # and torch
 
     study = config.study()
@@ -43,9 +44,19 @@ def trial(config: TrialConfig) -> int:
         ask(study, config.trial)
     while kept_number(results) is None:  # the first rank writes it
         time.sleep(_LOOK_SECONDS)
+    if (results / PRUNED).exists():  # before it was requeued
+        if first:
+            end(study, results, "PRUNED")
+        return 0
     study = config.study()
     options = study.trials[config.trial]
-    options.check()
+    try:
+        options.check()
+        check_world_size(int(os.environ.get("WORLD_SIZE", "1")), options.batch_size)
+    except UserError:
+        if first:
+            end(study, results, "FAIL")
+        raise
     if not first:
         code = train(options)
         return 0 if code == REQUEUE and (results / PRUNED).exists() else code
@@ -108,6 +119,15 @@ def distributions(search: Search) -> dict[str, Any]:
         else:
             found[name] = FloatDistribution(wanted.low, wanted.high, log=wanted.log)
     return found
+
+
+def end(study: Study, results: Path, state: str) -> None:
+    """Tells Optuna that a trial has ended without a score, PRUNED or FAIL, unless it knows that of it."""
+    from optuna.trial import TrialState
+
+    number = kept_number(results)
+    assert number is not None
+    tuner(study, number).tell(number, state=TrialState[state], skip_if_finished=True)
 
 
 def best_of(study: Study, trial: str) -> float:

@@ -179,6 +179,12 @@ def never(wanted: Wanted, cluster: Cluster) -> list[str]:
     return [] if not all(found) else found[0] if found else []
 
 
+def most_tasks() -> float:
+    """How many tasks an array may have; infinite if that cannot be told."""
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", answer(call, "scontrol", "show", "config"), re.MULTILINE)
+    return int(found[1]) if found else math.inf
+
+
 def missing_now(wanted: Wanted, cluster: Cluster) -> list[str]:
     """The nodes that would do, but take no jobs at present, if too few do without them; else none."""
     rows = [row for name in cluster.nodes for row in _rows_of(cluster, name) if _fits(wanted, row)]

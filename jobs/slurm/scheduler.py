@@ -119,6 +119,11 @@ class Slurm(Scheduler):
 
     def check(self, request: Request, record: Path) -> str:
         text = script(request, record)
+        if request.tasks > (most := limits.most_tasks()):
+            raise UserError(
+                f"{self.title} takes at most {most} tasks in an array, its MaxArraySize, and {request.name} has "
+                f"{request.tasks}: submit fewer, and the others when these have ended"
+            )
         cluster = limits.look(request)
         wanted = limits.Wanted.of(request)
         if reasons := limits.never(wanted, cluster):

@@ -66,6 +66,14 @@ def test_a_file_without_a_name_or_a_grid_is_one_run(tmp_path: Path) -> None:
     assert (study.name, list(study.trials), study.evaluations, study.compared) == ("mine", ["run"], None, ())
 
 
+def test_mixtures_are_named_by_their_data_sets_and_weights(tmp_path: Path) -> None:
+    values = ["data/a=1,data/b=1", "data/a=2,data/b=1", "data/a=1,data/b=0.5", "data/a=1,data/b=0.25", "data/v1.2"]
+    found = read_study(write(tmp_path, f"[grid]\ndata = {[values[0], values[1], *values[3:]]}")).trials
+    assert list(found) == ["a1+b1", "a2+b1", "a4+b1", "v1.2"]
+    with pytest.raises(UserError, match=r"two trials would be called a2\+b1"):
+        read_study(write(tmp_path, f"[grid]\ndata = {values}"))
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -93,6 +101,16 @@ def test_a_file_without_a_name_or_a_grid_is_one_run(tmp_path: Path) -> None:
         ('[evaluate]\ndata = "a"', "line 2: evaluate.data must be a list in [ ]"),
         ('[evaluate]\ndata = ["a"]\ntrials = "some"', "evaluate.trials must be 'all' or 'best'"),
         ('[evaluate]\ndata = ["a/x", "b/x"]', "line 2: evaluate.data has two called x"),
+        ('[evaluate]\ndata = ["a"]\nsplits = ["val", "val"]', "line 3: evaluate.splits has val twice"),
+        (
+            '[evaluate]\ndata = ["a", "b"]\ntemperature_from = "val"\nkeep_temperature = true',
+            "line 4: evaluate.keep_temperature needs one data set and one split",
+        ),
+        ('[grid]\ntasks = [["gender"], ["age"]]', "line 1: grid has trials with and without gender"),
+        (
+            '[search]\ntrials = 2\nsampler = "tpe"\n[search.ranges]\ntasks = [["gender"], ["age"]]',
+            "line 1: search has trials with and without gender",
+        ),
         ('[evaluate]\ndata = ["a"]\ncheckpoint = "b"', "line 3: evaluate.checkpoint is unknown"),
         ('[evaluate]\ndata = ["a"]\n[compare]\non = ["a-val"]', "line 4: compare.on has 'a-val': known: a-test"),
         (

@@ -90,6 +90,11 @@ def test_a_study_from_its_start_to_its_result_and_what_is_new_in_it(
         "hpcgender: mine.toml asks for lr = 0.03, but runs/mine/seed0 and 2 other runs began with lr = 0.02, and would "
         "not be comparable: restore it, or give the study another name\n"
     )
+    write("seed = [0, 1, 2]", more, data=str(tmp_path / "gone"))
+    gone = run("hpcgender", "study", "mine.toml", *LOCAL, cwd=tmp_path)
+    assert gone.returncode == 2
+    assert f"{tmp_path}/gone" in gone.stderr
+    assert "other data" not in gone.stderr
 
 
 def test_a_study_that_is_killed_or_stopped_goes_on_and_trains_nothing_twice(

@@ -12,6 +12,11 @@ from typing import Any
 
 import pytest
 
+from hpcgender.commands.study import StudyConfig
+from hpcgender.study.command import planned
+from hpcgender.study.file import read_study
+from hpcgender.study.standing import Standing
+from jobs.sites import find_site
 from tests.conftest import REPOSITORY, Run
 from tests.hpcgender.study.conftest import Write, epochs, jobs_of
 
@@ -131,8 +136,8 @@ def test_a_submission_that_was_cut_short_leaves_no_run_that_is_trained_twice(
 def test_a_search_through_optuna_is_seen_submitted_and_given_more_trials(
     tmp_path: Path, queue: Path, hpcgender: Hpcgender, write: Write
 ) -> None:
-    def search(trials: int) -> None:
-        write(f'sampler = "tpe"\ntrials = {trials}\n[search.ranges]\nlr = [0.01, 0.02]', table="search")
+    def search(trials: int, values: str = "[0.01, 0.02]", **base: object) -> None:
+        write(f'sampler = "tpe"\ntrials = {trials}\n[search.ranges]\nlr = {values}', table="search", **base)
 
     (queue / "closed").touch()
     search(2)
@@ -150,7 +155,29 @@ def test_a_search_through_optuna_is_seen_submitted_and_given_more_trials(
     refused = hpcgender("study", "mine.toml", "--nodes", 2, "--procs-per-node", 3)
     assert refused.returncode == 2
     assert "batch" in refused.stderr
+    search(3, epochs=3)
+    refused = hpcgender("study", "mine.toml")
+    assert refused.returncode == 2
+    assert "mine.toml asks for epochs = 3, but runs/mine/trial-0000 and 2 other runs began with" in refused.stderr
+    (tmp_path / "runs" / "mine" / "trial-0000" / "drawn.json").write_text(
+        '{"format": "hpcgender-study-drawn-1", "number": 0, "values": {"lr": 0.02}}'
+    )
+    search(3, "[0.01, 0.02, 0.03]")
+    refused = hpcgender("study", "mine.toml")
+    assert refused.returncode == 2
+    assert "mine.toml: search.ranges.lr has changed since trials of runs/mine were drawn" in refused.stderr
     assert hpcgender("jobs", "cancel", "mine").returncode == 0
+
+
+def test_a_result_job_asks_for_one_gpu_whatever_the_trainings_ask_for(
+    tmp_path: Path, shards: Path, hpcgender: Hpcgender, write: Write
+) -> None:
+    write("seed = [0]", f'[evaluate]\ndata = ["{shards}"]\ntrials = "best"')
+    config = StudyConfig(file=tmp_path / "mine.toml", scheduler="slurm", gpus_per_node=4)
+    wanted = read_study(config.file)
+    standing = Standing(alive={}, unrecorded=[])
+    stages = planned(config, wanted, standing, find_site("", "slurm", {}))
+    assert [stage.config.gpus_per_node for stage in stages] == [4, 4, 1]
 
 
 def test_what_never_begins_leaves_nothing(

@@ -73,6 +73,16 @@ def test_a_search_is_refused_where_optuna_is_not_installed(
     assert not (tmp_path / "runs").exists()
 
 
+def test_optuna_is_told_of_values_that_cannot_work(tmp_path: Path, run: Run, write: Write) -> None:
+    write('sampler = "tpe"\ntrials = 1\n[search.ranges]\nbatch_size = [100000]', table="search")
+    for says in ("1 run, 0 finished, 1 to train\n", "1 to train, 1 of them again, after a failure or a stop\n"):
+        done = run("hpcgender", "study", "mine.toml", *LOCAL, cwd=tmp_path)
+        assert done.returncode != 0
+        assert says in done.stdout + done.stderr, done.stdout + done.stderr
+        assert [trial.state for trial in trials_of(tmp_path / "runs" / "mine")] == [TrialState.FAIL]
+        assert "fewer than --batch-size 100000" in "".join(path.read_text() for path in (tmp_path / "logs").iterdir())
+
+
 def test_a_trial_that_is_worse_than_others_is_stopped_early_and_is_not_trained_again(
     tmp_path: Path, run: Run, write: Write
 ) -> None:
@@ -96,6 +106,10 @@ def test_a_trial_that_is_worse_than_others_is_stopped_early_and_is_not_trained_a
     assert last.state == TrialState.PRUNED
     assert json.loads((mine / "trial-0000" / "pruned.json").read_text())["epoch"] == max(last.intermediate_values)
     assert len(epochs(tmp_path / "runs", "trial-0000")) < 40
+    trained = epochs(tmp_path / "runs", "trial-0000")
+    requeued = run("hpcgender", "study", "trial", "mine", "trial-0000", cwd=tmp_path)
+    assert (requeued.returncode, requeued.stdout) == (0, ""), requeued.stderr
+    assert epochs(tmp_path / "runs", "trial-0000") == trained
     again = run("hpcgender", "study", "mine.toml", *LOCAL, cwd=tmp_path)
     assert "train" not in again.stdout
     assert len(jobs_of(tmp_path / "runs", "trial-0000")) == 1

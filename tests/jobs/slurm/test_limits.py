@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ PartitionName=other Default=NO QoS=N/A MaxNodes=UNLIMITED MaxTime=UNLIMITED MaxC
 # sinfo -h -N -p debug -o '%N|%c|%m|%T|%f|%G'
 NODES = "node1|8|16000|idle|(null)|gpu:2\nnode2|8|16000|{state}|ib,a100|gpu:a100:2(S:0-1)\n"
 CONFIG = "ClusterName             = test\nAccountingStorageEnforce = associations,limits,qos\n"
+CONFIG += "MaxArraySize            = 1001\n"
 # sacctmgr -n -P show qos format=name,flags,maxwall,maxtresperjob,maxtrespernode,maxtrespu,grptres
 QOS = """\
 normal||||
@@ -127,6 +129,13 @@ def test_what_has_to_wait_for_nodes_is_not_refused(slurm: Path) -> None:
     put(slurm, "sinfo", cat(NODES.format(state="idle")))
     with pytest.raises(UserError, match=r"^Slurm refuses train: "):
         check(slurm, nodes=2)
+
+
+def test_an_array_of_more_tasks_than_slurm_takes_is_refused(slurm: Path) -> None:
+    request = Request(name="mine", site=Site(name="x", scheduler="slurm"), resources=Resources(), tasks=1001)
+    assert SCHEDULERS["slurm"].check(request, slurm / "%j").startswith("Job 1 to start")
+    with pytest.raises(UserError, match=r"^Slurm takes at most 1001 tasks in an array, its MaxArraySize, and mine has"):
+        SCHEDULERS["slurm"].check(replace(request, tasks=1002), slurm / "%j")
 
 
 def test_without_accounting_the_partition_alone_counts(slurm: Path) -> None:
