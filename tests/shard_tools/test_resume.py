@@ -239,7 +239,8 @@ def test_a_disk_that_refuses_keeps_what_was_done(
     )
     assert refused.returncode == 2
     assert "File too large" in refused.stderr
-    assert refused.stderr.count("\n") == 1
+    said = [line for line in refused.stderr.splitlines() if not line.startswith("looking at images: ")]
+    assert len(said) == 1  # beside the progress, on slow machines
     assert not (out / "manifest.json").exists()
     subprocess.run(command(many, out, workers), check=True, capture_output=True)
     assert digest(out) == whole[0]
