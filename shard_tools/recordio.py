@@ -59,7 +59,7 @@ class Header(NamedTuple):
 
 class RecordFile:
     """A RecordIO file, open for reading at any byte offset. It is not memory-mapped: where storage fails, a read is an
-    error that can be told, and a map ends the process with SIGBUS.
+    error that can be reported, and a map ends the process with SIGBUS.
 
     Raises OSError if it cannot be opened; each method does if it cannot be read.
     """

@@ -119,6 +119,25 @@ def others(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
     return out
 
 
+@pytest.fixture
+def queue(tmp_path: Path) -> Path:
+    """The directory that is the queue of tests/jobs/directory_scheduler.py, whose site stands beside it."""
+    (tmp_path / "site.toml").write_text('scheduler = "directory"\n')
+    (tmp_path / "queue").mkdir()
+    return tmp_path / "queue"
+
+
+@pytest.fixture
+def hpcgender(tmp_path: Path, queue: Path, run: Run) -> Run:
+    """Runs hpcgender on a machine with that scheduler, in the directory beside the queue."""
+
+    def hpcgender(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
+        environment = {"DIRECTORY_QUEUE": str(queue), "PYTHONPATH": str(REPOSITORY), **more}
+        return run("tests.jobs.directory_scheduler", "hpcgender", *arguments, cwd=tmp_path, **environment)
+
+    return hpcgender
+
+
 @pytest.fixture(scope="session")
 def real_faces() -> Path:
     """A directory of real UTKFace images; the test is skipped where there is none."""

@@ -31,7 +31,7 @@ def app(config: AppConfig) -> None:
     models = opened(parse_options(AppConfig, "hpcgender app", words(config)))  # as the script has them: loaded once
     secret = secrets.token_urlsafe(12)
     for model in models:
-        print(printable(told(model)))
+        print(printable(description(model)))
     print(f"page: http://{LOOPBACK}:{config.port}/{secret}/    (Ctrl-C ends it)")
     print(f"from another machine, first: ssh -L {config.port}:{LOOPBACK}:{config.port} {user()}{socket.gethostname()}")
     print(end="", flush=True)
@@ -48,7 +48,7 @@ def check_port(port: int) -> None:
             raise UserError(f"--port {port} of {LOOPBACK}: {error.strerror}; give another one") from None
 
 
-def told(shown: ShownModel) -> str:
+def description(shown: ShownModel) -> str:
     """What is shown of a model, one line."""
     found = ", ".join(one.directory_name for one in shown.evaluated) or "none of this checkpoint"
     return f"{shown.name}: {shown.checkpoint}; {shown.model.words}; evaluations: {found}"

@@ -119,7 +119,7 @@ class Averages:
             for group in subgroups.groups:
                 self.add_difference(f"{gender}: {group} minus the rest", "group", Subset(gender, group=group), None)
             wrong, correct = Subset(gender, outcome="wrong"), Subset(gender, outcome="correct")
-            self.add_difference(f"{gender}: wrong minus correct", "told", wrong, correct)
+            self.add_difference(f"{gender}: wrong minus correct", "outcome", wrong, correct)
 
     def add_average(self, subset: Subset) -> None:
         """Unless it is of no image."""
@@ -133,7 +133,7 @@ class Averages:
                 name=name,
                 gender=subset.gender,
                 group=subset.group,
-                told=subset.outcome,
+                outcome=subset.outcome,
                 images=mean.images,
                 small=mean.images < SMALL,
                 evidence=float(mean.mean.mean()),

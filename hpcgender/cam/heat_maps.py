@@ -179,7 +179,7 @@ class HeatMaps:
 def print_summary(config: CamConfig, found: Cam) -> None:
     """Prints the most important numbers, and where the files are."""
     out = config.out_dir
-    counts = ", ".join(f"{a.images} {a.name}" for a in found.averages if not a.group and not a.told)
+    counts = ", ".join(f"{a.images} {a.name}" for a in found.averages if not a.group and not a.outcome)
     down, across = found.cells
     how = f"{found.method}, {found.precision}"
     print(f"{found.data.images} heat maps ({how}) of {down}x{across} cells ({counts}) in {out / 'maps'}")

@@ -67,7 +67,7 @@ class Average:
     gender: str
     group: str
     """Empty for all."""
-    told: Literal["", "correct", "wrong"]
+    outcome: Literal["", "correct", "wrong"]
     """Whether their gender was classified correctly; empty for both."""
     images: int
     """At least 1."""
@@ -88,7 +88,7 @@ class Difference:
 
     name: str
     """male minus female; male minus female, White; female: White minus the rest; female: wrong minus correct."""
-    kind: Literal["gender", "gender in group", "group", "told"]
+    kind: Literal["gender", "gender in group", "group", "outcome"]
     gender: str
     """Of both averages; empty where it is what differs."""
     group: str

@@ -114,7 +114,7 @@ def average_panel(average: Average, arrays: dict[str, Array], title: str = "") -
 
 def summary_panels(cam: Cam) -> list[Panel]:
     """The average of each gender, and the difference of both, of those there are."""
-    panels = [average_panel(a, cam.arrays, f"average {a.name}") for a in cam.averages if not a.group and not a.told]
+    panels = [average_panel(a, cam.arrays, f"average {a.name}") for a in cam.averages if not a.group and not a.outcome]
     return panels + difference_panels(cam, "gender")
 
 
@@ -151,7 +151,7 @@ def draw_differences(path: Path, cam: Cam) -> bool:
     """Writes differences.png if there is any: male minus female, of all and in each group; then for each gender its
     groups, and its misclassified images."""
     rows = [difference_panels(cam, "gender", "gender in group")]
-    rows += [difference_panels(cam, "group", "told", gender=gender) for gender in cam.data.classes]
+    rows += [difference_panels(cam, "group", "outcome", gender=gender) for gender in cam.data.classes]
     if max(map(len, rows)) < 2:
         rows = [[panel for row in rows for panel in row]]
     rows = [row for row in rows if row]

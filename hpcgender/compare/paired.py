@@ -78,7 +78,7 @@ def pair(first: str, of_first: Predictions, second: str, of_second: Predictions)
 
 
 def verdict(pair: Pair, *, alone: bool) -> str:
-    """A sentence: which of two models is more accurate, or that it cannot be told.
+    """A sentence: which of two models is more accurate, or that it is unclear.
 
     They differ by more than chance if the interval of the difference excludes zero and, of several pairs, Holm's p is
     below 0.05 too. `alone`: it is the only pair. Both must predict gender.
@@ -91,7 +91,7 @@ def verdict(pair: Pair, *, alone: bool) -> str:
         points = abs(pair.accuracy.value) * 100
         return f"{better} is more accurate than {worse}, by {points:.2f} points: more than chance."
     images = plural(pair.images, "image")
-    return f"Whether {pair.first} or {pair.second} is more accurate cannot be told with {images}."
+    return f"Whether {pair.first} or {pair.second} is more accurate is unclear with {images}."
 
 
 def mcnemar_test(only_first: int, only_second: int) -> McNemar:

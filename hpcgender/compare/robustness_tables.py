@@ -81,4 +81,4 @@ def robustness_verdicts(models: Sequence[RobustModel]) -> Iterator[str]:
             of = " of seeds and images" if over_seeds else ""
             yield f"On corrupted images {better.name} is more accurate than {worse.name}, {by}{of}."
         else:
-            yield f"Whether {first.name} or {model.name} is more accurate on corrupted images cannot be told."
+            yield f"Whether {first.name} or {model.name} is more accurate on corrupted images is unclear."

@@ -108,7 +108,7 @@ class GroupPair:
     p_holm: float
     """Corrected for the number of pairs (Holm, Scand. J. Statist. 6, 1979)."""
     needed: int
-    """Seeds of each that would tell half a point of accuracy; 0: no number of them would, or not known."""
+    """Seeds of each that would show half a point of accuracy; 0: no number of them would, or not known."""
     age_mae: Score | None
     """Years."""
 
@@ -251,7 +251,7 @@ def difference_terms(first: Floats, second: Floats, clusters: npt.NDArray[np.int
 
 
 def group_verdict(pair: GroupPair, *, alone: bool) -> str:
-    """A sentence: one of two models is more accurate, they are equally accurate, or it cannot be told and why.
+    """A sentence: one of two models is more accurate, they are equally accurate, or it is unclear and why.
 
     One is if the interval of the difference excludes zero and, of several pairs, Holm's p is below 0.05 too; they are
     equally accurate if it lies within half a point. `alone`: it is the only pair. Both must predict gender.
@@ -259,7 +259,7 @@ def group_verdict(pair: GroupPair, *, alone: bool) -> str:
     assert pair.accuracy
     score = pair.accuracy
     better, worse = (pair.first, pair.second) if score.value > 0 else (pair.second, pair.first)
-    either = f"Whether {pair.first} or {pair.second} is more accurate cannot be told"
+    either = f"Whether {pair.first} or {pair.second} is more accurate is unclear"
     if math.isnan(score.low):
         if score.value == 0 and min(pair.seeds) > 1:
             return f"{pair.first} and {pair.second} are right about the same images."
@@ -278,5 +278,5 @@ def group_verdict(pair: GroupPair, *, alone: bool) -> str:
         ends = f"between {100 * score.low:+.2f} and {100 * score.high:+.2f} points"
         return f"{either} with {seeds}: the difference is {ends}."
     if pair.needed:
-        return f"{either} with {seeds}: about {pair.needed} of each would tell half a point."
-    return f"{either} with {seeds} on {plural(pair.images, 'image')}: more images are needed to tell half a point."
+        return f"{either} with {seeds}: about {pair.needed} of each would show half a point."
+    return f"{either} with {seeds} on {plural(pair.images, 'image')}: more images are needed to show half a point."

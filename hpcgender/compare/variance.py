@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float64]
 HALF_A_POINT = 0.005
 """A difference of accuracies that matters: models within it are equally accurate."""
 SMALLEST = 1e-9
-"""Of the p that are told apart."""
+"""Of the p below which a difference counts."""
 MOST = 1000
 """Seeds beyond which none are advised."""
 

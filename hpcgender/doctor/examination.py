@@ -87,9 +87,9 @@ def ranks_of(environ: dict[str, str] | os._Environ[str]) -> Iterator[tuple[Ranks
 def begin(config: DoctorConfig, ranks: Ranks, allocation: Allocation, findings: list[Finding]) -> int:
     """All checks; then the job is signalled and requeued, if it is one that can be."""
     host = socket.gethostname()
-    told = ranks.gather([replace(finding, host=host) for finding in of_node(config, ranks, allocation)])
+    gathered = ranks.gather([replace(finding, host=host) for finding in of_node(config, ranks, allocation)])
     hosts = tuple(dict.fromkeys(ranks.gather(host)))
-    findings += [finding for of_rank in told for finding in of_rank]
+    findings += [finding for of_rank in gathered for finding in of_rank]
     usable = ranks.broadcast(not any(f.check == "GPUs" and f.state == "red" for f in findings))
     training = train_config(config, ranks)
     skipped: dict[str, str] = {}
@@ -128,7 +128,7 @@ def begin(config: DoctorConfig, ranks: Ranks, allocation: Allocation, findings: 
             ranks.barrier(network.TIMEOUT)  # all are ready for the signal
             return interrupt(config, examination, skipped, ranks, stop, allocation)
     if ranks.is_first:
-        tell(config.json, examination, skipped)
+        print_report(config.json, examination, skipped)
     return int(ranks.broadcast(examination.code))
 
 
@@ -206,19 +206,19 @@ def images_in_step(config: DoctorConfig, ranks: Ranks) -> int:
 def speeds(config: TrainConfig, ranks: Ranks, host: str) -> list[Finding]:
     """What all ranks measure at the same time, as they train; on rank 0 what that means."""
     measured = examined("step", speed.measure, config, ranks)
-    told = ranks.gather((host, measured))
-    failed = ranks.broadcast(any(isinstance(one, Finding) for _, one in told))
+    gathered = ranks.gather((host, measured))
+    failed = ranks.broadcast(any(isinstance(one, Finding) for _, one in gathered))
     bandwidths = {} if failed else examined("all-reduce", network.bandwidths, ranks)
     if not ranks.is_first:
         return []
     if failed:
-        return [replace(one, host=where) for where, one in told if isinstance(one, Finding)]
-    by_step = sorted((one.step_images_per_s, where) for where, one in told)
-    own = replace(told[0][1], step_images_per_s=median(per_s for per_s, _ in by_step))
-    reader = min((one for _, one in told), key=lambda one: one.read_images_per_s)
+        return [replace(one, host=where) for where, one in gathered if isinstance(one, Finding)]
+    by_step = sorted((one.step_images_per_s, where) for where, one in gathered)
+    own = replace(gathered[0][1], step_images_per_s=median(per_s for per_s, _ in by_step))
+    reader = min((one for _, one in gathered), key=lambda one: one.read_images_per_s)
     own = replace(
         own,
-        loaded_images_per_s=min(one.loaded_images_per_s for _, one in told),
+        loaded_images_per_s=min(one.loaded_images_per_s for _, one in gathered),
         read_images_per_s=reader.read_images_per_s,
         read_bytes_per_s=reader.read_bytes_per_s,
     )
@@ -265,7 +265,7 @@ def interrupt(
         if config.json:
             report.write(examination)
         else:  # also where the next attempt never comes
-            tell(config.json, examination, skipped)
+            print_report(config.json, examination, skipped)
         os.kill(int(os.environ["JOBS_AGENT_PID"]), signal.SIGUSR1)
     for _ in range(int(10 * STOP_SECONDS)):  # all ranks look as often, as looking is collective
         if stop.requested(ranks):
@@ -279,7 +279,9 @@ def interrupt(
         (DOCTOR / INTERRUPTED).unlink()
         remedy = "see what handles signals here: a wrapper, a container, or a shell without exec"
         lost = red("requeue", f"SIGUSR1 to the agent did not reach its ranks in {STOP_SECONDS:.0f} s", remedy)
-        tell(config.json, replace(examination, findings=report.in_order((*examination.findings, lost))), skipped)
+        print_report(
+            config.json, replace(examination, findings=report.in_order((*examination.findings, lost))), skipped
+        )
     return FAILED
 
 
@@ -300,11 +302,11 @@ def conclude(state: dict[str, Any], ranks: Ranks) -> int:
     examination = replace(examination, findings=report.in_order((*examination.findings, requeued)), time=time.time())
     if ranks.is_first:
         (DOCTOR / INTERRUPTED).unlink()
-        tell(state["json"], examination, state["skipped"])
+        print_report(state["json"], examination, state["skipped"])
     return examination.code
 
 
-def tell(as_json: bool, examination: Examination, skipped: dict[str, str]) -> None:
+def print_report(as_json: bool, examination: Examination, skipped: dict[str, str]) -> None:
     """Prints an examination, and writes it, which may be what fails."""
     if as_json:
         print(json.dumps(asdict(examination), indent=1), flush=True)

@@ -87,10 +87,10 @@ def clocks(ranks: Ranks, host: str, rounds: int = 5) -> dict[str, float]:
     for _ in range(rounds):
         dist.barrier()
         times.append(time.time())
-    told = ranks.gather((host, times))
+    gathered = ranks.gather((host, times))
     offsets: dict[str, float] = {}
-    for where, theirs in told:
-        differences = [there - here for there, here in zip(theirs, told[0][1], strict=True)]
+    for where, theirs in gathered:
+        differences = [there - here for there, here in zip(theirs, gathered[0][1], strict=True)]
         offsets.setdefault(where, min(differences, key=abs))
     return offsets
 

@@ -78,9 +78,9 @@ def interruption(command: Sequence[str]) -> Finding:
     environ |= {DEVICE: "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     begin = time.monotonic()
     for number, line in ((signal.SIGUSR1, FIRST_EPOCH), (signal.SIGTERM, RESUMING)):
-        code, said = stopped_at(command, environ, line, number)
+        code, printed = stopped_at(command, environ, line, number)
         if code != REQUEUE:
-            last = said[-1] if said else "it printed nothing"
+            last = printed[-1] if printed else "it printed nothing"
             how = "did not end" if code is None else f"{how_it_ended(code)}, not with {REQUEUE}"
             return red(check, f"a training that got {number.name} {how}: {last}"[:400], advice)
     seconds = time.monotonic() - begin
@@ -91,7 +91,7 @@ def stopped_at(
     command: Sequence[str], environ: Mapping[str, str], line: str, number: signal.Signals
 ) -> tuple[int | None, list[str]]:
     """Exit code, None if it had to be killed, and output of a command that is signalled once it has printed `line`."""
-    said: list[str] = []
+    printed: list[str] = []
     lines: Queue[str] = Queue()
 
     def follow(output: IO[str]) -> None:
@@ -112,9 +112,9 @@ def stopped_at(
         reader = Thread(target=follow, args=(process.stdout,), daemon=True)
         reader.start()
         deadline = time.monotonic() + START_SECONDS
-        while not any(text.startswith(line) for text in said):
+        while not any(text.startswith(line) for text in printed):
             with suppress(Empty):
-                said.append(lines.get(timeout=0.2))
+                printed.append(lines.get(timeout=0.2))
                 continue
             if process.poll() is not None or time.monotonic() > deadline:
                 break
@@ -127,5 +127,5 @@ def stopped_at(
         process.wait()
         reader.join(5)  # a child may hold the pipe open
     while not lines.empty():
-        said.append(lines.get())
-    return code, said
+        printed.append(lines.get())
+    return code, printed

@@ -116,7 +116,7 @@ def check_tasks(session: Session[EvaluateConfig]) -> None:
 def keep(session: Session[EvaluateConfig], evaluation: Evaluation) -> None:
     """Keeps the temperature of an evaluation in the checkpoint."""
     path, temperature = session.config.checkpoint, evaluation.gender and evaluation.gender.temperature
-    if not temperature:  # which was said
+    if not temperature:  # and a line of the log has why
         return
     split = session.config.temperature_split
     on = f"{split} of {session.manifest.root.resolve().name}" if split else Path(temperature.fitted_on).name

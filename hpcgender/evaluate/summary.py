@@ -30,7 +30,7 @@ def summary(evaluation: Evaluation) -> list[str]:
 
 
 def leak_lines(leaks: Sequence[str]) -> list[str]:
-    """What is to be said of a model whose data sets share images or subjects across splits."""
+    """The warning about a model whose data sets share images or subjects across splits."""
     return [f"WARNING: the model was trained with --allow-leaks: {line}" for line in leaks]
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hpcgender.commands.launch import LaunchConfig
 from hpcgender.launch import CODE
-from hpcgender.launch.submit import job_arguments, launch_in_job, record_of
+from hpcgender.launch.submit import job_arguments, launch_in_job, record_of, submitted
 from jobs import records
 from jobs.records import Submission
 from jobs.scheduler import Request
@@ -43,30 +42,15 @@ def submit_array(
     for call in calls:
         passed_on = {"record": str(record_of(call, stamp)).removesuffix("-%j"), "site": site}
         tasks.append((job_arguments(config, call, wanted), json.dumps(passed_on)))
-    here, around = records.who_and_where(), records.surroundings(os.environ, CODE)
-    revision = records.revision(CODE)
+    kept = {"revision": records.revision(CODE), **records.who_and_where()}
+    around = records.surroundings(os.environ, CODE)
     manifests = {data: manifest_sha256(data) for data in {call.data for call in calls}}
     mark = results / SUBMISSIONS / SUBMITTING
     mark.parent.mkdir(parents=True, exist_ok=True)
     write_whole(mark, f"{wanted.name}\n".encode())
     ids, file = named(wanted.site.scheduler).submit(wanted, folder(results, stamp), launch_in_job, tasks)
     submissions = [
-        Submission(
-            name=wanted.name,
-            command=call.words,
-            argv=tuple(sys.orig_argv),
-            script="",
-            scheduler=wanted.site.scheduler,
-            job_id=job_id,
-            site=site,
-            resources=wanted.resources,
-            after=(*wanted.after, *wanted.after_end),
-            log=str(Path(wanted.log.replace("%j", job_id)).absolute()),
-            revision=revision,
-            manifest=manifests[call.data],
-            directory=call.results / SUBMISSIONS / f"{stamp}-{job_id}",
-            **here,
-        )
+        submitted(call, wanted, job_id, stamp, {**kept, "manifest": manifests[call.data]})
         for call, job_id in zip(calls, ids, strict=True)
     ]
     script = file.read_text()

@@ -102,7 +102,7 @@ def whose_job(config: LaunchConfig, submitted: Submitted) -> str:
 
 
 def note(error: UserError | StorageError, config: LaunchConfig, submitted: Submitted, granted: Allocation) -> None:
-    """Records that the job around this process is refused, as far as can be told which command it is."""
+    """Records that the job around this process is refused, if its command can be read."""
     call: Call[Any] | None
     try:
         call = find_call(PROGRAMS, config.command)

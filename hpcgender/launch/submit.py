@@ -8,6 +8,7 @@ import re
 import runpy
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,15 @@ def submit(config: LaunchConfig, call: Call[Any], wanted: Request, after: tuple[
     passed_on = {"record": str(call.results.absolute() / SUBMISSIONS / stamp), "site": wanted.site.plain()}
     task = (job_arguments(config, call, wanted), json.dumps(passed_on))
     (job_id,), file = named(wanted.site.scheduler).submit(wanted, record_of(call, stamp), launch_in_job, [task])
-    submission = Submission(
+    submission = submitted(call, wanted, job_id, stamp, kept)
+    records.write_submission(submission, file.read_text(), records.surroundings(os.environ, CODE))
+    file.unlink()
+    return submission
+
+
+def submitted(call: Call[Any], wanted: Request, job_id: str, stamp: str, kept: Mapping[str, Any]) -> Submission:
+    """The submission of a command; `kept` are its code's revision, its data's manifest, and who submitted it where."""
+    return Submission(
         name=wanted.name,
         command=call.words,
         argv=tuple(sys.orig_argv),
@@ -120,14 +129,11 @@ def submit(config: LaunchConfig, call: Call[Any], wanted: Request, after: tuple[
         job_id=job_id,
         site=wanted.site.plain(),
         resources=wanted.resources,
-        after=after,
+        after=(*wanted.after, *wanted.after_end),
         log=str(Path(wanted.log.replace("%j", job_id)).absolute()),
         directory=call.results / SUBMISSIONS / f"{stamp}-{job_id}",
         **kept,
     )
-    records.write_submission(submission, file.read_text(), records.surroundings(os.environ, CODE))
-    file.unlink()
-    return submission
 
 
 def job_arguments(config: LaunchConfig, call: Call[Any], wanted: Request) -> tuple[str, ...]:

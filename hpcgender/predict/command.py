@@ -36,15 +36,15 @@ def predict(config: PredictConfig) -> int:
     lines = not (config.json or config.csv or config.parquet)
     rows: list[dict[str, Any]] = []
     listed: list[Prediction] = []
-    told = False
+    announced = False
     with ExitStack() as exits:
         # Lines on a terminal are progress enough, and a bar would run through them.
         quiet = len(listing.images) <= config.batch_size or (lines and sys.stdout.isatty())
         advance = None if quiet else exits.enter_context(progress("predicting", len(listing.images)))
         for found in model.predictions(listing.images, heat_maps=bool(pictures)):
-            if not found.error and not told:
+            if not found.error and not announced:
                 print(printable(f"by {checkpoint}: {model.words}"), file=sys.stderr)
-                told = True
+                announced = True
             picture = pictures.write(found, len(rows)) if pictures and not found.error else None
             rows.append(row_of(found, picture))
             if lines and not found.error:

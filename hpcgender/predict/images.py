@@ -42,7 +42,7 @@ class Readable(NamedTuple):
 
     encoded: Encoded | None
     note: str = ""
-    """What else is to be said: that it had to be encoded anew and why, or that it is one of several faces."""
+    """A remark: that it had to be encoded anew and why, or that it is one of several faces."""
     error: str = ""
     faces: int | None = None
     """Faces found in the image; None where none was looked for, or the image cannot be used."""

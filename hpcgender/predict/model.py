@@ -50,7 +50,7 @@ class Prediction:
     precision: str = ""
     """The precision of the forward pass: fp32, tf32, bf16 or fp16."""
     note: str = ""
-    """What else is to be said: that the image had to be encoded anew and why, or that it has several faces."""
+    """A remark: that the image had to be encoded anew and why, or that it has several faces."""
     error: str = ""
     """Why the image could not be used, e.g. because no face was found in it."""
     faces: int | None = None

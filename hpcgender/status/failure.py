@@ -76,16 +76,16 @@ def explain(log: Path) -> Iterator[str]:
     """The last traceback and messages of a log that is there, in lines; what they mean before them."""
     text = last_attempt(log)
     traceback = last_traceback(text)
-    said = [line for line in messages(text) if line not in traceback]
+    others = [line for line in messages(text) if line not in traceback]
     if out_of_memory(text):
         yield "  memory ran out"
     elif _ADDRESS_SPACE.search(text):
         yield "  a limit of address space or threads was reached: h_vmem limits the former, of which CUDA and DALI"
         yield "  reserve many times what they use: ask for another complex for memory (`memory` in site.toml), or more"
-    elif any("SIGKILL" in line for line in said):
+    elif any("SIGKILL" in line for line in others):
         yield f"  a process {how_it_ended(-signal.SIGKILL)}"
     yield f"  log: {log}"
-    for block in (traceback.splitlines(), said):
+    for block in (traceback.splitlines(), others):
         if block:
             yield ""
             yield from block

@@ -37,9 +37,9 @@ def explain(job_id: str, queues: Queues) -> Iterator[str]:
     if not log:
         yield f"  no log {LOGS}/*.o{job_id}"
         return
-    said = list(failure.explain(log))
-    yield from said
-    if len(said) == 1:  # its name alone
+    lines = list(failure.explain(log))
+    yield from lines
+    if len(lines) == 1:  # its name alone
         yield ""
         yield from failure.last_attempt(log).splitlines()[-_LAST:]
 

@@ -68,7 +68,7 @@ def study(config: StudyConfig) -> int:
     with locked(directory / LOCK, directory, "wait until that has ended", patience=_PATIENCE):
         standing = settled(wanted)
         stages = planned(config, wanted, standing, site)
-        print(told(wanted, standing, stages), flush=True)
+        print(summary(wanted, standing, stages), flush=True)
         if not any(stage.calls for stage in stages):
             return 0
         if named(site.scheduler).has_queue:
@@ -136,7 +136,7 @@ def result_call(wanted: Study) -> Call[ResultConfig]:
     return Call(module=HPCGENDER.module, command=command, words=words, options=ResultConfig(name=wanted.name))
 
 
-def told(wanted: Study, standing: Standing, stages: Sequence[Stage]) -> str:
+def summary(wanted: Study, standing: Standing, stages: Sequence[Stage]) -> str:
     """How the study stands, in a line."""
     done = sum(is_done(wanted.training(trial)) for trial in wanted.trials)
     alive = sum(trains(wanted, trial, standing) for trial in wanted.trials)
@@ -199,7 +199,7 @@ def preview(config: StudyConfig, wanted: Study, site: Site) -> int:
     """Prints what would be started, without writing anything."""
     standing = look(wanted)
     stages = planned(config, wanted, standing, site)
-    print(told(wanted, standing, stages))
+    print(summary(wanted, standing, stages))
     scheduler, stamp = named(site.scheduler), records.stamp()
     for stage in filter(lambda stage: stage.calls, stages):
         print(f"\n{plural(len(stage.calls), stage.noun)}:")

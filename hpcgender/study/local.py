@@ -93,12 +93,12 @@ def run_stage(config: StudyConfig, wanted: Study, calls: Sequence[Call[Any]], re
         for one in [one for one in running if one.process.poll() is not None]:
             running.remove(one)
             failed += bool(one.process.returncode)
-            tell(one, f"{len(calls) - len(waiting) - len(running)}/{len(calls)}")
+            print_end(one, f"{len(calls) - len(waiting) - len(running)}/{len(calls)}")
     return failed
 
 
-def tell(ended: Running, number: str) -> None:
-    """Prints how a command has ended; of the result of the study what it said."""
+def print_end(ended: Running, number: str) -> None:
+    """Prints how a command has ended; of the result of the study its output."""
     code = ended.process.returncode
     took = duration(time.monotonic() - ended.began)
     log = f": see {os.path.relpath(ended.log)}" if code else ""

@@ -64,7 +64,7 @@ def result(config: ResultConfig) -> int:
             return code
         trials = [look_at(study, name) for name in study.trials]
     looked_at = [trial for trial in trials if trial.finished or trial.stopped_early]
-    tell(study, trials, best.name, len(looked_at))
+    print_result(study, trials, best.name, len(looked_at))
     content = {"study": study.name, "best": best.name, "looked_at": len(looked_at)}
     content |= {"evaluate": wanted_of(study), "compared": [], "trials": list(map(asdict, trials))}
     write_document(study.directory / RESULT, _FORM, content)  # before what may fail
@@ -160,7 +160,7 @@ def best_models(study: Study, trials: Sequence[Trial]) -> list[str]:
     return [trial.name for trial in trials if trial.name in chosen]
 
 
-def tell(study: Study, trials: Sequence[Trial], best: str, looked_at: int) -> None:
+def print_result(study: Study, trials: Sequence[Trial], best: str, looked_at: int) -> None:
     """Prints the table of trials, the best first, and how the best was chosen."""
     names = list(dict.fromkeys(name for trial in trials for name in trial.evaluations))
     ranked = sorted(trials, key=lambda trial: trial.rank, reverse=True)

@@ -52,14 +52,14 @@ class Standing:
 
 
 def look(study: Study) -> Standing:
-    """How a study stands, by its records and their schedulers; UserError if that cannot be told."""
+    """How a study stands, by its records and their schedulers; UserError if that is unknown."""
     found = read_records((study.directory,))
     queues = ask(found)
     runs = judge_all(found, queues)
     unknown = {run.record.submission.scheduler for run in runs if run.status.state == UNKNOWN}
     for scheduler, error in queues.silent.items():
         if scheduler in unknown:
-            raise UserError(f"{error}: what runs of study {study.name} cannot be told, try again")
+            raise UserError(f"{error}: the state of the runs of study {study.name} is unknown, try again")
     return Standing(
         alive={run.record.results: run for run in runs if run.status.alive and not _is_study(run.record)},
         unrecorded=[(array_id(job.job_id), job.name) for _, job in others(found, queues)],

@@ -1,4 +1,4 @@
-"""One trial of a search through Optuna: asks for values, trains with them, reports each epoch, and stops if told to.
+"""One trial of a search through Optuna: asks for values, trains with them, reports each epoch, and stops if pruned.
 
 All trials share `optuna.log` in the study's directory, Optuna's journal file: there is no server.
 """

@@ -13,7 +13,7 @@ _SUSPENDED = {
 
 
 def advise(job: Job, away: bool, reasons: bool) -> str:
-    """One line about a job; `away` if its host does not answer Grid Engine, `reasons` if that has said why it waits.
+    """One line about a job; `away` if its host does not answer Grid Engine, `reasons` why it waits, in its words.
 
     Seen on 8.1.9 with a bare script: after the loss of its first host a job of two hosts is started again while Grid
     Engine still has its task on the other one, mixes the two up (`duplicate list element` in the master's messages),

@@ -144,8 +144,8 @@ class GridEngine(Scheduler):
             program, *options = command(request, record, file)
             return [program, "-w", "v", *options]
 
-        said = try_script(self.title, request.name, text, asking, _HINTS)
-        return "; but ".join(filter(None, (said, unlike_the_complex(request))))
+        refusal = try_script(self.title, request.name, text, asking, _HINTS)
+        return "; but ".join(filter(None, (refusal, unlike_the_complex(request))))
 
     def preview(self, request: Request, record: Path) -> str:
         from jobs.sge.request import command, script

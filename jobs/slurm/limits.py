@@ -84,13 +84,13 @@ def options(request: Request) -> dict[str, str]:
 
 
 def look(request: Request) -> Cluster:
-    """Asks Slurm about the partitions that a request may run in; what cannot be told stays empty."""
+    """Asks Slurm about the partitions that a request may run in; what it does not answer stays empty."""
     site = request.site
     given = options(request)
     names = [name for name in given.get("partition", site.queue).split(",") if name]
     show = ("scontrol", "-a", "-o", "show", "partition")
-    said = "".join(answer(call, *show, name) for name in names) if names else answer(call, *show)
-    partitions = [fields for line in said.splitlines() if (fields := _fields(line))]
+    text = "".join(answer(call, *show, name) for name in names) if names else answer(call, *show)
+    partitions = [fields for line in text.splitlines() if (fields := _fields(line))]
     if not names:
         partitions = [fields for fields in partitions if fields.get("Default") == "YES"]
     nodes = {
@@ -180,7 +180,7 @@ def never(wanted: Wanted, cluster: Cluster) -> list[str]:
 
 
 def most_tasks() -> float:
-    """How many tasks an array may have; infinite if that cannot be told."""
+    """How many tasks an array may have; infinite if unknown."""
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", answer(call, "scontrol", "show", "config"), re.MULTILINE)
     return int(found[1]) if found else math.inf
 

@@ -154,7 +154,7 @@ class Transport:
 
 
 def how_it_failed(status: int) -> str:
-    """What is said of a command by its exit status, in the words that `hpcgender jobs` has for processes.
+    """How a command ended, by its exit status, in the words of `hpcgender jobs`.
 
     If a signal has killed it, that is minus its number, or by a shell 128 more.
     """

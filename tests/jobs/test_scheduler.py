@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,33 +10,13 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import REPOSITORY, Run
+from tests.conftest import Run
 
-Hpcgender = Callable[..., "subprocess.CompletedProcess[str]"]
 LONG = ("--", "synthetic", "--out", "data/faces", "--count", "1000000")
 """A command that is not done before the test is."""
 
 
-@pytest.fixture
-def queue(tmp_path: Path) -> Path:
-    (tmp_path / "site.toml").write_text('scheduler = "directory"\n')
-    (tmp_path / "queue").mkdir()
-    return tmp_path / "queue"
-
-
-@pytest.fixture
-def hpcgender(tmp_path: Path, queue: Path, run: Run) -> Hpcgender:
-    """Runs hpcgender on a machine with the scheduler, in the directory of the queue."""
-
-    def hpcgender(*arguments: object, **more: str) -> "subprocess.CompletedProcess[str]":
-        environment = {"DIRECTORY_QUEUE": str(queue), "PYTHONPATH": str(REPOSITORY), **more}
-        program = "tests.jobs.directory_scheduler"
-        return run(program, "hpcgender", *arguments, cwd=tmp_path, **environment)
-
-    return hpcgender
-
-
-def listed(hpcgender: Hpcgender, job_id: str) -> dict[str, Any]:
+def listed(hpcgender: Run, job_id: str) -> dict[str, Any]:
     """What the list of jobs has of one."""
     done = hpcgender("jobs", "--all", "--json")
     assert (done.returncode, done.stderr) == (0, "")
@@ -45,7 +24,7 @@ def listed(hpcgender: Hpcgender, job_id: str) -> dict[str, Any]:
     return found
 
 
-def comes_to(hpcgender: Hpcgender, job_id: str, **expected: object) -> dict[str, Any]:
+def comes_to(hpcgender: Run, job_id: str, **expected: object) -> dict[str, Any]:
     """What the list has of a job once it has what is expected."""
     deadline = time.monotonic() + 300
     while True:
@@ -56,7 +35,7 @@ def comes_to(hpcgender: Hpcgender, job_id: str, **expected: object) -> dict[str,
         time.sleep(0.3)
 
 
-def test_a_job_waits_runs_is_requeued_and_is_cancelled(tmp_path: Path, queue: Path, hpcgender: Hpcgender) -> None:
+def test_a_job_waits_runs_is_requeued_and_is_cancelled(tmp_path: Path, queue: Path, hpcgender: Run) -> None:
     (queue / "closed").touch()
     submitted = hpcgender("launch", *LONG)
     assert (submitted.returncode, submitted.stderr) == (0, "")
@@ -84,7 +63,7 @@ def test_a_job_waits_runs_is_requeued_and_is_cancelled(tmp_path: Path, queue: Pa
     assert "launch: not requeued: cancelled\n" in log.read_text()
 
 
-def test_a_job_starts_only_after_the_success_of_another(queue: Path, hpcgender: Hpcgender) -> None:
+def test_a_job_starts_only_after_the_success_of_another(queue: Path, hpcgender: Run) -> None:
     (queue / "closed").touch()
     hpcgender("launch", "--", "models")
     hpcgender("launch", "--after", "1", "--", "verify", "nowhere")
@@ -99,14 +78,14 @@ def test_a_job_starts_only_after_the_success_of_another(queue: Path, hpcgender: 
     assert refused.stderr.startswith("hpcgender: --after 2: job 2 ")
 
 
-def test_accounting_knows_of_a_job_that_was_killed(queue: Path, hpcgender: Hpcgender) -> None:
+def test_accounting_knows_of_a_job_that_was_killed(queue: Path, hpcgender: Run) -> None:
     hpcgender("launch", *LONG)
     comes_to(hpcgender, "1", state="running", attempt=1)
     os.killpg(json.loads((queue / "1" / "job.json").read_text())["process"], signal.SIGKILL)
     assert comes_to(hpcgender, "1", state="failed")["reason"] == "killed by 9"
 
 
-def test_what_can_never_run_is_refused(queue: Path, hpcgender: Hpcgender) -> None:
+def test_what_can_never_run_is_refused(queue: Path, hpcgender: Run) -> None:
     refused = hpcgender("launch", "--nodes", "4", "--after", "7", "--", "train")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith("hpcgender: the directory queue refuses train")
@@ -118,9 +97,7 @@ def test_what_can_never_run_is_refused(queue: Path, hpcgender: Hpcgender) -> Non
     assert list(queue.iterdir()) == []
 
 
-def test_a_job_runs_on_the_site_as_it_was_when_it_was_submitted(
-    tmp_path: Path, queue: Path, hpcgender: Hpcgender
-) -> None:
+def test_a_job_runs_on_the_site_as_it_was_when_it_was_submitted(tmp_path: Path, queue: Path, hpcgender: Run) -> None:
     (queue / "closed").touch()
     (tmp_path / "site.toml").write_text('scheduler = "directory"\nlog_sync = "touch synced"\n')
     for _ in range(2):
@@ -133,7 +110,7 @@ def test_a_job_runs_on_the_site_as_it_was_when_it_was_submitted(
     wait_for((tmp_path / "synced").exists)
 
 
-def test_a_job_that_a_person_submitted_goes_on_as_it_began(tmp_path: Path, queue: Path, hpcgender: Hpcgender) -> None:
+def test_a_job_that_a_person_submitted_goes_on_as_it_began(tmp_path: Path, queue: Path, hpcgender: Run) -> None:
     ended(queue, "5", name="by_hand", nodes=1)
     first = hpcgender("launch", "--", "models", DIRECTORY_JOB="5", DIRECTORY_RESTARTS="0")
     assert first.returncode == 0, first.stderr
@@ -144,7 +121,7 @@ def test_a_job_that_a_person_submitted_goes_on_as_it_began(tmp_path: Path, queue
 
 
 def test_a_name_that_a_job_works_on_is_not_begun_again(
-    tmp_path: Path, queue: Path, hpcgender: Hpcgender, shards: Path
+    tmp_path: Path, queue: Path, hpcgender: Run, shards: Path
 ) -> None:
     (queue / "closed").touch()
     train = ("--", "train", "--data", shards, "--name", "two")
@@ -186,7 +163,7 @@ def test_a_name_that_a_job_works_on_is_not_begun_again(
     ],
 )
 def test_a_job_that_a_person_submitted_and_that_is_refused_is_known(
-    words: tuple[str, ...], results: str, says: str, tmp_path: Path, queue: Path, hpcgender: Hpcgender
+    words: tuple[str, ...], results: str, says: str, tmp_path: Path, queue: Path, hpcgender: Run
 ) -> None:
     ended(queue, "5", name="by_hand", nodes=1)
     refused = hpcgender("launch", "--", *words, DIRECTORY_JOB="5", DIRECTORY_RESTARTS="0")
@@ -198,7 +175,7 @@ def test_a_job_that_a_person_submitted_and_that_is_refused_is_known(
 
 
 def test_a_job_without_a_record_is_known_by_its_scheduler_and_its_log(
-    tmp_path: Path, queue: Path, hpcgender: Hpcgender
+    tmp_path: Path, queue: Path, hpcgender: Run
 ) -> None:
     ended(queue, "6", name="by_hand", nodes=1)
     assert hpcgender("jobs", "why", "6").stdout.splitlines() == [

@@ -76,7 +76,7 @@ def test_averages_are_of_raw_maps(index: Index, maps: np.ndarray, log_odds: np.n
         f"{gender}{which}" for gender in CLASSES for which in ("", " x Asian", " x White", " correct", " wrong")
     }
     for average in found.averages:
-        of = chosen(index, log_odds, Subset(average.gender, average.group, average.told))
+        of = chosen(index, log_odds, Subset(average.gender, average.group, average.outcome))
         assert average.images == of.sum()
         mean, error = found.arrays[f"{average.name}/mean"], found.arrays[f"{average.name}/standard_error"]
         np.testing.assert_allclose(mean, maps[of].mean(0, dtype=np.float64), rtol=1e-12)

@@ -118,9 +118,9 @@ def test_three_models_make_three_pairs_corrected_together() -> None:
     ("low", "high", "p", "alone", "words"),
     [
         (0.01, 0.03, 0.02, True, "a is more accurate than b, by 2.00 points: more than chance."),
-        (0.01, 0.03, 0.08, False, "Whether a or b is more accurate cannot be told with 150 images."),
-        (-0.01, 0.05, 0.02, True, "Whether a or b is more accurate cannot be told with 150 images."),
-        (math.nan, math.nan, 1.0, True, "Whether a or b is more accurate cannot be told with 150 images."),
+        (0.01, 0.03, 0.08, False, "Whether a or b is more accurate is unclear with 150 images."),
+        (-0.01, 0.05, 0.02, True, "Whether a or b is more accurate is unclear with 150 images."),
+        (math.nan, math.nan, 1.0, True, "Whether a or b is more accurate is unclear with 150 images."),
     ],
 )
 def test_a_pair_is_concluded_in_a_sentence(low: float, high: float, p: float, alone: bool, words: str) -> None:

@@ -147,7 +147,7 @@ def test_seeds_that_differ_leave_more_to_chance_than_images_alone() -> None:
     assert over.p > 0.05 > alone.p
     own = model("first", first, first, clusters, seeds=True)
     (line,) = robustness_verdicts(corrected([own, over]))
-    assert line == "Whether first or second is more accurate on corrupted images cannot be told."
+    assert line == "Whether first or second is more accurate on corrupted images is unclear."
     table = robustness_tables([own, over])["robustness"]
     assert table.columns[4] == "mCE, % (95 %)"
     assert "(" not in table.rows[1][4]  # no interval over seeds

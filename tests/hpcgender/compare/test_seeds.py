@@ -231,24 +231,24 @@ def pair(
         (
             pair(0.01, 0.03, p_holm=0.08, needed=7),
             False,
-            "Whether a or b is more accurate cannot be told with 3 seeds: about 7 of each would tell half a point.",
+            "Whether a or b is more accurate is unclear with 3 seeds: about 7 of each would show half a point.",
         ),
         (
             pair(-0.001, 0.008, needed=3),
             True,
-            "Whether a or b is more accurate cannot be told with 3 seeds: the difference is between -0.10 and +0.80 "
+            "Whether a or b is more accurate is unclear with 3 seeds: the difference is between -0.10 and +0.80 "
             "points.",
         ),
         (
             pair(-0.05, 0.03, seeds=(3, 2)),
             True,
-            "Whether a or b is more accurate cannot be told with 3 and 2 seeds on 150 images: more images are "
-            "needed to tell half a point.",
+            "Whether a or b is more accurate is unclear with 3 and 2 seeds on 150 images: more images are "
+            "needed to show half a point.",
         ),
         (
             pair(math.nan, math.nan, seeds=(3, 1)),
             True,
-            "Whether a or b is more accurate cannot be told: train b with other seeds too.",
+            "Whether a or b is more accurate is unclear: train b with other seeds too.",
         ),
     ],
 )

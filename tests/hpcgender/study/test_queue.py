@@ -4,42 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from hpcgender.commands.study import StudyConfig
 from hpcgender.study.command import planned
 from hpcgender.study.file import read_study
 from hpcgender.study.standing import Standing
 from jobs.sites import find_site
-from tests.conftest import REPOSITORY, Run
+from tests.conftest import Run
 from tests.hpcgender.study.conftest import Write, epochs, jobs_of
 
-Hpcgender = Callable[..., "subprocess.CompletedProcess[str]"]
 
-
-@pytest.fixture
-def queue(tmp_path: Path) -> Path:
-    (tmp_path / "site.toml").write_text('scheduler = "directory"\n')
-    (tmp_path / "queue").mkdir()
-    return tmp_path / "queue"
-
-
-@pytest.fixture
-def hpcgender(tmp_path: Path, queue: Path, run: Run) -> Hpcgender:
-    def hpcgender(*arguments: object) -> subprocess.CompletedProcess[str]:
-        environment = {"DIRECTORY_QUEUE": str(queue), "PYTHONPATH": str(REPOSITORY)}
-        return run("tests.jobs.directory_scheduler", "hpcgender", *arguments, cwd=tmp_path, **environment)
-
-    return hpcgender
-
-
-def states(hpcgender: Hpcgender) -> dict[str, str]:
+def states(hpcgender: Run) -> dict[str, str]:
     """The state of every job by its id."""
     done = hpcgender("jobs", "--all", "--json")
     assert (done.returncode, done.stderr) == (0, "")
@@ -53,7 +32,7 @@ def events(results: Path, array: str) -> list[dict[str, Any]]:
 
 
 def test_a_study_is_an_array_for_each_stage_and_is_listed_cancelled_and_submitted_again(
-    tmp_path: Path, shards: Path, queue: Path, hpcgender: Hpcgender, write: Write
+    tmp_path: Path, shards: Path, queue: Path, hpcgender: Run, write: Write
 ) -> None:
     runs = tmp_path / "runs"
     (queue / "closed").touch()
@@ -107,7 +86,7 @@ def test_a_study_is_an_array_for_each_stage_and_is_listed_cancelled_and_submitte
 
 
 def test_a_submission_that_was_cut_short_leaves_no_run_that_is_trained_twice(
-    tmp_path: Path, queue: Path, hpcgender: Hpcgender, write: Write
+    tmp_path: Path, queue: Path, hpcgender: Run, write: Write
 ) -> None:
     runs = tmp_path / "runs"
     (queue / "closed").touch()
@@ -134,7 +113,7 @@ def test_a_submission_that_was_cut_short_leaves_no_run_that_is_trained_twice(
 
 
 def test_a_search_through_optuna_is_seen_submitted_and_given_more_trials(
-    tmp_path: Path, queue: Path, hpcgender: Hpcgender, write: Write
+    tmp_path: Path, queue: Path, hpcgender: Run, write: Write
 ) -> None:
     def search(trials: int, values: str = "[0.01, 0.02]", **base: object) -> None:
         write(f'sampler = "tpe"\ntrials = {trials}\n[search.ranges]\nlr = {values}', table="search", **base)
@@ -170,7 +149,7 @@ def test_a_search_through_optuna_is_seen_submitted_and_given_more_trials(
 
 
 def test_a_result_job_asks_for_one_gpu_whatever_the_trainings_ask_for(
-    tmp_path: Path, shards: Path, hpcgender: Hpcgender, write: Write
+    tmp_path: Path, shards: Path, hpcgender: Run, write: Write
 ) -> None:
     write("seed = [0]", f'[evaluate]\ndata = ["{shards}"]\ntrials = "best"')
     config = StudyConfig(file=tmp_path / "mine.toml", scheduler="slurm", gpus_per_node=4)
@@ -181,7 +160,7 @@ def test_a_result_job_asks_for_one_gpu_whatever_the_trainings_ask_for(
 
 
 def test_what_never_begins_leaves_nothing(
-    tmp_path: Path, shards: Path, queue: Path, hpcgender: Hpcgender, write: Write
+    tmp_path: Path, shards: Path, queue: Path, hpcgender: Run, write: Write
 ) -> None:
     for options, says in (
         ('corrupt = ["blurr"]', "unknown corruption 'blurr': did you mean blur?"),

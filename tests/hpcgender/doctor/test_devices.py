@@ -1,0 +1,54 @@
+"""The checks of `hpcgender doctor`, each of whose failures is produced: GPUs; where they are needed, by fakes."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from hpcgender.doctor import devices
+from hpcgender.doctor.finding import green
+
+CPU = torch.device("cpu")
+
+
+def test_gpus_that_are_not_there_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found = devices.here("dali")
+    assert [finding.state for finding in found] == ["red"]
+    assert "CUDA_VISIBLE_DEVICES is 0,1, but torch cannot use a GPU" in found[0].found
+    monkeypatch.setenv("HPCGENDER_DEVICE", "cpu")
+    assert devices.gpus(os.environ).state == "yellow"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert devices.gpus(os.environ).state == "green"
+
+
+def test_fewer_gpus_than_granted_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fakes of a GPU."""
+    monkeypatch.setattr(devices, "select_device", lambda: torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    found = devices.gpus({"CUDA_VISIBLE_DEVICES": "0,1"})
+    assert (found.state, found.found) == ("red", "2 granted (0, 1), 1 seen by torch")
+
+
+def test_a_device_that_computes_nothing_is_told() -> None:
+    assert devices.kernel(CPU).state == "green"
+    assert devices.kernel(torch.device("meta")).state == "red"
+
+
+def test_a_container_without_the_gpus_own_decoders_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert devices.video("libnvcuvid-that-is-not-here.so.1").state == "yellow"
+    assert devices.video("libc.so.6").state == "green"
+    for backend in ("dali", "dali-mixed"):  # nor is anything said of one without a GPU
+        assert [finding.check for finding in devices.here(backend)] == ["GPUs", "kernel on cpu"]
+    monkeypatch.setattr(devices, "devices", lambda environ: [torch.device("cuda")])
+    for check in ("kernel", "memory"):
+        monkeypatch.setattr(devices, check, lambda device, check=check: green(check, ""))
+    assert [finding.check for finding in devices.here("dali-mixed")] == ["GPUs", "hardware decoder", "kernel", "memory"]
+
+
+def test_a_gpu_that_others_use_is_told() -> None:
+    assert devices.judge_memory("cuda:0", free=int(79e9), total=int(80e9)).state == "green"
+    assert devices.judge_memory("cuda:0", free=int(20e9), total=int(80e9)).state == "yellow"

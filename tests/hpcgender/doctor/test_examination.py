@@ -1,0 +1,119 @@
+"""The checks of `hpcgender doctor`, each of whose failures is produced: the whole examination, and its table."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpcgender.commands.doctor import DoctorConfig
+from hpcgender.distributed import Ranks
+from hpcgender.doctor import examination, report, speed
+from hpcgender.doctor.finding import Finding, green, yellow
+from hpcgender.doctor.report import Examination
+from hpcgender.stop import StopSignal
+from jobs.schedulers import find_allocation
+
+CPU = torch.device("cpu")
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_CPUS_PER_NODE": "16(x2)"}
+AGENT = """
+import os, signal, sys
+def forward(*_):
+    if sys.argv[1] == "forwards":
+        os.kill(os.getppid(), signal.SIGTERM)
+signal.signal(signal.SIGUSR1, forward)
+print(flush=True)
+while True:
+    signal.pause()
+"""
+
+
+WHOLE = Examination(
+    time=0.0,
+    hosts=("node1", "node2"),
+    processes=1,
+    device="cpu",
+    precision="fp32",
+    cores_per_process=16.0,
+    model="resnet18",
+    image_size=64,
+    batch_size=16,
+    findings=(green("cores", "16 cores"),),
+)
+
+
+@pytest.mark.parametrize(("does", "code"), [("forwards", 99), ("ignores", 1)])
+def test_a_job_whose_agent_passes_no_signal_on_is_told(
+    does: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The agent is a program that does as one, or does not; the requeue is of an environment."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "doctor").mkdir(parents=True)
+    monkeypatch.setattr(examination, "STOP_SECONDS", 20.0 if code == 99 else 0.3)
+    job, ranks = find_allocation(SLURM), Ranks(0, 1, CPU)
+    with subprocess.Popen([sys.executable, "-c", AGENT, does], stdout=subprocess.PIPE) as agent, StopSignal() as stop:
+        assert agent.stdout
+        agent.stdout.readline()
+        monkeypatch.setenv("JOBS_AGENT_PID", str(agent.pid))
+        assert examination.interrupt(DoctorConfig(), WHOLE, {}, ranks, stop, job) == code
+        agent.kill()
+    assert examination.read_interrupted(job) is None  # in a job that was not started again
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    saved = examination.read_interrupted(job)
+    assert bool(saved) == (code == 99)
+    capsys.readouterr()
+    if saved:
+        assert examination.conclude(saved, ranks) == 0
+        assert "signalled, saved, requeued and resumed after" in capsys.readouterr().out
+        assert examination.read_interrupted(job) is None
+    states = {finding.check: finding.state for finding in report.read(Path("runs/doctor/examination.json")).findings}
+    assert states == {"cores": "green", "requeue": "green" if code == 99 else "red"}
+
+
+def test_the_table_has_the_worst_first_and_says_where(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    findings = (
+        *(Finding(check="cores", state="green", found="16 cores", host=host) for host in ("node1", "node2")),
+        Finding(check="GPUs", state="red", found="none", advice="ask for them", host="node2"),
+        yellow("loader", "the GPU starves", "more cores"),
+    )
+    whole = replace(WHOLE, findings=findings)
+    assert whole.code == 1
+    path = report.write(whole, tmp_path)
+    assert report.read(path) == whole
+    report.show(whole, {"your shards": "give --data"})
+    _, _, *rows, counts, skipped = capsys.readouterr().out.splitlines()
+    assert [row.split() for row in rows] == [
+        ["GPUs", "red", "on", "node2:", "none", "->", "ask", "for", "them"],
+        ["loader", "yellow", "the", "GPU", "starves", "->", "more", "cores"],
+        ["cores", "green", "16", "cores"],
+    ]
+    assert counts == "1 green, 1 yellow, 1 red"
+    assert skipped == "not examined: your shards: give --data"
+
+
+def test_this_machine_is_examined_on_the_spot(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(speed, "SECONDS", 0.2)
+    monkeypatch.setattr(speed, "STEPS", 1)
+    monkeypatch.setenv("HPCGENDER_DEVICE", "cpu")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    config = DoctorConfig(data=shards, model="resnet18", image_size=32, batch_size=8, json=True)
+    assert examination.examine(config) == 0
+    told = json.loads(capfd.readouterr().out)
+    written = report.read(tmp_path / "runs" / "doctor" / "examination.json")
+    assert told["hosts"] == list(written.hosts) == [socket.gethostname()]
+    states = {finding["check"]: finding["state"] for finding in told["findings"]}
+    assert "red" not in states.values(), told
+    assert {"packages", "GPUs", "scratch", "ports", "shards", "decode", "step", "loader", "signals"} <= set(states)
+    assert states["signals"] == "green", told
+    assert (written.number("step", "images_per_s") or 0) > 0
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

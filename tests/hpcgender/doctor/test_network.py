@@ -1,0 +1,68 @@
+"""`hpcgender doctor`: clocks, interface, ports and collectives; the other hosts are fakes."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import ExitStack
+from datetime import timedelta
+
+import pytest
+import torch
+
+from hpcgender.distributed import Ranks
+from hpcgender.doctor import network, storage
+from hpcgender.doctor.finding import examined
+from jobs.machine import candidate_ports, ephemeral_range
+
+CPU = torch.device("cpu")
+
+
+def test_clocks_that_differ_are_told() -> None:
+    assert storage.judge_clocks({"node1": 0.0, "node2": 0.01}).state == "green"
+    assert storage.judge_clocks({"node1": 0.0, "node2": -5.0}).state == "yellow"
+    found = storage.judge_clocks({"node1": 0.0, "node2": 90.0})
+    assert found.state == "red"
+    assert "node2 is ahead" in found.found
+
+
+def test_an_interface_that_others_cannot_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert network.interface(False, {}, "localhost").state == "green"
+    assert network.interface(True, {}, "localhost").state == "red"
+    assert network.interface(True, {}, "no.such.host.invalid").state == "red"
+    assert network.interface(True, {"GLOO_SOCKET_IFNAME": "lo"}).found == "lo, as the environment says"
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nowhere0")
+    found = examined("interface", network.interface, True, os.environ)
+    assert found.state == "red"
+    assert "nowhere0" in found.found
+
+
+def test_ports_in_use_are_told() -> None:
+    ports = list(candidate_ports("12345", ephemeral_range()))
+    with ExitStack() as opened:
+        for number, port in enumerate(ports, 1):
+            server = opened.enter_context(socket.socket(socket.AF_INET6))
+            server.bind(("", port))
+            server.listen()
+            if number == 5:
+                assert network.ports("12345").state == "yellow"
+        assert network.ports("12345").state == "red"
+    assert network.ports("12345").state == "green"
+
+
+def test_ranks_that_do_not_meet_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    (port, *_) = candidate_ports("6789", ephemeral_range())
+    for name, value in {"RANK": 1, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(network, "TIMEOUT", timedelta(seconds=1))
+    found = examined("rendezvous", network.join, Ranks(1, 2, CPU))
+    assert found.state == "red"
+    assert "timed out" in found.found
+
+
+def test_a_slow_all_reduce_is_told() -> None:
+    assert network.judge_bandwidth("across nodes", 1e10, gradient_bytes=1e8, step_s=0.1).state == "green"
+    found = network.judge_bandwidth("across nodes", 1e8, gradient_bytes=1e8, step_s=0.1)
+    assert found.state == "yellow"
+    assert "gradients take 1000 ms of a step's 100 ms" in found.found
+    assert "InfiniBand" in found.advice

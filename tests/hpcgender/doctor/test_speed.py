@@ -1,0 +1,45 @@
+"""The checks of `hpcgender doctor`, each of whose failures is produced: what starves, and shards."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from hpcgender.commands.train import TrainConfig
+from hpcgender.distributed import Ranks
+from hpcgender.doctor import speed
+from hpcgender.doctor.finding import Finding, examined
+
+CPU = torch.device("cpu")
+SPEEDS = speed.Speeds(
+    read_images_per_s=1000.0,
+    read_bytes_per_s=1e7,
+    decoded_images_per_s=900.0,
+    loaded_images_per_s=800.0,
+    step_images_per_s=100.0,
+    step_s=0.16,
+    gradient_bytes=10**8,
+    peak_memory_bytes=0,
+)
+
+
+def test_what_starves_is_told() -> None:
+    fast, slow = SPEEDS, speed.Speeds(**{**SPEEDS.__dict__, "loaded_images_per_s": 110.0, "read_images_per_s": 110.0})
+    assert {speed.judge_reading(fast).state, speed.judge_loading(fast, on_gpu=True).state} == {"green"}
+    assert speed.judge_reading(slow).state == "yellow"
+    assert "starves" in speed.judge_loading(slow, on_gpu=True).found
+    assert speed.judge_loading(slow, on_gpu=False).state == "yellow"
+    assert speed.judge_step(fast, 95.0, "node2", "bf16").state == "green"
+    assert "60 on node2" in speed.judge_step(fast, 60.0, "node2", "bf16").found
+
+
+def test_shards_that_cannot_be_read_are_told(shards: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(shards, tmp_path / "data")
+    next(data.glob("train/*.tar")).unlink()
+    config = TrainConfig(data=data, model="resnet18", image_size=32, batch_size=8, backend="torchvision")
+    found = examined("step", speed.measure, config, Ranks(0, 1, CPU))
+    assert isinstance(found, Finding)
+    assert found.state == "red"
+    assert "restore or pack it again" in found.found
