@@ -1,4 +1,4 @@
-"""The checks of `hpcgender doctor`, each of whose failures is produced: GPUs; where they are needed, by fakes."""
+"""Checks of `hpcgender doctor`, and the failures of each: GPUs; where they are needed, by fakes."""
 
 from __future__ import annotations
 

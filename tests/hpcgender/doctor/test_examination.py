@@ -1,4 +1,4 @@
-"""The checks of `hpcgender doctor`, each of whose failures is produced: the whole examination, and its table."""
+"""Checks of `hpcgender doctor`, and the failures of each: the whole examination, and its table."""
 
 from __future__ import annotations
 

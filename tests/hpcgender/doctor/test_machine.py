@@ -1,4 +1,4 @@
-"""The checks of `hpcgender doctor`, each of whose failures is produced: packages, driver, cores and limits of a machine."""
+"""Checks of `hpcgender doctor`, and the failures of each: packages, driver, cores and limits of a machine."""
 
 from __future__ import annotations
 

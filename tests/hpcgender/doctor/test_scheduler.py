@@ -1,4 +1,4 @@
-"""The checks of `hpcgender doctor`, each of whose failures is produced: signals, the time limit and the requeue of a job."""
+"""Checks of `hpcgender doctor`, and the failures of each: signals, the time limit and the requeue of a job."""
 
 from __future__ import annotations
 

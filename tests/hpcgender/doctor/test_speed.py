@@ -1,4 +1,4 @@
-"""The checks of `hpcgender doctor`, each of whose failures is produced: what starves, and shards."""
+"""Checks of `hpcgender doctor`, and the failures of each: what starves, and shards."""
 
 from __future__ import annotations
 

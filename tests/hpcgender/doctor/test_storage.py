@@ -1,4 +1,4 @@
-"""The checks of `hpcgender doctor`, each of whose failures is produced: scratch space, results and logs."""
+"""Checks of `hpcgender doctor`, and the failures of each: scratch space, results and logs."""
 
 from __future__ import annotations
 
