@@ -13,6 +13,7 @@ from hpcgender.commands.launch import JobConfig, LaunchConfig
 from hpcgender.commands.train import TrainConfig
 from hpcgender.run_directory import STUDY_TOML
 from hpcgender.study.file import Study, read_study
+from hpcgender.study.search import kept_number
 from shard_tools.base.commands import RUNS, Command, Shown
 from shard_tools.base.errors import UserError, unknown
 from shard_tools.base.names import check_name
@@ -137,7 +138,8 @@ class Trial(Command[TrialConfig]):
         return training().progress(options.options)
 
     def check_ranks(self, options: TrialConfig, ranks: int) -> None:
-        training().check_ranks(options.options, ranks)
+        if kept_number(self.results(options)) is None:  # else Optuna drew it, and it fails by itself
+            training().check_ranks(options.options, ranks)
 
     def shown(self, results: Path, log: str, running: bool, now: float) -> Shown:
         return training().shown(results, log, running, now)

@@ -12,13 +12,13 @@ from hpcgender.report.words import difference, interval, p_value
 from shard_tools.base.text import Table, percent
 
 
-def robustness_tables(runs: Sequence[RobustModel]) -> dict[str, Table]:
+def robustness_tables(models: Sequence[RobustModel]) -> dict[str, Table]:
     """The tables of robust models by topic; none without models."""
-    if not runs:
+    if not models:
         return {}
-    first, *others = runs
-    several = len(runs) > 2
-    over_seeds = any(len(run.runs) > 1 for run in runs)
+    first, *others = models
+    several = len(models) > 2
+    over_seeds = any(len(model.runs) > 1 for model in models)
     columns = (
         "model" if over_seeds else "run",
         "as it is",
@@ -27,33 +27,33 @@ def robustness_tables(runs: Sequence[RobustModel]) -> dict[str, Table]:
         "mCE, % (95 %)",
         "minus first (95 %)",
         *(["p (Holm)"] if several else []),
-        "lost more",
+        "lost more (95 %)",
     )
     rows = [
         (
-            run.name,
-            percent(run.clean),
-            percent(run.accuracy),
-            difference(run.lost),
-            corruption_error(run.mean_corruption_error),
-            difference(run.more),
-            *([p_value(run.p_holm)] if several else []),
-            difference(run.more_lost),
+            model.name,
+            percent(model.clean),
+            percent(model.accuracy),
+            difference(model.lost),
+            corruption_error(model.mean_corruption_error),
+            difference(model.more),
+            *([p_value(model.p_holm)] if several else []),
+            difference(model.more_lost),
         )
-        for run in others
+        for model in others
     ]
     nothing = ("100.0 %", *[""] * (len(columns) - 5))
     rows.insert(0, (first.name, percent(first.clean), percent(first.accuracy), difference(first.lost), *nothing))
-    between = [f"{run.name} - {first.name} (95 %)" for run in others] if len(others) == 1 else []
+    between = [f"{model.name} - {first.name} (95 %)" for model in others] if len(others) == 1 else []
     by_corruption = [
         (
             name,
-            *(percent(run.by_corruption[name]) for run in runs),
-            *(difference(run.more_by_corruption[name]) for run in others[: len(between)]),
+            *(percent(model.by_corruption[name]) for model in models),
+            *(difference(model.more_by_corruption[name]) for model in others[: len(between)]),
         )
         for name in first.by_corruption
     ]
-    names = ("corruption", *(run.name for run in runs), *between)
+    names = ("corruption", *(model.name for model in models), *between)
     over = ", means over seeds" if over_seeds else ""
     return {
         "robustness": Table(columns, tuple(rows), f"accuracy of corrupted images{over}", fold_name=True),
@@ -81,4 +81,6 @@ def robustness_verdicts(models: Sequence[RobustModel]) -> Iterator[str]:
             of = " of seeds and images" if over_seeds else ""
             yield f"On corrupted images {better.name} is more accurate than {worse.name}, {by}{of}."
         else:
-            yield f"Whether {first.name} or {model.name} is more accurate on corrupted images is unclear."
+            alone = [one.name for one in (first, model) if over_seeds and len(one.runs) == 1]
+            more = f": train {' and '.join(alone)} with other seeds too" if alone else ""
+            yield f"Whether {first.name} or {model.name} is more accurate on corrupted images is unclear{more}."

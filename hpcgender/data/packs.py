@@ -93,14 +93,6 @@ def identity(packs: Sequence[Pack]) -> str:
     return ",".join(f"{pack.manifest.sha256}={pack.weight}" for pack in packs)
 
 
-def identified(data: Path) -> str:
-    """What identifies the images and weights that `--data` names; empty if they cannot be used."""
-    try:
-        return identity(read_packs(data))
-    except UserError:
-        return ""
-
-
 def manifests_in(identified: str) -> list[str]:
     """The SHA-256 of each manifest in what `identity` returned."""
     return [part.partition("=")[0] for part in identified.split(",")]

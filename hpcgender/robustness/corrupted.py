@@ -94,7 +94,8 @@ def corrupt_all(
     pixels: Pixels, name: str, severity: int, keys: Sequence[bytes], pool: ThreadPoolExecutor | None
 ) -> Pixels:
     """Images (n, size, size, 3) with a corruption, each in one thread: the same bits for any number of them."""
-    of_all = (pool.map if pool else map)(lambda image, key: corrupt(image, name, severity, key), pixels, keys)
+    pairs = zip(pixels, keys, strict=True)
+    of_all = (pool.map if pool else map)(lambda pair: corrupt(pair[0], name, severity, pair[1]), pairs)
     return np.stack([*of_all])
 
 

@@ -69,11 +69,11 @@ def study(config: StudyConfig) -> int:
         standing = settled(wanted)
         stages = planned(config, wanted, standing, site)
         print(summary(wanted, standing, stages), flush=True)
-        if not any(stage.calls for stage in stages):
-            return 0
         if named(site.scheduler).has_queue:
             check_all(config, wanted, stages, site)
         write_file(directory / STUDY_TOML, wanted.toml.text.encode())
+        if not any(stage.calls for stage in stages):
+            return 0
         keep_options(config, directory)
         if named(site.scheduler).has_queue:
             return submit(config, wanted, stages, site)

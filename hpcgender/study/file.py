@@ -110,7 +110,9 @@ def read_study(path: Path, called: str = "") -> Study:
     tasks = chosen if isinstance(chosen, tuple) else [trial.tasks for trial in trials.values()]
     if len({"gender" in one for one in tasks}) > 1:
         raise toml.fault(
-            "search" if search else "grid", (), "has trials with and without gender, of which none is the best"
+            "search" if search else "grid",
+            (),
+            "has trials with and without gender, of which none is the best: make two studies",
         )
     wanted, options = read_evaluations(toml)
     if search and search.prune and wanted and wanted.trials == "all":

@@ -17,7 +17,7 @@ from hpcgender.run_directory import CONFIG_JSON, STUDY_TOML, holds_run, is_finis
 from hpcgender.status.direct import is_locked
 from hpcgender.status.runs import ListedRun, RunRecord, ask, judge_all, others, read_records
 from hpcgender.study.file import Study, read_evaluations, read_study
-from hpcgender.study.search import PRUNED, kept_number
+from hpcgender.study.search import PRUNED, Range, kept_number
 from jobs.scheduler import UNKNOWN, array_id
 from jobs.schedulers import named
 from shard_tools.base.commands import Call, find_call
@@ -106,10 +106,17 @@ def _check_evaluations(study: Study, standing: Standing) -> None:
             )
     file = study.directory / STUDY_TOML
     begun = next((call.results for call in calls if is_done(call) or standing.has(call)), None)
-    if not begun or not file.exists() or not (earlier := read_evaluations(read_toml(file)))[0]:
-        return
-    for name in sorted({*earlier[1], *study.options} - {"workers", "stage_to"}):
-        before, now = (given.get(name, getattr(EvaluateConfig, name)) for given in (earlier[1], study.options))
+    if begun and file.exists():
+        asked, options = read_evaluations(read_toml(file))
+        if asked:
+            _check_asked(study, begun, options)
+    for call in done.values():
+        call.options.check_held(read_evaluation(call.results))
+
+
+def _check_asked(study: Study, begun: Path, earlier: Mapping[str, Any]) -> None:
+    for name in sorted({*earlier, *study.options} - {"workers", "stage_to", "max_bad", "errors"}):
+        before, now = (given.get(name, getattr(EvaluateConfig, name)) for given in (earlier, study.options))
         if before != now:
             raise UserError(
                 f"{study.toml.name} asks for evaluations with {name} = {_spelled(now)}, but {begun} was begun with "
@@ -133,7 +140,7 @@ def _check_trainings(study: Study, standing: Standing) -> None:
         more = f" and {plural(len(differing) - 1, 'other run')}" if len(differing) > 1 else ""
         raise UserError(
             f"{study.toml.name} asks for {now}, but {study.directory / trial}{more} began with {before}, and would not "
-            "be comparable: restore it, or give the study another name"
+            "be comparable: restore it, cancel and remove the run, or give the study another name"
         )
 
 
@@ -166,11 +173,16 @@ def _check_ranges(study: Study, earlier: Study | None) -> None:
     if not (drawn and study.search and earlier and earlier.search):
         return
     for name, wanted in study.search.ranges.items():
-        if name in earlier.search.ranges and wanted != earlier.search.ranges[name]:
+        if name in earlier.search.ranges and _kind(wanted) != _kind(earlier.search.ranges[name]):
             raise UserError(
-                f"{study.toml.name}: search.ranges.{name} has changed since trials of {study.directory} were drawn, "
-                "which Optuna cannot go on with: restore it, or give the study another name"
+                f"{study.toml.name}: search.ranges.{name} has another kind or other choices than when trials of "
+                f"{study.directory} were drawn, which Optuna does not take: restore it, or give the study another name"
             )
+
+
+def _kind(wanted: Range | tuple[Any, ...]) -> Any:
+    """What Optuna takes no other of: the choices, or whether numbers are whole and logarithmic."""
+    return (wanted.whole, wanted.log) if isinstance(wanted, Range) else wanted
 
 
 def _first(begun: Mapping[str, Any], options: TrainConfig) -> tuple[str, str] | None:

@@ -34,7 +34,6 @@ _STARTUP = 5
 
 def trial(config: TrialConfig) -> int:
     """Trains one trial on every rank; returns 0 also where it was stopped early. UserError for what cannot be."""
-    from hpcgender.data.order import check_world_size  # and numpy
     from hpcgender.train.loop import train  # and torch
 
     study = config.study()
@@ -46,17 +45,11 @@ def trial(config: TrialConfig) -> int:
         time.sleep(_LOOK_SECONDS)
     if (results / PRUNED).exists():  # before it was requeued
         if first:
-            end(study, results, "PRUNED")
+            end(study, results)
         return 0
     study = config.study()
     options = study.trials[config.trial]
-    try:
-        options.check()
-        check_world_size(int(os.environ.get("WORLD_SIZE", "1")), options.batch_size)
-    except UserError:
-        if first:
-            end(study, results, "FAIL")
-        raise
+    options.check()  # if it fails, Optuna takes the trial for a running one, which counts as bad; failed ones do not
     if not first:
         code = train(options)
         return 0 if code == REQUEUE and (results / PRUNED).exists() else code
@@ -121,13 +114,13 @@ def distributions(search: Search) -> dict[str, Any]:
     return found
 
 
-def end(study: Study, results: Path, state: str) -> None:
-    """Tells Optuna that a trial has ended without a score, PRUNED or FAIL, unless it knows that of it."""
+def end(study: Study, results: Path) -> None:
+    """Tells Optuna that a trial was pruned, unless it knows that."""
     from optuna.trial import TrialState
 
     number = kept_number(results)
     assert number is not None
-    tuner(study, number).tell(number, state=TrialState[state], skip_if_finished=True)
+    tuner(study, number).tell(number, state=TrialState.PRUNED, skip_if_finished=True)
 
 
 def best_of(study: Study, trial: str) -> float:

@@ -119,10 +119,10 @@ class Slurm(Scheduler):
 
     def check(self, request: Request, record: Path) -> str:
         text = script(request, record)
-        if request.tasks > (most := limits.most_tasks()):
+        if request.tasks > 1 and request.tasks > (most := limits.most_tasks()):
             raise UserError(
                 f"{self.title} takes at most {most} tasks in an array, its MaxArraySize, and {request.name} has "
-                f"{request.tasks}: submit fewer, and the others when these have ended"
+                f"{request.tasks}: submit fewer at once, and then the others"
             )
         cluster = limits.look(request)
         wanted = limits.Wanted.of(request)

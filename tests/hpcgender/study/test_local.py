@@ -88,7 +88,7 @@ def test_a_study_from_its_start_to_its_result_and_what_is_new_in_it(
     assert changed.returncode == 2
     assert changed.stderr == (
         "hpcgender: mine.toml asks for lr = 0.03, but runs/mine/seed0 and 2 other runs began with lr = 0.02, and would "
-        "not be comparable: restore it, or give the study another name\n"
+        "not be comparable: restore it, cancel and remove the run, or give the study another name\n"
     )
     write("seed = [0, 1, 2]", more, data=str(tmp_path / "gone"))
     gone = run("hpcgender", "study", "mine.toml", *LOCAL, cwd=tmp_path)

@@ -9,11 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from hpcgender.commands.study import StudyConfig
 from hpcgender.study.command import planned
 from hpcgender.study.file import read_study
+from hpcgender.study.search import keep_values
 from hpcgender.study.standing import Standing
 from jobs.sites import find_site
+from shard_tools.base.errors import UserError
 from tests.conftest import Run
 from tests.hpcgender.study.conftest import Write, epochs, jobs_of
 
@@ -144,8 +148,20 @@ def test_a_search_through_optuna_is_seen_submitted_and_given_more_trials(
     search(3, "[0.01, 0.02, 0.03]")
     refused = hpcgender("study", "mine.toml")
     assert refused.returncode == 2
-    assert "mine.toml: search.ranges.lr has changed since trials of runs/mine were drawn" in refused.stderr
+    assert "mine.toml: search.ranges.lr has another kind or other choices than when trials" in refused.stderr
     assert hpcgender("jobs", "cancel", "mine").returncode == 0
+
+
+def test_a_drawn_trial_that_does_not_fit_fails_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write('sampler = "tpe"\ntrials = 2\n[search.ranges]\nbatch_size = [30, 32]', table="search", batch_size=30)
+    keep_values(tmp_path / "runs" / "mine" / "trial-0000", 0, {"batch_size": 30})
+    drawn, other = map(read_study(file).training, ("trial-0000", "trial-0001"))
+    drawn.command.check_ranks(drawn.options, 4)
+    with pytest.raises(UserError, match="a global batch of 30 does not divide by 4 ranks"):
+        other.command.check_ranks(other.options, 4)
 
 
 def test_a_result_job_asks_for_one_gpu_whatever_the_trainings_ask_for(
