@@ -77,9 +77,8 @@ def unusable(encoded: bytes) -> str:
 
 def answer(shown: ShownModel, encoded: bytes) -> Answer:
     """What one model says of an image that can be opened."""
-    has_gender = shown.model.network.has_gender
     try:
-        (found,) = shown.model.predict([encoded], heat_maps=has_gender)
+        (found,) = shown.model.predict([encoded], heat_maps=shown.model.network.has_maps)
     except UserError as error:  # as when memory is short
         return Answer(shown.name, error=sentence(error))
     if found.error:
@@ -108,6 +107,8 @@ def notes(shown: ShownModel, found: Prediction, encoded: bytes) -> list[str]:
             "No face was looked for: how this model's training images were cropped is not known, so the middle of the "
             "photo was used. Give a photo that shows one face alone."
         )
+    if shown.model.network.has_gender and not shown.model.network.has_maps:
+        lines.append("An exported model has no heat maps: its checkpoint has.")
     if found.note:
         lines.append(sentence(found.note))
     with opened(encoded) as image:

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from hpcgender.cam.results import FILE as CAM_FILE
 from hpcgender.cam.results import Cam, read_cam
-from hpcgender.checkpoint_file import digest
 from hpcgender.commands.app import AppConfig
 from hpcgender.commands.cam import CamConfig
 from hpcgender.data.config import Backend
@@ -20,7 +19,7 @@ from hpcgender.evaluate.decision import EVALUATIONS
 from hpcgender.evaluate.finished import FinishedEvaluation, read_whole
 from hpcgender.evaluate.results import FILE as EVALUATION_FILE
 from hpcgender.evaluate.results import Age, Evaluation, read_evaluation
-from hpcgender.predict.model import Model, load
+from hpcgender.predict.model import Model, load, model_digest
 from hpcgender.run_directory import CHECKPOINTS
 from shard_tools.base.errors import UserError
 
@@ -63,7 +62,7 @@ def opened(config: AppConfig) -> tuple[ShownModel, ...]:
     """
     checkpoints = config.checkpoints
     names = dict(zip(checkpoints, names_of(checkpoints), strict=True))
-    digests = {path: digest(path) for path in checkpoints}
+    digests = {path: model_digest(path) for path in checkpoints}
     evaluations = [(path, read_evaluation(path)) for path in config.evaluation]
     cams = [(path, read_cam(path)) for path in config.cam]
     given: list[tuple[Path, Evaluation | Cam]] = [*evaluations, *cams]

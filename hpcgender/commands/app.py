@@ -7,7 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
-from hpcgender.checkpoint_file import check_checkpoint, checkpoint_file, newest_checkpoint
+from hpcgender.checkpoint_file import checkpoint_file, newest_checkpoint
+from hpcgender.commands.predict import check_model_file
 from hpcgender.evaluate.results import read_evaluation
 from shard_tools.base.commands import RUNS, Command, default_is
 from shard_tools.base.errors import UserError
@@ -27,8 +28,8 @@ class AppConfig:
     checkpoint: Annotated[
         tuple[Path, ...], default_is("those of --evaluation, or the newest best one in runs", "FILE|RUN ...")
     ] = ()
-    """Checkpoints, e.g. runs/mine/checkpoints/best.pt, or runs, by directory or name, for the best one of each. Several
-    models answer side by side."""
+    """Checkpoints, e.g. runs/mine/checkpoints/best.pt, or runs, by directory or name, for the best one of each, or files
+    of export --format onnx, which have no heat maps. Several models answer side by side."""
     evaluation: Annotated[tuple[Path, ...], default_is("all in the runs of the checkpoints", "DIR ...")] = ()
     """Evaluations of these checkpoints to show, e.g. runs/mine/evaluations/morph-test. The first one of a checkpoint
     says how often its confidence was right. By default the newest that fitted a temperature comes first."""
@@ -44,7 +45,7 @@ class AppConfig:
         for path in self.evaluation:
             read_evaluation(path)
         for path in self.checkpoints:
-            check_checkpoint(path)
+            check_model_file(path, "run")
         low, high = PORTS
         if not low <= self.port <= high:
             raise UserError(f"--port {self.port} is not from {low} to {high}")

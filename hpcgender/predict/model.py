@@ -140,6 +140,11 @@ class Model:
         )
 
 
+def model_digest(path: Path) -> str:
+    """The checksum that identifies a checkpoint, or the one that a file was exported from; UserError if it has none."""
+    return OnnxNetwork(path).digest if path.suffix == ONNX else digest(path)
+
+
 def load(
     checkpoint: str | Path,
     *,

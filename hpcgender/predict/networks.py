@@ -40,7 +40,7 @@ class TorchNetwork:
         self.precision = precision
         self.image_size = trained.image_size
         self.crop = trained.crop
-        self.has_gender = "gender" in trained.config.tasks
+        self.has_gender = self.has_maps = "gender" in trained.config.tasks
 
     def results(self, pixels: torch.Tensor, *, maps: bool) -> Results:
         """Of images float32 (n, 3, size, size) in [-1, 1], with heat maps or without."""

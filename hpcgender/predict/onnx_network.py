@@ -45,7 +45,7 @@ class OnnxNetwork:
             else None
         )
         self.image_size = int(about["image_size"])
-        self.has_gender = "gender" in json.loads(about["tasks"])
+        self.has_gender, self.has_maps = "gender" in json.loads(about["tasks"]), False
         self.precision = Precision("fp32", CPU)
         self.names = [output.name for output in self.session.get_outputs()]
 

@@ -58,6 +58,25 @@ def test_a_run_resumes_in_another_memory_format(before: str, after: str, optimiz
     assert losses(resumed, range(4, 8)) == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.parametrize(("before", "after"), [("on", "on"), ("off", "on"), ("on", "off")])
+def test_gradients_moments_and_ema_lie_as_their_weights_do(before: str, after: str) -> None:
+    """To the last stride, those of 1x1 kernels too: DDP warns of others and copies them, and the optimizer's one
+    operation for all tensors becomes one for each."""
+    options = {"optimizer": "adamw", "lr": 0.001, "ema": 0.9}
+    first = learner(channels_last=before, **options)
+    losses(first, range(1))
+    one = learner(channels_last=after, **options)
+    one.load_state(*first.state())
+    losses(one, range(1, 2))
+    weights = dict(one.network.named_parameters())
+    assert any(weight.shape[1] > 1 and weight.shape[2:] == (1, 1) for weight in weights.values() if weight.ndim == 4)
+    expected = {name: weight.stride() for name, weight in weights.items()}
+    assert {name: weight.grad.stride() for name, weight in weights.items() if weight.grad is not None} == expected
+    for moment in ("exp_avg", "exp_avg_sq"):
+        assert {name: one.optimizer.state[weight][moment].stride() for name, weight in weights.items()} == expected
+    assert {name: weight.stride() for name, weight in one.eval_network.named_parameters()} == expected
+
+
 @pytest.mark.parametrize("name", ["fp32", "bf16"])
 def test_the_loss_scale_stays_1_where_it_is_not_needed(name: Format) -> None:
     """It grew until it overflowed, as steps may be skipped."""

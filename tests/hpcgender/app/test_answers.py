@@ -17,9 +17,11 @@ from hpcgender.app.answers import MAX_MB, Answer, answers
 from hpcgender.app.shown import ShownModel, names_of, opened
 from hpcgender.app.words import age_words, right_words
 from hpcgender.commands.app import AppConfig
+from hpcgender.commands.export import ExportConfig
 from hpcgender.evaluate.confidence import ConfidenceBin
 from hpcgender.evaluate.errors import SHEET
 from hpcgender.evaluate.results import Score, read_evaluation
+from hpcgender.export.export import export
 from hpcgender.predict.model import load
 from shard_tools.base.errors import UserError
 from tests.hpcgender.app.hostile import refused, taken
@@ -61,6 +63,22 @@ def test_two_models_answer_with_their_evaluation_and_pictures(
     assert "No face was looked for" in whole.notes[0]
     assert whole.pictures[0].caption == "the photo"
     assert crops.pictures[1].jpeg != whole.pictures[1].jpeg  # one sees the crop, the other the whole
+
+
+def test_an_exported_model_answers_as_its_checkpoint_but_has_no_heat_map(
+    shown: Path, shards: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    shutil.copytree(shown / "runs" / "crops", tmp_path / "crops")
+    exporting = ExportConfig(checkpoint=tmp_path / "crops", format="onnx", data=shards, split="val", images=2)
+    export(exporting)
+    of_checkpoint, exported = opened(AppConfig(checkpoint=(tmp_path / "crops", exporting.file)))
+    assert (of_checkpoint.name, exported.name) == ("crops, best.pt", f"crops, {exporting.file.name}")
+    assert [one.directory_name for one in exported.evaluated] == ["shards-val"]
+    first, second = answers((of_checkpoint, exported), photos[0].read_bytes())
+    assert (second.headline, second.sentences) == (first.headline, first.sentences)
+    assert (len(first.pictures), len(second.pictures)) == (3, 1)
+    assert second.notes == ("An exported model has no heat maps: its checkpoint has.",)
+    assert "calibrated by" in fragments.card((exported,))
 
 
 def test_a_photo_without_a_face_has_no_answer_of_a_model_that_crops(models: tuple[ShownModel, ...]) -> None:

@@ -21,6 +21,7 @@ from tests.conftest import Run
     [
         ((), "no run in runs has a checkpoint: give one as --checkpoint"),
         (("--checkpoint", "gone.pt"), "no checkpoint gone.pt: give one"),
+        (("--checkpoint", "gone.onnx"), "no file gone.onnx: give one of hpcgender export --format onnx"),
         (("--evaluation", "gone"), "name an evaluation such as runs/<name>/evaluations/<data>-test, or make one"),
         (("--checkpoint", "{crops}", "--cam", "gone"), "name heat maps such as runs/<name>/cams/<data>-test"),
         (("--checkpoint", "{crops}", "--port", "80"), "--port 80 is not from 1024 to 65535"),
