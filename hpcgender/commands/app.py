@@ -28,8 +28,8 @@ class AppConfig:
     checkpoint: Annotated[
         tuple[Path, ...], default_is("those of --evaluation, or the newest best one in runs", "FILE|RUN ...")
     ] = ()
-    """Checkpoints, e.g. runs/mine/checkpoints/best.pt, or runs, by directory or name, for the best one of each, or files
-    of export --format onnx, which have no heat maps. Several models answer side by side."""
+    """Checkpoints, e.g. runs/mine/checkpoints/best.pt, or runs, by directory or name, for the best one of each, or
+    files of export --format onnx, which have no heat maps. Several models answer side by side."""
     evaluation: Annotated[tuple[Path, ...], default_is("all in the runs of the checkpoints", "DIR ...")] = ()
     """Evaluations of these checkpoints to show, e.g. runs/mine/evaluations/morph-test. The first one of a checkpoint
     says how often its confidence was right. By default the newest that fitted a temperature comes first."""
