@@ -12,7 +12,7 @@ from typing import Any
 
 from jobs.command import SchedulerError
 from jobs.records import Submission
-from jobs.scheduler import UNKNOWN, Allocation, Host, Job, Request, Scheduler
+from jobs.scheduler import UNKNOWN, Allocation, Host, Job, Request, Scheduler, Verdict
 from shard_tools.base.errors import UserError
 
 _CLOCK_SECONDS = 5.0  # that a process may seem younger than its record
@@ -41,8 +41,8 @@ class Local(Scheduler):
     def try_on_host(self, host: str) -> str:
         return f"{sys.executable} -m jobs.agent -h"
 
-    def check(self, request: Request, record: Path) -> str:
-        return "nothing to ask for"
+    def check(self, request: Request, record: Path) -> Verdict:
+        return Verdict("nothing to ask for")
 
     def preview(self, request: Request, record: Path) -> str:
         raise _no_queue(request)

@@ -89,6 +89,17 @@ class Job:
     """The most that it held, bytes; 0 is unknown."""
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What a scheduler says of a job that could run: its answer, and what a person should know before submitting it."""
+
+    answer: str
+    warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "; but ".join(filter(None, (self.answer, *self.warnings)))
+
+
 def array_id(job_id: str) -> str:
     """The id that was printed when a job was submitted: of its array, if it is a task of one."""
     return job_id.replace("_", ".").partition(".")[0]
@@ -184,8 +195,8 @@ class Scheduler(ABC):
     # Submitting
 
     @abstractmethod
-    def check(self, request: Request, record: Path) -> str:
-        """Asks whether such a job could ever run, and returns the answer. UserError, with its message, if not.
+    def check(self, request: Request, record: Path) -> Verdict:
+        """Asks whether such a job could ever run. UserError, with its message, if not.
 
         `record` is the directory of the job's record, with %j for its id.
         """

@@ -131,11 +131,11 @@ class Attempt:
     def requeue(self, stopped_by: str | None) -> int:
         """Ends the attempt, requeues the job, and returns the exit code."""
         self.end(REQUEUE, stopped_by, requeued=True)  # first: Slurm ends this process soon
-        print(f"{LAUNCH}requeued", file=sys.stderr, flush=True)
         if failed := self.job.scheduler.requeue(self.job):
             print(f"{NOT_REQUEUED}{failed}", file=sys.stderr)
             self.end(FAILED, stopped_by, because=failed)
             return FAILED
+        print(f"{LAUNCH}requeued", file=sys.stderr, flush=True)
         return REQUEUE
 
     def end(self, code: int, stopped_by: str | None, requeued: bool = False, because: str = "") -> None:

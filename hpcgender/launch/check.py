@@ -28,10 +28,10 @@ def could_run(config: CheckConfig) -> str:
     wanted = resources(config, site, gpus=1 if config.gpus_per_node is None else config.gpus_per_node)
     request = Request(name="check", site=site, resources=wanted)
     try:
-        answer = scheduler.check(request, Path.cwd() / SUBMISSIONS / "%j")
+        verdict = scheduler.check(request, Path.cwd() / SUBMISSIONS / "%j")
     except UserError as error:
         raise UserError(f"site {site.name}: {error}") from None
     asked = f"{wanted.nodes} x {wanted.cpus or 1} cores, {wanted.gpus_per_node} GPUs" + (
         f", {wanted.mem:g} GB" if wanted.mem else ""
     )
-    return f"site {site.name}: {scheduler.title} could run {asked}: {answer}"
+    return f"site {site.name}: {scheduler.title} could run {asked}: {verdict}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hpcgender.status.direct import is_locked, process
-from hpcgender.status.runs import RunRecord, ask, judge_all
+from hpcgender.status.runs import ListedRun, Queues, RunRecord, ask, judge_all, unheard
 from jobs.records import submissions_of
 from shard_tools.base.commands import RUNS, Call
 from shard_tools.base.errors import UserError
@@ -23,7 +23,13 @@ def warnings(call: Call[Any], after: tuple[str, ...] = ()) -> Iterator[str]:
     results = call.results
     if results == RUNS or call.command.shared(call.options):
         return
-    others = list(at_work(results))
+    recorded = [RunRecord(run=str(results), submission=submission) for submission in submissions_of(results)]
+    queues = ask(recorded) if recorded else Queues(jobs={}, silent={})
+    runs = judge_all(recorded, queues)
+    for run in runs:
+        if error := unheard(run, queues):
+            yield f"whether job {run.record.submission.job_id} still works on {results} is unknown: {error}"
+    others = list(at_work(results, runs))
     if others and call.command.resume and not getattr(call.options, call.command.resume):
         raise UserError(
             f"{results} is being made by {others[0][1]}: give another name, or "
@@ -35,13 +41,9 @@ def warnings(call: Call[Any], after: tuple[str, ...] = ()) -> Iterator[str]:
             yield f"{results} is being made by {what}, and what begins meanwhile fails{wait}"
 
 
-def at_work(results: Path) -> Iterator[tuple[str, str]]:
-    """The jobs that wait for their turn or work on these results: their ids, empty of a process, and in words."""
-    recorded = [RunRecord(run=str(results), submission=submission) for submission in submissions_of(results)]
-    if recorded:
-        alive = [run for run in judge_all(recorded, ask(recorded)) if run.status.alive]
-        yield from ((job_id := run.record.submission.job_id, f"job {job_id}, {run.status.state}") for run in alive)
-        if alive:
-            return
-    if is_locked(results):
+def at_work(results: Path, runs: Sequence[ListedRun]) -> Iterator[tuple[str, str]]:
+    """What waits or works on these results, of its runs or a process: ids, empty of a process, and words."""
+    alive = [run for run in runs if run.status.alive]
+    yield from ((job_id := run.record.submission.job_id, f"job {job_id}, {run.status.state}") for run in alive)
+    if not alive and is_locked(results):
         yield "", process(results)

@@ -51,8 +51,11 @@ def submit_all(config: LaunchConfig, calls: list[Call[Any]], site: Site) -> int:
     for call in calls:
         for warning in warnings(call, before):
             print(f"{LAUNCH}{warning}", file=sys.stderr)
+    told: dict[str, str] = {}
     for pair in pairs:
-        scheduler.check(*pair)
+        told |= {warning: pair[0].name for warning in scheduler.check(*pair).warnings if warning not in told}
+    for warning, name in told.items():
+        print(f"{LAUNCH}{name}: {warning}", file=sys.stderr)
     submitted: list[str] = []
     for call, wanted in zip(calls, requests, strict=True):
         try:

@@ -20,6 +20,7 @@ from hpcgender.status.runs import (
     others,
     read_records,
     study_meant,
+    unheard,
 )
 from hpcgender.status.state import CANCELLED
 from jobs.command import SchedulerError
@@ -73,7 +74,7 @@ def cancel(config: CancelConfig) -> int:
 def find(records: list[RunRecord], wanted: str, config: CancelConfig, queues: Queues) -> Iterator[Target]:
     """What a person means: a run's jobs that have not ended, or its last one; a job or an array by its id."""
     recorded = matching(records, wanted)
-    alive = tuple(run for run in judge_all(recorded, queues) if run.status.alive)
+    alive = tuple(run for run in judge_all(recorded, queues) if run.status.alive or unheard(run, queues))
     waiting = [
         (scheduler, job) for scheduler, job in others(records, queues) if wanted in (job.job_id, array_id(job.job_id))
     ]

@@ -72,8 +72,8 @@ def cause(text: str) -> str:
     return causes[-1] if causes else ""
 
 
-def explain(log: Path) -> Iterator[str]:
-    """The last traceback and messages of a log that is there, in lines; what they mean before them."""
+def explain(log: Path, said: str = "") -> Iterator[str]:
+    """The last traceback and messages of a log that is there, in lines; before them what they mean beyond `said`."""
     text = last_attempt(log)
     traceback = last_traceback(text)
     others = [line for line in messages(text) if line not in traceback]
@@ -82,7 +82,7 @@ def explain(log: Path) -> Iterator[str]:
     elif _ADDRESS_SPACE.search(text):
         yield "  a limit of address space or threads was reached: h_vmem limits the former, of which CUDA and DALI"
         yield "  reserve many times what they use: ask for another complex for memory (`memory` in site.toml), or more"
-    elif any("SIGKILL" in line for line in others):
+    elif "SIGKILL" not in said and any("SIGKILL" in line for line in others):
         yield f"  a process {how_it_ended(-signal.SIGKILL)}"
     yield f"  log: {log}"
     for block in (traceback.splitlines(), others):

@@ -92,7 +92,7 @@ def show_logs(config: LogsConfig) -> None:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     if not path.exists():
         if not waiting:
-            raise UserError(_missing(record, path, config.rank))
+            raise UserError(_no_rank(record, path, config.rank) if config.rank else _no_log(record, path))
         _report(f"waiting for {path}; the run is {waiting}")
     write(b"".join(text.splitlines(keepends=True)[-config.lines :]))
     if waiting:
@@ -121,12 +121,19 @@ def _last_with_log(records: Iterable[RunRecord], rank: int) -> RunRecord:
     return newest[0]
 
 
-def _missing(record: RunRecord, path: Path, rank: int) -> str:
-    if rank:
-        ranks = sorted(int(file.stem[5:]) for file in path.parent.glob("rank-*.log") if file.stem[5:].isdigit())
-        have = f"it has those of ranks 0 and {', '.join(map(str, ranks))}" if ranks else "only rank 0 has one so far"
-        return f"run {record.run} has no log of rank {rank}: {have}"
-    return f"no log {path} yet: hpcgender jobs why {record.run} says whether it has started; --follow waits for it"
+def _no_rank(record: RunRecord, path: Path, rank: int) -> str:
+    ranks = sorted(int(file.stem[5:]) for file in path.parent.glob("rank-*.log") if file.stem[5:].isdigit())
+    have = f"it has those of ranks 0 and {', '.join(map(str, ranks))}" if ranks else "only rank 0 has one so far"
+    return f"run {record.run} has no log of rank {rank}: {have}"
+
+
+def _no_log(record: RunRecord, path: Path) -> str:
+    queues = ask([record])
+    (run,) = judge_all([record], queues)
+    what = ", ".join(filter(None, (run.status.state, run.status.reason)))
+    if has_ended(run, queues):
+        return f"run {record.run} has no log {path}: it is {what}"
+    return f"no log {path} yet: run {record.run} is {what}; --follow waits for it"
 
 
 class Watch:

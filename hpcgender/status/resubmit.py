@@ -10,7 +10,7 @@ from hpcgender.commands import PROGRAMS
 from hpcgender.commands.jobs import ResubmitConfig
 from hpcgender.commands.launch import LaunchConfig
 from hpcgender.launch.start import launch
-from hpcgender.status.runs import choose, read_records, study_meant
+from hpcgender.status.runs import choose, read_records, study_meant, unheard
 from hpcgender.study.command import study
 from hpcgender.study.options import kept_options
 from jobs.records import Submission
@@ -25,13 +25,15 @@ def resubmit(config: ResubmitConfig) -> int:
     records = read_records(config.within)
     if name := study_meant(records, config.run):
         return resubmit_study(name, config)
-    run, _ = choose(records, config.run, config.within)
+    run, queues = choose(records, config.run, config.within)
     submission = run.record.submission
     if run.status.alive:
         first = f"cancel it first, with hpcgender jobs cancel {run.record.run}"
         if run.status.state == "stopping":
             first = f"wait until it has ended, which hpcgender jobs logs {run.record.run} --follow does"
         raise UserError(f"run {run.record.run} is {run.status.state} as job {submission.job_id}: {first}")
+    if error := unheard(run, queues):
+        raise UserError(f"whether run {run.record.run} still waits or works is unknown, try again: {error}")
     if not Path(submission.cwd).is_dir():
         raise UserError(f"run {run.record.run} was submitted in {submission.cwd}, which is not there any more")
     again = launch_config(submission, config.after, config.dry_run)

@@ -185,15 +185,8 @@ def judge_all(records: Sequence[RunRecord], queues: Queues, now: float | None = 
     for record in records:
         scheduler, job_id = record.submission.scheduler, record.submission.job_id
         queued = queues.jobs.get(scheduler, {}).get(job_id)
-        status = judge(record.submission, queued, accounted.get(scheduler, {}).get(job_id), now)
-        if status.state == UNKNOWN and scheduler in queues.silent:
-            status = Status(
-                state=UNKNOWN,
-                reason="its scheduler does not answer",
-                attempt=status.attempt,
-                requeues=status.requeues,
-                hosts=status.hosts,
-            )
+        silent = scheduler in queues.silent
+        status = judge(record.submission, queued, accounted.get(scheduler, {}).get(job_id), now, silent=silent)
         runs.append(ListedRun(record=record, status=status))
     return runs
 
@@ -202,6 +195,12 @@ def has_ended(run: ListedRun, queues: Queues) -> bool:
     """Whether a run is not going to do anything more; False as long as those who know do not answer."""
     scheduler = run.record.submission.scheduler
     return not run.status.alive and (run.status.state != UNKNOWN or scheduler in queues.jobs)
+
+
+def unheard(run: ListedRun, queues: Queues) -> str:
+    """Why nobody knows whether a run still waits or works, as its scheduler does not answer; empty if that is known."""
+    scheduler = run.record.submission.scheduler
+    return queues.silent.get(scheduler, "") if run.status.state == UNKNOWN and scheduler not in queues.jobs else ""
 
 
 def shown(runs: Sequence[ListedRun]) -> list[ListedRun]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from jobs.hosts.processes import exit_words
 from jobs.records import Submission
-from jobs.scheduler import LIVE, Job
+from jobs.scheduler import LIVE, UNKNOWN, Job
 from jobs.schedulers import named
 from jobs.stopping import TIME_LIMIT
 from shard_tools.base.errors import BAD_INPUT
@@ -100,8 +100,12 @@ def is_earlier(accounted: Job, history: History) -> bool:
     return accounted.start is not None and accounted.start <= history.earlier
 
 
-def judge(submission: Submission, queued: Job | None, accounted: Job | None, now: float) -> Status:
+def judge(
+    submission: Submission, queued: Job | None, accounted: Job | None, now: float, *, silent: bool = False
+) -> Status:
     """The status of a submission; `queued` and `accounted` are what the scheduler and its accounting have of it.
+
+    `silent` if one of the two does not answer: that they have nothing says nothing then.
 
     While the scheduler still has the job, its answer counts; of an ended one the record has more, except that a
     scheduler's reason for ending it (time limit, out of memory, node lost) is what the record cannot know.
@@ -109,7 +113,7 @@ def judge(submission: Submission, queued: Job | None, accounted: Job | None, now
     history = read_history(submission.attempts)
     if accounted and is_earlier(accounted, history):
         accounted = None
-    state, reason = _state(submission, history, queued, accounted)
+    state, reason = _state(submission, history, queued, accounted, silent)
     if state == "pending" and history.starts:
         reason = f"requeued, {reason}" if reason else "requeued"
     if state == "held" and not reason and submission.after:
@@ -129,7 +133,9 @@ def judge(submission: Submission, queued: Job | None, accounted: Job | None, now
     )
 
 
-def _state(submission: Submission, history: History, queued: Job | None, accounted: Job | None) -> tuple[str, str]:
+def _state(
+    submission: Submission, history: History, queued: Job | None, accounted: Job | None, silent: bool
+) -> tuple[str, str]:
     if history.succeeded:
         return "done", ""
     if queued and queued.state in LIVE:
@@ -145,6 +151,8 @@ def _state(submission: Submission, history: History, queued: Job | None, account
         return says.state, says.reason
     if history.over:
         return _end(history.last)
+    if silent:
+        return UNKNOWN, "its scheduler does not answer"
     return named(submission.scheduler).without_trace(submission)
 
 

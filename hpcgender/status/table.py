@@ -123,15 +123,20 @@ def _listed(run: ListedRun, now: float) -> Listed:
     command = find_command(PROGRAMS, submission.command)
     found = Shown()
     if command:  # else of another version of the code
-        found = command.shown(run.record.results, submission.log, run.status.state == "running", now)
+        found = _now(command.shown(run.record.results, submission.log, run.status.state == "running", now), run.status)
     return Listed(run=run.record.run, job_id=submission.job_id, status=run.status, shown=found, submission=submission)
+
+
+def _now(shown: Shown, status: Status) -> Shown:
+    """What is shown of a run, without the speed and the time left of one that does not work."""
+    return shown if status.state == "running" else replace(shown, images_per_s=None, eta=None)
 
 
 def _listed_study(name: str, runs: Sequence[ListedRun], now: float) -> Listed:
     """A study: of its trainings the best accuracy, and the speed of all together."""
     trainings = [(_listed(run, now).shown, run) for run in runs if studies.kind_of(run) == "training"]
     accuracies = [shown.accuracy for shown, _ in trainings if shown.accuracy is not None]
-    speed = sum(shown.images_per_s or 0.0 for shown, run in trainings if run.status.state == "running")
+    speed = sum(shown.images_per_s or 0.0 for shown, _ in trainings)
     status = Status(
         state=studies.state_of(runs),
         reason=studies.counted(runs),
@@ -150,7 +155,7 @@ def _listed_study(name: str, runs: Sequence[ListedRun], now: float) -> Listed:
 def _listed_direct(run: DirectRun, now: float) -> Listed:
     train = HPCGENDER.find(["train"])
     assert train
-    found = train.shown(run.results, "", run.status.alive, now)
+    found = _now(train.shown(run.results, "", run.status.alive, now), run.status)
     return Listed(run=run.run, job_id=run.pid, status=run.status, shown=found)
 
 
@@ -170,7 +175,6 @@ def row(listed: Listed) -> tuple[str, ...]:
     accuracy = "-" if shown.age_mae is None else f"MAE {shown.age_mae:.2f}"
     if shown.accuracy is not None:
         accuracy = f"{shown.accuracy:.2%}"
-    ended = not status.alive
     cells = (
         listed.run,
         listed.job_id or "-",
@@ -179,7 +183,7 @@ def row(listed: Listed) -> tuple[str, ...]:
         epoch,
         accuracy,
         "-" if shown.images_per_s is None else f"{shown.images_per_s:.0f}",
-        "-" if shown.eta is None or ended else duration(shown.eta),
+        "-" if shown.eta is None else duration(shown.eta),
         "-" if status.left is None else duration(status.left),
         str(status.requeues),
         " ".join(status.reason.split()) or "-",
@@ -205,7 +209,7 @@ def as_json(listed: Listed) -> dict[str, Any]:
         "accuracy": shown.accuracy,
         "age_mae": shown.age_mae,
         "images_per_s": shown.images_per_s,
-        "eta": shown.eta if status.alive else None,
+        "eta": shown.eta,
         "limit": status.left,
         "submitted": submission.submitted if submission else None,
         "command": list(submission.command) if submission else None,

@@ -24,6 +24,7 @@ from hpcgender.status.runs import (
     read_records,
     shown,
     study_meant,
+    unheard,
 )
 from hpcgender.status.state import is_earlier, read_history
 from hpcgender.status.unrecorded import explain as unrecorded
@@ -113,6 +114,7 @@ def explain(run: ListedRun, queues: Queues) -> Iterator[str]:
     scheduler = named(submission.scheduler)
     number = f", attempt {status.attempt}" if status.attempt else ""
     yield f"{run.record.run}: job {submission.job_id} on {scheduler.title}{number}: {status.state}"
+    ends: list[str] = []
     if status.hosts:
         yield f"  {'runs' if status.state in ('running', 'stopping', 'suspended') else 'ran'} on {status.hosts}"
     if status.alive and status.state != "running":
@@ -124,10 +126,12 @@ def explain(run: ListedRun, queues: Queues) -> Iterator[str]:
     elif status.reason == "DependencyNeverSatisfied":
         yield "  a job before it did not succeed"
     elif status.reason:
-        yield f"  {status.reason}"
+        error = unheard(run, queues)
+        yield f"  {status.reason}: {error}" if error else f"  {status.reason}"
     if has_ended(run, queues) and status.state not in ("done", "skipped"):
-        yield from (f"  {line}" for line in ending(run))
-    yield from end_of_log(run)
+        ends = list(ending(run))
+        yield from (f"  {line}" for line in ends)
+    yield from end_of_log(run, "\n".join((status.reason, *ends)))
 
 
 def waiting(scheduler: Scheduler, job_id: str, reason: str) -> Iterator[str]:
@@ -158,7 +162,8 @@ def ending(run: ListedRun) -> Iterator[str]:
     submission, reason = run.record.submission, run.status.reason
     history = read_history(submission.attempts)
     last = history.last
-    lines = [exit_words(last["code"])] if isinstance(last.get("code"), int) else []
+    known = isinstance(last.get("code"), int)
+    lines = [exit_words(last["code"])] if known else []
     if last.get("stopped_by") and str(last["stopped_by"]) not in reason:
         lines.append(f"stopped by {last['stopped_by']}")
     scheduler = named(submission.scheduler)
@@ -171,7 +176,8 @@ def ending(run: ListedRun) -> Iterator[str]:
         details += (str(error),)
     lines += details
     if found and not is_earlier(found, history):
-        lines += [found.reason] * (found.state != "done" and not details)  # accounting may know less
+        same = found.state == "done" or (known and found.state == "failed" and not found.external)
+        lines += [found.reason] * (not same and not details)  # accounting may know less of it
         wanted = submission.resources.mem
         if found.max_memory:
             asked = f" of the {wanted:g} GB asked for on each node" if wanted else ""
@@ -179,8 +185,8 @@ def ending(run: ListedRun) -> Iterator[str]:
     yield from (line for line in dict.fromkeys(lines) if line and line not in reason)
 
 
-def end_of_log(run: ListedRun) -> Iterator[str]:
-    """The last traceback and messages of the log, or that there is no log."""
+def end_of_log(run: ListedRun, said: str = "") -> Iterator[str]:
+    """The last traceback and messages of the log, or that there is no log; `said` is what was said before."""
     submission = run.record.submission
     if not submission.log:
         yield "  its log went to a terminal"
@@ -189,4 +195,4 @@ def end_of_log(run: ListedRun) -> Iterator[str]:
     if not log.exists():
         yield f"  no log {log}"
         return
-    yield from failure.explain(log)
+    yield from failure.explain(log, said)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -170,10 +171,14 @@ def asked(config: StudyConfig, wanted: Study, stage: Stage, site: Site, after_en
 
 
 def check_all(config: StudyConfig, wanted: Study, stages: Sequence[Stage], site: Site) -> None:
-    """Raises UserError, with the scheduler's message, if one of the stages could never run."""
+    """Prints what a person should know of the stages; UserError if the scheduler says that one could never run."""
+    told: dict[str, str] = {}
     for stage in filter(lambda stage: stage.calls, stages):
         place = folder(wanted.directory, records.stamp())
-        named(site.scheduler).check(asked(config, wanted, stage, site), place)
+        verdict = named(site.scheduler).check(asked(config, wanted, stage, site), place)
+        told |= {warning: stage.noun for warning in verdict.warnings if warning not in told}
+    for warning, noun in told.items():
+        print(f"study {wanted.name}, {noun}: {warning}", file=sys.stderr)
 
 
 def submit(config: StudyConfig, wanted: Study, stages: Sequence[Stage], site: Site) -> int:

@@ -20,7 +20,7 @@ from jobs.command import SchedulerError, answer
 from jobs.hosts.supervisor import Node
 from jobs.preflight import Hint, try_script
 from jobs.records import Submission
-from jobs.scheduler import Allocation, Host, Job, Request, Scheduler, State
+from jobs.scheduler import Allocation, Host, Job, Request, Scheduler, State, Verdict
 from jobs.sge import qrsh, qstat
 from jobs.sge.advice import advise
 from jobs.sge.asked import asked_for
@@ -135,7 +135,7 @@ class GridEngine(Scheduler):
     def try_on_host(self, host: str) -> str:
         return f"qrsh -inherit -V {host} hostname"
 
-    def check(self, request: Request, record: Path) -> str:
+    def check(self, request: Request, record: Path) -> Verdict:
         from jobs.sge.request import command, script, unlike_the_complex  # submitit takes long to import
 
         text = script(request, record)
@@ -144,8 +144,9 @@ class GridEngine(Scheduler):
             program, *options = command(request, record, file)
             return [program, "-w", "v", *options]
 
-        refusal = try_script(self.title, request.name, text, asking, _HINTS)
-        return "; but ".join(filter(None, (refusal, unlike_the_complex(request))))
+        answer = try_script(self.title, request.name, text, asking, _HINTS)
+        unlike = unlike_the_complex(request)
+        return Verdict(answer, (unlike,) if unlike else ())
 
     def preview(self, request: Request, record: Path) -> str:
         from jobs.sge.request import command, script

@@ -15,7 +15,7 @@ from jobs.scheduler import Job, State
 FIELDS = "%i|%T|%L|%S|%N|%r|%j"
 """What `parse_squeue` reads, as squeue -o takes it."""
 
-ACCOUNTED = "JobID,State,ExitCode,NodeList,Reason,JobName"
+ACCOUNTED = "JobID,State,ExitCode,NodeList,Reason,Start,JobName"
 """What `parse_sacct` reads, as sacct -o takes it."""
 
 _STATES: Mapping[str, State] = {
@@ -111,7 +111,7 @@ def parse_sacct(text: str) -> dict[str, Job]:
     """The jobs of `sacct -X -n -P -o` with the fields above, by id."""
     found: dict[str, Job] = {}
     for line in text.splitlines():
-        job_id, word, code, hosts, reason, name = line.split("|", 5)
+        job_id, word, code, hosts, reason, start, name = line.split("|", 6)
         state, why = read_state(word, reason)
         if state == "failed" and word == "FAILED":
             why = how_by_sacct(code)
@@ -122,6 +122,7 @@ def parse_sacct(text: str) -> dict[str, Job]:
             external=_is_external(word),
             name=name,
             hosts="" if hosts == "None assigned" else hosts,
+            start=_time(start),
         )
     return found
 
@@ -235,7 +236,7 @@ def meaning(job_id: str, reason: str) -> str:
 def _time(text: str) -> float | None:
     try:
         return datetime.fromisoformat(text).timestamp()
-    except ValueError:  # N/A
+    except ValueError:  # N/A, Unknown, None
         return None
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from jobs.command import SchedulerError, answer, call
 from jobs.hosts.supervisor import Node
 from jobs.preflight import Hint, try_script
-from jobs.scheduler import LIVE, Allocation, Host, Job, Request, Scheduler, array_id
+from jobs.scheduler import LIVE, Allocation, Host, Job, Request, Scheduler, Verdict, array_id
 from jobs.slurm import answers, limits
 from jobs.slurm.nodelist import expand_counts, expand_nodelist
 from jobs.slurm.sbatch import parameters, script
@@ -77,9 +77,15 @@ class Slurm(Scheduler):
         return answers.end_time(_job(allocation))
 
     def is_cancelled(self, allocation: Allocation, stopped_by: str | None) -> bool:
-        """Whether its controller calls the job anything but RUNNING: scancel, or a limit that came first."""
-        state = re.search(r"\bJobState=(\w+)", _job(allocation))
-        return not state or state[1] != "RUNNING"
+        """Whether its controller calls the job anything but RUNNING: scancel, or a limit that came first.
+
+        Where it does not answer, requeueing says so.
+        """
+        try:
+            job = call("scontrol", "show", "job", "-o", allocation.job_id)
+        except SchedulerError as error:
+            return "Invalid job id" in str(error)
+        return re.search(r"\bJobState=RUNNING\b", job) is None
 
     def is_requeued(self, allocation: Allocation, environ: Mapping[str, str]) -> bool:
         """Whether the job was preempted, or requeued with `scontrol requeue`.
@@ -117,7 +123,7 @@ class Slurm(Scheduler):
     def try_on_host(self, host: str) -> str:
         return f"srun --overlap --nodes=1 --ntasks=1 --nodelist={host} hostname"
 
-    def check(self, request: Request, record: Path) -> str:
+    def check(self, request: Request, record: Path) -> Verdict:
         text = script(request, record)
         if request.tasks > 1 and request.tasks > (most := limits.most_tasks()):
             raise UserError(
@@ -129,13 +135,14 @@ class Slurm(Scheduler):
         if reasons := limits.never(wanted, cluster):
             raise UserError(f"{self.title} would never start {request.name}: {'; '.join(reasons)}")
         try:
-            return try_script(self.title, request.name, text, lambda file: ("sbatch", "--test-only", file), _HINTS)
+            tried = ("sbatch", "--test-only")
+            return Verdict(try_script(self.title, request.name, text, lambda file: (*tried, file), _HINTS))
         except UserError as error:
             if found := re.search(r"\b(QOS|Assoc)\w+", str(error)):
                 raise UserError(f"{error} ({answers.meaning('', found[0])})") from None
             if limits.NOT_NOW not in str(error) or not (nodes := limits.missing_now(wanted, cluster)):
                 raise
-            return f"not now: no jobs are taken at present by {', '.join(nodes)}"
+            return Verdict("", (f"not now: no jobs are taken at present by {', '.join(nodes)}",))
 
     def preview(self, request: Request, record: Path) -> str:
         return script(request, record)

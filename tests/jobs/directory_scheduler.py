@@ -1,7 +1,7 @@
 """A complete scheduler in one file: its queue is a directory, and its jobs are processes of this machine.
 
 `python -m tests.jobs.directory_scheduler hpcgender ARGUMENTS` is hpcgender on a machine that has this scheduler. A file
-`closed` in the directory lets nothing start.
+`closed` in the directory lets nothing start; with a file `drained` its nodes take no jobs at present.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from hpcgender.commands import HPCGENDER
 from jobs.command import SchedulerError
-from jobs.scheduler import LIVE, Allocation, Host, Job, Request, Scheduler, array_id
+from jobs.scheduler import LIVE, Allocation, Host, Job, Request, Scheduler, Verdict, array_id
 from jobs.schedulers import SCHEDULERS
 from shard_tools.base.errors import UserError
 
@@ -62,10 +62,11 @@ class DirectoryScheduler(Scheduler):
     def try_on_host(self, host: str) -> str:
         return f"ls {queue()}"
 
-    def check(self, request: Request, record: Path) -> str:
+    def check(self, request: Request, record: Path) -> Verdict:
         if request.resources.nodes > MOST_NODES:
             raise UserError(f"{self.title} refuses {request.name}: it has {MOST_NODES} nodes")
-        return "at any time"
+        drained = (queue() / "drained").exists()
+        return Verdict("" if drained else "at any time", ("not now",) if drained else ())
 
     def preview(self, request: Request, record: Path) -> str:
         return f"# {request.resources.nodes} nodes\n"

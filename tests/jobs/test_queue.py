@@ -31,20 +31,20 @@ SQUEUE = """\
 1|TIMEOUT|INVALID|2026-11-22T22:49:50|node[1-2]|TimeLimit|long
 """
 
-# sacct -X -n -P -o JobID,State,ExitCode,NodeList,Reason,JobName
+# sacct -X -n -P -o JobID,State,ExitCode,NodeList,Reason,Start,JobName
 SACCT = """\
-2|FAILED|3:0|node1|NonZeroExitCode|fail3
-11|CANCELLED by 5000|0:0|None assigned|None|victim
-5_3|TIMEOUT|0:15|node1|TimeLimit|arr
-4|PENDING|0:0|None assigned|Dependency|dep
-23|FAILED|0:9|node1|NonZeroExitCode|wrap
+2|FAILED|3:0|node1|NonZeroExitCode|2026-11-22T22:55:08|fail3
+11|CANCELLED by 5000|0:0|None assigned|None|None|victim
+5_3|TIMEOUT|0:15|node1|TimeLimit|2026-11-22T22:49:50|arr
+4|PENDING|0:0|None assigned|Dependency|Unknown|dep
+23|FAILED|0:9|node1|NonZeroExitCode|2026-11-22T22:49:50|wrap
 """
 # Of scripts that ended with 9, with 137 because their command was killed, with 128 and with 200
 SACCT_CODES = """\
-31|FAILED|9:0|node1|None|e9
-32|FAILED|9:0|node1|None|e137
-33|FAILED|0:0|node1|None|e128
-34|FAILED|72:0|node1|None|e200
+31|FAILED|9:0|node1|None|2026-11-22T22:49:50|e9
+32|FAILED|9:0|node1|None|2026-11-22T22:49:50|e137
+33|FAILED|0:0|node1|None|2026-11-22T22:49:50|e128
+34|FAILED|72:0|node1|None|2026-11-22T22:49:50|e200
 """
 
 SCONTROL = (
@@ -114,6 +114,9 @@ def test_sacct_tells_how_jobs_ended() -> None:
         "4": ("pending", "Dependency", ""),
         "23": ("failed", "killed by SIGKILL (often: out of memory)", "node1"),
     }
+    started = {"2": datetime(2026, 11, 22, 22, 55, 8), "5_3": datetime(2026, 11, 22, 22, 49, 50)}
+    starts = {job_id: job.start for job_id, job in found.items() if job_id != "23"}
+    assert starts == {"11": None, "4": None} | {job_id: time.timestamp() for job_id, time in started.items()}
 
 
 def test_a_shell_whose_command_was_killed_names_the_signal() -> None:

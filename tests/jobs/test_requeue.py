@@ -70,6 +70,25 @@ def test_why_a_job_is_not_put_back(
     assert requeue.refusal(allocation, Outcome(ends=(end,), stopped_by=stopped_by), 0, 3) == because
 
 
+@pytest.mark.parametrize(
+    ("said", "cancelled"),
+    [
+        ("echo 'JobId=7 JobState=RUNNING Reason=None'", False),
+        ("echo 'JobId=7 JobState=COMPLETING Reason=None'", True),
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", True),
+        ("echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2; exit 1", False),
+    ],
+)
+def test_a_controller_that_does_not_answer_has_cancelled_nothing(
+    said: str, cancelled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\n{said}\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    allocation = Allocation(scheduler=SCHEDULERS["slurm"], job_id="7", hosts=(Host("node1", 1),))
+    assert SCHEDULERS["slurm"].is_cancelled(allocation, "SIGTERM") is cancelled
+
+
 def test_a_job_that_its_scheduler_never_requeues_is_not_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Slurm, "is_cancelled", lambda *_: False)
     monkeypatch.setattr(Slurm, "cannot_requeue", lambda *_: "Slurm requeues no job of salloc")  # as it says of those

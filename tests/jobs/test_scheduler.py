@@ -36,9 +36,10 @@ def comes_to(hpcgender: Run, job_id: str, **expected: object) -> dict[str, Any]:
 
 
 def test_a_job_waits_runs_is_requeued_and_is_cancelled(tmp_path: Path, queue: Path, hpcgender: Run) -> None:
-    (queue / "closed").touch()
+    for sign in ("closed", "drained"):
+        (queue / sign).touch()
     submitted = hpcgender("launch", *LONG)
-    assert (submitted.returncode, submitted.stderr) == (0, "")
+    assert (submitted.returncode, submitted.stderr) == (0, "launch: synthetic: not now\n")
     assert submitted.stdout == "job 1 synthetic: tail -F logs/synthetic.o1\n"
     comes_to(hpcgender, "1", state="pending", reason="Closed")
     why = hpcgender("jobs", "why", "1").stdout

@@ -34,6 +34,11 @@ def qsub(asked: Request) -> dict[str, str]:
     return {word: following for word, following in pairwise(words) if word.startswith("-")}
 
 
+def put_program(folder: Path, name: str, script: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
 @pytest.mark.parametrize("scheduler", ["slurm", "sge"])
 def test_a_request_to_stop_cannot_end_a_job_that_is_being_set_up(scheduler: str) -> None:
     lines = script(request(Site(name="x", scheduler=scheduler, modules=("cuda",)))).splitlines()
@@ -131,9 +136,7 @@ def test_grid_engine_is_asked_for_everything() -> None:
 def test_memory_is_that_which_is_used_where_no_complex_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complexes: str, asked: str
 ) -> None:
-    program = tmp_path / "qconf"
-    program.write_text(f"#!/bin/sh\n[ $1 = -sc ] && echo '{complexes}'\n")
-    program.chmod(0o755)
+    put_program(tmp_path, "qconf", f"[ $1 = -sc ] && echo '{complexes}'")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert asked in command(request(read_site("sge"), nodes=1, cpus=4, mem=8), FOLDER, "x")
 
@@ -158,11 +161,23 @@ def test_memory_is_that_which_is_used_where_no_complex_is_named(
 def test_a_complex_for_gpus_that_counts_otherwise_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, per: str, wanted: dict[str, int], says: str
 ) -> None:
-    (tmp_path / "qconf").write_text(f"#!/bin/sh\n[ $1 = -sc ] && echo 'gpu gpu INT <= YES {kind} 0 0'\n")
-    (tmp_path / "qconf").chmod(0o755)
+    put_program(tmp_path, "qconf", f"[ $1 = -sc ] && echo 'gpu gpu INT <= YES {kind} 0 0'")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     site = dataclasses.replace(read_site("sge"), gpu="gpu", gpu_per=per)  # type: ignore[arg-type]
     assert unlike_the_complex(request(site, (), gpus_per_node=4, **wanted)) == says
+
+
+def test_what_a_person_should_know_of_a_request_is_beside_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_program(tmp_path, "qconf", "[ $1 = -sc ] && echo 'gpu gpu INT <= YES JOB 0 0'")
+    put_program(tmp_path, "qsub", "echo 'verification: found suitable queue(s)'")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    site = dataclasses.replace(read_site("sge"), gpu="gpu", gpu_per="host", pe="mpi")
+    verdict = SCHEDULERS["sge"].check(request(site, gpus_per_node=4, nodes=2), FOLDER)
+    warning = "gpu counts per job (JOB in qconf -sc), so GPUs are reserved on the first host alone"
+    assert (verdict.answer, verdict.warnings) == ("found suitable queue(s)", (warning,))
+    assert str(verdict) == f"found suitable queue(s); but {warning}"
 
 
 def test_one_node_needs_no_parallel_environment_for_one_slot() -> None:

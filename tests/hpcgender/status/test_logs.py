@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcgender.status.logs import Tail
+from hpcgender.commands.jobs import LogsConfig
+from hpcgender.status.logs import Tail, show_logs
 from jobs.records import append_event
+from shard_tools.base.errors import UserError
 from tests.conftest import Run
 from tests.hpcgender.status_records import end, ended_run, make_record, start
 
@@ -127,3 +129,22 @@ def test_a_run_that_wrote_to_a_terminal(tmp_path: Path, run: Run) -> None:
         2,
         "hpcgender: run mine wrote to a terminal: only other ranks have logs, as --rank 1\n",
     )
+
+
+def test_a_log_that_is_not_there_is_explained_by_the_state_of_its_run(
+    tmp_path: Path, no_scheduler: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    within = (tmp_path / "runs",)
+    submission = make_record(tmp_path / "runs" / "mine", "12", "slurm")
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\necho '12|PENDING|5:00|N/A||Resources|train'\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(UserError) as waits:
+        show_logs(LogsConfig(run="mine", within=within))
+    assert str(waits.value) == f"no log {submission.log} yet: run mine is pending, Resources; --follow waits for it"
+    squeue.write_text("#!/bin/sh\necho '12|CANCELLED|5:00|N/A||Resources|train'\n")
+    for follow in (False, True):
+        with pytest.raises(UserError) as ended:
+            show_logs(LogsConfig(run="mine", within=within, follow=follow))
+        assert str(ended.value) == f"run mine has no log {submission.log}: it is cancelled"

@@ -80,7 +80,7 @@ def test_the_list_on_a_machine_without_scheduler(tmp_path: Path, run: Run, no_sc
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "run\tjob\tscheduler\tstate\tepoch\taccuracy\timg/s\teta\tlimit\trequeues\treason",
-        "old\t12\tlocal\tdone\t50/50\t95.97%\t11832\t-\t-\t1\t-",
+        "old\t12\tlocal\tdone\t50/50\t95.97%\t-\t-\t-\t1\t-",
         "old/evaluations/morph-test\t14\tlocal\tskipped\t-\t-\t-\t-\t-\t0\tjob 11 ended with exit code 1",
         "data/shards\t15\tlocal\tfailed\t-\t-\t-\t-\t-\t0\tits input or configuration was refused",
     ]
@@ -103,6 +103,8 @@ def test_what_a_scheduler_says_of_all_jobs_at_once(
     bin_dir.mkdir()
     for number in range(40):
         make_record(runs / f"run{number}", str(100 + number), "slurm", [start()] * (number % 2), age=100.0 - number)
+    metrics(runs / "run0", 12, 50, 0.9, 7200.0)  # as of an attempt before
+    metrics(runs / "run1", 12, 50, 0.9, 7200.0)
     lines = [f"{100 + n}|{'RUNNING' if n % 2 else 'PENDING'}|9:00|N/A||Priority|run{n}" for n in range(40)]
     lines += [
         "7|PENDING|9:00|N/A||Priority|by_hand",
@@ -116,7 +118,10 @@ def test_what_a_scheduler_says_of_all_jobs_at_once(
     assert (tmp_path / "asked").read_text() == "asked\n"
     states = [line.split("\t")[3] for line in done.stdout.splitlines()[1:]]
     assert states == ["pending", "running"] * 20
-    assert done.stdout.splitlines()[2].split("\t")[8] == "9m00s"
+    waits, works, *_ = (line.split("\t")[4:9] for line in done.stdout.splitlines()[1:])
+    assert waits == ["12/50", "90.00%", "-", "-", "-"]
+    assert (works[:3], works[4]) == (["12/50", "90.00%", "11832"], "9m00s")
+    assert works[3].startswith(("2h00m", "1h59m"))
     assert done.stderr == (
         "without a record here: 3 pending (7 by_hand, 8 many)\n"
         "array 8: 2 tasks not begun (Priority): see hpcgender jobs why 8; hpcgender jobs cancel 8_1 cancels one\n"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from hpcgender.commands.jobs import WhyConfig
 from hpcgender.log_lines import NOT_REQUEUED, AttemptLine
 from hpcgender.status import failure
+from hpcgender.status.why import why
 from tests.conftest import Run
 from tests.hpcgender.status_records import end, ended_run, make_record, start
 
@@ -45,6 +48,44 @@ def test_why_a_process_was_killed(tmp_path: Path, run: Run) -> None:
     said = run("hpcgender", "jobs", "why", "mine", cwd=tmp_path).stdout
     assert "  a process was killed by SIGKILL (often: out of memory)\n" in said
     assert said.endswith(f"\n{KILLED}\n")
+
+
+@pytest.mark.parametrize(
+    ("scontrol", "sacct"),
+    [
+        ("slurm_load_jobs error: Invalid job id specified", "12|FAILED|9:0|node1|None|2026-11-22T22:49:50|train"),
+        ("JobId=12 JobState=FAILED Reason=NonZeroExitCode ExitCode=137:0", ""),
+    ],
+)
+def test_how_it_ended_is_said_once(
+    scontrol: str,
+    sacct: str,
+    tmp_path: Path,
+    no_scheduler: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The answers are Slurm's own: sacct takes 128 off the exit code of a job whose command was killed."""
+    submission = make_record(tmp_path / "runs" / "mine", "12", "slurm", [start(), end(137)])
+    Path(submission.log).write_text(f"{ATTEMPT}epoch 1/2 | fine\n{KILLED}\n")
+    fails = "echo '{}' >&2; exit 1" if "error" in scontrol else "echo '{}'"
+    for name, script in {
+        "squeue": "exit 0",
+        "scontrol": fails.format(scontrol),
+        "sacct": f"echo '{sacct}'" if sacct else "exit 0",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    why(WhyConfig(run="mine", within=(tmp_path / "runs",)))
+    assert capsys.readouterr().out.splitlines() == [
+        "mine: job 12 on Slurm, attempt 1: failed",
+        "  ran on node1",
+        "  killed by SIGKILL (often: out of memory)",
+        f"  log: {submission.log}",
+        "",
+        KILLED,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -39,10 +39,11 @@ def test_a_study_is_an_array_for_each_stage_and_is_listed_cancelled_and_submitte
     tmp_path: Path, shards: Path, queue: Path, hpcgender: Run, write: Write
 ) -> None:
     runs = tmp_path / "runs"
-    (queue / "closed").touch()
+    for sign in ("closed", "drained"):
+        (queue / sign).touch()
     write("seed = [0, 1]", f'[evaluate]\ndata = ["{shards}"]')
     submitted = hpcgender("study", "mine.toml", "--at-once", 1, "--gpus-per-node", 0)
-    assert (submitted.returncode, submitted.stderr) == (0, "")
+    assert (submitted.returncode, submitted.stderr) == (0, "study mine, training: not now\n")
     lines = [
         "study mine: 2 runs, 0 finished, 2 to train",
         "job 1 mine: 2 trainings",

@@ -156,6 +156,30 @@ def test_what_can_be_typed_about_a_job_that_has_begun() -> None:
     assert advise(waits, away=False, reasons=True) == ""
 
 
+def test_a_job_on_a_host_that_does_not_answer_is_told_what_to_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what qstat and qhost print: the whole way from the job's id to the advice."""
+    head = "HOSTNAME                ARCH         NCPU NSOC NCOR NTHR  LOAD  MEMTOT  MEMUSE  SWAPTO  SWAPUS\n"
+    host = "                   lx-amd64        2    1    2    2     {}   23.5G       -     0.0       -\n"
+    programs = {
+        "qstat": f"/bin/cat {DATA / 'qstat.xml'}",
+        "qhost": f"printf '%s' '{head}'\n"
+        f"[ $2 = node2 ] && printf '%s' 'node2{host.format('-')}' || printf '%s' \"$2{host.format('8.51')}\"",
+    }
+    for name, script in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    engine = scheduler.GridEngine()
+    assert engine.advice("57", "", ()).startswith("node2, where it runs, does not answer Grid Engine: qmod -rj 57 ")
+    assert engine.advice("61", "", ()) == ""  # node1 answers
+    assert "qmod -cj 59 " in engine.advice("59", "", ("no such file",))  # of an array as it was printed
+    assert engine.advice("55", "", ()).startswith("no reason from Grid Engine: ")
+    assert engine.advice("55", "", ("it is next",)) == ""
+    assert engine.advice("999", "", ()) == ""
+
+
 def test_a_job_that_left_no_trace_was_deleted_before_it_started(tmp_path: Path) -> None:
     engine, log = scheduler.GridEngine(), tmp_path / "x.o12"
     submission = make_record(tmp_path / "mine", "12", "sge", [])

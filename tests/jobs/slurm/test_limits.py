@@ -77,7 +77,7 @@ def put(folder: Path, name: str, script: str) -> None:
 def check(tmp_path: Path, options: tuple[str, ...] = (), qos: str = "", gpu: str = "", **wanted: float) -> str:
     site = Site(name="x", scheduler="slurm", qos=qos, gpu=gpu, options=options)
     request = Request(name="train", site=site, resources=Resources(**wanted))  # type: ignore[arg-type]
-    return SCHEDULERS["slurm"].check(request, tmp_path / "%j")
+    return str(SCHEDULERS["slurm"].check(request, tmp_path / "%j"))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_what_has_to_wait_for_nodes_is_not_refused(slurm: Path) -> None:
 
 def test_an_array_of_more_tasks_than_slurm_takes_is_refused(slurm: Path) -> None:
     request = Request(name="mine", site=Site(name="x", scheduler="slurm"), resources=Resources(), tasks=1001)
-    assert SCHEDULERS["slurm"].check(request, slurm / "%j").startswith("Job 1 to start")
+    assert SCHEDULERS["slurm"].check(request, slurm / "%j").answer.startswith("Job 1 to start")
     with pytest.raises(UserError, match=r"^Slurm takes at most 1001 tasks in an array, its MaxArraySize, and mine has"):
         SCHEDULERS["slurm"].check(replace(request, tasks=1002), slurm / "%j")
 
