@@ -15,27 +15,44 @@ from shard_tools.base.errors import UserError
 from shard_tools.manifest import Manifest, read_manifest
 
 
-def check_leaks(manifests: Sequence[Manifest]) -> None:
-    """Raises UserError if two data sets share images or subjects across different splits."""
-    found = leaks_between(manifests)
+def check_leaks(manifests: Sequence[Manifest], val: Manifest | None = None, val_split: str = "val") -> None:
+    """Raises UserError if two data sets share images or subjects across different splits.
+
+    `val` is that of --val-data, of which `val_split` is validated on.
+    """
+    found = leaks_between(manifests, val, val_split)
     if found:
         more = f" (and {len(found) - 1} more such findings)" if len(found) > 1 else ""
-        roots = " ".join(str(manifest.root) for manifest in manifests)
+        roots = " ".join(str(manifest.root) for manifest in (*manifests, *([val] if val else [])))
         raise UserError(
             f"{found[0]}{more}: leave them out of one, or give --allow-leaks, which all results will say; list them: "
             f"shard-tools verify {roots} --leaks"
         )
 
 
-def leaks_between(manifests: Sequence[Manifest]) -> tuple[str, ...]:
-    """What each two of the data sets share across different splits, a line each, with numbers and examples."""
+def leaks_between(
+    manifests: Sequence[Manifest], val: Manifest | None = None, val_split: str = "val"
+) -> tuple[str, ...]:
+    """What each two of the data sets share across different splits, a line each, with numbers and examples.
+
+    And what their training splits share with the `val_split` of `val`, whatever that is called.
+    """
     roots = [(manifest.root, manifest.sha256) for manifest in manifests]
-    return tuple(line for first, second in combinations(roots, 2) for line in _between(first, second))
+    lines = [line for first, second in combinations(roots, 2) for line in _between(first, second)]
+    if val:
+        of_val = (val.root, val.sha256)
+        lines += [line for one in roots if one != of_val for line in _between(one, of_val, (("train", val_split),))]
+    return tuple(lines)
 
 
 @cache
-def _between(first: tuple[Path, str], second: tuple[Path, str]) -> tuple[str, ...]:
-    """The same of two data sets, given by their directories and the SHA-256 of their manifests: compared once."""
+def _between(
+    first: tuple[Path, str], second: tuple[Path, str], pairs: tuple[tuple[str, str], ...] = ()
+) -> tuple[str, ...]:
+    """The same of two data sets, given by their directories and the SHA-256 of their manifests: compared once.
+
+    `pairs` are a split of the first and one of the second each; if there are none, all of different names.
+    """
     import numpy as np  # which would slow a submission of one data set
 
     from shard_tools.verify.leaks import Side, shared
@@ -52,7 +69,7 @@ def _between(first: tuple[Path, str], second: tuple[Path, str]) -> tuple[str, ..
     sides = [{split: side(manifest, split) for split in manifest.splits} for manifest in manifests]
     return tuple(
         f"{sides[0][one].path} and {sides[1][other].path}: {line}"
-        for one, other in permutations({**sides[0], **sides[1]}, 2)
+        for one, other in pairs or permutations({**sides[0], **sides[1]}, 2)
         if one in sides[0] and other in sides[1]
         for line in shared(sides[0][one], sides[1][other])
     )

@@ -17,11 +17,14 @@ STOP_REQUESTED = f"{LAUNCH}asked to stop by "
 NOT_REQUEUED = f"{LAUNCH}not requeued: "
 """How the launcher's line begins that says why a job which did not finish is not requeued."""
 
+NO_VALIDATION = "no validation"
+"""What an epoch's line has in the place of the split that it is validated on, if there is none."""
+
 _SPLIT = re.compile(r"(train|val) loss (\S+)(?: acc (\S+)%)?(?: \((.*)\))?")
 _CLASS = re.compile(r"(\S+) (\S+)%(?: |$)")
 _STEP = re.compile(r"step (\d+)/(\d+) of epoch (\d+)/(\d+) \| loss (\S+) \| (\S+) img/s \| (\w+) left")
 _EPOCH = re.compile(
-    r"epoch (\d+)/(\d+) \| (train loss [^|]+) \| (val loss [^|]+)(?: \| val age MAE (\S+))?"
+    r"epoch (\d+)/(\d+) \| (train loss [^|]+) \| (val loss [^|]+|no validation)(?: \| val age MAE (\S+))?"
     r" \| lr (\S+) \| (\S+) img/s \| data wait (\S+)% \| eta (\w+)"
 )
 _ATTEMPT = re.compile(
@@ -66,7 +69,8 @@ class EpochLine:
     epoch: int
     epochs: int
     train: SplitLosses
-    val: SplitLosses
+    val: SplitLosses | None
+    """None without validation."""
     age_mae: float | None
     """Years, on val."""
     lr: float
@@ -83,7 +87,7 @@ class EpochLine:
             (
                 f"epoch {self.epoch}/{self.epochs}",
                 self.train.text("train"),
-                self.val.text("val"),
+                self.val.text("val") if self.val else NO_VALIDATION,
                 *age,
                 f"lr {self.lr:.1e}",
                 f"{self.images_per_s:.0f} img/s",
@@ -104,7 +108,7 @@ class EpochLine:
                 epoch=int(epoch),
                 epochs=int(epochs),
                 train=SplitLosses.parse(train),
-                val=SplitLosses.parse(val),
+                val=None if val == NO_VALIDATION else SplitLosses.parse(val),
                 age_mae=float(age_mae) if age_mae else None,
                 lr=float(lr),
                 images_per_s=float(images_per_s),

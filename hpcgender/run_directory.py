@@ -10,6 +10,8 @@ from shard_tools.base.files import last_record
 
 CHECKPOINTS = "checkpoints"
 BEST = "best.pt"
+INITIAL = "initial.pt"
+"""With --save-initial: the weights before the first step."""
 CONFIG_JSON, CONFIG_TOML = "config.json", "config.toml"
 LOCK = "train.lock"
 """Held by the process that trains."""

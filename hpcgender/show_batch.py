@@ -171,7 +171,9 @@ def facts(config: ShowBatchConfig, ranks: Ranks, epoch: int, step: int, steps: i
     """Lines with the options that decided the batch, and how many of its images are on the sheet."""
     batch = f"batch of {config.batch_size}, {config.image_size} px, {config.backend} on {ranks.device.type}"
     if config.split == "train":
-        weights = f" {', '.join(f'{weight:g}' for weight in config.class_weights)}" if config.class_weights else ""
+        weights = (
+            f" {', '.join(f'{weight:g}' for weight in config.sampling_weights)}" if config.sampling_weights else ""
+        )
         lines = [
             f"epoch {epoch} ({epoch + 1} in the log), its step {step} of {steps}, counted from 0",
             f"seed {config.seed}, sampling {config.sampling}{weights}, augmentation {config.augment}",

@@ -12,22 +12,29 @@ ROWS = 65_536
 """Rows of an index that are read together: the first of them mostly have an age already."""
 
 
-def check_trainable(manifests: Sequence[Manifest], tasks: Collection[str]) -> None:
+def check_trainable(
+    manifests: Sequence[Manifest],
+    tasks: Collection[str],
+    validated: Sequence[Manifest] | None = None,
+    val_split: str = "val",
+) -> None:
     """Raises UserError unless the data sets of a training have what its tasks need.
 
-    Each needs images in `train`, and one of them in `val`; all together need in both splits both classes for the task
-    gender, and ages for the task age.
+    Each needs images in `train`, and one of the `validated` data sets (None: the same) in `val_split`, unless there are
+    none; all together need in both splits both classes for the task gender, and ages for the task age.
     """
-    for name in ("train", "val"):
-        having = [manifest for manifest in manifests if name in manifest.splits]
-        lacking = [manifest for manifest in manifests if name not in manifest.splits]
-        if lacking if name == "train" else not having:
+    validated = manifests if validated is None else validated
+    for name, of in (("train", manifests), (val_split, validated)) if validated else (("train", manifests),):
+        having = [manifest for manifest in of if name in manifest.splits]
+        lacking = [manifest for manifest in of if name not in manifest.splits]
+        trains = of is manifests and name == "train"
+        if lacking if trains else not having:
             others = ", ".join(f"{split.name} {split.samples}" for split in lacking[0].splits.values())
-            remedy = "--val 0.1" if name == "val" else "images for training"
-            raise UserError(
-                f"{lacking[0].root} has no {'validation' if name == 'val' else 'training'} images (it has {others}): "
-                f"pack it again with {remedy}"
-            )
+            what = "training" if trains else "validation" if name == "val" else name
+            remedy = "pack it again with images for training"
+            if not trains:
+                remedy = f"{'pack it again with --val 0.1, or ' if name == 'val' else ''}give --val-split or --val-data"
+            raise UserError(f"{lacking[0].root} has no {what} images (it has {others}): {remedy}")
         where = " and ".join(str(manifest.root) for manifest in having)
         counts = Counter[str]()
         for manifest in having:
@@ -36,8 +43,9 @@ def check_trainable(manifests: Sequence[Manifest], tasks: Collection[str]) -> No
             none = " and no ".join(gender for gender, count in counts.items() if not count)
             known = "".join(f", but {count} {gender}" for gender, count in counts.items() if count)
             raise UserError(
-                f"{name} in {where} has no {none} images{known}: gender needs both classes in train and val; "
-                "correct labels or splits and pack again, or leave gender out of --tasks"
+                f"{name} in {where} has no {none} images{known}: gender needs both classes in train"
+                f"{f' and {val_split}' if validated else ''}; correct labels or splits and pack again, or leave gender "
+                "out of --tasks"
             )
         if "age" in tasks and not any(has_ages(manifest, name) for manifest in having):
             raise UserError(

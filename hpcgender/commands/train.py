@@ -11,7 +11,8 @@ from typing import Any
 
 from hpcgender.data.augmentation import read_augmentation
 from hpcgender.data.config import BatchConfig, ReadConfig
-from hpcgender.data.packs import identity, only_one, read_packs
+from hpcgender.data.limit import parts_of
+from hpcgender.data.packs import identity, only_one, read_packs, validation_packs
 from hpcgender.leaks import check_leaks
 from hpcgender.log_lines import step_under_way
 from hpcgender.models.config import ModelConfig
@@ -34,7 +35,7 @@ from shard_tools.base.documents import read_json, read_toml
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import check_directory, last_record, tail
 from shard_tools.base.names import safe_name
-from shard_tools.manifest import Manifest
+from shard_tools.manifest import Manifest, read_manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,18 +92,19 @@ class TrainConfig(SetupConfig, RunConfig, BatchConfig, ModelConfig, Optimization
             if resumes or not self.resume:
                 raise
             raise UserError(f"{self.run_dir} holds no run to resume, and cannot start: {error}") from None
+        validated = [pack.manifest for pack in validation_packs(packs, self.val_data, self.val_split)]
         if resumes and (self.run_dir / CONFIG_JSON).exists():
             again = "remove it, and give all options of the run"
             begun = read_json(self.run_dir / CONFIG_JSON, again, again)
-            check_resumed(self, begun, identity(packs), str(self.run_dir))
+            check_resumed(self, begun, identity(packs), val_identity(self.val_data), str(self.run_dir))
         self.check_image_size(self.image_size)
         if not resumes:
             self.check_pretrained()
         manifests = [pack.manifest for pack in packs]
-        check_trainable(manifests, self.tasks)
+        check_trainable(manifests, self.tasks, validated, self.val_split)
         self.check_batches(manifests)
         if not resumes and not self.allow_leaks:
-            check_leaks(manifests)
+            check_leaks(manifests, validated[0] if self.val_data else None, self.val_split)
 
     def check_run(self) -> None:
         """Raises UserError if the run directory holds a run that these options do not resume, or cannot be written."""
@@ -123,15 +125,21 @@ class TrainConfig(SetupConfig, RunConfig, BatchConfig, ModelConfig, Optimization
 
     def check_batches(self, manifests: Sequence[Manifest]) -> None:
         """Raises UserError unless an epoch has a batch."""
-        splits = [manifest.split("train") for manifest in manifests]
-        samples = sum(split.samples for split in splits)
+        parts = parts_of(manifests, self.limit, self.limit_seed)
+        samples = sum(part.images for part in parts)
         if self.sampling != "none":
             from hpcgender.data.sampling import class_targets  # imports numpy, which would slow a submission
 
             targets = (
-                class_targets(list(split.counts.values()), self.sampling, self.class_weights) for split in splits
+                class_targets(list(part.counts.values()), self.sampling, self.sampling_weights) for part in parts
             )
             samples = sum(map(sum, targets))
+        elif self.limit and "gender" in self.tasks:
+            counts = [sum(part.counts[name] for part in parts) for name in manifests[0].classes]
+            if not all(counts):
+                raise UserError(
+                    f"--limit {self.limit} leaves {counts} images of the classes: give more, or another seed"
+                )
         if samples < self.batch_size and self.last_batch == "drop":
             raise UserError(f"train in {self.data} has {samples} images, fewer than --batch-size {self.batch_size}")
 
@@ -140,17 +148,28 @@ MAY_CHANGE = frozenset(field.name for config in (ReadConfig, ComputeConfig, RunC
 """Options that may differ when a run is resumed: where data and results are, and how they are computed."""
 
 
-def check_resumed(config: TrainConfig, begun: Mapping[str, Any], manifest: str, where: str) -> None:
+def val_identity(val_data: Path | None) -> str:
+    """The SHA-256 of the manifest of --val-data; empty without."""
+    return read_manifest(val_data).sha256 if val_data else ""
+
+
+def check_resumed(config: TrainConfig, begun: Mapping[str, Any], manifest: str, val_manifest: str, where: str) -> None:
     """Raises UserError, naming `where` it is known from, unless the options may resume a run.
 
-    `begun` are the options that it was trained with, as config.json holds them, and `manifest`, what identifies its
-    data; `manifest` is that of the data now. --epochs may grow.
+    `begun` are the options that it was trained with, as config.json holds them, and `manifest` and `val_manifest`, what
+    identifies its data; those given are of the data now. --epochs may grow.
     """
     command = resume_command(config.run_dir)
     if begun.get("manifest") != manifest:
         raise UserError(
             f"{where} was trained on other data{' or weights' * (',' in manifest)} than is in {config.data} now, which "
             f"it read from {begun.get('data')}: give that as --data, or another --name"
+        )
+    if (begun.get("val_manifest") or "") != val_manifest:
+        before = begun.get("val_data") or begun.get("data")
+        raise UserError(
+            f"{where} was validated on other data than is in {config.val_data or config.data} now, which it read from "
+            f"{before}: give that as --val-data, or another --name"
         )
     for field, value in config.plain().items():
         before, now = begun.get(field), json.loads(json.dumps(value))

@@ -68,9 +68,13 @@ class BatchConfig(ReadConfig):
     probabilities and ranges."""
     sampling: Sampling = "none"
     """Class balance of an epoch: none (each image once), undersample the larger class, oversample the smaller one, or
-    weights (see --class-weights)."""
-    class_weights: Annotated[tuple[float, ...], default_is("none", "FEMALE MALE")] = ()
+    weights (see --sampling-weights)."""
+    sampling_weights: Annotated[tuple[float, ...], default_is("none", "FEMALE MALE")] = ()
     """For --sampling weights: relative frequency with which an image of each class is drawn, e.g. 1 2."""
+    limit: int = 0
+    """Train on a sample of at most so many images, of whole subjects, e.g. 5000. 0: on all."""
+    limit_seed: int = 0
+    """Random seed of that sample, which --seed does not change: runs of several seeds train on the same images."""
     last_batch: Literal["drop", "pad"] = "drop"
     """Incomplete last batch of an epoch: drop it, or pad it with the epoch's first images."""
     window_mb: int = 256
@@ -83,5 +87,8 @@ class BatchConfig(ReadConfig):
         for field in ("batch_size", "image_size", "window_mb"):
             if getattr(self, field) <= 0:
                 raise UserError(f"--{field.replace('_', '-')} {getattr(self, field)} must be positive")
-        if self.class_weights and self.sampling != "weights":
-            raise UserError(f"--class-weights needs --sampling weights, not {self.sampling}")
+        for field in ("limit", "limit_seed"):
+            if getattr(self, field) < 0:
+                raise UserError(f"--{field.replace('_', '-')} {getattr(self, field)} must not be negative")
+        if self.sampling_weights and self.sampling != "weights":
+            raise UserError(f"--sampling-weights needs --sampling weights, not {self.sampling}")

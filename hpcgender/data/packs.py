@@ -73,17 +73,43 @@ def only_one(data: Path) -> Path | None:
 def read_packs(data: Path) -> tuple[Pack, ...]:
     """The data sets that `--data` names. UserError if one is missing, twice there, or of other classes than another."""
     packs = tuple(Pack(read_manifest(place.root), place.weight) for place in places_of(data))
-    first = packs[0].manifest
+    check_classes(packs)
     for number, pack in enumerate(packs[1:], 1):
+        for other in packs[:number]:
+            if pack.manifest.sha256 == other.manifest.sha256:
+                raise UserError(f"{pack.manifest.root} and {other.manifest.root} are one data set: name it once")
+    return packs
+
+
+def validation_packs(packs: Sequence[Pack], val_data: Path | None, val_split: str) -> tuple[Pack, ...]:
+    """What epochs are validated on: the split of `val_data`, else those of the data sets that are trained on.
+
+    Empty without validation. UserError if it would be on the images of the training, or is of other classes.
+    """
+    if val_split == "none":
+        if val_data:
+            raise UserError(f"--val-split none does not validate on --val-data {val_data}: give one of both")
+        return ()
+    found = (Pack(read_manifest(val_data)),) if val_data else tuple(packs)
+    for pack in packs:
+        if val_split == "train" and any(one.manifest.sha256 == pack.manifest.sha256 for one in found):
+            raise UserError(
+                f"--val-split train of {pack.manifest.root} is what is trained on: give another split, another "
+                "--val-data, or none"
+            )
+    check_classes([*packs, *found])
+    return found
+
+
+def check_classes(packs: Sequence[Pack]) -> None:
+    """Raises UserError unless all data sets have the classes of the first."""
+    first = packs[0].manifest
+    for pack in packs[1:]:
         if pack.manifest.classes != first.classes:
             raise UserError(
                 f"{pack.manifest.root} has the classes {', '.join(pack.manifest.classes)}, and {first.root} "
                 f"{', '.join(first.classes)}: pack them with the same classes, in this order"
             )
-        for other in packs[:number]:
-            if pack.manifest.sha256 == other.manifest.sha256:
-                raise UserError(f"{pack.manifest.root} and {other.manifest.root} are one data set: name it once")
-    return packs
 
 
 def identity(packs: Sequence[Pack]) -> str:

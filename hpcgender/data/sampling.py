@@ -26,7 +26,7 @@ def class_targets(counts: Sequence[int], sampling: Sampling, weights: Sequence[f
     if sampling != "weights":
         return [min(counts) if sampling == "undersample" else max(counts)] * len(counts)
     if len(weights) != len(counts) or min(weights) < 0 or not 0 < sum(weights) < np.inf:
-        raise UserError(f"--sampling weights needs --class-weights with {len(counts)} numbers, not {list(weights)}")
+        raise UserError(f"--sampling weights needs --sampling-weights with {len(counts)} numbers, not {list(weights)}")
     shares = np.cumsum(np.multiply(counts, weights))
     return [int(target) for target in np.diff(np.rint(shares / shares[-1] * sum(counts)), prepend=0)]
 

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from hpcgender.data.augment import Draws, draw_each
 from hpcgender.data.augmentation import read_augmentation
 from hpcgender.data.config import BatchConfig
 from hpcgender.data.decoders import create_decoder, decoder_threads
+from hpcgender.data.limit import SPLIT, Part, parts_of
 from hpcgender.data.loader import Decoding, Loader
 from hpcgender.data.mixture import MixedOrder, PassesOf, Turns
 from hpcgender.data.order import Order, Samples, check_world_size, chunk_length, rank_positions, steps_per_epoch
@@ -17,8 +20,6 @@ from hpcgender.data.packs import Pack
 from hpcgender.data.sampling import class_targets, draw_samples
 from hpcgender.distributed import Ranks
 from shard_tools.base.errors import UserError
-
-SPLIT = "train"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Drawn:
     """Images in a pass, also those of no known class if all are taken."""
     chunk: int
     """Neighbouring images that are shuffled together."""
+    chosen: Samples | None
+    """The images that are trained on, ascending; None: all."""
 
 
 class TrainingLoader(Loader):
@@ -44,7 +47,10 @@ class TrainingLoader(Loader):
     def __init__(self, config: BatchConfig, packs: Sequence[Pack], ranks: Ranks) -> None:
         check_world_size(ranks.world_size, config.batch_size)
         total = sum(pack.weight for pack in packs)
-        self.drawn = [drawn(config, pack, pack.weight / total) for pack in packs]
+        self.parts = parts_of([pack.manifest for pack in packs], config.limit, config.limit_seed)
+        self.drawn = [
+            drawn(config, pack, part, pack.weight / total) for pack, part in zip(packs, self.parts, strict=True)
+        ]
         samples = sum(one.samples for one in self.drawn)
         self.steps = steps_per_epoch(samples, config.batch_size, config.last_batch)
         if not self.steps:
@@ -70,9 +76,12 @@ class TrainingLoader(Loader):
     def order_of(self, number: int, one_pass: int, lane_lengths: Samples | None = None) -> Order:
         """The order of a pass of a data set."""
         config, of = self.config, self.drawn[number]
-        drawn_samples = None
+        drawn_samples = of.chosen
         if config.sampling != "none":
             gender = self.images.gender[self.images.first[number] : self.images.first[number + 1]]
+            if of.chosen is not None:  # those of no known class do not come
+                every, gender = gender, np.full_like(gender, -1)
+                gender[of.chosen] = every[of.chosen]
             drawn_samples = draw_samples(gender, of.targets, config.seed, one_pass)
         return Order(of.images, of.chunk, config.seed, one_pass, drawn=drawn_samples, lane_lengths=lane_lengths)
 
@@ -107,12 +116,13 @@ class TrainingLoader(Loader):
             batch.encoded[place] = self.reader.read_image(sample)
 
 
-def drawn(config: BatchConfig, pack: Pack, share: float) -> Drawn:
+def drawn(config: BatchConfig, pack: Pack, part: Part, share: float) -> Drawn:
     """What is drawn of a data set that has a share of all images. UserError if its classes cannot be balanced."""
     split = pack.manifest.split(SPLIT)
-    targets = class_targets(list(split.counts.values()), config.sampling, config.class_weights)
+    targets = class_targets(list(part.counts.values()), config.sampling, config.sampling_weights)
     if not split.samples:
         raise UserError(f"{SPLIT} in {pack.manifest.root} has no images: leave it out, or pack it with some")
     sample_bytes = sum(shard.bytes for shard in split.shards) / split.samples
     chunk = chunk_length(split.samples, sample_bytes, share * config.window_mb * 1e6)
-    return Drawn(split.samples, targets, split.samples if config.sampling == "none" else sum(targets), chunk)
+    samples = part.images if config.sampling == "none" else sum(targets)
+    return Drawn(split.samples, targets, samples, chunk, part.chosen)

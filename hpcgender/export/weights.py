@@ -21,9 +21,9 @@ def peer(trained: Trained, library: str) -> tuple[nn.Module, str]:
     elsewhere = "export it as onnx, torch or safetensors"
     if "gender" not in config.tasks:
         raise UserError(f"{library}'s models are for classes, and this one predicts age alone: {elsewhere}")
-    if kind not in KINDS[library] or config.stem == "small":
-        stem = " with --stem small" if config.stem == "small" else ""
-        raise UserError(f"{library} has no {config.model}{stem} that computes the same: {elsewhere}")
+    if kind not in KINDS[library] or config.stem == "small" or config.head_layers:
+        own = " with --stem small" if config.stem == "small" else " with --head-layers" if config.head_layers else ""
+        raise UserError(f"{library} has no {config.model}{own} that computes the same: {elsewhere}")
     options: dict[str, Any] = {"num_classes": 2}
     if library == "timm":
         try:

@@ -26,7 +26,7 @@ def validate(
     *,
     block: int = 0,
 ) -> list[Scores]:
-    """The scores of a model over the batches of several loaders together, and then, if they are several, over each's.
+    """The scores of a model over the batches of all loaders together, and then, if they are several, over each's.
 
     Every rank must call it, and all get the same scores. Smaller batches are filled up to `block` images: for another
     size, cuDNN would tune anew. The model is not compiled: its predictions are those of `evaluate`.

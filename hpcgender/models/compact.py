@@ -1,17 +1,22 @@
 """A compact multi-branch network, such as students write for faces of 128x128 pixels.
 
 One trunk for all tasks and one branch per task; as small as the network of Levi and Hassner (CVPRW 2015), with batch
-normalisation, and with global average pooling instead of large linear layers, so that it takes images of any size.
+normalisation, and with global average pooling instead of large linear layers, so that it takes images of any size. With
+--branch-layers a branch has several convolutions with pooling, whose last maps are flattened.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from hpcgender.models.config import ModelConfig
 from hpcgender.models.network import (
     BatchNorm2d,
+    DeepHead,
     Head,
     Network,
     Outputs,
@@ -20,10 +25,13 @@ from hpcgender.models.network import (
     direction,
     gender_head,
     outputs,
+    pooled,
 )
 
 WIDTHS = (32, 64, 128, 256)
 BRANCH = 128
+CELLS = 2
+"""Cells along each side of the maps that are flattened: those of two --branch-layers at 128 pixels."""
 
 
 def convolution(inputs: int, width: int) -> list[nn.Module]:
@@ -34,10 +42,10 @@ def convolution(inputs: int, width: int) -> list[nn.Module]:
 class Branch(nn.Module):
     """A task's convolution, global average pooling, dropout and head."""
 
-    def __init__(self, head: Head, dropout: float) -> None:
+    def __init__(self, head: Head | DeepHead, config: ModelConfig) -> None:
         super().__init__()
         self.convolution = nn.Sequential(*convolution(WIDTHS[-1], BRANCH))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(config.dropout)
         self.head = head
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -46,6 +54,29 @@ class Branch(nn.Module):
     def classify(self, features: torch.Tensor) -> torch.Tensor:
         """The head's outputs from the convolution's feature maps."""
         return self.head(self.dropout(features.mean((2, 3))))  # type: ignore[no-any-return]
+
+    def direction(self) -> torch.Tensor | None:
+        """The weights of the means of these maps in the log-odds; None if those are not linear in them."""
+        return direction(self.head)
+
+
+class PooledBranch(Branch):
+    """A task's convolutions with 2x2 pooling after each, the last maps flattened, dropout and head."""
+
+    def __init__(self, head: Head | DeepHead, config: ModelConfig) -> None:
+        super().__init__(head, config)
+        widths = (WIDTHS[-1], *config.branch_layers)
+        layers = [
+            layer for inputs, width in pairwise(widths) for layer in (nn.MaxPool2d(2), *convolution(inputs, width))
+        ]
+        self.convolution = nn.Sequential(*layers[1:])  # the last pooling is `classify`'s
+
+    def classify(self, features: torch.Tensor) -> torch.Tensor:
+        maps = F.max_pool2d(features, 2)
+        return self.head(self.dropout(pooled(pooled(maps, 2, CELLS), 3, CELLS).flatten(1)))  # type: ignore[no-any-return]
+
+    def direction(self) -> None:
+        return None
 
 
 class Compact(Network):
@@ -61,9 +92,12 @@ class Compact(Network):
             blocks.append(nn.Sequential(*convolution(inputs, width), nn.MaxPool2d(2)))
             inputs = width
         self.features = nn.Sequential(Pixels(config.grayscale), *blocks)
-        gender, age = gender_head(config, classes, BRANCH), age_head(config, BRANCH)
-        self.gender = None if gender is None else Branch(gender, config.dropout)
-        self.age = None if age is None else Branch(age, config.dropout)
+        branch, width = Branch, BRANCH
+        if config.branch_layers:
+            branch, width = PooledBranch, config.branch_layers[-1] * CELLS**2
+        gender, age = gender_head(config, classes, width), age_head(config, width)
+        self.gender = None if gender is None else branch(gender, config)
+        self.age = None if age is None else branch(age, config)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -91,7 +125,7 @@ class Compact(Network):
         return outputs(self.gender.classify(features), None if self.age is None else self.age(trunk)), features
 
     def gender_direction(self) -> torch.Tensor | None:
-        return None if self.gender is None else direction(self.gender.head)
+        return None if self.gender is None else self.gender.direction()
 
     def stages(self) -> list[list[nn.Module]]:
         return [[block] for block in self.features if not isinstance(block, Pixels)]  # type: ignore[attr-defined]

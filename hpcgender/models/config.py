@@ -43,7 +43,16 @@ class ModelConfig:
     """Initialise the last batch-norm weight of each ResNet block with 0, so that blocks start as identities (arXiv
     1706.02677)."""
     dropout: float = 0.5
-    """Dropout probability before the last layers of vgg and compact. ResNets have no dropout."""
+    """Dropout probability before the last layers of vgg and compact, and after each of --head-layers. ResNets have no
+    other dropout."""
+    head_layers: Annotated[tuple[int, ...], default_is("none", "WIDTH...")] = ()
+    """Widths of the hidden layers, with ReLU, in the head of each task, e.g. 256 64. Heat maps are then Grad-CAM, which
+    is exact for linear heads only."""
+    head_norm: bool = False
+    """Batch normalisation in the hidden layers of heads."""
+    branch_layers: Annotated[tuple[int, ...], default_is("one of 128 without pooling", "WIDTH...")] = ()
+    """Channels of the convolutions in each task's branch of compact, each with batch normalisation and 2x2 pooling; the
+    last maps are flattened. E.g. 128 128. Heat maps are then Grad-CAM."""
     tasks: tuple[Literal["gender", "age"], ...] = ("gender",)
     """Tasks to train: gender, age, or both. An image without the label of a task is ignored in its loss."""
     gender_loss: Literal["ce", "bce"] = "ce"
@@ -57,8 +66,11 @@ class ModelConfig:
     """Weight of the age loss in the total loss."""
     label_smoothing: float = 0.0
     """Label smoothing of gender, e.g. 0.1 (arXiv 1512.00567). 0: off."""
-    loss_weights: Annotated[tuple[float, ...], default_is("equal weights", "FEMALE MALE")] = ()
-    """Class weights in the gender loss, e.g. 1 2: a male image counts twice."""
+    class_weights: Annotated[
+        tuple[float, ...] | Literal["balanced"], default_is("equal weights", "balanced|FEMALE MALE")
+    ] = ()
+    """Class weights in the gender loss, e.g. 1 2: a male image counts twice. balanced: inversely proportional to the
+    images of each class in the training split, 1 in the mean."""
     pretrained: Annotated[str, default_is("random initialisation", "torchvision:NAME|FILE|URL")] = ""
     """Initial weights: torchvision's by name, e.g. torchvision:IMAGENET1K_V2; or a file or URL with a checkpoint of
     hpcgender (of a run, its best one) or a state dict of torchvision or timm. Heads of another shape are initialised at
@@ -76,11 +88,11 @@ class ModelConfig:
         """Cells along each side of the feature maps from which heat maps are made."""
         if "resnet" in family(self.model):
             return math.ceil(image_size / (8 if self.stem == "small" else self.output_stride))
-        return image_size // 16
+        return image_size // 16 >> max(len(self.branch_layers) - 1, 0)
 
     def check_image_size(self, image_size: int) -> None:
         """Raises UserError for images that are too small for the network."""
-        least = 16 if self.model == "compact" or self.stem == "small" else 32
+        least = 16 << len(self.branch_layers) if self.model == "compact" else 16 if self.stem == "small" else 32
         if image_size < least:
             raise UserError(f"--image-size {image_size}: {self.model} takes images of {least} pixels or more")
 
@@ -93,6 +105,13 @@ class ModelConfig:
                 if getattr(self, field) != getattr(ModelConfig, field):
                     option = f"--{field.replace('_', '-')} {getattr(self, field)}"
                     raise UserError(f"{self.model} has no {option}: use a resnet, or leave the option out")
+        if self.branch_layers and self.model != "compact":
+            raise UserError(f"{self.model} has no --branch-layers: use compact, or leave the option out")
+        for field in ("head_layers", "branch_layers"):
+            if any(width < 1 for width in getattr(self, field)):
+                raise UserError(f"--{field.replace('_', '-')} needs positive widths, such as 256 64")
+        if self.head_norm and not self.head_layers:
+            raise UserError("--head-norm needs --head-layers")
         if not self.tasks or len(set(self.tasks)) < len(self.tasks):
             raise UserError(f"--tasks {' '.join(self.tasks)}: give gender, age, or both, each once")
         for task in self.tasks:
@@ -101,8 +120,11 @@ class ModelConfig:
         for field in ("label_smoothing", "dropout"):
             if not 0 <= getattr(self, field) < 1:
                 raise UserError(f"--{field.replace('_', '-')} {getattr(self, field)} must be at least 0 and below 1")
-        if self.loss_weights and (len(self.loss_weights) != len(CLASSES) or min(self.loss_weights) <= 0):
-            raise UserError(f"--loss-weights needs {len(CLASSES)} positive numbers, for {' and '.join(CLASSES)}")
+        weights = self.class_weights
+        if weights and weights != "balanced" and (len(weights) != len(CLASSES) or min(weights) <= 0):
+            raise UserError(
+                f"--class-weights needs {len(CLASSES)} positive numbers, for {' and '.join(CLASSES)}, or balanced"
+            )
         if self.pretrained.startswith(TORCHVISION) and kind not in ("resnet", "vgg"):
             raise UserError(f"torchvision has no weights of {self.model}: use a resnet or vgg, or give a file or URL")
         if self.freeze != "none" and not self.pretrained:

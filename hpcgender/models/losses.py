@@ -65,9 +65,10 @@ def gender_loss(logits: torch.Tensor, gender: torch.Tensor, config: ModelConfig)
 
 def by_class(probabilities: torch.Tensor, config: ModelConfig) -> torch.Tensor:
     """Probabilities (n, classes) times the classes' weights, without a synchronising copy to the GPU."""
-    if not config.loss_weights:
+    if not config.class_weights:
         return probabilities
-    return torch.stack([weight * probabilities[:, value] for value, weight in enumerate(config.loss_weights)], 1)
+    assert config.class_weights != "balanced", "to be computed from the training split: `with_class_weights`"
+    return torch.stack([weight * probabilities[:, value] for value, weight in enumerate(config.class_weights)], 1)
 
 
 def age_loss(outputs: Outputs, age: torch.Tensor, config: ModelConfig) -> Loss:

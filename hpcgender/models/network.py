@@ -64,7 +64,7 @@ class Pixels(nn.Module):
         return x.mean(1, keepdim=True) if self.grayscale else x
 
 
-class BatchNorm2d(nn.BatchNorm2d):
+class Uncounted(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation that does not count its batches: training counts those of all layers in one operation.
 
     Nothing is computed from these counters, and to add 1 to each was a tenth of what a step starts on a GPU.
@@ -74,6 +74,14 @@ class BatchNorm2d(nn.BatchNorm2d):
         assert self.momentum is not None
         statistics = (self.running_mean, self.running_var)
         return F.batch_norm(x, *statistics, self.weight, self.bias, self.training, self.momentum, self.eps)
+
+
+class BatchNorm2d(Uncounted, nn.BatchNorm2d):
+    """Of feature maps."""
+
+
+class BatchNorm1d(Uncounted, nn.BatchNorm1d):
+    """Of the values in a head."""
 
 
 class Head(nn.Linear):
@@ -86,27 +94,69 @@ class Head(nn.Linear):
             return super().forward(x.to(self.weight.dtype))
 
 
-def gender_head(config: ModelConfig, classes: int, inputs: int) -> Head | None:
+class DeepHead(nn.Module):
+    """A task's hidden layers, each with ReLU and dropout, and with batch normalisation if asked; then its last one."""
+
+    def __init__(self, config: ModelConfig, inputs: int, outputs: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width in config.head_layers:
+            linear = nn.Linear(inputs, width, bias=not config.head_norm)
+            nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+            if linear.bias is not None:
+                nn.init.zeros_(linear.bias)
+            norm = [BatchNorm1d(width)] if config.head_norm else []
+            layers += [linear, *norm, nn.ReLU(inplace=True), nn.Dropout(config.dropout)]
+            inputs = width
+        self.hidden = nn.Sequential(*layers)
+        self.head = Head(inputs, outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.hidden(x))  # type: ignore[no-any-return]
+
+
+def task_head(config: ModelConfig, inputs: int, outputs: int) -> Head | DeepHead:
+    """A task's head: its last layer alone, or with hidden layers before it."""
+    return DeepHead(config, inputs, outputs) if config.head_layers else Head(inputs, outputs)
+
+
+def last_layer(head: Head | DeepHead) -> Head:
+    """The last layer of a head."""
+    return head.head if isinstance(head, DeepHead) else head
+
+
+def gender_head(config: ModelConfig, classes: int, inputs: int) -> Head | DeepHead | None:
     """The gender head, if that is a task: a logit per class, or a single one."""
     if "gender" not in config.tasks:
         return None
     if config.gender_loss == "bce":
         assert classes == 2, "binary cross-entropy is for two classes"
-    return Head(inputs, 1 if config.gender_loss == "bce" else classes)
+    return task_head(config, inputs, 1 if config.gender_loss == "bce" else classes)
 
 
-def age_head(config: ModelConfig, inputs: int) -> Head | None:
+def age_head(config: ModelConfig, inputs: int) -> Head | DeepHead | None:
     """The age head, if that is a task: years, or logits of the years 0 to 100."""
     if "age" not in config.tasks:
         return None
-    head = Head(inputs, YEARS if config.age_loss == "expectation" else 1)
-    nn.init.constant_(head.bias, 0.0 if config.age_loss == "expectation" else FIRST_AGE)
+    head = task_head(config, inputs, YEARS if config.age_loss == "expectation" else 1)
+    nn.init.constant_(last_layer(head).bias, 0.0 if config.age_loss == "expectation" else FIRST_AGE)
     return head
 
 
-def direction(head: nn.Linear) -> torch.Tensor:
-    """The weights (inputs,) of a gender head's inputs in the log-odds, logit 1 minus logit 0."""
+def direction(head: Head | DeepHead) -> torch.Tensor | None:
+    """The weights (inputs,) of a gender head's inputs in the log-odds, logit 1 minus logit 0; None if not linear."""
+    if isinstance(head, DeepHead):
+        return None
     return head.weight[0] if len(head.weight) == 1 else head.weight[1] - head.weight[0]
+
+
+def pooled(x: torch.Tensor, dim: int, cells: int) -> torch.Tensor:
+    """Adaptive average pooling of one dimension; torch's own has no deterministic gradient on a GPU."""
+    size = x.shape[dim]
+    if size == cells:
+        return x
+    bounds = [(cell * size // cells, -(-(cell + 1) * size // cells)) for cell in range(cells)]
+    return torch.stack([x.narrow(dim, begin, end - begin).mean(dim) for begin, end in bounds], dim)
 
 
 def outputs(gender: torch.Tensor | None, age: torch.Tensor | None) -> Outputs:

@@ -100,7 +100,7 @@ def head_note(
 ) -> str:
     """Whether a head was loaded, in words; empty if neither the network nor the weights have it."""
     here, there = (
-        next((len(state[key]) for key in state if re.fullmatch(rf"{re.escape(head)}\.(.*\.)?bias", key)), 0)
+        next((len(state[key]) for key in state if re.fullmatch(rf"{re.escape(head)}(\.head)*\.bias", key)), 0)
         for state in (own, loaded)
     )
     if not here:
@@ -108,7 +108,7 @@ def head_note(
     if not there:
         return "new"
     if any(key.startswith(f"{head}.") for key in kept):
-        return f"new, as it has {there} outputs there and {here} here"
+        return f"new, as it has {there} outputs there and {here} here" if there != here else "new, as its layers differ"
     return "loaded too"
 
 

@@ -9,21 +9,24 @@ import torch
 from torch import nn
 
 from hpcgender.models.config import ModelConfig
-from hpcgender.models.network import BatchNorm2d, Head, Network, Outputs, Pixels, age_head, gender_head, outputs
+from hpcgender.models.network import (
+    BatchNorm2d,
+    Network,
+    Outputs,
+    Pixels,
+    age_head,
+    gender_head,
+    last_layer,
+    outputs,
+    pooled,
+)
 
 WIDTHS = (64, 128, 256, 512, 512)
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 CELLS = 7
 HIDDEN = 4096
-
-
-def pooled(x: torch.Tensor, dim: int) -> torch.Tensor:
-    """Adaptive average pooling of one dimension to 7; torch's own has no deterministic gradient on a GPU."""
-    size = x.shape[dim]
-    if size == CELLS:
-        return x
-    bounds = [(cell * size // CELLS, -(-(cell + 1) * size // CELLS)) for cell in range(CELLS)]
-    return torch.stack([x.narrow(dim, begin, end - begin).mean(dim) for begin, end in bounds], dim)
+HEAD = 6
+"""The place of the gender head in the classifier."""
 
 
 class VGG(Network):
@@ -65,7 +68,7 @@ class VGG(Network):
         self.fc_age = age_head(config, HIDDEN)
         for head in (gender, self.fc_age):
             if head is not None:
-                nn.init.normal_(head.weight, 0, 0.01)
+                nn.init.normal_(last_layer(head).weight, 0, 0.01)
 
     def initialise(self) -> None:
         """He initialisation of convolutions and small weights in linear layers, as in torchvision."""
@@ -78,11 +81,10 @@ class VGG(Network):
                 nn.init.zeros_(module.bias)
 
     def classify(self, features: torch.Tensor) -> Outputs:
-        x = pooled(pooled(features, 2), 3).flatten(1)
-        hidden = [layer for layer in self.classifier if not isinstance(layer, Head)]
-        for layer in hidden:
+        x = pooled(pooled(features, 2, CELLS), 3, CELLS).flatten(1)
+        for layer in self.classifier[:HEAD]:
             x = layer(x)
-        gender = self.classifier[-1](x) if len(self.classifier) > len(hidden) else None
+        gender = self.classifier[HEAD](x) if len(self.classifier) > HEAD else None
         return outputs(gender, None if self.fc_age is None else self.fc_age(x))
 
     def gender_features(self, x: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from shard_tools.base.names import check_name
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizationConfig:
-    """Optimizer, learning-rate schedule and regularisation."""
+    """Optimizer, learning-rate schedule, regularisation and validation."""
 
     epochs: int = 50
     """Number of epochs. More of them with --resume extend a run."""
@@ -55,6 +55,9 @@ class OptimizationConfig:
     mixup: float = 0.0
     """Mixup alpha, at most 1, e.g. 0.2: images and their labels are mixed in pairs with weights from Beta(alpha, alpha)
     (arXiv 1710.09412). 0: off."""
+    val_split: Annotated[str, tyro.conf.arg(metavar="NAME|none")] = "val"
+    """Split on which each epoch is validated, and the best one is chosen: of --val-data if given, else of --data. none:
+    no validation, and best.pt has the last weights."""
     sync_bn: bool = False
     """Synchronise batch normalisation over all ranks, for few images per GPU. Slower; GPUs only."""
 
@@ -72,6 +75,8 @@ class OptimizationConfig:
         in_range(self, ("lr_batch", "weight_decay", "clip_norm"), least=0)
         in_range(self, ("momentum", "beta2", "ema"), least=0, below=1)
         in_range(self, ("mixup",), least=0, most=1)
+        if not self.val_split:
+            raise UserError("--val-split '': give the name of a split, or none")
         if not 0 <= self.warmup <= self.epochs:
             raise UserError(f"--warmup-epochs {self.warmup:g}: give a number from 0 to --epochs {self.epochs}, or auto")
 
@@ -109,6 +114,11 @@ class RunConfig:
     """Name of the run, which is written to RUNS/NAME."""
     runs: Annotated[Path, tyro.conf.arg(metavar="DIR")] = RUNS
     """Directory of all runs."""
+    val_data: Annotated[Path | None, default_is("--data", "DIR")] = None
+    """Packed data set to validate on, if it is another one than --data."""
+    save_initial: bool = False
+    """Write the weights before the first step to checkpoints/initial.pt of the run: other runs start from the same with
+    --pretrained."""
     resume: bool = False
     """Resume from the newest checkpoint in RUNS/NAME, or start if there is none. Options that are not given are those
     of the run. Given ones may change where data is and how it is computed and saved, and raise --epochs to train

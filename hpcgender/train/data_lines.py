@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from hpcgender.commands.train import TrainConfig
+from hpcgender.data.limit import SPLIT
 from hpcgender.data.packs import Pack, names_of
-from hpcgender.data.training import SPLIT, TrainingLoader
+from hpcgender.data.training import TrainingLoader
+from hpcgender.run_directory import BEST
 from hpcgender.trainable import has_ages
 from shard_tools.align.recipe import Recipe
+from shard_tools.base.text import plural
 from shard_tools.manifest import Manifest
 
 
 def data_lines(config: TrainConfig, packs: Sequence[Pack], images: TrainingLoader) -> Iterator[str]:
     """How many images an epoch has of each data set and class, and what differs between data sets."""
     names = names_of(packs)
+    if config.limit:
+        for name, pack, part in zip(names, packs, images.parts, strict=True):
+            subjects = f" of {plural(part.subjects, 'subject')}" if part.subjects else ""
+            yield (
+                f"--limit {config.limit}, seed {config.limit_seed}: {part.images} of the "
+                f"{pack.manifest.split(SPLIT).samples} training images of {name}{subjects}"
+            )
     if len(packs) > 1:
         for name, pack, share, drawn in zip(names, packs, images.shares(), images.drawn, strict=True):
             yield (
@@ -34,12 +44,20 @@ def data_lines(config: TrainConfig, packs: Sequence[Pack], images: TrainingLoade
         if line := crops_differ(packs):
             yield line
     if config.sampling != "none":
-        for name, pack, one in zip(names, packs, images.drawn, strict=True):
-            counts = pack.manifest.split(SPLIT).counts
-            pairs = zip(one.targets, counts.items(), strict=True)
+        for name, part, one in zip(names, images.parts, images.drawn, strict=True):
+            pairs = zip(one.targets, part.counts.items(), strict=True)
             targets = ", ".join(f"{target} of {count} {value}" for target, (value, count) in pairs)
             which = f"a pass over {name}" if len(packs) > 1 else "an epoch"
             yield f"{config.sampling}: {which} draws {targets}"
+
+
+def validation_line(config: TrainConfig) -> str:
+    """What a person should know of the split that epochs are validated on; empty for `val`."""
+    if config.val_split == "none":
+        return f"--val-split none: no epoch is validated, and {BEST} has the last weights"
+    if config.val_split == "test":
+        return f"WARNING: --val-split test: {BEST} is the best epoch on test, whose accuracy flatters it"
+    return ""
 
 
 def crops_differ(packs: Sequence[Pack]) -> str:

@@ -24,7 +24,7 @@ from hpcgender.data.loader import Batch
 from hpcgender.distributed import Ranks
 from hpcgender.metrics import GradientNorms, Tally
 from hpcgender.models.create import create
-from hpcgender.models.network import BatchNorm2d, Network
+from hpcgender.models.network import Network, Uncounted
 from hpcgender.models.pretrained import load_pretrained
 from hpcgender.models.registry import family
 from hpcgender.models.transfer import freeze, parameter_groups
@@ -76,7 +76,7 @@ class Learner:
                     objective, broadcast_buffers=False, gradient_as_bucket_view=True
                 )
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norms = [module for module in self.network.modules() if isinstance(module, BatchNorm2d) and module.training]
+        norms = [module for module in self.network.modules() if isinstance(module, Uncounted) and module.training]
         self.counters = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
         """Of the batches of each layer that is not frozen."""
         self.has_dropout = any(isinstance(module, nn.Dropout) and module.p for module in self.network.modules())
@@ -266,7 +266,8 @@ def check_compute(config: TrainConfig, ranks: Ranks) -> None:
 def check_micro_batches(config: TrainConfig, world_size: int) -> None:
     """Raises UserError where batch normalisation would get a single value per channel, with which it cannot train."""
     smallest = min(map(len, torch.arange(config.batch_size // world_size).chunk(config.accumulate)), default=0)
-    if smallest == 1 and config.map_side(config.image_size) == 1 and family(config.model) != "vgg":
+    single = config.head_norm or (config.map_side(config.image_size) == 1 and family(config.model) != "vgg")
+    if smallest == 1 and single:
         raise UserError(
             f"--batch-size {config.batch_size} on {world_size} processes with --accumulate {config.accumulate} "
             f"computes one image at a time, with which {config.model} cannot be trained at {config.image_size} px: "

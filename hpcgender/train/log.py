@@ -36,7 +36,7 @@ class EpochRecord:
     """Optimizer steps since the start of training."""
     train: Scores
     val: Scores
-    """Of all images of `val`, of all data sets."""
+    """Of all images that are validated on, of all data sets; of none without validation."""
     lr: float
     """Learning rate at the last step, the largest of the parameter groups."""
     gradient_norm: float
@@ -61,7 +61,7 @@ def epoch_line(record: EpochRecord) -> str:
         epoch=record.epoch,
         epochs=record.epochs,
         train=split_losses(record.train),
-        val=replace(split_losses(record.val), class_accuracy=record.val.class_accuracy),
+        val=replace(split_losses(record.val), class_accuracy=record.val.class_accuracy) if record.val.images else None,
         age_mae=record.val.age_mae if record.val.age_images else None,
         lr=record.lr,
         images_per_s=record.images_per_s,

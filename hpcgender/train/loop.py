@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from datetime import timedelta
@@ -14,19 +14,21 @@ from typing import Any
 
 import torch
 
-from hpcgender.checkpoint import git_revision, read_checkpoint
-from hpcgender.commands.train import TrainConfig, check_resumed
+from hpcgender.checkpoint import git_revision, read_checkpoint, save_checkpoint
+from hpcgender.commands.train import TrainConfig, check_resumed, val_identity
 from hpcgender.data.evaluation import EvaluationLoader
-from hpcgender.data.packs import Pack, identity, names_of, read_packs
+from hpcgender.data.limit import parts_of
+from hpcgender.data.packs import Pack, identity, names_of, read_packs, validation_packs
 from hpcgender.data.training import TrainingLoader
 from hpcgender.distributed import Ranks, process_group, redirect_output
 from hpcgender.inference.validation import validate
 from hpcgender.leaks import leaks_between
 from hpcgender.memory import enough_memory
 from hpcgender.metrics import GradientNorms, Scores, Tally
-from hpcgender.run_directory import BEST, CHECKPOINTS, CONFIG_JSON, CONFIG_TOML, LOCK, resume_command
+from hpcgender.run_directory import BEST, CHECKPOINTS, CONFIG_JSON, CONFIG_TOML, INITIAL, LOCK, resume_command
 from hpcgender.stop import StopSignal
-from hpcgender.train.data_lines import common_crop, data_lines
+from hpcgender.train.class_weights import with_class_weights
+from hpcgender.train.data_lines import common_crop, data_lines, validation_line
 from hpcgender.train.learner import Learner, NonFiniteError, check_compute
 from hpcgender.train.log import EpochRecord, RunLog, epoch_line, parts_line, peak_memory_mb
 from hpcgender.train.progress import EpochProgress, StepClock
@@ -63,7 +65,7 @@ def train(config: TrainConfig) -> int:
             if trainer.epoch == config.epochs:
                 if ranks.is_first:
                     print(
-                        f"{config.run_dir} is finished: {config.epochs} epochs, best {trainer.best_text()}; to train "
+                        f"{config.run_dir} is finished: {config.epochs} epochs, {trainer.best_text()}; to train "
                         f"longer: {resume_command(config.run_dir)} --epochs {2 * config.epochs}"
                     )
                 return 0
@@ -93,7 +95,9 @@ class Trainer:
         path = ranks.broadcast(found[0] if found else None)
         if path and not found:
             found = path, read_checkpoint(path)
-        self.learner = Learner(config, len(self.manifests[0].classes), ranks, fresh=found is None)
+        self.validated = validation_packs(packs, config.val_data, config.val_split)
+        resolved = with_class_weights(config, parts_of(self.manifests, config.limit, config.limit_seed))
+        self.learner = Learner(resolved, len(self.manifests[0].classes), ranks, fresh=found is None)
         self.tally = Tally(ranks.device, config.task_weights, binned=True)
         self.norms = GradientNorms(ranks.device)
         self.clock = StepClock()
@@ -114,14 +118,21 @@ class Trainer:
         if found:
             self.restore(*found)
         elif config.allow_leaks and ranks.is_first:
-            self.leaks = leaks_between(self.manifests)
+            self.leaks = leaks_between(
+                self.manifests, self.validated[0].manifest if config.val_data else None, config.val_split
+            )
         self.train_images = TrainingLoader(config, packs, ranks)
         self.val_images = {
             name: EvaluationLoader(
-                config, manifest, "val", batch_size=config.batch_size, image_size=config.image_size, ranks=ranks
+                config,
+                pack.manifest,
+                config.val_split,
+                batch_size=config.batch_size,
+                image_size=config.image_size,
+                ranks=ranks,
             )
-            for name, manifest in zip(names_of(packs), self.manifests, strict=True)
-            if "val" in manifest.splits
+            for name, pack in zip(names_of(self.validated), self.validated, strict=True)
+            if config.val_split in pack.manifest.splits
         }
         self.steps_per_epoch = len(self.train_images)
         self.saver: Saver | None = None
@@ -129,6 +140,8 @@ class Trainer:
     def train(self) -> None:
         """Trains the remaining epochs, until a stop is requested."""
         log = self.open_log() if self.ranks.is_first else None
+        if log and self.config.save_initial and not (self.epoch or self.epoch_step):
+            save_checkpoint(self.checkpoints / INITIAL, self.weights(self.learner.eval_network.state_dict()))
         try:
             while self.epoch < self.config.epochs and not self.stop.reason:
                 self.train_epoch(log)
@@ -159,7 +172,7 @@ class Trainer:
                 flush=True,
             )
         else:
-            print(f"best {self.best_text()}, saved in {self.checkpoints / BEST}", flush=True)
+            print(f"{self.best_text()}, saved in {self.checkpoints / BEST}", flush=True)
 
     def train_epoch(self, log: RunLog | None) -> None:
         """The rest of an epoch: its remaining steps, validation, log and checkpoint."""
@@ -181,7 +194,7 @@ class Trainer:
             parts,
             self.ranks,
             self.learner.precision,
-            self.config,
+            self.learner.config,
             block=self.config.batch_size // self.ranks.world_size if filled else 0,
         )
         if self.stop.reason:  # during validation, which is repeated on resuming
@@ -194,6 +207,7 @@ class Trainer:
         score = self.selection_score(val)
         improved = not math.isnan(score) and (self.best is None or score > self.best)
         self.best = score if improved else self.best
+        improved |= not self.validated
         seconds = self.clock.seconds + time.perf_counter() - begin
         record = EpochRecord(
             epoch=self.epoch + 1,
@@ -258,11 +272,14 @@ class Trainer:
         return val.accuracy if "gender" in self.config.tasks else -val.age_mae
 
     def best_text(self) -> str:
+        """What best.pt has."""
+        if not self.validated:
+            return f"no validation: the last weights, of epoch {self.epoch}"
         if self.best is None:
-            return "unknown"
+            return "best unknown"
         if "gender" in self.config.tasks:
-            return f"validation accuracy {self.best:.2%}"
-        return f"validation age MAE {-self.best:.2f}"
+            return f"best validation accuracy {self.best:.2%}"
+        return f"best validation age MAE {-self.best:.2f}"
 
     @property
     def bad_images(self) -> int:
@@ -273,14 +290,14 @@ class Trainer:
         """Makes the run directory, prints what is trained, and opens the log."""
         config = self.config
         self.saver = Saver(self.checkpoints, config.keep)
-        content = {**config.plain(), "manifest": identity(self.packs), "leaks": self.leaks}
+        content = {**config.plain(), **self.data_facts(), "class_weights_used": self.learner.config.class_weights}
         write_file(config.run_dir / CONFIG_JSON, (json.dumps(content, indent=1) + "\n").encode())
         write_file(config.run_dir / CONFIG_TOML, config.toml().encode())
-        parts = [manifest.splits for manifest in self.manifests]
-        images = {name: sum(of[name].samples for of in parts if name in of) for name in ("train", "val")}
+        images = sum(part.images for part in self.train_images.parts)
+        validated = sum(len(one.images) for one in self.val_images.values())
         print(
             f"{'resuming' if self.epoch or self.epoch_step else 'training'} {config.run_dir}: {config.model} at "
-            f"{config.image_size} px, {images['train']} images, {images['val']} for validation, "
+            f"{config.image_size} px, {images} images, {f'{validated} for' if validated else 'no'} validation, "
             f"batch {config.batch_size} on {self.ranks.world_size} x {self.ranks.device.type}, "
             f"{self.learner.precision.name}, from epoch {self.epoch + 1}"
             + (f", after step {self.epoch_step} of {self.steps_per_epoch}" if self.epoch_step else ""),
@@ -297,6 +314,11 @@ class Trainer:
         """What a person should know of the options."""
         config, steps = self.config, self.steps_per_epoch
         yield from data_lines(config, self.packs, self.train_images)
+        if config.class_weights == "balanced":
+            used = zip(self.learner.config.class_weights, self.manifests[0].classes, strict=True)
+            yield f"class weights: {', '.join(f'{weight:.4f} {name}' for weight, name in used)}"
+        if line := validation_line(config):
+            yield line
         yield from (f"WARNING: --allow-leaks: {line}" for line in self.leaks)
         if self.extended_from:
             lr = learning_rate(config, self.epoch * steps + self.epoch_step, steps)
@@ -319,18 +341,7 @@ class Trainer:
         if not self.saver:
             return
         model, learner = self.learner.state()
-        step = self.epoch * self.steps_per_epoch + self.epoch_step
-        weights = {
-            "model": model,
-            "classes": list(self.manifests[0].classes),
-            "epoch": self.epoch,
-            "step": step,
-            "config": self.config.plain(),
-            "manifest": identity(self.packs),
-            "leaks": list(self.leaks),
-            "crop": asdict(crop) if (crop := common_crop(self.manifests)) else None,
-            "revision": git_revision(),
-        }
+        weights = self.weights(model)
         state = {
             "number": self.epoch_step,
             "seconds": self.clock.seconds,
@@ -339,12 +350,33 @@ class Trainer:
             "tally": tally,
             "norms": self.norms.state_dict(),
         }
-        self.saver.save(step, weights, state, best=best)
+        self.saver.save(weights["step"], weights, state, best=best)
+
+    def weights(self, model: Mapping[str, Any]) -> dict[str, Any]:
+        """What a trained model needs, of the state dict of its network."""
+        return {
+            "model": model,
+            "classes": list(self.manifests[0].classes),
+            "epoch": self.epoch,
+            "step": self.epoch * self.steps_per_epoch + self.epoch_step,
+            "config": self.config.plain(),
+            **self.data_facts(),
+            "crop": asdict(crop) if (crop := common_crop(self.manifests)) else None,
+            "revision": git_revision(),
+        }
+
+    def data_facts(self) -> dict[str, Any]:
+        """What identifies the data, and what it shares across splits."""
+        return {
+            "manifest": identity(self.packs),
+            "val_manifest": val_identity(self.config.val_data),
+            "leaks": list(self.leaks),
+        }
 
     def restore(self, path: Path, content: dict[str, Any]) -> None:
         """Restores the state of a checkpoint; UserError if it was trained on other data or with other options."""
-        begun = {**content["config"], "manifest": content["manifest"]}
-        check_resumed(self.config, begun, identity(self.packs), str(path))
+        begun = {**content["config"], **{name: content.get(name) for name in ("manifest", "val_manifest")}}
+        check_resumed(self.config, begun, identity(self.packs), val_identity(self.config.val_data), str(path))
         self.leaks = tuple(content.get("leaks", ()))
         self.extended_from = begun["epochs"] if begun["epochs"] < self.config.epochs else 0
         self.learner.load_state(content["model"], content["learner"])

@@ -68,7 +68,7 @@ def test_a_network_with_one_output() -> None:
 def test_the_gender_loss_is_torchs_over_known_labels(smoothing: float, weights: tuple[float, ...]) -> None:
     gender = torch.tensor([0, 1, -1, 1, 0, -1])
     predicted = logits()
-    loss = gender_loss(predicted, gender, label_smoothing=smoothing, loss_weights=weights)
+    loss = gender_loss(predicted, gender, label_smoothing=smoothing, class_weights=weights)
     weight = torch.tensor(weights) if weights else None
     expected = F.cross_entropy(predicted, gender, weight, ignore_index=-1, label_smoothing=smoothing)
     torch.testing.assert_close(loss, expected)

@@ -205,10 +205,10 @@ def test_an_unknown_model_is_refused_with_the_nearest() -> None:
 
 
 def test_options_from_the_command_line() -> None:
-    line = "--model vgg16 --tasks gender age --freeze 2 --pretrained torchvision:IMAGENET1K_V1 --loss-weights 1 2.5"
+    line = "--model vgg16 --tasks gender age --freeze 2 --pretrained torchvision:IMAGENET1K_V1 --class-weights 1 2.5"
     config = parse_options(ModelConfig, "train", line.split())
     config.check()
-    assert (config.tasks, config.freeze, config.loss_weights) == (BOTH, 2, (1.0, 2.5))
+    assert (config.tasks, config.freeze, config.class_weights) == (BOTH, 2, (1.0, 2.5))
     assert parse_options(ModelConfig, "train", ["--freeze", "backbone"]).freeze == "backbone"
 
 
@@ -222,12 +222,12 @@ class BothConfig(ModelConfig, BatchConfig):
 
 
 def test_options_of_a_model_stand_beside_those_of_batches() -> None:
-    line = "--model resnet18 --loss-weights 1 2 --sampling weights --class-weights 2 1"
+    line = "--model resnet18 --class-weights 1 2 --sampling weights --sampling-weights 2 1"
     config = parse_options(BothConfig, "train", line.split())
     config.check()
-    assert (config.loss_weights, config.class_weights) == ((1.0, 2.0), (2.0, 1.0))
+    assert (config.class_weights, config.sampling_weights) == ((1.0, 2.0), (2.0, 1.0))
     values = json.loads(json.dumps({**asdict(config), "data": "x"}))
-    expected = ModelConfig(model="resnet18", loss_weights=(1.0, 2.0))
+    expected = ModelConfig(model="resnet18", class_weights=(1.0, 2.0))
     assert read_model_config(values, Path("config.json"), "train again") == expected
     del values["stem"]
     with pytest.raises(UserError, match=r"^config\.json has no stem: train again$"):
@@ -246,7 +246,7 @@ def test_options_of_a_model_stand_beside_those_of_batches() -> None:
         ({"tasks": ("age", "age")}, "give gender, age, or both"),
         ({"gender_weight": 0.0}, "--gender-weight must be positive"),
         ({"label_smoothing": 1.0}, "--label-smoothing 1.0 must be at least 0 and below 1"),
-        ({"loss_weights": (1.0,)}, "--loss-weights needs 2 positive numbers, for female and male"),
+        ({"class_weights": (1.0,)}, "--class-weights needs 2 positive numbers, for female and male"),
         ({"pretrained": "torchvision:IMAGENET1K_V1"}, "torchvision has no weights of se_resnet50"),
         ({"freeze": "backbone"}, "give --pretrained"),
         ({"freeze": 5, "pretrained": "a.pt"}, "se_resnet50 has stages 1 to 4"),

@@ -44,7 +44,7 @@ def test_each_layer_overrules_those_before(file: Path) -> None:
 def test_options_spelled_out_need_no_file(preset: str, file: Path) -> None:
     file.write_text(
         f'preset = "{preset}"\nlr = 1e-7\ntf32 = false\ndeterministic = true\ntasks = ["gender", "age"]\n'
-        'freeze = 2\nloss_weights = [1, 2.5]\nstage_to = "/a b"\nwarmup_epochs = 0.5\n'
+        'freeze = 2\nclass_weights = [1, 2.5]\nstage_to = "/a b"\nwarmup_epochs = 0.5\n'
     )
     config = parsed("--config", file, "--name", "mine", "--resume")
     name, *words = COMMANDS[0].settled(config, ("train", "--config", str(file)))
@@ -69,9 +69,9 @@ def test_a_flag_of_a_file_can_be_taken_back(file: Path) -> None:
 
 
 def test_values_have_the_types_of_their_options(file: Path) -> None:
-    file.write_text('lr = 1\nwarmup_epochs = 2\ntasks = ["gender", "age"]\nloss_weights = [1, 2.5]\nstage_to = "/tmp"')
+    file.write_text('lr = 1\nwarmup_epochs = 2\ntasks = ["gender", "age"]\nclass_weights = [1, 2.5]\nstage_to = "/tmp"')
     config = parsed("--config", file)
-    assert repr((config.lr, config.warmup_epochs, config.loss_weights)) == "(1.0, 2.0, (1.0, 2.5))"
+    assert repr((config.lr, config.warmup_epochs, config.class_weights)) == "(1.0, 2.0, (1.0, 2.5))"
     assert config.tasks == ("gender", "age")
     assert config.stage_to == Path("/tmp")
 
@@ -199,7 +199,7 @@ NUMBERS = st.floats(allow_nan=False, width=64)
     pretrained=st.text(st.characters(exclude_categories=["Cs"])).filter(lambda text: not text.startswith("~/")),
     lr=NUMBERS,
     epochs=st.integers(-(2**63), 2**63 - 1),
-    loss_weights=st.lists(NUMBERS).map(tuple),
+    class_weights=st.lists(NUMBERS).map(tuple),
     warmup_epochs=NUMBERS | st.just("auto"),
     compile=st.booleans(),
 )

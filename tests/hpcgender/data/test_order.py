@@ -209,9 +209,9 @@ def test_every_image_of_the_larger_class_has_its_turn() -> None:
     ("sampling", "weights", "counts", "message"),
     [
         ("oversample", (), [0, 5], "images of every class"),
-        ("weights", (), [5, 5], "--class-weights with 2 numbers"),
-        ("weights", (1.0, -1.0), [5, 5], "--class-weights with 2 numbers"),
-        ("weights", (0.0, 0.0), [5, 5], "--class-weights with 2 numbers"),
+        ("weights", (), [5, 5], "--sampling-weights with 2 numbers"),
+        ("weights", (1.0, -1.0), [5, 5], "--sampling-weights with 2 numbers"),
+        ("weights", (0.0, 0.0), [5, 5], "--sampling-weights with 2 numbers"),
     ],
 )
 def test_sampling_that_cannot_be_is_refused(
