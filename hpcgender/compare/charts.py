@@ -1,4 +1,4 @@
-"""Charts of a comparison: accuracy against each cost, the differences, and the training curves."""
+"""Charts of a comparison: accuracy against each cost, the differences, and the curves of training and validation."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ COSTS = (
     Axis("accuracy against parameters", "parameters, millions", lambda row: row.parameters / 1e6),
     Axis("accuracy against multiply-accumulates", "multiply-accumulates of an image, G", lambda row: row.macs / 1e9),
     Axis("accuracy against latency", "forward pass of one image, ms", lambda row: row.one_ms),
+    Axis("accuracy against speed", "forward pass, images/s", lambda row: row.images_per_s),
     Axis("accuracy against memory", "activations of an image in training, MB", lambda row: row.activation_bytes / 1e6),
     Axis("accuracy against training time", "training, hours", lambda row: row.training_seconds / 3600),
 )
@@ -54,18 +55,12 @@ def drawings(comparison: Comparison, contenders: Sequence[Contender]) -> dict[st
                 found[cost.title] = lambda axes, cost=cost: against(axes, rows, cost)  # type: ignore[misc]
     if any(pair.accuracy for pair in comparison.pairs):
         found["differences of accuracy"] = lambda axes: forest(axes, comparison.pairs)
-    for name, label in (
-        ("accuracy", "validation accuracy"),
-        ("loss", "validation loss"),
-        ("age_mae", "validation age MAE, years"),
-    ):
-        curves = [curve(contender.run.records if contender.run else (), "val", name) for contender in contenders]
-        if any(len(points) > 1 for points in curves):
-            found[f"{label.partition(',')[0]} by epoch"] = lambda axes, curves=curves, name=name, label=label: (
-                curves_of_runs(  # type: ignore[misc]
-                    axes, contenders, curves, label, name == "accuracy"
-                )
-            )
+    for name, label in (("accuracy", "accuracy"), ("loss", "loss"), ("age_mae", "age MAE, years")):
+        records = [contender.run.records if contender.run else () for contender in contenders]
+        curves = [(curve(of_run, "train", name), curve(of_run, "val", name)) for of_run in records]
+        if any(len(points) > 1 for of_run in curves for points in of_run):
+            title = f"{label.partition(',')[0]} by epoch: validation, and training thin"
+            found[title] = lambda axes, curves=curves, label=label: curves_of_runs(axes, curves, label)  # type: ignore[misc]
     return found
 
 
@@ -133,17 +128,27 @@ def forest(axes: Axes, pairs: Sequence[Pair] | Sequence[GroupPair]) -> None:
     axes.grid(visible=False, axis="y")
 
 
-def curves_of_runs(
-    axes: Axes,
-    contenders: Sequence[Contender],
-    curves: Sequence[Sequence[tuple[int, float]]],
-    label: str,
-    fraction: bool,
-) -> None:
-    """A curve for each run."""
-    for place, points in enumerate(curves):
-        if points:
-            axes.plot(*zip(*points, strict=True), markersize=4, **series(place))
+Points = Sequence[tuple[int, float]]
+
+
+def curves_of_runs(axes: Axes, curves: Sequence[tuple[Points, Points]], label: str) -> None:
+    """Two curves for each run, of training and of validation, the gap between them shaded, and its size at the end."""
+    fraction = label == "accuracy"
+    for place, (train, val) in enumerate(curves):
+        look = series(place)
+        if train:
+            axes.plot(*zip(*train, strict=True), **{**look, "marker": "", "linewidth": 0.9})
+        if val:
+            axes.plot(*zip(*val, strict=True), markersize=4, **look)
+        validated = dict(val)
+        both = [(epoch, value, validated[epoch]) for epoch, value in train if epoch in validated]
+        if both:
+            epochs, upper, lower = zip(*both, strict=True)
+            axes.fill_between(epochs, upper, lower, color=look["color"], alpha=0.1, linewidth=0)
+            gap = upper[-1] - lower[-1]
+            shown = f"{100 * gap:+.1f}" if fraction else f"{gap:+.2f}"
+            where = (epochs[-1], (upper[-1] + lower[-1]) / 2)
+            axes.annotate(shown, where, (5, 0), textcoords="offset points", va="center", color=look["color"])
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

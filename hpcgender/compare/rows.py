@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -60,6 +60,8 @@ class Row:
     gpu_memory_mb: float
     """Peak of the batch; nan on a CPU."""
     epochs: int
+    gap: float
+    """Accuracy in training minus that in validation, in the last epoch that has both."""
     training_seconds: float
     training_images_per_s: float
     training_memory_mb: float
@@ -102,11 +104,18 @@ def row(contender: Contender, cost: Cost, speed: Speed) -> Row:
         images_per_s=speed.images_per_s,
         gpu_memory_mb=known(speed.peak_memory_mb),
         epochs=len(run.records) if run else 0,
+        gap=last_gap(run.records) if run else math.nan,
         training_seconds=run.seconds if run and trained else math.nan,
         training_images_per_s=known(run.images_per_s if run else None),
         training_memory_mb=known(run.peak_memory_mb if run else None),
         evaluation=str(contender.directory),
     )
+
+
+def last_gap(records: Sequence[Mapping[str, Any]]) -> float:
+    """Accuracy in training minus that in validation, in the last epoch that has both; nan if none has."""
+    both = [(record["train"].get("accuracy"), record["val"].get("accuracy")) for record in records]
+    return next((train - val for train, val in reversed(both) if None not in (train, val)), math.nan)
 
 
 def known(value: float | None) -> float:

@@ -64,12 +64,13 @@ def costs_table(rows: Sequence[Row]) -> Table:
 
 
 def training_table(rows: Sequence[Row]) -> Table:
-    columns = ("run", "epochs", "best", "time", "images/s", "MB an image", "peak MB")
+    columns = ("run", "epochs", "best", "gap, points", "time", "images/s", "MB an image", "peak MB")
     lines = tuple(
         (
             row.name,
             f"{row.epochs or NOTHING}",
             f"{row.epoch}",
+            number(100 * row.gap, 1),
             time_spent(row.training_seconds),
             number(row.training_images_per_s, 0),
             number(row.activation_bytes / 1e6, 1),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from hpcgender.evaluate.predictions import Floats, Predictions
@@ -15,6 +17,13 @@ YEARS = 20
 def age_errors(predictions: Predictions) -> Floats:
     """Prediction minus age, years, of images of known and predicted age."""
     return predictions.age_prediction.astype(np.float64) - predictions.age
+
+
+def age_loss(predictions: Predictions, kind: str) -> float:
+    """The mean loss that training minimises: l1, mse or smooth_l1 (torch's, with beta 1); nan of another one."""
+    error = np.abs(age_errors(predictions))
+    losses = {"l1": error, "mse": error**2, "smooth_l1": np.where(error < 1, error**2 / 2, error - 0.5)}
+    return float(losses[kind].mean()) if kind in losses else math.nan
 
 
 def age_scores(predictions: Predictions) -> Age:

@@ -12,7 +12,7 @@ import numpy as np
 from hpcgender.checkpoint_file import KeptTemperature, digest, keep_temperature
 from hpcgender.commands.evaluate import EvaluateConfig
 from hpcgender.evaluate import results
-from hpcgender.evaluate.age import age_errors, age_scores
+from hpcgender.evaluate.age import age_errors, age_loss, age_scores
 from hpcgender.evaluate.calibration import calibration, fit_temperature
 from hpcgender.evaluate.errors import LIST, SHEET, write_errors
 from hpcgender.evaluate.gender import gender_scores
@@ -167,15 +167,18 @@ def evaluation_of(
     """All numbers, from predictions sorted by key."""
     config = session.config
     gender, age = None, None
+    losses: dict[str, float] = {}
     tables: list[results.GroupTable] = []
     labelled = predictions.rows(predictions.gender_known)
     if len(labelled):
         gender = gender_scores(labelled, temperature_of(config, labelled, fitted_on))
+        losses["gender"] = gender.calibration.log_loss
         correct = (labelled.prediction == labelled.label).astype(np.float64)
         tables += group_tables(labelled, columns_of(labelled), correct, "accuracy")
     aged = predictions.rows(predictions.age_known)
     if len(aged):
         age = age_scores(aged)
+        losses["age"] = age_loss(aged, session.trained.config.age_loss)
         tables += group_tables(aged, columns_of(aged), np.abs(age_errors(aged)), "age_mae")
     return Evaluation(
         checkpoint=session.checkpoint_facts(),
@@ -185,6 +188,7 @@ def evaluation_of(
         ),
         gender=gender,
         age=age,
+        losses=losses,
         tables=tuple(tables),
         run=run,
     )

@@ -36,7 +36,8 @@ def gender_scores(predictions: Predictions, temperature: Temperature | None) -> 
     cell = 2 * label + prediction
     cells = np.column_stack([cell == number for number in range(4)]).astype(np.float64)
     powers = [of_class * logit.astype(np.float64) ** power for of_class in (~male, male) for power in (1, 2)]
-    sums = resampled_sums(np.column_stack([cells, *powers]), clusters)
+    wrong = np.abs(predictions.probability - male)
+    sums = resampled_sums(np.column_stack([cells, *powers, wrong]), clusters)
     counts = cells.sum(0).reshape(2, 2)
     drawn = sums[:, :4].reshape(-1, 2, 2)
 
@@ -74,8 +75,9 @@ def gender_scores(predictions: Predictions, temperature: Temperature | None) -> 
         roc_auc=area_score(logit, male, clusters),
         d_prime=drawn_score(
             float(d_prime(counts, np.array([power.sum() for power in powers]))),
-            d_prime(drawn, sums[:, 4:]),
+            d_prime(drawn, sums[:, 4:8]),
         ),
+        probability_mae=drawn_score(float(wrong.mean()), parts(sums[:, 8], sums[:, :4].sum(1))),
         classes=tuple(classes),
         confusion=tuple(tuple(row) for row in counts.astype(int).tolist()),
         roc=thinned(*curve) if curve else (),

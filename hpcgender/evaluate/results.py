@@ -21,10 +21,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from hpcgender.data.packs import manifests_in
 from hpcgender.inference.facts import CheckpointFacts, ComputeFacts, SplitFacts
 from shard_tools.base.documents import read_document, restored, write_document
 
-FORMAT = "hpcgender-evaluation-2"
+FORMAT = "hpcgender-evaluation-3"
 FILE = "evaluation.json"
 
 COLUMNS = ("gender", "group", "age decade", "gender x group")
@@ -190,6 +191,8 @@ class Gender:
     """How often the log-odds of a man are above those of a woman, ties counting half: the area under the ROC curve."""
     d_prime: Score
     """Distance of the means of men's and women's log-odds, in root mean squares of both standard deviations."""
+    probability_mae: Score
+    """Mean absolute error of the probability of male: of 1 for men, of 0 for women."""
     classes: tuple[ClassScores, ...]
     confusion: tuple[tuple[int, ...], ...]
     """Images by label (rows) and prediction (columns)."""
@@ -266,8 +269,19 @@ class Evaluation:
     gender: Gender | None
     """None if the model does not predict it, or no decoded image has such a label."""
     age: Age | None
+    losses: dict[str, float]
+    """Of each task, the mean of what training minimises, without class weights and label smoothing; nats of gender. nan
+    of ages that are the expectation of a distribution, which predictions do not hold."""
     tables: tuple[GroupTable, ...]
     run: ComputeFacts
+
+    @property
+    def chose_epoch(self) -> bool:
+        """Whether the best epoch was chosen on this split of this data set."""
+        known = (
+            [self.checkpoint.val_manifest] if self.checkpoint.val_manifest else manifests_in(self.checkpoint.manifest)
+        )
+        return self.data.manifest in known and self.checkpoint.options.get("val_split", "val") == self.data.split
 
     def table(self, column: str, measure: str = "accuracy") -> GroupTable | None:
         """The table of a score by a column, or None if there is none."""

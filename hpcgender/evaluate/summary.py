@@ -19,11 +19,16 @@ def summary(evaluation: Evaluation) -> list[str]:
     lines = [f"{data.split} of {data.path}: {images}, {speed}"]
     if line := warning(data.trained_on):
         lines.append(line)
+    if evaluation.chose_epoch and data.split != "val":
+        lines.append("WARNING: the best epoch was chosen on these images, which flatters it")
     lines += leak_lines(evaluation.checkpoint.leaks)
     if evaluation.gender:
         lines += gender_lines(evaluation.gender)
     if evaluation.age:
         lines += age_lines(evaluation.age)
+    losses = ", ".join(f"{task} {loss:.4f}" for task, loss in evaluation.losses.items() if not math.isnan(loss))
+    if losses:
+        lines.append(f"mean loss, without class weights and label smoothing: {losses}")
     for table in evaluation.tables:
         lines += table_lines(table)
     return lines
@@ -50,6 +55,12 @@ def gender_lines(gender: Gender) -> list[str]:
     """The scores of gender."""
     recalls = ", ".join(f"{scores.name} {percent(scores.recall)}" for scores in gender.classes if scores.images)
     lines = [f"accuracy {percent(gender.accuracy)} ({recalls}), balanced {percent(gender.balanced_accuracy)}"]
+    lines += [
+        f"{scores.name}: precision {scores.precision.value:.2%}, recall {scores.recall.value:.2%}, "
+        f"F1 {scores.f1.value:.2%}"
+        for scores in gender.classes
+        if scores.images and scores.predicted
+    ]
     if gender.baseline:
         verdict = f"{against_baseline(gender)}: {points(gender.baseline.difference)} points"
         lines.append(f"majority-class baseline {gender.baseline.accuracy:.2%}; the model is {verdict}")
@@ -59,7 +70,10 @@ def gender_lines(gender: Gender) -> list[str]:
             f"ROC AUC {number(gender.roc_auc, 4)}, d-prime {number(gender.d_prime, 2)}, "
             f"equal error {equal.rate:.2%} where male begins at probability {equal.probability:.3f}"
         )
-    line = f"calibration error {gender.calibration.ece:.4f}, log loss {gender.calibration.log_loss:.4f}"
+    line = (
+        f"mean absolute error of the probability {number(gender.probability_mae, 4)}, calibration error "
+        f"{gender.calibration.ece:.4f}, log loss {gender.calibration.log_loss:.4f}"
+    )
     if gender.temperature:
         after = gender.temperature.calibration
         line += f"; with temperature {gender.temperature.value:.3f} {after.ece:.4f}, {after.log_loss:.4f}"

@@ -59,6 +59,7 @@ class Session(Generic[Options]):
             revision=trained.about["revision"],
             manifest=trained.about["manifest"],
             options=trained.about["config"],
+            val_manifest=trained.about.get("val_manifest", ""),
             leaks=tuple(trained.about.get("leaks", ())),  # which checkpoints did not always have
         )
 

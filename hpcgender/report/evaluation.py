@@ -90,7 +90,7 @@ def relation(evaluation: Evaluation) -> str:
         return found
     training = manifests_in(evaluation.checkpoint.manifest)
     if data.manifest in training:
-        chose = ", but chose the best epoch" if data.split == "val" else ""
+        chose = ", but chose the best epoch" if evaluation.chose_epoch else ""
         one = "the data set" if len(training) == 1 else "one of the data sets"
         return f"{one} it was trained on; this split was held out{chose}"
     return "another data set than it was trained on; no image lies byte for byte in its training split"
@@ -115,6 +115,12 @@ def scores_table(evaluation: Evaluation, gender: Gender) -> Table:
         ),
         ("ROC AUC", number(gender.roc_auc.value, 4), interval(gender.roc_auc, 4, fraction=False), gender.roc_auc),
         ("d-prime", number(gender.d_prime.value), interval(gender.d_prime, 2, fraction=False), gender.d_prime),
+        (
+            "mean absolute error of the probability",
+            number(gender.probability_mae.value, 4),
+            interval(gender.probability_mae, 4, fraction=False),
+            gender.probability_mae,
+        ),
     ]
     lines = [(name, value, where, method(evaluation, score)) for name, value, where, score in rows]
     if baseline := gender.baseline:

@@ -17,7 +17,8 @@ MAX_COUNT = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig:
-    """Shows what a packed data set holds: tables of its labels, a sheet of faces, a page with both, or one sample."""
+    """Shows what a packed data set holds: tables of its labels, a sheet of faces, a page with both, a row per image, or
+    one sample."""
 
     data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """Packed data set: the directory with manifest.json."""
@@ -29,6 +30,9 @@ class InspectConfig:
     """PNG file to write: a contact sheet of faces drawn at random, as many of each gender, with their labels."""
     html: Path | None = None
     """HTML file to write: one page with the tables, histograms and faces, which needs no other file."""
+    csv: Path | None = None
+    """CSV file to write: a row per image with its file, split, gender, age, subject, group and key. shard-tools pack
+    table --mapping packed packs the images so again."""
     count: int = 48
     """Faces on the sheet and the page."""
     seed: int = 0
@@ -47,9 +51,9 @@ class InspectConfig:
             raise UserError(f"--seed {self.seed} must not be negative")
         if self.image and self.sample is None:
             raise UserError("--image writes the image of one sample: add --sample N, or ask for a --sheet")
-        if self.sample is not None and (self.sheet or self.html):
+        if self.sample is not None and (self.sheet or self.html or self.csv):
             raise UserError("--sample shows one sample alone: use --image FILE for its picture, or leave --sample out")
-        for path, suffix in ((self.sheet, ".png"), (self.html, ".html"), (self.image, "")):
+        for path, suffix in ((self.sheet, ".png"), (self.html, ".html"), (self.csv, ".csv"), (self.image, "")):
             if path:
                 check_file(path, suffix)
 

@@ -11,6 +11,7 @@ from shard_tools.base.files import write_file
 from shard_tools.base.text import plural, print_facts, print_tables, printable
 from shard_tools.commands.inspect import InspectConfig
 from shard_tools.inspect.faces import Face, draw_faces, face_sheet, find
+from shard_tools.inspect.rows import write_rows
 from shard_tools.inspect.sample import print_sample, read_sample
 from shard_tools.inspect.statistics import Statistics, measure
 from shard_tools.inspect.tables import as_json, header, tables
@@ -48,6 +49,9 @@ def show_data_set(config: InspectConfig, manifest: Manifest, splits: Sequence[st
 
             write_file(config.html, page(manifest, statistics, faces, title, subtitle).encode())
             written["page"] = config.html
+    if config.csv:
+        write_rows(config.csv, manifest, splits)
+        written["a row per image"] = config.csv
     if config.json:
         print(json.dumps(as_json(manifest, statistics), indent=1))
         return

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.storage import unreadable
 from shard_tools.base.text import print_facts
 from shard_tools.images import ImageError, content_hash, opened
 from shard_tools.inspect.faces import read_image, years
@@ -62,20 +64,28 @@ def read_sample(manifest: Manifest, split: str, number: int) -> Sample:
 def read_labels(manifest: Manifest, split: str, row: np.void) -> dict[str, Any]:
     """The JSON that follows an image in its tar; UserError if there is none of its key."""
     path = manifest.shard_paths(split)[int(row["shard"])]
+    try:
+        with path.open("rb") as file:
+            return labels_in(file, path, row)
+    except OSError as error:
+        raise unreadable(error, path) from None
+
+
+def labels_in(file: BinaryIO, path: Path, row: np.void) -> dict[str, Any]:
+    """The same in an open tar, whose path is for the error."""
     position = int(row["offset"]) + BLOCK * (blocks(int(row["length"])) - 1)
     name = f"{text(row['key'])}.json"
     try:
-        with path.open("rb") as file:
-            member = next(members(file, position))
-            if member.name != name:
-                raise ValueError(f"{member.name!r} is there")
-            file.seek(member.offset)
-            labels = json.loads(file.read(member.size))
+        member = next(members(file, position))
+        if member.name != name:
+            raise ValueError(f"{member.name!r} is there")
+        file.seek(member.offset)
+        labels = json.loads(file.read(member.size))
         if not isinstance(labels, dict):
             raise ValueError("it holds no labels")
-    except (OSError, TarError, StopIteration, ValueError) as error:
+    except (TarError, StopIteration, ValueError) as error:
         raise UserError(
-            f"no {name} at byte {position} of {path}: {one_line(error)}; look with shard-tools verify {manifest.root}"
+            f"no {name} at byte {position} of {path}: {one_line(error)}; look with shard-tools verify {path.parents[1]}"
         ) from None
     return labels
 

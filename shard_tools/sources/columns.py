@@ -25,6 +25,7 @@ from shard_tools.sources.values import (
     canonical,
     is_age,
     split_of,
+    without_apostrophe,
 )
 
 BRACES = re.compile(r"\{([^{}]+)\}")
@@ -353,6 +354,7 @@ def _name_of(names: Mapping[str, str], nothing: Sequence[str], label: str) -> Ca
 
     @lru_cache(1000)
     def name(text: str) -> str:
+        text = without_apostrophe(text)
         value = canonical(text)
         if value in meaning:
             return meaning[value]

@@ -47,7 +47,8 @@ class Table(Columns, ImageDirectory):
     table: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
     """CSV, TSV, Parquet or a list separated by spaces; give the option again for each further one."""
     mapping: Path | None = None
-    """fairface, celeba, afad, lfw, or a TOML file whose keys are these options; options given here override it."""
+    """fairface, celeba, afad, lfw, packed (what shard-tools inspect --csv writes), or a TOML file whose keys are these
+    options; options given here override it."""
 
     @property
     def convention(self) -> str:

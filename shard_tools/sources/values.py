@@ -41,6 +41,20 @@ EXCEL_DATE = re.compile(r"\d{1,2}-[a-z]{3}|[a-z]{3}-\d{2}")
 """What Excel makes of the bins 3-9 and 10-19."""
 
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How texts begin that a spreadsheet takes for a formula."""
+
+
+def no_formula(text: str) -> str:
+    """A text as no spreadsheet takes it for a formula: with an apostrophe before it, where it would be one."""
+    return f"'{text}" if text.lstrip(" '").startswith(FORMULA) else text
+
+
+def without_apostrophe(text: str) -> str:
+    """What `no_formula` was given."""
+    return text[1:] if text.startswith("'") and no_formula(text[1:]) == text else text
+
+
 class MeaninglessError(Exception):
     """Why a value cannot become a label."""
 

@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from hpcgender.cam.maps import evidence_maps
 from hpcgender.models.config import ModelConfig
 from hpcgender.models.create import create
 from hpcgender.models.losses import Loss, task_losses, weighted
-from hpcgender.models.network import Head, Network, Outputs, outputs
+from hpcgender.models.network import DeepHead, Head, Network, Outputs, Uncounted, outputs
 from hpcgender.models.transfer import freeze, parameter_groups
+from shard_tools.base.errors import UserError
 
 UNKNOWN_AGE = torch.full((6,), -1.0)
 
@@ -222,3 +224,71 @@ def test_groups_of_parameters() -> None:
     freeze(network, "backbone")
     assert [group["name"] for group in parameter_groups(network, 0.1, 1e-4)] == ["heads, decayed", "heads, not decayed"]
     assert len(train_a_step(network, config, 0.1)) == 4
+
+
+@pytest.mark.parametrize("model", ["resnet18", "vgg11_bn", "compact"])
+def test_heads_may_have_hidden_layers(model: str) -> None:
+    """Each task has its own, with ReLU, batch normalisation and dropout; the heads alone train in a frozen backbone."""
+    network, config = made(model, head_layers=(24, 8), head_norm=True, dropout=0.3)
+    deep = [module for module in network.modules() if isinstance(module, DeepHead)]
+    assert len(deep) == 2
+    for head in deep:
+        names = [type(layer).__name__ for layer in head.hidden]
+        assert names == ["Linear", "BatchNorm1d", "ReLU", "Dropout"] * 2
+        assert [layer.p for layer in head.hidden if isinstance(layer, nn.Dropout)] == [0.3, 0.3]
+        assert head.head.in_features == 8
+    freeze(network, "backbone")
+    trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert trained == {name for name, _ in network.named_parameters() if network.in_head(name)}
+    predicted = network.train()(images())
+    total = weighted(task_losses(predicted, torch.tensor([0, 1] * 3), torch.full((6,), 40.0), config), config)
+    total.backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters() if p.requires_grad)
+    norms = [module for module in network.modules() if isinstance(module, Uncounted)]
+    assert {int(norm.num_batches_tracked or 0) for norm in norms} == {0}  # the learner counts the batches of all
+
+
+def test_a_head_with_hidden_layers_has_no_direction_and_its_maps_are_grad_cam() -> None:
+    network, _ = made("resnet18", head_layers=(16,))
+    assert network.gender_direction() is None
+    features = network.eval().features(images()).detach().requires_grad_()
+    values = network.gender_logits(features)
+    (gradient,) = torch.autograd.grad((values[:, 1] - values[:, 0]).sum(), features)
+    maps, log_odds = evidence_maps(network, images())
+    torch.testing.assert_close(log_odds, values[:, 1] - values[:, 0])
+    torch.testing.assert_close(maps, (gradient.sum((2, 3), keepdim=True) * features).sum(1))
+
+
+def test_a_branch_of_several_convolutions_is_flattened() -> None:
+    """At 128 pixels the trunk leaves 8x8 cells, and two poolings 2x2, which are flattened as they are."""
+    network, _ = made("compact", branch_layers=(48, 40), head_layers=(32,), dropout=0.0)
+    branch = network.get_submodule("gender")
+    kinds = [type(layer).__name__ for layer in branch.get_submodule("convolution").children()]
+    assert kinds == ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d", "Conv2d", "BatchNorm2d", "ReLU"]
+    with torch.no_grad():
+        features = network.eval().gender_features(images(2, 128))
+        assert features.shape == (2, 40, 4, 4)
+        flat = F.max_pool2d(features, 2).flatten(1)
+        assert flat.shape == (2, 160)
+        expected = branch.get_submodule("head")(flat)
+        torch.testing.assert_close(network(images(2, 128)).gender, expected)
+        maps, _ = evidence_maps(network, images(2, 64))
+    assert network.gender_direction() is None
+    assert maps.shape[1:] == (2, 2)
+    config = ModelConfig(model="compact", branch_layers=(48, 40))
+    assert (config.map_side(128), config.map_side(64)) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": "resnet18", "branch_layers": (8,)}, "resnet18 has no --branch-layers: use compact"),
+        ({"head_layers": (8, 0)}, "--head-layers needs positive widths"),
+        ({"head_norm": True}, "--head-norm needs --head-layers"),
+    ],
+)
+def test_heads_that_cannot_be(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ModelConfig(**options).check()  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="compact takes images of 64 pixels or more"):
+        ModelConfig(model="compact", branch_layers=(8, 8)).check_image_size(48)

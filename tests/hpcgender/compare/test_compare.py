@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 
 from hpcgender.commands.compare import CompareConfig
+from hpcgender.compare.charts import curves_of_runs
 from hpcgender.compare.comparison import compare
 from hpcgender.evaluate.results import read_evaluation
 from hpcgender.evaluate.summary import against_baseline
 from shard_tools.base.errors import UserError
+from shard_tools.base.figures import new_figure
 from shard_tools.base.text import percent
 from tests.conftest import Run
 from tests.hpcgender.compare.other_seeds import of_seed
@@ -52,6 +54,7 @@ def test_scores_and_costs_of_two_runs(evaluated: Path, tmp_path: Path, run: Run)
         records = [json.loads(line) for line in (evaluated / row["name"] / "metrics.jsonl").read_text().splitlines()]
         assert row["training_seconds"] == pytest.approx(sum(record["seconds"] for record in records))
         assert row["epochs"] == 2
+        assert row["gap"] == pytest.approx(records[1]["train"]["accuracy"] - records[1]["val"]["accuracy"])
     # SE layers and the age head are all that `both` has more; its stem works on a quarter of the pixels.
     assert both["parameters"] > lean["parameters"] > 11e6
     assert both["macs"] != lean["macs"]
@@ -216,3 +219,17 @@ def fewer_rows(evaluation: Path, out: Path) -> Path:
     table = parquet.read_table(evaluation / "predictions.parquet")
     parquet.write_table(table.slice(1), out / "fewer.parquet")
     return out / "fewer.parquet"
+
+
+def test_curves_of_training_and_validation_are_in_one_picture_with_the_gap() -> None:
+    figure, axes = new_figure()
+    first = [(1, 0.7), (2, 0.8), (3, 0.95)], [(1, 0.72), (2, 0.78), (3, 0.8)]
+    second: tuple[list[tuple[int, float]], list[tuple[int, float]]] = [(1, 0.6), (2, 0.65)], []  # without validation
+    curves_of_runs(axes, [first, second], "accuracy")
+    assert [list(map(tuple, line.get_xydata().tolist())) for line in axes.lines] == [*first, second[0]]
+    train, val, other = axes.lines
+    assert train.get_color() == val.get_color() != other.get_color()
+    assert (train.get_marker(), val.get_marker()) == ("", "o")
+    assert [text.get_text() for text in axes.texts] == ["+15.0"]
+    assert len(axes.collections) == 1  # what is shaded between the two
+    assert figure.axes == [axes]

@@ -63,6 +63,8 @@ def test_the_bootstrap_is_the_slow_one(subjects: int) -> None:
     f1 = [float(2 * p * recall / (p + recall)) for p, (_, recall) in zip(precisions, recalls, strict=True)]
     assert interval(f1) == of(scores.classes[1].f1)
     assert interval([distance(d) for d in draws]) == of(scores.d_prime)
+    mistaken = [float(np.abs(d.probability - d.label).mean()) for d in draws]
+    assert interval(mistaken) == of(scores.probability_mae)
     if subjects:
         assert interval([float(np.mean(d.label == d.prediction)) for d in draws]) == of(scores.accuracy)
         group = next(group for group in accuracy_tables(predicted)["group"].groups if group.value == "Black")

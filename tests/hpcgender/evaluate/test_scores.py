@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 from sklearn import metrics as reference  # type: ignore[import-untyped]
 from sklearn.calibration import calibration_curve  # type: ignore[import-untyped]
 
 from hpcgender.evaluate import results
-from hpcgender.evaluate.age import age_scores
+from hpcgender.evaluate.age import age_loss, age_scores
 from hpcgender.evaluate.calibration import calibration, fit_temperature
 from hpcgender.evaluate.errors import mistakes
 from hpcgender.evaluate.gender import gender_scores
@@ -47,6 +49,9 @@ def test_scores_of_gender_are_scikit_learns(subjects: int) -> None:
     men, women = logit[label == 1].astype(float), logit[label == 0].astype(float)
     distance = (men.mean() - women.mean()) / math.sqrt((men.var() + women.var()) / 2)
     assert scores.d_prime.value == pytest.approx(distance)
+    errors = reference.mean_absolute_error(label, predicted.probability)
+    assert scores.probability_mae.value == pytest.approx(errors)
+    assert scores.probability_mae.low < errors < scores.probability_mae.high
     for score in (scores.accuracy, scores.balanced_accuracy, scores.roc_auc, scores.d_prime, scores.classes[0].f1):
         assert score.low < score.value < score.high
     assert scores.accuracy.method == ("bootstrap" if subjects else "wilson")
@@ -198,6 +203,11 @@ def test_scores_of_age() -> None:
     assert scores.mean_error.value == pytest.approx(np.mean(predicted.age_prediction - predicted.age))
     assert scores.cumulative == tuple(np.mean(errors <= year) for year in range(21))
     assert scores.mae.low < scores.mae.value < scores.mae.high
+    of_torch = {"l1": F.l1_loss, "mse": F.mse_loss, "smooth_l1": F.smooth_l1_loss}
+    years, labels = (torch.tensor(values, dtype=torch.float64) for values in (predicted.age_prediction, predicted.age))
+    for kind, loss in of_torch.items():
+        assert age_loss(predicted, kind) == pytest.approx(float(loss(years, labels)))
+    assert math.isnan(age_loss(predicted, "expectation"))
 
 
 def test_columns_that_tables_are_made_by() -> None:
@@ -267,6 +277,7 @@ def test_numbers_are_written_and_read_whole(tmp_path: Path) -> None:
         options=results.Options(batch_size=64, backend="dali", precision="fp32", flip=False),
         gender=replace(scores, temperature=temperature),
         age=None,
+        losses={"gender": 0.25, "age": math.nan},
         tables=(table,),
         run=ComputeFacts(
             began="now", seconds=1.0, images_per_s=3.0, world_size=1, device="cpu", threads=1, versions={}, revision="",
