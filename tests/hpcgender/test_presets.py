@@ -123,29 +123,32 @@ def test_a_preset_sets_what_its_file_says(name: str) -> None:
     assert config.name == name
 
 
-@pytest.mark.parametrize("name", ["resnet50", "se_resnet50", "transfer_resnet18", "utkface_multitask", "vgg16"])
-def test_a_preset_trains_from_start_to_end(name: str, shards: Path, weights: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [name for name in preset_names() if not name.endswith(("101", "152"))])
+def test_a_preset_trains_from_start_to_end(name: str, shards: Path, tmp_path: Path) -> None:
     from hpcgender.train.loop import train
 
-    small = ("--image-size", 32, "--batch-size", 64, "--epochs", 1)  # four steps; the rest is as the preset says
-    pretrained = ("--pretrained", weights) if parsed("--preset", name).pretrained else ()  # nothing is downloaded
+    preset = parsed("--preset", name)
+    side = 64 if preset.branch_layers else 32
+    small = ("--image-size", side, "--batch-size", 64, "--epochs", 1)  # four steps; the rest is as the preset says
+    pretrained = ("--pretrained", imagenets(preset.model, tmp_path)) if preset.pretrained else ()
     config = parsed("--preset", name, "--data", shards, "--runs", tmp_path, *small, *pretrained)
     assert train(config) == 0
     epochs = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
     assert [epoch["epoch"] for epoch in epochs] == [1]
-    assert all(math.isfinite(epoch["train"]["loss"]) and 0 < epoch["val"]["accuracy"] <= 1 for epoch in epochs)
+    assert math.isfinite(epochs[0]["train"]["loss"])
+    validated = epochs[0]["val"]["accuracy"]
+    assert validated is None if preset.val_split == "none" else 0 < validated <= 1
     assert (tmp_path / name / "checkpoints" / "best.pt").exists()
     shutil.rmtree(tmp_path / name)  # of VGG-16 it is two gigabytes
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of weights for ResNet-18 as torchvision's are, but random."""
+def imagenets(model: str, directory: Path) -> Path:
+    """A file of weights as torchvision's are, but random: nothing is downloaded."""
     import torch
     import torchvision
 
-    path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
-    torch.save(torchvision.models.resnet18().state_dict(), path)
+    path = directory / f"{model}.pth"
+    torch.save(torchvision.models.get_model(model, weights=None).state_dict(), path)
     return path
 
 
@@ -182,7 +185,7 @@ def test_a_printed_configuration_can_be_given_back(run: Run, file: Path) -> None
     expected = parsed("--preset", "transfer_resnet18", *options)
     assert parsed("--config", file).plain() == expected.plain()
     assert parsed("--config", file).toml() == printed.stdout
-    assert "# Peak learning rate, reached after warm-up.\nlr = 0.001\n" in printed.stdout
+    assert "# Peak learning rate, reached after warm-up.\nlr = 0.0001\n" in printed.stdout
 
 
 def test_launching_prints_the_configuration_too_and_starts_nothing(run: Run) -> None:
@@ -199,7 +202,7 @@ NUMBERS = st.floats(allow_nan=False, width=64)
     pretrained=st.text(st.characters(exclude_categories=["Cs"])).filter(lambda text: not text.startswith("~/")),
     lr=NUMBERS,
     epochs=st.integers(-(2**63), 2**63 - 1),
-    class_weights=st.lists(NUMBERS).map(tuple),
+    class_weights=st.one_of(st.just("balanced"), st.lists(NUMBERS).map(tuple)),
     warmup_epochs=NUMBERS | st.just("auto"),
     compile=st.booleans(),
 )

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -226,7 +227,8 @@ def test_curves_of_training_and_validation_are_in_one_picture_with_the_gap() -> 
     first = [(1, 0.7), (2, 0.8), (3, 0.95)], [(1, 0.72), (2, 0.78), (3, 0.8)]
     second: tuple[list[tuple[int, float]], list[tuple[int, float]]] = [(1, 0.6), (2, 0.65)], []  # without validation
     curves_of_runs(axes, [first, second], "accuracy")
-    assert [list(map(tuple, line.get_xydata().tolist())) for line in axes.lines] == [*first, second[0]]
+    points = [np.asarray(line.get_xydata()).tolist() for line in axes.lines]
+    assert points == [[list(point) for point in curve] for curve in (*first, second[0])]
     train, val, other = axes.lines
     assert train.get_color() == val.get_color() != other.get_color()
     assert (train.get_marker(), val.get_marker()) == ("", "o")
