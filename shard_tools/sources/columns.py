@@ -354,10 +354,12 @@ def _name_of(names: Mapping[str, str], nothing: Sequence[str], label: str) -> Ca
 
     @lru_cache(1000)
     def name(text: str) -> str:
-        text = without_apostrophe(text)
-        value = canonical(text)
+        bare = without_apostrophe(text)
+        value = canonical(bare)
         if value in meaning:
             return meaning[value]
+        if bare != text:  # a name, also if it is - alone
+            return bare
         if value in unstated:
             return ""
         if meaning:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -118,6 +119,17 @@ def test_our_checkpoint_goes_on_with_another_task(tmp_path: Path) -> None:
     (tmp_path / "best.pt").rename(tmp_path / "run" / "checkpoints" / "best.pt")
     _, line = begin(tmp_path / "run", "compact")
     assert "gender loaded too" in line
+
+
+def test_hidden_layers_of_a_head_are_loaded_where_they_fit(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    deep = create(ModelConfig(model="resnet18", head_layers=(16,), tasks=("gender", "age")), 2)
+    torch.save(deep.state_dict(), tmp_path / "deep.pth")
+    same, line = begin(tmp_path / "deep.pth", head_layers=(16,), tasks=("gender", "age"))
+    assert "fc loaded too, fc_age loaded too" in line
+    assert all(torch.equal(value, deep.state_dict()[key]) for key, value in same.state_dict().items() if "fc" in key)
+    _, line = begin(tmp_path / "deep.pth")
+    assert "fc new, as its layers differ, fc_age ignored, as it is not a task" in line
 
 
 def test_the_normalisation_stays_with_the_weights(tmp_path: Path) -> None:
@@ -307,6 +319,33 @@ def test_weights_are_downloaded_once(server: tuple[str, Path], hub: Path) -> Non
     with pytest.raises(UserError, match=rf"{url}/c.pth is a web page"):
         begin(f"{url}/c.pth")
     assert [path.name for path in hub.iterdir()] == ["a.pth"]
+
+
+def test_torchvisions_weights_are_downloaded_by_name_and_checked(
+    server: tuple[str, Path], hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From where torchvision says, but for the address: the file's name ends with the beginning of its SHA-256."""
+    url, served = server
+    expected = theirs()
+    torch.save(expected.state_dict(), served / "weights")
+    digest = hashlib.sha256((served / "weights").read_bytes()).hexdigest()
+    name, wrong = f"resnet18-{digest[:8]}.pth", "resnet18-00000000.pth"
+    for other in (name, wrong):
+        (served / other).hardlink_to(served / "weights")
+    of_imagenet = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.value
+    monkeypatch.setattr(of_imagenet, "url", f"{url}/{wrong}")
+    with pytest.raises(UserError, match=r"cannot download .*invalid hash value \(expected \"00000000\""):
+        begin("torchvision:IMAGENET1K_V1")
+    assert list(hub.iterdir()) == []
+    monkeypatch.setattr(of_imagenet, "url", f"{url}/{name}")
+    network, line = begin("torchvision:IMAGENET1K_V1", head_layers=(16,))
+    assert "pretrained from torchvision:IMAGENET1K_V1: 100 of 104 tensors loaded" in line
+    assert "fc new, as it has 1000 outputs there and 2 here" in line
+    state = network.state_dict()
+    for key, value in expected.state_dict().items():
+        if not key.startswith("fc.") and not key.endswith("num_batches_tracked"):
+            assert torch.equal(state[key], value), key
+    assert [path.name for path in hub.iterdir()] == [name]
 
 
 def test_torchvisions_weights_are_found_where_they_were_put_beforehand(hub: Path) -> None:

@@ -31,7 +31,7 @@ def save_model(
     if "resnet" in model:
         options |= {"output_stride": 16, "zero_init": False}
     content = {
-        "model": create(ModelConfig(**options), 2).state_dict(),
+        "model": create(TrainConfig(**options, **run), 2).state_dict(),
         "classes": ["female", "male"],
         "epoch": 3,
         "step": 42,

@@ -111,6 +111,19 @@ def test_timm_torchvision_and_safetensors_load_the_weights(
     assert "fc_age.weight" in state
 
 
+def test_a_head_with_hidden_layers_is_in_onnx_and_refused_by_others(shards: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    save_model(run_dir / "checkpoints" / "best.pt", model="compact", head_layers=(8,), head_norm=True)
+    path = exported(run_dir, shards, format="onnx")
+    pixels, expects = wanted(run_dir, shards)
+    found = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"images": pixels.numpy()})
+    np.testing.assert_allclose(found[1], expects["logit"], rtol=1e-3, atol=1e-3)
+    save_model(run_dir / "checkpoints" / "best.pt", model="resnet18", head_layers=(8,))
+    for library in ("timm", "torchvision"):
+        with pytest.raises(UserError, match=f"{library} has no resnet18 with --head-layers that computes the same"):
+            exported(run_dir, shards, format=library)
+
+
 def test_the_temperature_of_an_evaluation_is_in_the_weights(shards: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     best = save_skilled_model(run_dir / "checkpoints" / "best.pt", shards)
