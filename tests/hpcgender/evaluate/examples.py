@@ -12,7 +12,6 @@ import torch
 from hpcgender.checkpoint import save_checkpoint
 from hpcgender.commands.train import TrainConfig
 from hpcgender.evaluate.predictions import Predictions
-from hpcgender.models.config import ModelConfig
 from hpcgender.models.create import create
 from shard_tools.align.recipe import Recipe
 
