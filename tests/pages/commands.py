@@ -1,0 +1,144 @@
+"""The commands in Markdown: in blocks of shell code, indented lines, and code within sentences."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from hpcgender.commands import HPCGENDER, PROGRAMS
+from hpcgender.commands.launch import LaunchConfig
+from shard_tools.base.commands import Program, find_call
+from shard_tools.base.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NAMED = {program.name: program for program in PROGRAMS}
+SCRIPTS = ("bash", "qsub", "sbatch")
+OTHERS = (
+    *(
+        "cd",
+        "tail",
+        "grep",
+        "for",
+        "done",
+        "export",
+        "mlflow",
+        "wandb",
+        "tensorboard",
+        ".",
+        "apptainer",
+        "git",
+        "unzip",
+        "ls",
+    ),
+    *("ch-image", "ch-convert", "ch-fromhost", "mkdir", ".venv/bin/pip", ".venv/bin/ruff", "jupyter", "salloc", "ssh"),
+)
+"""What is not ours, or has no options to check."""
+
+
+OURS = r"(hpcgender|shard-tools) (?!-|COMMAND)|python -m (hpcgender|tests)|(bash|qsub|sbatch) (jobs|tests|\.ci)/"
+"""How our own commands begin."""
+
+
+class Written(NamedTuple):
+    """A command, and where it is written."""
+
+    page: Path
+    line: int
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}: {shlex.join(self.words)}"
+
+
+def blocks(page: Path) -> Iterator[tuple[int, str]]:
+    """Each line of shell code of a page with its number; a line that goes on behind a backslash is one."""
+    fence, begun = "", 0
+    parts: list[str] = []
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
+        if found := re.match(r"\s*```(\w*)", line):
+            fence = "" if fence else found[1] or "text"
+            continue
+        if fence not in ("bash", "sh") and (fence or not re.match(f"    {OURS}", line)):
+            continue
+        begun = begun if parts else number
+        parts.append(line.removesuffix("\\"))
+        if not line.endswith("\\"):
+            yield begun, " ".join(parts)
+            parts = []
+
+
+def split(text: str) -> Iterator[tuple[str, ...]]:
+    """The commands of a line of shell code: behind each other, in pipes, without variables and redirections."""
+    lexer = shlex.shlex(text, posix=True, punctuation_chars="|;&>")
+    lexer.whitespace_split = True
+    lexer.commenters = "#"
+    words: list[str] = []
+    for word in [*lexer, ";"]:
+        if set(word) <= set("|;&"):
+            while words and (words[0] == "do" or re.fullmatch(r"[A-Z_]+=\S*", words[0])):
+                words = words[1:]
+            if words:
+                yield tuple(words)
+            words = []
+        elif word in (">", "<", ">>"):
+            words.append(">")
+        elif words[-1:] == [">"]:  # a redirection
+            words.pop()
+        else:
+            words.append(re.sub(r"\$\w+", "light", word))
+
+
+def commands(page: Path) -> Iterator[Written]:
+    """All commands of a page: those in blocks, and ours in sentences if they have options or arguments."""
+    for number, line in blocks(page):
+        for words in split(line):
+            yield Written(page, number, words)
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
+        for code in re.findall(r"(?<!`)`([^`]+)`(?!`)", line):
+            if re.match(OURS, code):
+                for words in split(code.replace(" ...", "").replace("…", "")):
+                    yield Written(page, number, words)
+
+
+def fault(written: Written) -> str:
+    """Why a command cannot work by its words alone; empty if it can."""
+    words = [word for word in written.words if word != "..."]
+    match words:
+        case [program, *rest] if program in NAMED:
+            return fault_of(NAMED[program], rest)
+        case ["python", "-m", "hpcgender.launch", *rest]:
+            return fault_of(HPCGENDER, ["launch", *rest])
+        case ["python", "-m", module, *_]:
+            path = ROOT / module.replace(".", "/")
+            there = path.with_suffix(".py").is_file() or (path / "__main__.py").is_file() or module == "http.server"
+            return "" if there else f"no module {module}"
+        case [program, *rest] if program in SCRIPTS:
+            script = next((word for word in rest if re.search(r"\.sh$|/run$", word)), "")
+            return "" if not script or (ROOT / script).is_file() or script == "job.sh" else f"no file {script}"
+        case [program, *_]:
+            return "" if program in OTHERS else f"{program} is not known to this test"
+    return ""
+
+
+def fault_of(program: Program, words: list[str]) -> str:
+    """What the parsers of a program say of its arguments."""
+    if not words or "--help" in words or words == ["--version"]:
+        return ""
+    command = program.find(words)
+    if not command:
+        return f"no command {words[0]}"
+    if words == command.name.split():  # named in a sentence
+        return ""
+    try:
+        call = program.parse(command, words)
+        if isinstance(call.options, LaunchConfig) and call.options.command != ("train",):
+            find_call(PROGRAMS, call.options.command)
+    except SystemExit as end:
+        return "" if end.code == 0 else str(end)
+    except UserError as error:
+        return str(error)
+    return ""
