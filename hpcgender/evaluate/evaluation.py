@@ -87,7 +87,7 @@ def trained_images(session: Session[EvaluateConfig]) -> Overlap:
     """Which of the images were trained on; rank 0 prints it if there are any, or if it cannot be known."""
     config, about = session.config, session.trained.about
     overlap = find_overlap(
-        Path(about["config"]["data"]),
+        about["config"],
         about["manifest"],
         session.manifest,
         config.split,

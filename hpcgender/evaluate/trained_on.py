@@ -6,13 +6,16 @@ bytes, resized or compressed anew, are not found: `shard-tools verify --leaks` c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from hpcgender.data.limit import parts_of
 from hpcgender.data.packs import manifests_in, places_of
 from hpcgender.evaluate.predictions import Mask
 from hpcgender.evaluate.results import TrainedOn
@@ -33,24 +36,35 @@ class Overlap:
     facts: TrainedOn
 
 
-def find_overlap(training: Path, identified: str, evaluated: Manifest, split: str, *, leave_out: bool) -> Overlap:
-    """What a split shares with the training split of a run, of all data sets of a mixture.
+def find_overlap(
+    options: Mapping[str, Any], identified: str, evaluated: Manifest, split: str, *, leave_out: bool
+) -> Overlap:
+    """What a split shares with what a run was trained on, of all data sets of a mixture; with --limit its sample alone.
 
-    The run's --data was `training`, and `identified` is what identifies that (`hpcgender.data.packs.identity`).
-    UserError if such images are to be left out, and that cannot be done.
+    `options` are the run's, and `identified` is what identifies its --data (`hpcgender.data.packs.identity`). UserError
+    if such images are to be left out, and that cannot be done.
     """
+    training = Path(options["data"])
     content = np.ascontiguousarray(evaluated.index(split)["content"])
     trained = np.zeros(len(content), dtype=bool)
-    hashes, why = [], ""
+    manifests, why = [], ""
     for place, digest in zip_longest(places_of(training), manifests_in(identified), fillvalue=None):
         root = place.root if place else training
         try:
             manifest = evaluated if evaluated.sha256 == digest else read_manifest(root)
-            hashes.append(np.ascontiguousarray(manifest.index(TRAIN)["content"]))
+            manifest.index(TRAIN)
+            manifests.append(manifest)
             if manifest.sha256 != digest:
                 why = f"the training data set {root} has been packed again since"
         except UserError:
             why = f"the training data set is no longer at {root}"
+    hashes: list[Hashes] = []
+    if not why:
+        for manifest, part in zip(
+            manifests, parts_of(manifests, options.get("limit", 0), options.get("limit_seed", 0)), strict=True
+        ):
+            every = np.ascontiguousarray(manifest.index(TRAIN)["content"])
+            hashes.append(every if part.chosen is None else every[part.chosen])
     if not why and not (content.any() and all(of_one.any() for of_one in hashes)):
         why = "an index has no hashes of its images"
     if not why:

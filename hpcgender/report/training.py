@@ -52,9 +52,11 @@ def training_facts(part: Part, run: TrainingRun) -> dict[str, str]:
         "trained on": f"{options.get('data', NOTHING)}, images of {options.get('image_size')} px",
         "manifest": str(options.get("manifest", "")),
         "leaks": "; ".join(leak_lines(options.get("leaks", ()))),
+        "validated on": validated(options),
         "epochs": epochs(run),
         "batch": f"{options.get('batch_size')} images, precision {options.get('precision')}",
         "learning": ", ".join(changed(options, LEARNING)),
+        "sample": f"at most {options['limit']} images, seed {options['limit_seed']}" if options.get("limit") else "",
         "sampling": f"{options.get('sampling')}, augmentation {options.get('augment')}, seed {options.get('seed')}",
         "initial weights": str(options.get("pretrained") or "random"),
         "time": cost(run),
@@ -63,12 +65,25 @@ def training_facts(part: Part, run: TrainingRun) -> dict[str, str]:
     return {name: line for name, line in facts.items() if line}
 
 
+def validated(options: dict[str, Any]) -> str:
+    """What epochs were validated on, if that is not the split val of the training data; else empty."""
+    split, data = options.get("val_split", "val"), options.get("val_data")
+    if split == "none":
+        return "nothing: the last weights are kept"
+    return f"{split} of {data or options.get('data')}" if data or split != "val" else ""
+
+
 def network(options: dict[str, Any]) -> str:
     """The network, its tasks and losses, and those of its options that are not the default."""
     unusual = [
         f"{name.replace('_', ' ')} {options[name]}"
         for name, usual in (("output_stride", 32), ("stem", "standard"), ("grayscale", False), ("freeze", "none"))
         if options.get(name, usual) != usual
+    ]
+    unusual += [
+        f"{name.replace('_', ' ')} {' '.join(map(str, options[name]))}"
+        for name in ("branch_layers", "head_layers")
+        if options.get(name)
     ]
     losses = [f"{task} ({options.get(f'{task}_loss')})" for task in options.get("tasks", ())]
     return ", ".join((str(options.get("model", NOTHING)), f"learns {' and '.join(losses)}", *unusual))

@@ -10,6 +10,7 @@ import pytest
 
 from hpcgender.checkpoint import read_checkpoint, save_checkpoint
 from hpcgender.commands.evaluate import EvaluateConfig
+from hpcgender.data.limit import parts_of
 from hpcgender.evaluate.evaluation import evaluate
 from hpcgender.evaluate.predictions import read_predictions
 from hpcgender.evaluate.results import read_evaluation
@@ -50,11 +51,16 @@ def test_they_are_found_by_the_hashes_of_both_indexes(shards: Path, other: Path,
     digest = read_manifest(shards).sha256
 
     def shared(data: Path, split: str, training: Path = shards) -> tuple[int | None, str]:
-        facts = find_overlap(training, digest, read_manifest(data), split, leave_out=False).facts
+        facts = find_overlap({"data": str(training)}, digest, read_manifest(data), split, leave_out=False).facts
         return facts.images, facts.why
 
     train = read_manifest(shards).split("train").samples
     assert shared(shards, "train") == shared(other, "train") == (train, "")
+    limited = {"data": str(shards), "limit": 50, "limit_seed": 3}
+    sample = find_overlap(limited, digest, read_manifest(other), "train", leave_out=False)
+    (part,) = parts_of([read_manifest(shards)], 50, 3)
+    assert part.chosen is not None
+    assert np.flatnonzero(sample.trained).tolist() == part.chosen.tolist()
     assert shared(shards, "test") == (0, "")
     assert shared(other, "test") == (SHARED, "")
     assert shared(shards, "test", tmp_path / "moved") == (0, "")  # it is the data set itself
@@ -62,9 +68,9 @@ def test_they_are_found_by_the_hashes_of_both_indexes(shards: Path, other: Path,
     assert shared(other, "test", tmp_path / "moved") == (None, gone)
     assert shared(other, "test", other) == (None, f"the training data set {other} has been packed again since")
     with pytest.raises(UserError, match=f"--without-trained cannot leave images out, because {gone}"):
-        find_overlap(tmp_path / "moved", digest, read_manifest(other), "test", leave_out=True)
+        find_overlap({"data": str(tmp_path / "moved")}, digest, read_manifest(other), "test", leave_out=True)
     with pytest.raises(UserError, match="--without-trained leaves no image of train"):
-        find_overlap(shards, digest, read_manifest(other), "train", leave_out=True)
+        find_overlap({"data": str(shards)}, digest, read_manifest(other), "train", leave_out=True)
 
 
 def test_they_are_reported_and_left_out_on_request(
