@@ -35,7 +35,7 @@ from shard_tools.base.documents import read_json, read_toml
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import check_directory, last_record, tail
 from shard_tools.base.names import safe_name
-from shard_tools.manifest import Manifest, read_manifest
+from shard_tools.manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,8 @@ class TrainConfig(SetupConfig, RunConfig, BatchConfig, ModelConfig, Optimization
         if resumes and (self.run_dir / CONFIG_JSON).exists():
             again = "remove it, and give all options of the run"
             begun = read_json(self.run_dir / CONFIG_JSON, again, again)
-            check_resumed(self, begun, identity(packs), val_identity(self.val_data), str(self.run_dir))
+            of_val = validated[0].sha256 if self.val_data else ""
+            check_resumed(self, begun, identity(packs), of_val, str(self.run_dir))
         self.check_image_size(self.image_size)
         if not resumes:
             self.check_pretrained()
@@ -146,11 +147,6 @@ class TrainConfig(SetupConfig, RunConfig, BatchConfig, ModelConfig, Optimization
 
 MAY_CHANGE = frozenset(field.name for config in (ReadConfig, ComputeConfig, RunConfig) for field in fields(config))
 """Options that may differ when a run is resumed: where data and results are, and how they are computed."""
-
-
-def val_identity(val_data: Path | None) -> str:
-    """The SHA-256 of the manifest of --val-data; empty without."""
-    return read_manifest(val_data).sha256 if val_data else ""
 
 
 def check_resumed(config: TrainConfig, begun: Mapping[str, Any], manifest: str, val_manifest: str, where: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from hpcgender.checkpoint import git_revision, read_checkpoint, save_checkpoint
-from hpcgender.commands.train import TrainConfig, check_resumed, val_identity
+from hpcgender.commands.train import TrainConfig, check_resumed
 from hpcgender.data.evaluation import EvaluationLoader
 from hpcgender.data.limit import parts_of
 from hpcgender.data.packs import Pack, identity, names_of, read_packs, validation_packs
@@ -96,6 +96,7 @@ class Trainer:
         if path and not found:
             found = path, read_checkpoint(path)
         self.validated = validation_packs(packs, config.val_data, config.val_split)
+        self.val_data = self.validated[0].manifest if config.val_data else None
         resolved = with_class_weights(config, parts_of(self.manifests, config.limit, config.limit_seed))
         self.learner = Learner(resolved, len(self.manifests[0].classes), ranks, fresh=found is None)
         self.tally = Tally(ranks.device, config.task_weights, binned=True)
@@ -118,9 +119,7 @@ class Trainer:
         if found:
             self.restore(*found)
         elif config.allow_leaks and ranks.is_first:
-            self.leaks = leaks_between(
-                self.manifests, self.validated[0].manifest if config.val_data else None, config.val_split
-            )
+            self.leaks = leaks_between(self.manifests, self.val_data, config.val_split)
         self.train_images = TrainingLoader(config, packs, ranks)
         self.val_images = {
             name: EvaluationLoader(
@@ -369,14 +368,14 @@ class Trainer:
         """What identifies the data, and what it shares across splits."""
         return {
             "manifest": identity(self.packs),
-            "val_manifest": val_identity(self.config.val_data),
+            "val_manifest": self.val_data.sha256 if self.val_data else "",
             "leaks": list(self.leaks),
         }
 
     def restore(self, path: Path, content: dict[str, Any]) -> None:
         """Restores the state of a checkpoint; UserError if it was trained on other data or with other options."""
         begun = {**content["config"], **{name: content.get(name) for name in ("manifest", "val_manifest")}}
-        check_resumed(self.config, begun, identity(self.packs), val_identity(self.config.val_data), str(path))
+        check_resumed(self.config, begun, identity(self.packs), self.data_facts()["val_manifest"], str(path))
         self.leaks = tuple(content.get("leaks", ()))
         self.extended_from = begun["epochs"] if begun["epochs"] < self.config.epochs else 0
         self.learner.load_state(content["model"], content["learner"])
