@@ -33,7 +33,8 @@ def check_trainable(
             what = "training" if trains else "validation" if name == "val" else name
             remedy = "pack it again with images for training"
             if not trains:
-                remedy = f"{'pack it again with --val 0.1, or ' if name == 'val' else ''}give --val-split or --val-data"
+                again = "pack it again with --val 0.1, or " if name == "val" else ""
+                remedy = f"{again}give another --val-split, none, or --val-data"
             raise UserError(f"{lacking[0].root} has no {what} images (it has {others}): {remedy}")
         where = " and ".join(str(manifest.root) for manifest in having)
         counts = Counter[str]()
