@@ -15,7 +15,7 @@ from hpcgender.compare.robustness import RobustModel
 from hpcgender.compare.seeds import Group, GroupPair, group_verdict
 from hpcgender.compare.speed import Speed
 from hpcgender.evaluate.results import Data, Score
-from hpcgender.evaluate.summary import against_baseline
+from hpcgender.evaluate.summary import against_baseline, chosen_line
 from hpcgender.evaluate.trained_on import warning
 from hpcgender.models.table import Cost
 from shard_tools.base.documents import without_nan
@@ -150,6 +150,8 @@ def verdicts_of(contenders: Sequence[Contender], pairs: Sequence[Pair] | Sequenc
             baseline = percent(gender.baseline.accuracy, 2)
             lines.append(f"{contender.name} is {against_baseline(gender)}; that baseline has {baseline}.")
         if line := warning(contender.results.data.trained_on):
+            lines.append(f"{contender.name}: {line}.")
+        if line := chosen_line(contender.results):
             lines.append(f"{contender.name}: {line}.")
     return (*lines, *conclusions(pairs))
 

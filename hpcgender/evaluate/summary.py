@@ -19,8 +19,8 @@ def summary(evaluation: Evaluation) -> list[str]:
     lines = [f"{data.split} of {data.path}: {images}, {speed}"]
     if line := warning(data.trained_on):
         lines.append(line)
-    if evaluation.chose_epoch and data.split != "val":
-        lines.append("WARNING: the best epoch was chosen on these images, which flatters it")
+    if line := chosen_line(evaluation):
+        lines.append(f"WARNING: {line}")
     lines += leak_lines(evaluation.checkpoint.leaks)
     if evaluation.gender:
         lines += gender_lines(evaluation.gender)
@@ -32,6 +32,12 @@ def summary(evaluation: Evaluation) -> list[str]:
     for table in evaluation.tables:
         lines += table_lines(table)
     return lines
+
+
+def chosen_line(evaluation: Evaluation) -> str:
+    """What to say if the best epoch was chosen on these images, and the name of the split does not say it."""
+    chosen = evaluation.chose_epoch and evaluation.data.split != "val"
+    return "the best epoch was chosen on these images, which flatters it" if chosen else ""
 
 
 def leak_lines(leaks: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from hpcgender.data.packs import manifests_in
 from hpcgender.evaluate.errors import SHEET, faces_of, mistakes
 from hpcgender.evaluate.predictions import Predictions, read_predictions
 from hpcgender.evaluate.results import Age, Evaluation, Gap, Gender, GroupTable, Score
-from hpcgender.evaluate.summary import against_baseline, leak_lines
+from hpcgender.evaluate.summary import against_baseline, chosen_line, leak_lines
 from hpcgender.evaluate.trained_on import warning
 from hpcgender.report.charts import confusion, cumulative_ages, forest, reliability, roc, score_distributions
 from hpcgender.report.sources import Part
@@ -324,4 +324,6 @@ def limits_of(evaluation: Evaluation) -> Iterator[str]:
     trained_on = evaluation.data.trained_on
     if trained_on.images and not trained_on.left_out:
         yield f"{warning(trained_on)}: on others the model is worse."
+    if line := chosen_line(evaluation):
+        yield f"{line}."
     yield from (f"{line}." for line in leak_lines(evaluation.checkpoint.leaks))
