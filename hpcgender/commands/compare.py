@@ -34,7 +34,7 @@ class CompareConfig:
     csv: Path | None = None
     """CSV file to write: a row per run."""
     picture: Path | None = None
-    """PNG file to write: accuracy against each cost, and the training curves."""
+    """PNG file to write: accuracy against each cost, and the curves of training and validation with the gap."""
     html: Path | None = None
     """HTML file to write: one page with all tables and charts, which needs no other file."""
 

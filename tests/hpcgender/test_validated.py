@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +157,17 @@ def test_class_weights_are_computed_from_what_is_trained_on(
     assert "with --limit 100, not 60" in refused(
         options(shards, tmp_path, resume=True, limit=60, class_weights="balanced")
     )
+
+
+def test_a_sample_is_resumed_to_the_same_bits(shards: Path, tmp_path: Path) -> None:
+    """With balanced weights, and dropout and batch normalisation in heads with hidden layers."""
+    more: dict[str, Any] = {"schedule": "step", "warmup_epochs": 0.0, "head_layers": (8,), "head_norm": True}
+    more |= {"limit": 100, "limit_seed": 2, "class_weights": "balanced"}
+    begun, whole = options(shards, tmp_path, **more), options(shards, tmp_path, name="b", epochs=2, **more)
+    assert train(begun) == 0
+    assert train(replace(begun, resume=True, epochs=2)) == 0
+    assert train(whole) == 0
+    assert same(weights(begun, "last.pt"), weights(whole, "last.pt"))
+    assert [record["train"]["losses"] for record in records(begun)] == [
+        record["train"]["losses"] for record in records(whole)
+    ]
