@@ -30,12 +30,14 @@ def check_trainable(
         trains = of is manifests and name == "train"
         if lacking if trains else not having:
             others = ", ".join(f"{split.name} {split.samples}" for split in lacking[0].splits.values())
-            what = "training" if trains else "validation" if name == "val" else name
-            remedy = "pack it again with images for training"
-            if not trains:
-                again = "pack it again with --val 0.1, or " if name == "val" else ""
-                remedy = f"{again}give another --val-split, none, or --val-data"
-            raise UserError(f"{lacking[0].root} has no {what} images (it has {others}): {remedy}")
+            where = f"{lacking[0].root} has no"
+            if trains:
+                raise UserError(f"{where} training images (it has {others}): pack it again with images for training")
+            what = "validation" if name == "val" else name
+            raise UserError(
+                f"{where} {what} images (it has {others}): pack it again with --val 0.1, or give another --val-split, "
+                "none, or --val-data"
+            )
         where = " and ".join(str(manifest.root) for manifest in having)
         counts = Counter[str]()
         for manifest in having:
