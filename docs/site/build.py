@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from docs.site.settings import augmentation_page, mappings_page, presets_page, s
 DOCS = ROOT / "docs"
 SITE = Path(__file__).parent
 HTML = DOCS / "html"
-COPIED = (".md", ".png", ".svg", ".css")
+COPIED = (".md", ".png", ".svg")
 
 
 def write_pages(pages: Path) -> list[str | dict[str, list[str]]]:
@@ -62,7 +63,9 @@ def build(out: Path) -> None:
         config["project"]["nav"] = nav
         (stage / "zensical.toml").write_text(tomlkit.dumps(config), encoding="utf-8")
         command = [sys.executable, "-m", "zensical", "build", "--strict"]
-        done = subprocess.run(command, cwd=stage, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=stage, env={**os.environ, "NO_COLOR": "1"}, capture_output=True, text=True, check=False
+        )
         if done.returncode:
             sys.exit(f"{done.stdout}{done.stderr}")
         if out.exists():

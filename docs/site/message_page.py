@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from docs.site.help import cell, code
-from docs.site.messages import Message, messages
+from docs.site.messages import SAID, Message, messages
 from shard_tools.base.documents import parse_toml
 
 PLACES = Path(__file__).with_name("messages.toml")
@@ -59,9 +59,10 @@ def area_of(message: Message) -> Area | None:
 def advice(message: Message) -> str:
     """What to do, as Markdown: by the message's own words, or by messages.toml; empty if nobody says it."""
     own = message.parts[1]
-    if own:
+    if own and own != SAID:
         return cell(f"{own[:1].upper()}{own[1:]}")
-    return next((do for words, do in places()[1].items() if re.search(words, message.words)), "")
+    known = "The end of the message says it for your case." if own else ""
+    return next((do for words, do in places()[1].items() if re.search(words, message.words)), known)
 
 
 def message_page() -> str:

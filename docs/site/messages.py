@@ -13,6 +13,8 @@ from typing import TypeGuard
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("shard_tools", "jobs", "hpcgender")
 VARIES = "…"
+SAID = "[what to do]"
+"""For advice that differs from case to case, as the names of what holds it say."""
 ERRORS = re.compile(r"(User|Storage|Unusable\w*|Scheduler|Image|Tar|Record|Unlabelled|Meaningless|Unreadable)Error$")
 """The exceptions whose words reach people: alone, or within a list of what was left out."""
 OTHERS = {"fault": -1, "unknown": 0, "yellow": 1, "red": 1}
@@ -51,7 +53,7 @@ class Message:
         """What is wrong, and the advice in the words; that is empty if there is none."""
         for found in re.finditer(r"[:;] ", self.words):
             advice = self.words[found.end() :]
-            if ADVISES.match(advice):
+            if advice.startswith(SAID) or ADVISES.match(advice):
                 return self.words[: found.start()], advice
         return self.words, ""
 
@@ -107,11 +109,15 @@ def text(node: ast.expr, source: Source, local: Mapping[str, ast.expr], depth: i
             return "".join(text(value, source, local, depth) for value in values)
         case ast.FormattedValue(value=value):
             return text(value, source, local, depth)
+        case ast.BinOp(op=ast.Add(), left=ast.Constant(value=int())) | ast.BinOp(right=ast.Constant(value=int())):
+            return VARIES  # a number
         case ast.BinOp(left=left, op=ast.Add(), right=right):
             return text(left, source, local, depth) + text(right, source, local, depth)
         case ast.Name(id=name) if depth < 3 and (found := lookup(name, source, local)):
             value, where = found
             return text(value, where, local if where is source else {}, depth + 1)
+        case ast.Name(id="again" | "advice" | "remedy"):
+            return SAID
     return VARIES
 
 

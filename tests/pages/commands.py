@@ -49,6 +49,8 @@ class Written(NamedTuple):
     page: Path
     line: int
     words: tuple[str, ...]
+    whole: bool = True
+    """Whether it stands in a block; one in a sentence may leave out what is needed."""
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}: {shlex.join(self.words)}"
@@ -73,7 +75,7 @@ def blocks(page: Path) -> Iterator[tuple[int, str]]:
 
 def split(text: str) -> Iterator[tuple[str, ...]]:
     """The commands of a line of shell code: behind each other, in pipes, without variables and redirections."""
-    lexer = shlex.shlex(text, posix=True, punctuation_chars="|;&>")
+    lexer = shlex.shlex(text.replace("2>&1", ""), posix=True, punctuation_chars="|;&>")
     lexer.whitespace_split = True
     lexer.commenters = "#"
     words: list[str] = []
@@ -101,15 +103,18 @@ def commands(page: Path) -> Iterator[Written]:
         for code in re.findall(r"(?<!`)`([^`]+)`(?!`)", line):
             if re.match(OURS, code):
                 for words in split(code.replace(" ...", "").replace("…", "")):
-                    yield Written(page, number, words)
+                    yield Written(page, number, words, whole=False)
 
 
 def fault(written: Written) -> str:
     """Why a command cannot work by its words alone; empty if it can."""
     words = [word for word in written.words if word != "..."]
     match words:
+        case ["nohup", *rest]:
+            return fault(written._replace(words=tuple(rest)))
         case [program, *rest] if program in NAMED:
-            return fault_of(NAMED[program], rest)
+            found = fault_of(NAMED[program], rest)
+            return "" if not written.whole and re.match(r".* needs \S+.*--help lists all options$", found) else found
         case ["python", "-m", "hpcgender.launch", *rest]:
             return fault_of(HPCGENDER, ["launch", *rest])
         case ["python", "-m", module, *_]:

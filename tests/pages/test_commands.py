@@ -15,7 +15,7 @@ def test_every_command_on_a_page_has_options_that_there_are(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.toml").write_text('preset = "vgg16"\n')
     written = [command for page in PAGES for command in commands(page)]
-    assert len(written) > 120
+    assert len(written) > 250
     faults = {str(command): why for command in written if (why := fault(command))}
     assert faults == {}
     capsys.readouterr()  # of --print-config

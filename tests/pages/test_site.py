@@ -12,9 +12,10 @@ from urllib.parse import unquote, urldefrag
 import pytest
 
 from docs.site import build
+from docs.site.drawings import DRAWINGS
 from docs.site.help import command_pages, printed_help, read_help
 from docs.site.message_page import advice, area_of, places
-from docs.site.messages import Message, messages
+from docs.site.messages import SAID, Message, messages
 from hpcgender.commands import PROGRAMS
 from tests.pages.commands import ROOT
 
@@ -63,9 +64,22 @@ def test_every_page_is_built(pages: dict[Path, Page], site: Path) -> None:
     assert by_hand | commands <= {path.relative_to(site) for path in pages}
 
 
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (ROOT / "docs" / "site" / "zensical.toml").read_text(encoding="utf-8")
+    by_hand = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert {page for page in by_hand if f'"{page}"' not in navigation} == set()
+
+
 def test_pages_load_nothing_from_elsewhere(pages: dict[Path, Page], site: Path) -> None:
     outside = re.compile(r"(\w+:)?//")
     assert {link for page in pages.values() for link in page.loaded if outside.match(link)} == set()
+    loaded = {
+        (path.parent / link.partition("?")[0]).resolve()
+        for path, page in pages.items()
+        if path.name != "404.html"
+        for link in page.loaded
+    }
+    assert [path for path in loaded if not path.exists()] == []
     styles = "".join(path.read_text(encoding="utf-8") for path in site.rglob("*.css"))
     assert re.findall(r"(?:@import\s*[\"']|url\([\"']?)(?:https?:)?//[^)\"']+", styles) == []
 
@@ -103,6 +117,11 @@ def test_every_link_of_the_repositorys_first_pages_leads_somewhere(name: str) ->
     assert wrong == []
 
 
+def test_the_drawings_are_those_of_the_code() -> None:
+    files = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "drawings").glob("*.svg")}
+    assert files == {name: draw().svg() for name, draw in DRAWINGS.items()}  # python -m docs.site.drawings
+
+
 def test_words_are_spelled_as_they_should_be() -> None:
     texts = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "hpcgender", "shard_tools", "jobs")
     own = "fpr,reencode,followings,whats"  # as in fpr=0.01; names
@@ -137,7 +156,7 @@ def test_every_message_has_a_place_and_says_what_to_do() -> None:
 
 
 def test_what_messages_toml_says_is_about_messages_that_there_are() -> None:
-    silent = [message.words for message in messages() if not message.parts[1]]
+    silent = [message.words for message in messages() if message.parts[1] in ("", SAID)]
     assert [words for words in places()[1] if not any(re.search(words, text) for text in silent)] == []
     used = {area.title for message in messages() if (area := area_of(message))}
     assert [area.title for area in places()[0] if area.title not in used] == []
