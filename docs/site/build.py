@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import tomlkit
@@ -54,6 +55,8 @@ def write_pages(pages: Path) -> list[str | dict[str, list[str]]]:
 
 def build(out: Path) -> None:
     """Builds the site into a directory, which is replaced. Exits with a message if a link leads nowhere."""
+    if find_spec("zensical") is None:
+        sys.exit("the site needs the extra docs: .venv/bin/pip install -c constraints.txt -e '.[docs]'")
     with tempfile.TemporaryDirectory() as scratch:
         stage = Path(scratch)
         (stage / "pages").mkdir()
