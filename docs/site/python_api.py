@@ -15,7 +15,12 @@ OFFERED = (
     ("hpcgender/evaluate/results.py", ("Evaluation", "Gender", "Age", "GroupTable", "Score")),
 )
 """Files, and of each the functions and classes: what a program calls, and then what it gets."""
-INTERNAL = {"Model": ("__init__", "predictions", "prediction"), "SplitDataset": ("__init__", "image")}
+INTERNAL = {
+    "Model": ("predictions", "prediction"),
+    "SplitDataset": ("image",),
+    "Evaluation": ("write",),
+    "Predictions": ("rows",),
+}
 """Methods that a program does not call."""
 
 
@@ -25,15 +30,21 @@ def doc(node: ast.ClassDef | ast.FunctionDef) -> str:
 
 
 def signature(node: ast.FunctionDef, name: str) -> str:
-    """A function's call, without self, on lines of a width that a page can show."""
-    arguments = [a for a in ast.unparse(node.args).removeprefix("self").removeprefix(", ").split(", ") if a]
+    """A function's call, without self; an argument on each line where one line would be too long for a page."""
+    arguments = node.args
+    defaults = [None] * (len(arguments.args) - len(arguments.defaults)) + [*arguments.defaults]
+    words = [shown_argument(*pair) for pair in zip(arguments.args, defaults, strict=True) if pair[0].arg != "self"]
+    if arguments.kwonlyargs:
+        named = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+        words += ["*", *(shown_argument(*pair) for pair in named)]
     returned = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    one = f"{name}({', '.join(arguments)}){returned}"
-    return (
-        one
-        if len(one) <= 90
-        else f"{name}({ast.unparse(node.args).removeprefix('self, ')}){returned}".replace(", *, ", ", *,\n    ")
-    )
+    one = f"{name}({', '.join(words)}){returned}"
+    return one if len(one) <= 90 else "\n".join([f"{name}(", *(f"    {word}," for word in words), f"){returned}"])
+
+
+def shown_argument(argument: ast.arg, default: ast.expr | None) -> str:
+    """An argument with its type and its default."""
+    return ast.unparse(argument) + (f" = {ast.unparse(default)}" if default else "")
 
 
 def is_property(node: ast.FunctionDef) -> bool:
@@ -62,7 +73,7 @@ def attributes(node: ast.ClassDef) -> list[str]:
     return ["| attribute | type | what it is |", "|---|---|---|", *listed, ""]
 
 
-def described(node: ast.ClassDef | ast.FunctionDef, public: bool) -> list[str]:
+def described(node: ast.ClassDef | ast.FunctionDef) -> list[str]:
     """A function with its signature, or a class with its attributes and methods."""
     if isinstance(node, ast.FunctionDef):
         return [
@@ -107,5 +118,5 @@ def api_page() -> str:
         tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
         nodes = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
         for name in names:
-            lines += described(nodes[name], public=name.islower())
+            lines += described(nodes[name])
     return "\n".join(lines)

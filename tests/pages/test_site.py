@@ -11,11 +11,13 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 
+import hpcgender
 from docs.site import build
 from docs.site.drawings import DRAWINGS
 from docs.site.help import command_pages, printed_help, read_help
 from docs.site.message_page import advice, area_of, places
 from docs.site.messages import SAID, Message, messages
+from docs.site.python_api import api_page
 from hpcgender.commands import PROGRAMS
 from tests.pages.commands import ROOT
 
@@ -146,6 +148,15 @@ def test_the_reference_has_every_option_of_help() -> None:
     train = command_pages()["hpcgender"]["hpcgender-train.md"]
     assert "| `--epochs INT` | Number of epochs. More of them with --resume extend a run. | `50` |" in train
     assert "## Batch options\n\nWhat determines every training batch, for any number of ranks.\n" in train
+
+
+def test_the_python_interface_is_on_its_page() -> None:
+    page = api_page()
+    offered = {name for name in dir(hpcgender) if not name.startswith("_") and name in hpcgender._MODULES}
+    assert offered == {"evaluation", "load", "open"}
+    assert {name for name in offered if f"\n## hpcgender.{name}\n" not in page} == set()
+    assert "| `heat_map` | `npt.NDArray[np.float32] \\| None` | If asked for, evidence for male" in page
+    assert "    batch_size: int = 64,\n" in page
 
 
 def test_every_message_has_a_place_and_says_what_to_do() -> None:
