@@ -53,13 +53,12 @@ def _rows(manifest: Manifest, split: str) -> Iterator[tuple[str, ...]]:
                 for row in index[begin:end]:
                     label = labels_in(tar, path, row)
                     gender, name = int(row["gender"]), str(label["source"])
+                    age = str(row["age"]).removesuffix(".0")  # the shortest text that is this float32
                     yield (
                         name if no_formula(name) == name and name == name.strip() else f"./{name}",
                         split,
                         manifest.classes[gender] if gender >= 0 else "",
-                        str(row["age"]).removesuffix(".0")
-                        if row["age"] >= 0
-                        else "",  # the shortest text of that float32
+                        age if row["age"] >= 0 else "",
                         no_formula(str(label["subject"])),
                         no_formula(str(label["group"])),
                         no_formula(row["key"].decode()),
