@@ -114,6 +114,8 @@ def read_study(path: Path, called: str = "") -> Study:
             (),
             "has trials with and without gender, of which none is the best: make two studies",
         )
+    if any(trial.val_split == "none" for trial in (configured(base, RUNS / name, "base"), *trials.values())):
+        raise toml.fault("base", (), 'has val_split = "none", and trials are chosen by validation: give a split')
     wanted, options = read_evaluations(toml)
     if search and search.prune and wanted and wanted.trials == "all":
         raise toml.fault("evaluate", (), 'needs trials = "best" beside prune, which leaves trials untrained')

@@ -83,6 +83,10 @@ def test_mixtures_are_named_by_their_data_sets_and_weights(tmp_path: Path) -> No
         ("[base]\nepocs = 3", "line 2: base.epocs is unknown: did you mean epochs?"),
         ('[base]\nepochs = "3"', "line 2: base.epochs must be a whole number, not '3'"),
         ('[base]\nname = "x"', "line 2: base.name is unknown: a study names its runs itself"),
+        (
+            '[base]\nval_split = "none"',
+            'line 1: base has val_split = "none", and trials are chosen by validation: give a split',
+        ),
         ("[grid]\nseed = 3", "line 2: grid.seed must be a list of values in [ ]"),
         ("[grid]\nseed = []", "line 2: grid.seed must be a list of values in [ ]"),
         ("[base]\nlr = 1\n[grid]\nlr = [1, true]", "line 4: grid.lr[1] must be a number, not true"),
