@@ -8,6 +8,7 @@ first, as long as the others, on faces from the web.
 
 from __future__ import annotations
 
+import csv
 import subprocess
 import sys
 import tempfile
@@ -104,18 +105,21 @@ class Bench:
         images = min(o.limit, read_manifest(data).split("train").samples)
         return f"{images} images, {o.epochs} epochs, {o.image_size} px, batches of 32, one seed"
 
+    def splits(self) -> Path:
+        """The splits of UTKFace as a CSV file."""
+        out = self.root / "splits.csv"
+        if not out.exists():
+            self.command("shard_tools", "inspect", self.pack("utk", "utkface", self.utk), "--csv", out)
+        return out
+
     def first(self) -> tuple[str, str]:
-        """ResNet-50 from scratch, on two directories of men and women."""
-        for directory in ("Training", "Validation"):
-            for word in ("female", "male"):
-                (self.root / directory / word).mkdir(parents=True, exist_ok=True)
-        for number, path in enumerate(sorted(self.utk.glob("*.jpg"))):
-            code = path.name.split("_")[1]
-            if code in ("0", "1"):
-                word = "male" if code == "0" else "female"
-                link = self.root / ("Validation" if number % 5 == 0 else "Training") / word / path.name
-                if not link.exists():
-                    link.symlink_to(path.resolve())
+        """ResNet-50 from scratch, on two directories of men and women that share no copy of an image."""
+        with self.splits().open(newline="") as file:
+            for row in csv.DictReader(file):
+                if directory := {"train": "Training", "val": "Validation"}.get(row["split"]):
+                    link = self.root / directory / row["gender"] / Path(row["file"]).name
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    link.symlink_to((self.utk / row["file"]).resolve())
         data = self.pack("training", "folders", self.root / "Training", "--val", 0, "--test", 0)
         val = self.pack("validation", "folders", self.root / "Validation", "--val", 1, "--test", 0)
         run = self.train("resnet50", data, "--val-data", val, "--preset", "resnet50")
@@ -127,9 +131,7 @@ class Bench:
 
     def second(self) -> tuple[str, str]:
         """VGG-11 on splits from a CSV file."""
-        data = self.pack("utk", "utkface", self.utk)
-        self.command("shard_tools", "inspect", data, "--csv", self.root / "splits.csv")
-        table = ("--table", self.root / "splits.csv", "--mapping", "packed")
+        table = ("--table", self.splits(), "--mapping", "packed")
         again = self.pack("again", "table", self.utk, *table)
         more = ("--preset", "vgg16", "--model", "vgg11", "--save-initial", "--augment", "none")
         run = self.train("vgg11", again, *more)
