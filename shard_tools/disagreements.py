@@ -14,6 +14,8 @@ from PIL import Image
 from shard_tools.exif import DAMAGED
 
 _BLOCK = 1 << 20
+_MARK, _SCAN, _ALONE = 0xFF, 0xDA, (0x01, *range(0xD0, 0xD9))
+"""Of a JPEG: what a marker begins with, the one of the picture's own bytes, and those that have no length."""
 _KNOWN_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG's colour types
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -39,8 +41,24 @@ def disagreement(encoded: bytes, image: Image.Image, stated: set[int]) -> str:
             is_windows = struct.unpack_from("<I", encoded, 14)[0] >= 40
             return "it is a BMP of 16 bits a pixel" if is_windows and encoded[28] == 16 else ""
         case _:
-            is_unmarked = image.mode == "CMYK" and "adobe" not in image.info
-            return "it is a CMYK JPEG without Adobe's mark, a negative for some decoders" if is_unmarked else ""
+            if image.mode == "CMYK" and "adobe" not in image.info:
+                return "it is a CMYK JPEG without Adobe's mark, a negative for some decoders"
+            return _jpeg(encoded)
+
+
+def _jpeg(encoded: bytes) -> str:
+    """DALI wants each segment before the picture to begin where the one before it ends; Pillow looks for the next."""
+    at = 2
+    while at + 4 <= len(encoded) and encoded[at + 1] != _SCAN:
+        if encoded[at] != _MARK:
+            return "it is a JPEG with other bytes between its segments"
+        if encoded[at + 1] == _MARK:  # a marker may be filled up
+            at += 1
+        elif encoded[at + 1] in _ALONE:
+            at += 2
+        else:
+            at += 2 + int.from_bytes(encoded[at + 2 : at + 4], "big")
+    return ""
 
 
 def _webp(encoded: bytes) -> str:
