@@ -21,7 +21,7 @@ from hpcgender.models.create import create
 from hpcgender.models.network import Network
 from hpcgender.run_directory import resume_command
 from shard_tools.align.recipe import Recipe
-from shard_tools.base.documents import restored
+from shard_tools.base.documents import restored, restored_part
 from shard_tools.base.errors import UserError, one_line
 from shard_tools.base.storage import retried, unwritable
 from shard_tools.manifest import CLASSES
@@ -121,7 +121,9 @@ def read_verified(path: Path) -> dict[str, Any]:
             if ending.checksum != checksum.hexdigest():
                 raise UnreadableError("is damaged: its bytes do not match their checksum")
             file.seek(0)
-            content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+            content = torch.load(file, map_location="cpu", weights_only=True)
+            if not isinstance(content, dict):
+                raise UnreadableError("is damaged: it holds no checkpoint")
             return content
 
     try:
@@ -141,6 +143,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         return read_verified(path)
     except UnreadableError as error:
         raise UserError(f"{path} {error}; use another checkpoint of the run") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """What every checkpoint has."""
+
+    model: dict[str, Any]
+    classes: tuple[str, ...]
+    config: dict[str, Any]
+    epoch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Input:
+    """The option of a run that is none of its model's, and belongs to it."""
+
+    image_size: int
 
 
 @dataclass(frozen=True)
@@ -174,25 +193,28 @@ def memory_format(model: str, device: torch.device) -> torch.memory_format:
 def load_trained(path: Path, device: torch.device, classes: Sequence[str] = CLASSES) -> Trained:
     """The model of a checkpoint in eval mode on `device`; UserError if its classes are not `classes` in that order."""
     content = read_checkpoint(path)
-    if tuple(content["classes"]) != tuple(classes):
-        raise UserError(f"{path} was trained for classes {', '.join(content['classes'])}, not {', '.join(classes)}")
-    config = content["config"]
-    options = read_model_config(config, path, "use a checkpoint of this version")
+    again = "use another checkpoint of the run"
+    parts = restored_part(_Parts, content, path, again)
+    if parts.classes != tuple(classes):
+        raise UserError(f"{path} was trained for classes {', '.join(parts.classes)}, not {', '.join(classes)}")
+    options = read_model_config(parts.config, path, "use a checkpoint of this version")
+    image_size = restored_part(_Input, parts.config, path, again).image_size
+    options.check_image_size(image_size)
     model = create(options, len(classes))
     try:
-        model.load_state_dict(content["model"])
-    except RuntimeError as error:
-        raise UserError(f"{path} does not fit {config['model']}: {one_line(error)[:200]}") from None
+        model.load_state_dict(parts.model)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} does not fit {options.model}: {one_line(error)[:200]}") from None
     model = model.to(device).to(memory_format=memory_format(options.model, device))
     about = {name: value for name, value in content.items() if name not in ("model", "learner", "tally", "norms")}
     crop = content.get("crop")  # which checkpoints did not always have
     return Trained(
         model.eval(),
         options,
-        config["model"],
-        config["image_size"],
-        tuple(classes),
-        content["epoch"],
-        restored(Recipe, crop, path, "use another checkpoint of the run") if crop else None,
+        options.model,
+        image_size,
+        parts.classes,
+        parts.epoch,
+        restored(Recipe, crop, path, again) if crop else None,
         about,
     )

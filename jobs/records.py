@@ -34,6 +34,7 @@ from shard_tools.base.contracts import SUBMISSIONS
 from shard_tools.base.documents import parse_json, restored
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import write_whole
+from shard_tools.base.parsing import load_json
 from shard_tools.base.text import utc
 
 _SUBMISSION, _ATTEMPTS = "submission.json", "attempts.jsonl"
@@ -169,8 +170,8 @@ def read_events(record: Path) -> list[dict[str, Any]]:
 
 def _event(line: str) -> dict[str, Any] | None:
     try:
-        event = json.loads(line)
-    except json.JSONDecodeError:
+        event = load_json(line)
+    except ValueError:
         return None
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         return None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from shard_tools.base.errors import UserError
+from shard_tools.base.errors import UserError, one_line
 from shard_tools.base.storage import retried, unreadable
 
 Index = npt.NDArray[np.void]
+
+_ROWS = 1 << 20
 
 
 def index_dtype(key: int, subject: int, group: int) -> np.dtype[np.void]:
@@ -34,13 +37,41 @@ def index_dtype(key: int, subject: int, group: int) -> np.dtype[np.void]:
 
 
 def read_index(path: Path, samples: int) -> Index:
-    """The index in a file, memory-mapped; UserError if it cannot be read or has not so many samples."""
+    """The index in a file, memory-mapped; UserError if it cannot be read, or is none of so many samples."""
     try:
-        index: Index = retried(partial(np.load, path, mmap_mode="r"), path)
+        index: Index = retried(partial(np.lib.format.open_memmap, path, mode="r"), path)
     except OSError as error:
         raise unreadable(error, path) from None
-    except ValueError as error:
-        raise UserError(f"cannot read {path}: {error}; pack the data set again") from None
-    if len(index) != samples:
-        raise UserError(f"{path} has {len(index)} samples, not {samples}: pack again")
+    except Exception as error:  # a damaged header is read by a parser of Python code, which raises any exception
+        raise UserError(f"cannot read {path}: {one_line(error)}; pack the data set again") from None
+    if fault := fault_of(index, samples):
+        raise UserError(f"{path} {fault}: pack the data set again")
     return index
+
+
+def fault_of(index: npt.NDArray[np.void], samples: int) -> str:
+    """Why an array is no index of so many samples, a sentence without its subject; empty if it is one."""
+    names = index.dtype.names or ()
+    if names != index_dtype(1, 1, 1).names or index.dtype != index_dtype(
+        *(index.dtype[name].itemsize for name in ("key", "subject", "group"))
+    ):
+        return "does not have the columns of an index"
+    if index.shape != (samples,):
+        return f"has {' x '.join(map(str, index.shape))} rows, the manifest says {samples} samples"
+    return ""
+
+
+def check_values(index: Index, bytes_of_shards: Sequence[int], path: Path) -> None:
+    """Raises UserError if a sample is in no shard, ends behind its own, or has a gender that there is not.
+
+    A million rows are held at a time: the index is memory-mapped.
+    """
+    ends = np.array([*bytes_of_shards, 0], dtype=np.uint64)
+    for start in range(0, len(index), _ROWS):
+        rows = index[start : start + _ROWS]
+        offset, length = (rows[name].astype(np.uint64) for name in ("offset", "length"))
+        end = ends[np.minimum(rows["shard"], len(bytes_of_shards))]
+        wrong = (offset >= end) | (length > end - offset) | (np.abs(rows["gender"].astype(np.int16)) > 1)
+        if wrong.any():
+            row = start + int(np.argmax(wrong))
+            raise UserError(f"{path} is damaged, first in row {row}: look with shard-tools verify, and pack again")

@@ -17,6 +17,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +35,7 @@ FORMAT = "hpcgender-shards"
 VERSION = 1
 CLASSES = ("female", "male")
 MANIFEST = "manifest.json"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 UNFINISHED = ".packing"
 """Directory that is there until a data set is complete."""
 
@@ -133,4 +136,43 @@ def read_manifest(root: Path) -> Manifest:
     if (content.pop("format", None), content.pop("version", None)) != (FORMAT, VERSION):
         raise UserError(f"{path} is not of format {FORMAT} {VERSION}: {again}")
     where = {"root": str(root), "sha256": hashlib.sha256(raw).hexdigest()}
-    return restored(Manifest, {**content, **where}, path, again)
+    manifest = restored(Manifest, {**content, **where}, path, again)
+    for fault in _manifest_faults(manifest):
+        raise UserError(f"{path} is damaged, {fault}: {again}")
+    return manifest
+
+
+def _is_count(value: int) -> bool:
+    return 0 <= value < 2**63
+
+
+def _manifest_faults(manifest: Manifest) -> Iterator[str]:
+    """What is wrong in a manifest whose fields have the right types."""
+    if not _is_count(manifest.quarantined):
+        yield "its number of quarantined images is out of range"
+    if not manifest.splits:
+        yield "it has no splits"
+    for name, split in manifest.splits.items():
+        if split.name != name or "/" in name or name in ("", ".", ".."):
+            yield f"split {name!r} has another name or is no directory name"
+        elif set(split.counts) != set(manifest.classes):
+            yield f"split {name} does not count {' and '.join(manifest.classes)}"
+        elif not all(map(_is_count, (split.samples, *split.counts.values()))):
+            yield f"a count of split {name} is out of range"
+        elif not _SHA256.fullmatch(split.index_sha256):
+            yield f"the SHA-256 of the index of split {name} is not one"
+        elif faults := [fault for shard in split.shards for fault in _shard_faults(name, shard)]:
+            yield from faults
+        elif len({shard.file for shard in split.shards}) < len(split.shards):
+            yield f"split {name} has a shard twice"
+        elif sum(shard.samples for shard in split.shards) != split.samples:
+            yield f"the shards of split {name} do not add up to its {split.samples} samples"
+
+
+def _shard_faults(split: str, shard: Shard) -> Iterator[str]:
+    if not re.fullmatch(rf"{re.escape(split)}/[^/]+\.tar", shard.file):
+        yield f"{shard.file!r} is not a tar in {split}/"
+    elif not _is_count(shard.samples) or not _is_count(shard.bytes):
+        yield f"samples or bytes of {shard.file} are out of range"
+    elif not _SHA256.fullmatch(shard.sha256):
+        yield f"the SHA-256 of {shard.file} is not one"

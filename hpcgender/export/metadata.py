@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from hpcgender.checkpoint import Trained
 from hpcgender.evaluate.decision import Decision
+from hpcgender.models.config import LARGEST_IMAGE
 from hpcgender.version import __version__
+from shard_tools.align.recipe import Recipe
+from shard_tools.base.documents import restored
+from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.parsing import load_json
 
 CARD = (
     "Predicts annotated binary gender, and age if trained for it, of a square image of a face, cropped as the training "
@@ -37,3 +44,41 @@ def metadata(trained: Trained, digest: str, decision: Decision) -> dict[str, str
         "model_card": CARD,
         "checkpoint": json.dumps(dict(trained.about), default=str),
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What of the metadata decides how the model is used."""
+
+    classes: tuple[str, ...]
+    tasks: tuple[str, ...]
+    image_size: int
+    """Pixels of a side."""
+    crop: Recipe | None
+    temperature: float
+    threshold_log_odds: float
+    calibrated_by: str
+    """Empty without a temperature."""
+    digest: str
+    """Of the checkpoint that was exported, which its evaluations refer to."""
+
+
+def read_metadata(texts: Mapping[str, str], path: Path) -> Exported:
+    """What `metadata` wrote into a file; UserError if it is damaged, or of another program."""
+    again = "export it again"
+    if "hpcgender" not in texts:
+        raise UserError(f"{path} is no model of hpcgender export --format onnx: give one, or a checkpoint")
+    try:
+        content = {
+            **{name: load_json(texts[name]) for name in ("classes", "tasks", "image_size", "crop")},
+            **{name: float(texts[name]) for name in ("temperature", "threshold_log_odds")},
+            **{name: texts[name] for name in ("calibrated_by", "digest")},
+        }
+    except KeyError as error:
+        raise UserError(f"{path} is damaged (it has no metadata {error}): {again}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged (its metadata: {one_line(error)}): {again}") from None
+    found = restored(Exported, content, path, again)
+    if not 1 <= found.image_size <= LARGEST_IMAGE or not found.temperature > 0:
+        raise UserError(f"{path} is damaged (image_size or temperature is out of range): {again}")
+    return found

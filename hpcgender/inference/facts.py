@@ -5,13 +5,13 @@ Results of one origin are never replaced by those of another.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shard_tools.base.errors import UserError
+from shard_tools.base.parsing import load_json
 
 WORK = "work"
 """Directory of the states of passes, within that of their results."""
@@ -33,7 +33,7 @@ def read_note(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_bytes())
+        content = load_json(path.read_bytes())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

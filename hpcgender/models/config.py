@@ -19,6 +19,8 @@ from shard_tools.base.errors import UserError
 from shard_tools.manifest import CLASSES
 
 TORCHVISION = "torchvision:"
+LARGEST_IMAGE = 4096
+"""Pixels of a side: what is more is a slip, or a file that would fill the memory."""
 WEB = ("http://", "https://")
 
 
@@ -91,10 +93,12 @@ class ModelConfig:
         return image_size // 16 >> max(len(self.branch_layers) - 1, 0)
 
     def check_image_size(self, image_size: int) -> None:
-        """Raises UserError for images that are too small for the network."""
+        """Raises UserError for images that are too small for the network, or too large for any."""
         least = 16 << len(self.branch_layers) if self.model == "compact" else 16 if self.stem == "small" else 32
         if image_size < least:
             raise UserError(f"--image-size {image_size}: {self.model} takes images of {least} pixels or more")
+        if image_size > LARGEST_IMAGE:
+            raise UserError(f"--image-size {image_size}: {LARGEST_IMAGE} pixels are the most")
 
     def check(self) -> None:
         """Raises UserError for values out of range and options that exclude each other."""

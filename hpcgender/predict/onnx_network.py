@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,10 @@ import torch
 
 from hpcgender.checkpoint_file import KeptTemperature
 from hpcgender.data.decoders.decoder import to_pixels
+from hpcgender.export.metadata import read_metadata
 from hpcgender.inference.outputs import check_finite
 from hpcgender.precision import Precision
 from hpcgender.predict.networks import Results
-from shard_tools.align.recipe import Recipe
-from shard_tools.base.documents import restored
 from shard_tools.base.errors import UserError, one_line
 from shard_tools.manifest import CLASSES
 
@@ -28,33 +26,36 @@ class OnnxNetwork:
     """
 
     def __init__(self, path: Path) -> None:
-        self.session = session_of(path)
-        about = self.session.get_modelmeta().custom_metadata_map
-        if "hpcgender" not in about:
-            raise UserError(f"{path} is no model of hpcgender export --format onnx: give one, or a checkpoint")
-        if tuple(json.loads(about["classes"])) != CLASSES:
-            raise UserError(f"{path} was trained for classes {about['classes']}, not {', '.join(CLASSES)}")
-        crop, again = json.loads(about["crop"]), "export it again"
-        self.crop = restored(Recipe, crop, path, again) if crop else None
-        self.digest = about["digest"]
-        """Of the checkpoint that was exported, which its evaluations refer to."""
-        self.threshold = float(about["threshold_log_odds"])
+        self.path, self.session = path, session_of(path)
+        about = read_metadata(self.session.get_modelmeta().custom_metadata_map, path)
+        if about.classes != CLASSES:
+            raise UserError(f"{path} was trained for classes {', '.join(about.classes)}, not {', '.join(CLASSES)}")
+        self.crop, self.digest, self.image_size = about.crop, about.digest, about.image_size
+        self.threshold = about.threshold_log_odds
         self.temperature = (
-            KeptTemperature(value=float(about["temperature"]), fitted_on=about["calibrated_by"])
-            if about["calibrated_by"]
-            else None
+            KeptTemperature(value=about.temperature, fitted_on=about.calibrated_by) if about.calibrated_by else None
         )
-        self.image_size = int(about["image_size"])
-        self.has_gender, self.has_maps = "gender" in json.loads(about["tasks"]), False
+        self.has_gender, self.has_maps = "gender" in about.tasks, False
         self.precision = Precision("fp32", CPU)
         self.names = [output.name for output in self.session.get_outputs()]
+        given = [entry.name for entry in self.session.get_inputs()]
+        expected = {"logit": "gender", "age": "age"}
+        if given != ["images"] or any((name in self.names) != (task in about.tasks) for name, task in expected.items()):
+            raise UserError(f"{path} is damaged (its inputs and outputs are others than it says): export it again")
 
     def results(self, pixels: torch.Tensor, *, maps: bool) -> Results:
         """Of images float32 (n, 3, size, size) in [-1, 1]; UserError for heat maps, which it cannot make."""
         if maps:
             raise UserError("an exported model has no heat maps: give its checkpoint")
-        found = dict(zip(self.names, self.session.run(None, {"images": to_pixels(pixels).numpy()}), strict=True))
-        check_finite(*map(torch.from_numpy, found.values()))
+        try:
+            outputs = self.session.run(None, {"images": to_pixels(pixels).numpy()})
+        except Exception as error:  # its errors have no common class
+            raise UserError(f"{self.path} is damaged ({one_line(error)[:200]}): export it again") from None
+        found = dict(zip(self.names, outputs, strict=True))
+        numbers = [found[name] for name in ("logit", "age") if name in found]
+        if any(values.shape != (len(pixels),) for values in numbers):
+            raise UserError(f"{self.path} is damaged (it has not one number for each image): export it again")
+        check_finite(*map(torch.from_numpy, numbers))
         return Results(found.get("logit"), found.get("age"))
 
 

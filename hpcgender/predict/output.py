@@ -76,11 +76,18 @@ def write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
     numbers = ("confidence_percent", "probability", "logit", "age")
     columns = {
-        name: pa.array([row.get(name) for row in rows], pa.float64() if name in numbers else pa.string())
+        name: pa.array([row.get(name) for row in rows], pa.float64())
+        if name in numbers
+        else pa.array([as_utf8(row.get(name)) for row in rows], pa.string())
         for name in COLUMNS
     }
     with whole_file(path) as file:
         parquet.write_table(pa.table(columns), file)
+
+
+def as_utf8(text: str | None) -> str | None:
+    """A text with escapes for what no UTF-8 can have, as a file's name may; as the CSV has it."""
+    return text and text.encode(errors="backslashreplace").decode()
 
 
 class Pictures:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,8 @@ from hpcgender.run_directory import CONFIG_JSON, METRICS
 from hpcgender.train.log import read_records
 from jobs.records import Submission, read_submission
 from shard_tools.base.contracts import SUBMISSIONS
-from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.documents import read_json
+from shard_tools.base.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,12 +124,10 @@ def is_run(directory: Path) -> bool:
 def read_run(directory: Path) -> TrainingRun:
     """The run in a directory; UserError if its files cannot be read."""
     path = directory / CONFIG_JSON
-    try:
-        options = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; name the directory of a run, as runs/train") from None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {one_line(error)}; train --resume writes it anew") from None
+    again = "train --resume writes it anew"
+    options = read_json(path, "name the directory of a run, as runs/train", again)
+    if not all(isinstance(options.get(name), str) for name in ("data", "manifest")):
+        raise UserError(f"{path} is damaged (data and manifest must be text): {again}")
     return TrainingRun(directory=directory, options=options, records=tuple(read_records(directory / METRICS)))
 
 

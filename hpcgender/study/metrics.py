@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from hpcgender.commands.train import numbers
 from hpcgender.run_directory import METRICS
+from shard_tools.base.parsing import load_json
 
 
 def read_metrics(results: Path) -> list[dict[str, Any]]:
@@ -17,7 +17,7 @@ def read_metrics(results: Path) -> list[dict[str, Any]]:
         lines = (results / METRICS).read_text().splitlines()
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in lines if line.endswith("}")]  # a kill may have torn the last
+    return [load_json(line) for line in lines if line.endswith("}")]  # a kill may have torn the last
 
 
 def score_of(record: Mapping[str, Any], tasks: Collection[str]) -> float | None:

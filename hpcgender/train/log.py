@@ -23,6 +23,7 @@ from hpcgender.trackers.tracker import Point, TrackedRun, run_id
 from shard_tools.base.documents import without_nan
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import write_whole
+from shard_tools.base.parsing import load_json
 from shard_tools.base.storage import unwritable
 
 
@@ -104,10 +105,14 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     """The records of metrics.jsonl, without a last line that a kill has truncated; none if there is no file."""
     lines = path.read_text(errors="replace").split("\n")[:-1] if path.exists() else []
     records: list[dict[str, Any]] = []
-    try:
-        records.extend(json.loads(line) for line in lines)
-    except ValueError:
-        raise UserError(f"{path}, line {len(records) + 1} is not JSON: remove that line") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            record = load_json(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            raise UserError(f"{path}, line {number} is not a JSON object: remove that line")
+        records.append(record)
     return records
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
 from shard_tools.base import options
-from shard_tools.base.errors import BAD_INPUT, FAILED, STORAGE, StorageError, UserError, unknown
+from shard_tools.base.errors import BAD_INPUT, FAILED, STORAGE, StorageError, UserError, as_line, unknown
 from shard_tools.base.storage import of_the_system
 
 Options = TypeVar("Options")
@@ -326,10 +326,10 @@ def guarded(program: str, work: Callable[[], int | None]) -> int:
     try:
         return work() or 0
     except UserError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {as_line(error)}", file=sys.stderr)
         return BAD_INPUT
     except StorageError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {as_line(error)}", file=sys.stderr)
         return STORAGE
     except BrokenPipeError:  # the reader went away, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -337,7 +337,7 @@ def guarded(program: str, work: Callable[[], int | None]) -> int:
     except OSError as error:
         if not (known := of_the_system(error)):
             raise
-        print(f"{program}: {known}", file=sys.stderr)
+        print(f"{program}: {as_line(known)}", file=sys.stderr)
         return STORAGE if isinstance(known, StorageError) else BAD_INPUT
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)

@@ -9,7 +9,6 @@ import json
 import math
 import re
 import reprlib
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache, partial
@@ -19,13 +18,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_a
 
 from shard_tools.base.errors import UserError, nearest, one_line
 from shard_tools.base.files import write_whole
+from shard_tools.base.parsing import load_json, load_toml
 from shard_tools.base.storage import retried
 from shard_tools.base.text_files import read_text
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 if TYPE_CHECKING:
     from cattrs import Converter
 
@@ -75,7 +71,7 @@ def _read(path: Path, none: str) -> bytes:
 
 def _parsed(raw: bytes, path: Path, again: str) -> Any:
     try:
-        return json.loads(raw)
+        return load_json(raw)
     except ValueError as error:
         raise UserError(f"{path} is damaged ({one_line(error)}): {again}") from None
 
@@ -148,9 +144,9 @@ def read_toml(path: Path, name: str = "") -> Toml:
 def parse_toml(text: str, name: str) -> Toml:
     """A TOML text; errors call it `name`. UserError, with the line, if it is not TOML."""
     try:
-        return Toml(name, text, tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{name}: {error}") from None
+        return Toml(name, text, load_toml(text))
+    except ValueError as error:
+        raise UserError(f"{name}: {one_line(error)}") from None
 
 
 def shipped(directory: Path) -> dict[str, Path]:
@@ -168,7 +164,7 @@ def structured(kind: Any, content: Any, fault: Callable[[Place, str], UserError]
     error: BaseException
     try:
         return converter().structure(content, kind)
-    except (BaseValidationError, TypeError) as caught:
+    except (BaseValidationError, TypeError, OverflowError) as caught:  # an integer may be more than a float can be
         error = caught
     place: list[str | int] = []
     while isinstance(error, BaseValidationError):

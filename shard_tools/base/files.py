@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import shutil
 from collections.abc import Collection, Iterator
@@ -14,6 +13,7 @@ from typing import Any, BinaryIO, TextIO
 
 from shard_tools.base.errors import UserError
 from shard_tools.base.lock import locked
+from shard_tools.base.parsing import load_json
 from shard_tools.base.storage import unwritable, writing
 
 TAIL_BYTES = 65_536
@@ -41,8 +41,14 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def whole_text(path: Path) -> Iterator[TextIO]:
-    """A text file to write, as `whole_file` does; in UTF-8, with line ends as they are given."""
-    with whole_file(path) as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
+    """A text file to write, as `whole_file` does; in UTF-8, with line ends as they are given.
+
+    What no UTF-8 can have, as a file's name may, is an escape such as \\udcff.
+    """
+    with (
+        whole_file(path) as file,
+        io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="") as text,
+    ):
         yield text
 
 
@@ -72,7 +78,7 @@ def last_record(path: Path) -> dict[str, Any] | None:
     """The last whole object in a file of JSON lines, of which only the end is read; None if there is none."""
     for line in reversed(tail(path).splitlines()):
         try:
-            record = json.loads(line)
+            record = load_json(line)
         except ValueError:  # cut short by a kill, or by where the tail begins
             continue
         if isinstance(record, dict):

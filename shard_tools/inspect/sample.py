@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.parsing import load_json
 from shard_tools.base.storage import unreadable
 from shard_tools.base.text import print_facts
 from shard_tools.images import ImageError, content_hash, opened
@@ -80,7 +81,7 @@ def labels_in(file: BinaryIO, path: Path, row: np.void) -> dict[str, Any]:
         if member.name != name:
             raise ValueError(f"{member.name!r} is there")
         file.seek(member.offset)
-        labels = json.loads(file.read(member.size))
+        labels = load_json(file.read(member.size))
         if not isinstance(labels, dict):
             raise ValueError("it holds no labels")
     except (TarError, StopIteration, ValueError) as error:

@@ -11,6 +11,7 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import signal
 import tarfile
 import zlib
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 from shard_tools import tar
 from shard_tools.base.errors import StorageError, UserError, one_line
 from shard_tools.base.storage import retried
+from shard_tools.images import MAX_BYTES
 from shard_tools.without_torch import without_torch
 
 PIECE = 1 << 20
@@ -32,6 +34,8 @@ DECOMPRESSORS: dict[bytes, Callable[[Any], Any]] = {
 """By the first bytes of the file."""
 DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError)
 """What they raise for a damaged or truncated file."""
+OF_THE_TAR = re.compile(r"__[^/]*__($|/)")
+"""Names by which webdataset keeps what is no sample, but of the tar as a whole."""
 WITHOUT_CONTENT = frozenset(
     {tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE}
 )
@@ -79,20 +83,47 @@ def read_samples(url: str) -> Iterator[Sample]:
 
     stream = TarStream(url)
     try:
-        files = tariterators.tar_file_expander([{"url": url, "stream": stream}], handler=stream.note)
+        large: list[str] = []
         empty = True
-        for found in tariterators.group_by_keys(files, keys=key_and_suffix):
+        for found in tariterators.group_by_keys(_files(stream, large), keys=key_and_suffix):
             empty = False
             key = found.pop("__key__")
             del found["__url__"]
             yield Sample(key, found)
             while twice:
                 yield Sample(twice.pop(0), {}, "its sample has a file with this suffix already")
+        for name in large:
+            empty = False
+            yield Sample(name, {}, f"it has more than {MAX_BYTES} bytes")
         problem = stream.finish() or ("the tar has no samples" if empty else "")
         if problem:
             yield Sample("", {}, problem)
     finally:
         stream.transport.close()
+
+
+def _files(stream: TarStream, large: list[str]) -> Iterator[dict[str, Any]]:
+    """The files of a tar, as webdataset groups them; those that are too large to be held are added to `large`.
+
+    A sparse file is as large as it says, whatever it takes in the tar.
+    """
+    try:
+        with tarfile.open(fileobj=stream, mode="r|*") as archive:  # type: ignore[call-overload]  # it has a method read
+            for member in archive:
+                archive.members = []  # or they would all be kept
+                if not member.isreg() or OF_THE_TAR.match(member.name):
+                    continue
+                if member.size > MAX_BYTES:
+                    large.append(member.name)
+                    continue
+                content = archive.extractfile(member)
+                yield {
+                    "fname": member.name,
+                    "data": content.read() if content else b"",
+                    "__url__": stream.transport.url,
+                }
+    except Exception as error:  # tarfile's own, and those of decompressors and of damaged headers
+        stream.note(error)
 
 
 class Transport:
@@ -221,11 +252,9 @@ class TarStream:
         self._follow(piece)
         return piece
 
-    def note(self, error: Exception) -> bool:
-        """Notes why the tar cannot be read further; webdataset's handlers return whether to try."""
-        text = str(error.args[0]) if error.args else type(error).__name__
-        self.error = self.error or " ".join(text.partition(" @ ")[0].split())
-        return False
+    def note(self, error: Exception) -> None:
+        """Notes why the tar cannot be read further."""
+        self.error = self.error or one_line(error)
 
     def finish(self) -> str:
         """Reads the rest, and returns what is wrong with the tar; empty if it is whole.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.parsing import load_json
 from shard_tools.base.text_files import decode_text
 from shard_tools.images import ImageError
 from shard_tools.keys import key_of
@@ -243,8 +243,8 @@ def last_change(url: str) -> int:
 def parsed(suffix: str, content: bytes) -> Any:
     """The content of a JSON file; UnlabelledError if it is none."""
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
+        return load_json(content)
+    except ValueError as error:
         raise UnlabelledError(f"its {suffix} is no JSON: {one_line(error)}") from None
 
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import csv
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from shard_tools.base.errors import UserError, one_line
-from shard_tools.index import Index, index_dtype
+from shard_tools.index import Index, fault_of
 from shard_tools.manifest import CLASSES, MANIFEST, UNFINISHED, Manifest, Shard, Split, read_manifest
 from shard_tools.verify.report import Report
 
 QUARANTINE = "quarantine"
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass
@@ -49,10 +46,8 @@ def read_data_set(root: Path, report: Report) -> DataSet | None:
     except UserError as error:
         report.add(root / MANIFEST, str(error).removeprefix(f"{root / MANIFEST} "))
         return None
-    faults = list(_manifest_faults(manifest))
-    for fault in faults:
-        report.add(root / MANIFEST, f"is damaged, {fault}: pack the data set again")
-    if faults:
+    if manifest.classes != CLASSES:
+        report.add(root / MANIFEST, f"is damaged, its classes are not {', '.join(CLASSES)}: pack the data set again")
         return None
     data = DataSet(manifest)
     for split in manifest.splits.values():
@@ -85,44 +80,6 @@ def check_files(data: DataSet, report: Report) -> None:
     _check_quarantine(root / QUARANTINE / "quarantine.csv", data.manifest.quarantined, report)
 
 
-def _is_count(value: int) -> bool:
-    return 0 <= value < 2**63
-
-
-def _manifest_faults(manifest: Manifest) -> Iterator[str]:
-    """What is wrong in a manifest whose fields have the right types."""
-    if manifest.classes != CLASSES:
-        yield f"its classes are not {', '.join(CLASSES)}"
-    if not _is_count(manifest.quarantined):
-        yield "its number of quarantined images is out of range"
-    if not manifest.splits:
-        yield "it has no splits"
-    for name, split in manifest.splits.items():
-        if split.name != name or "/" in name or name in ("", ".", ".."):
-            yield f"split {name!r} has another name or is no directory name"
-        elif set(split.counts) != set(CLASSES):
-            yield f"split {name} does not count {' and '.join(CLASSES)}"
-        elif not all(map(_is_count, (split.samples, *split.counts.values()))):
-            yield f"a count of split {name} is out of range"
-        elif not _SHA256.fullmatch(split.index_sha256):
-            yield f"the SHA-256 of the index of split {name} is not one"
-        elif faults := [fault for shard in split.shards for fault in _shard_faults(name, shard)]:
-            yield from faults
-        elif len({shard.file for shard in split.shards}) < len(split.shards):
-            yield f"split {name} has a shard twice"
-        elif sum(shard.samples for shard in split.shards) != split.samples:
-            yield f"the shards of split {name} do not add up to its {split.samples} samples"
-
-
-def _shard_faults(split: str, shard: Shard) -> Iterator[str]:
-    if not re.fullmatch(rf"{re.escape(split)}/[^/]+\.tar", shard.file):
-        yield f"{shard.file!r} is not a tar in {split}/"
-    elif not _is_count(shard.samples) or not _is_count(shard.bytes):
-        yield f"samples or bytes of {shard.file} are out of range"
-    elif not _SHA256.fullmatch(shard.sha256):
-        yield f"the SHA-256 of {shard.file} is not one"
-
-
 def _read_index(path: Path, split: Split, report: Report) -> Index | None:
     """The index, memory-mapped, if it is valid and of the right length."""
     try:
@@ -134,14 +91,8 @@ def _read_index(path: Path, split: Split, report: Report) -> Index | None:
     except Exception as error:  # a damaged header is read by a parser of Python code, which raises any exception
         report.add(path, f"cannot be read: {one_line(error)}")
         return None
-    names = index.dtype.names or ()
-    if names != index_dtype(1, 1, 1).names or index.dtype != index_dtype(
-        *(index.dtype[name].itemsize for name in ("key", "subject", "group"))
-    ):
-        report.add(path, "does not have the columns of an index")
-        return None
-    if index.shape != (split.samples,):
-        report.add(path, f"has {len(index)} rows, the manifest says {split.samples} samples")
+    if fault := fault_of(index, split.samples):
+        report.add(path, fault)
         return None
     if size != index.offset + index.nbytes:
         report.add(path, f"has {size} bytes, its header says {index.offset + index.nbytes}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from shard_tools.base.errors import StorageError, one_line
+from shard_tools.base.parsing import load_json
 from shard_tools.base.storage import retried
 from shard_tools.images import EXTENSIONS, MAX_BYTES, ImageError, content_hash, fingerprint
 from shard_tools.index import Index
@@ -218,8 +218,8 @@ class _Shard:
             self.problem(f"{at(sample.label)} has {sample.label.size} bytes, more than labels take")
             return
         try:
-            labels = json.loads(self.content(sample.label))
-        except (ValueError, RecursionError) as error:
+            labels = load_json(self.content(sample.label))
+        except ValueError as error:
             self.problem(f"{at(sample.label)} is no JSON: {error}")
             return
         if not isinstance(labels, dict):

@@ -20,7 +20,7 @@ from tests.hostile.base import Base
 from tests.hostile.checkpoints import evaluated, reads
 from tests.hostile.images import quarantined
 from tests.hostile.mutations import damaged, text_damaged
-from tests.hostile.workers import REFUSED, RIGHT, Done, Fault, command
+from tests.hostile.workers import REFUSED, RIGHT, Done, FaultError, command
 from tests.shard_tools.others_tars import face, packed
 
 BLOCK = 512
@@ -31,7 +31,7 @@ def outcome(done: Done, out: Path) -> Counter[str]:
     if done.code == 0:
         return Counter({RIGHT: 1})
     if (out / "manifest.json").exists():
-        raise Fault(f"it was refused, but there is a manifest: {done.err}")
+        raise FaultError(f"it was refused, but there is a manifest: {done.err}")
     return Counter({REFUSED: 1})
 
 
@@ -58,7 +58,7 @@ def recordio(base: Base, work: Path, draw: random.Random) -> Counter[str]:
         for row in read_manifest(out).index("train"):
             key = int(row["key"].decode().partition("+")[0].rpartition("-")[2])
             if name == "train.rec" and str(int(row["gender"])) != labels.get(str(key), str(int(row["gender"]))):
-                raise Fault(f"record {key} has another gender than in the list")
+                raise FaultError(f"record {key} has another gender than in the list")
     return counts
 
 
@@ -133,7 +133,7 @@ def hostile_tar(base: Base, draw: random.Random) -> tuple[bytes, set[str]]:
                         member(tar, "int.json", b'{"gender":' + b"1" * 10_000 + b"}")
                     case 11:
                         member(tar, "odd.jpg", jpeg)
-                        member(tar, "odd.json", '{"gender": "\\ud800", "age": 1e999}'.encode())
+                        member(tar, "odd.json", b'{"gender": "\\ud800", "age": 1e999}')
                     case 12:
                         member(tar, "pickle.jpg", jpeg)
                         member(tar, "pickle.pyd", b"cos\nsystem\n(S'touch " + canary.encode() + b"'\ntR.")
@@ -184,15 +184,15 @@ def tar(base: Base, work: Path, draw: random.Random) -> Counter[str]:
     counts = outcome(done, out)
     if expected:
         if not counts[RIGHT]:
-            raise Fault(f"a whole tar is refused because of one member: {done.err}")
+            raise FaultError(f"a whole tar is refused because of one member: {done.err}")
         found = packed(out)
         if missing := expected - {key.partition("+")[0] for key in found}:
-            raise Fault(f"samples {sorted(missing)} are lost; {quarantined(out)}")
+            raise FaultError(f"samples {sorted(missing)} are lost; {quarantined(out)}")
     if counts[RIGHT]:
         for sample, labels in packed(out).items():
             key = sample.partition("+")[0]
             if key in {f"{n:05d}" for n in range(8)} and expected and labels[1] != int(key) % 3 - 1:
-                raise Fault(f"sample {key} has the gender {labels[1]}")
+                raise FaultError(f"sample {key} has the gender {labels[1]}")
     return counts
 
 
@@ -213,7 +213,7 @@ def data_set(base: Base, work: Path, draw: random.Random) -> Counter[str]:
     changed = path.read_bytes() != before
     found = command(SHARD_TOOLS, "verify", data, "--workers", 1)
     if changed and found.code == 0 and kind != "manifest.json":
-        raise Fault(f"verify finds nothing, although {path.name} was changed")
+        raise FaultError(f"verify finds nothing, although {path.name} was changed")
     command(SHARD_TOOLS, "verify", data, "--fast")
     command(SHARD_TOOLS, "verify", data, "--leaks")
     command(SHARD_TOOLS, "inspect", data)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hpcgender.commands import HPCGENDER
 from shard_tools.commands import SHARD_TOOLS
-from tests.hostile.workers import Done, Fault, command
+from tests.hostile.workers import Done, FaultError, command
 from tests.shard_tools.others_tars import face, write
 from tests.shard_tools.record_file import write_ms1mv2
 
@@ -44,16 +44,16 @@ class Base:
         return [*sorted(self.faces.iterdir()), *found]
 
     def check_canary(self) -> None:
-        """Fault if code in an input has run, or an input has led out of its directory."""
+        """FaultError if code in an input has run, or an input has led out of its directory."""
         if any(self.canary.parent.iterdir()):
             self.canary.unlink(missing_ok=True)
-            raise Fault("the canary sings: code of the input was run")
+            raise FaultError("the canary sings: code of the input was run")
         strange = {path.name for path in self.root.iterdir()} - KNOWN
         if strange:
             for name in strange:
                 path = self.root / name
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-            raise Fault(f"files were written outside the directory of the input: {sorted(strange)}")
+            raise FaultError(f"files were written outside the directory of the input: {sorted(strange)}")
 
 
 KNOWN = {"canary", "work", "faces", "shards", "runs", "exports", "rec", "tars"}
@@ -61,7 +61,7 @@ TINY = ("--model", "compact", "--image-size", 32, "--batch-size", 16, "--epochs"
 
 
 def make(root: Path) -> Base:
-    """Draws, packs, trains, evaluates and exports into a new directory; what fails is a Fault."""
+    """Draws, packs, trains, evaluates and exports into a new directory; what fails is a FaultError."""
     base = Base(root)
     for directory in (base.canary.parent, base.work, base.tar.parent, base.exports):
         directory.mkdir(parents=True)
@@ -89,7 +89,7 @@ def make(root: Path) -> Base:
 
 def _well(done: Done, words: Sequence[object]) -> None:
     if done.code:
-        raise Fault(f"{' '.join(map(str, words))}: {done.out[-500:]} {done.err[-2000:]}")
+        raise FaultError(f"{' '.join(map(str, words))}: {done.out[-500:]} {done.err[-2000:]}")
 
 
 def new_directory(base: Base, draw: random.Random) -> Path:

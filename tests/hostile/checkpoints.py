@@ -25,7 +25,7 @@ from hpcgender.commands import HPCGENDER
 from shard_tools.base.errors import StorageError, UserError
 from tests.hostile.base import Base
 from tests.hostile.mutations import damaged
-from tests.hostile.workers import REFUSED, RIGHT, Fault, command
+from tests.hostile.workers import REFUSED, RIGHT, FaultError, command
 
 
 def reads(data: Path) -> None:
@@ -35,7 +35,7 @@ def reads(data: Path) -> None:
             images = hpcgender.open(str(data), split, image_size=32)
             for number in (0, len(images) - 1):
                 if not bool(torch.isfinite(images[number][0]).all()):
-                    raise Fault("pixels that are no numbers")
+                    raise FaultError("pixels that are no numbers")
             dict(images.columns)
     except (UserError, StorageError):
         return
@@ -48,7 +48,7 @@ def evaluated(base: Base, data: Path, work: Path) -> None:
         "torchvision", "--out", work / "evaluation",
     )  # fmt: skip
     if done.code == 2 and (work / "evaluation" / "evaluation.json").exists():
-        raise Fault(f"it was refused, but there is an evaluation: {done.err}")
+        raise FaultError(f"it was refused, but there is an evaluation: {done.err}")
 
 
 class Sings:
@@ -152,9 +152,9 @@ def checkpoint(base: Base, work: Path, draw: random.Random) -> Counter[str]:
     if done.code == 0 and how == "predict" and raw != before:
         (found,) = json.loads(done.out)
         if not 0 <= found["probability"] <= 1:
-            raise Fault(f"a prediction is none: {found}")
+            raise FaultError(f"a prediction is none: {found}")
     if done.code and out.exists():
-        raise Fault("the export was refused, and its file is there")
+        raise FaultError("the export was refused, and its file is there")
     return Counter({done.verdict: 1})
 
 
@@ -253,7 +253,7 @@ def onnx(base: Base, work: Path, draw: random.Random) -> Counter[str]:
                         "1" * 5000,
                         "\u202e",
                         "a\nb",
-                    )  # fmt: skip
+                    )
                 )
             if not properties:
                 break
@@ -269,5 +269,5 @@ def onnx(base: Base, work: Path, draw: random.Random) -> Counter[str]:
     if done.code == 0:
         (found,) = json.loads(done.out)
         if not 0 <= found.get("probability", 0.5) <= 1:
-            raise Fault(f"a prediction is none: {found}")
+            raise FaultError(f"a prediction is none: {found}")
     return Counter({REFUSED if done.code else RIGHT: 1})

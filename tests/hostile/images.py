@@ -28,7 +28,7 @@ from shard_tools.commands import SHARD_TOOLS
 from shard_tools.manifest import read_manifest
 from tests.hostile.base import Base
 from tests.hostile.mutations import damaged
-from tests.hostile.workers import REFUSED, RIGHT, Fault, command
+from tests.hostile.workers import REFUSED, RIGHT, FaultError, command
 from tests.hpcgender.app.hostile import bomb, saved
 from tests.shard_tools.image_files import image_files, jpeg_with
 
@@ -113,7 +113,7 @@ def drawn_file(base: Base, draw: random.Random) -> bytes:
 def named(directory: Path, draw: random.Random, number: int, canary: Path) -> Path:
     """A path for an image whose name may be odd."""
     name = draw.choice(NAMES).replace("CANARY", str(canary).replace("/", "_")) if draw.random() < 0.4 else "x"
-    name = os.fsencode(name)[:200].decode("utf-8", "surrogateescape")
+    name = os.fsencode(name.replace("/", "|"))[:200].decode("utf-8", "surrogateescape")
     return directory / f"{name}{number}{draw.choice(SUFFIXES)}"
 
 
@@ -131,13 +131,15 @@ def packed_images(base: Base, work: Path, draw: random.Random) -> Counter[str]:
     options = ("--val", 0, "--test", 0, "--workers", 1, *draw.choice(((), (), ("--quality", 90), ("--resize", 24))))
     done = command(SHARD_TOOLS, "pack", "folders", "--images", work / "images", "--out", out, *options)
     if done.code:
-        raise Fault(f"pack refuses all because of some: {done.err}")
+        raise FaultError(f"pack refuses all because of some: {done.err}")
     manifest = read_manifest(out)
     index = manifest.index("train")
     left_out = quarantined(out)
-    taken = sum(path.suffix.lower() != ".txt" for path in files)
+    taken = sum(path.suffix.lower() != ".txt" and not path.name.startswith(".") for path in files)
     if len(index) + len(left_out) not in (taken, len(files)):
-        raise Fault(f"{len(files)} images, of which {len(index)} are packed and {len(left_out)} left out: {done.out}")
+        raise FaultError(
+            f"{len(files)} images, of which {len(index)} are packed and {len(left_out)} left out: {done.out}"
+        )
     with manifest.shard_paths("train")[0].open("rb") as file:
         encoded = []
         for row in index:
@@ -145,7 +147,7 @@ def packed_images(base: Base, work: Path, draw: random.Random) -> Counter[str]:
             encoded.append(file.read(int(row["length"])))
     originals = {path.read_bytes() for path in files}
     if not options[6:] and not set(encoded) <= originals:
-        raise Fault("an image was packed that is none of the inputs")
+        raise FaultError("an image was packed that is none of the inputs")
     same_pictures(encoded)
     return Counter({RIGHT: len(index) - 2, REFUSED: len(files) - len(index)})
 
@@ -160,7 +162,7 @@ def quarantined(out: Path) -> list[dict[str, str]]:
 
 
 def same_pictures(encoded: list[bytes]) -> None:
-    """Fault unless both decoders read each image, and read the same: less than 2 gray levels apart on average."""
+    """FaultError unless both decoders read each image, and read the same: less than 2 gray levels apart on average."""
     arrays = [np.frombuffer(one, dtype=np.uint8) for one in encoded]
     looks = []
     for backend in ("dali", "torchvision"):
@@ -169,11 +171,11 @@ def same_pictures(encoded: list[bytes]) -> None:
         try:
             looks.append(decoder.result())
         except BadImages as bad:
-            raise Fault(f"{backend} cannot decode what was packed: {bad.reasons}") from None
+            raise FaultError(f"{backend} cannot decode what was packed: {bad.reasons}") from None
     far = (looks[0] - looks[1]).abs().mean((1, 2, 3)) * 127.5
     if far.max() > 2:
         worst = int(far.argmax())
-        raise Fault(
+        raise FaultError(
             f"the decoders see other pictures, {float(far[worst]):.1f} gray levels apart: {encoded[worst][:64]!r}"
         )
 
@@ -191,14 +193,14 @@ def predicted(base: Base, work: Path, draw: random.Random) -> Counter[str]:
         rows = list(csv.DictReader(file))
     bad = [row for row in rows if row["error"]]
     if len(rows) != len(paths):
-        raise Fault(f"{len(rows)} rows for {len(paths)} images: {done.err}")
+        raise FaultError(f"{len(rows)} rows for {len(paths)} images: {done.err}")
     if done.code != (2 if len(bad) == len(paths) else 1 if bad else 0):
-        raise Fault(f"exit code {done.code} with {len(bad)} of {len(paths)} images that cannot be used")
+        raise FaultError(f"exit code {done.code} with {len(bad)} of {len(paths)} images that cannot be used")
     if "\x1b" in done.out + done.err:
-        raise Fault("a name controls the terminal")
+        raise FaultError("a name controls the terminal")
     good = [row for row in rows if not row["error"]]
-    if not all(row["label"] in ("female", "male") and 0.5 <= float(row["confidence"]) <= 1 for row in good):
-        raise Fault(f"a prediction is none: {good}")
+    if not all(row["label"] in ("female", "male") and 50 <= float(row["confidence_percent"]) <= 100 for row in good):
+        raise FaultError(f"a prediction is none: {good}")
     return Counter({RIGHT: len(good), REFUSED: len(bad)})
 
 
@@ -214,8 +216,8 @@ def uploaded(base: Base, work: Path, draw: random.Random) -> Counter[str]:
     found = answers(shown(base.checkpoint), drawn_file(base, draw))
     page = fragments.photo(name, found)
     if "<script" in page or "\0" in page:
-        raise Fault(f"the name {name!r} is not escaped")
+        raise FaultError(f"the name {name!r} is not escaped")
     for answer in found:
         if bool(answer.error) == bool(answer.headline):
-            raise Fault(f"neither an answer nor a reason, or both: {answer}")
+            raise FaultError(f"neither an answer nor a reason, or both: {answer}")
     return Counter({REFUSED if found[0].error else RIGHT: 1})

@@ -35,7 +35,7 @@ EACH = 200
 RIGHT, REFUSED = "right", "refused"
 
 
-class Fault(Exception):
+class FaultError(Exception):
     """What an input did that none may do."""
 
 
@@ -69,7 +69,7 @@ class Result:
 
 
 def command(program: Program, *words: object) -> Done:
-    """Runs a command line within this process; Fault for a traceback, another exit code, or a refusal without a line.
+    """Runs a command line within this process; FaultError for a traceback, or a refusal without a line that says why.
 
     What ends with 2 says why in one line, the last one of stderr; with 1 it has listed what it could not use.
     """
@@ -97,14 +97,14 @@ def command(program: Program, *words: object) -> Done:
             texts.append(file.read().decode(errors="replace"))
     asked = " ".join(map(repr, words))
     if caught or "Traceback (most recent" in "".join(texts):
-        raise Fault(f"{asked}: {caught or ''.join(texts)[-4000:]}")
+        raise FaultError(f"{asked}: {caught or ''.join(texts)[-4000:]}")
     if code not in (0, 1, 2):
-        raise Fault(f"{asked}: exit code {code}: {texts[1][-1000:]}")
+        raise FaultError(f"{asked}: exit code {code}: {texts[1][-1000:]}")
     lines = texts[1].splitlines()
     if code == 2 and not (lines and lines[-1].startswith(f"{program.name}: ")):
-        raise Fault(f"{asked}: exit code 2 without a line that says why: {texts[1][-1000:]!r}")
+        raise FaultError(f"{asked}: exit code 2 without a line that says why: {texts[1][-1000:]!r}")
     if code == 2 and len(lines[-1]) > 2000:
-        raise Fault(f"{asked}: the line is {len(lines[-1])} characters long: {lines[-1][:300]}")
+        raise FaultError(f"{asked}: the line is {len(lines[-1])} characters long: {lines[-1][:300]}")
     return Done(code, *texts)
 
 
@@ -129,7 +129,7 @@ def measured(number: int, attempt: Callable[[int], dict[str, int]]) -> Result:
     counts, fault = {}, ""
     try:
         counts = attempt(number)
-    except Fault as error:
+    except FaultError as error:
         fault = str(error)
     except BaseException:
         fault = traceback.format_exc()

@@ -1,0 +1,151 @@
+"""A campaign of faults: `python -m tests.faults [--minutes M] [--faults N] [--seed S]`.
+
+Commands are killed, stopped and refused their disk at random moments, and given again until they end. What is left must
+then be what an undisturbed run leaves, to the last bit where that is promised; nothing may hang (the bounds stand in
+tests/faults/processes.py), no process may outlive its command, and only one that was killed may print a traceback.
+The table counts the faults that were survived and lost; `--repeat NUMBER` with the same seed tries one of them again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+from tests.faults.injuries import FAULTS, Attempt, Fault
+from tests.faults.processes import LostError, start
+from tests.faults.scenarios import Scenario, Undisturbed, filled, make, scenarios, undisturbed
+from tests.forked import LIBRARIES
+
+
+class Campaign:
+    """The scenarios, with what they leave undisturbed."""
+
+    def __init__(self, root: Path, light: bool) -> None:
+        self.root = root
+        self.data = root / "base" / "data"
+        make(root / "base")
+        self.scenarios = [one for one in scenarios(root / "base") if one.light or not light]
+        self.whole: dict[str, Undisturbed] = {}
+
+    def undisturbed(self, scenario: Scenario) -> Undisturbed:
+        """How a scenario ends if nothing happens, tried once."""
+        if scenario.name not in self.whole:
+            cwd = self.root / "whole" / scenario.name.replace(" ", "-")
+            cwd.mkdir(parents=True)
+            self.whole[scenario.name] = undisturbed(scenario, cwd, self.data)
+        return self.whole[scenario.name]
+
+    def drawn(self, draw: random.Random) -> tuple[Scenario, Fault]:
+        """A scenario, and a fault that fits it."""
+        scenario = draw.choice(self.scenarios)
+        return scenario, draw.choice([fault for fault in FAULTS if fault.fits(scenario)])
+
+    def attempt(self, scenario: Scenario, fault: Fault, draw: random.Random, cwd: Path) -> None:
+        """Disturbs a scenario once or twice, brings it to its end, and compares; raises LostError."""
+        whole = self.undisturbed(scenario)
+        data = self.data
+        if scenario.reads_data and fault.name.startswith("shard"):
+            data = cwd.parent / "data"
+            shutil.copytree(self.data, data)
+        hit = draw.randrange(len(scenario.steps))
+        for number, step in enumerate(scenario.steps):
+            code = -1
+            if number == hit:
+                for again in range(draw.choice((1, 1, 2))):
+                    seconds = whole.seconds[number]
+                    code = fault.disturb(Attempt(scenario, step, cwd, data, seconds, whole, draw, 10 * number + again))
+                    if code == 0 or scenario.done(cwd):
+                        break
+            if code == 0 or (number == hit and scenario.done(cwd)):
+                continue
+            running = start(filled(step, data), cwd, 10 * number + 9)
+            if code := running.ended():
+                raise LostError(f"given again it ends with {code}: {running.text[-3000:]}")
+        if not fault.same:
+            return
+        found = scenario.result(cwd)
+        if found != whole.result:
+            raise LostError(f"the result is another one: {difference(whole.result, found)}")
+
+
+def difference(expected: object, found: object) -> str:
+    """The first part in which two results differ."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for name in [*expected, *found]:
+            if expected.get(name) != found.get(name):
+                return f"{name}: {difference(expected.get(name), found.get(name))}"
+    if isinstance(expected, list | tuple) and isinstance(found, list | tuple) and len(expected) == len(found):
+        place = next(place for place, (one, other) in enumerate(zip(expected, found, strict=True)) if one != other)
+        return f"[{place}] {difference(expected[place], found[place])}"
+    return f"{str(found)[:300]} instead of {str(expected)[:300]}"
+
+
+def main() -> int:
+    """Prints the table, and each fault that was lost; 1 if there is one."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--faults", type=int, default=1000, help="at most")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--light", action="store_true", help="only what starts within a second, without launchers")
+    parser.add_argument("--only", default="", metavar="SCENARIO/FAULT", help="e.g. train/SIGTERM, or train/")
+    parser.add_argument("--repeat", type=int, default=-1, metavar="NUMBER")
+    options = parser.parse_args()
+    end = time.monotonic() + 60 * options.minutes
+    os.environ["OMP_NUM_THREADS"] = "1"
+    for library in LIBRARIES:
+        importlib.import_module(library)
+    tried: Counter[tuple[str, str]] = Counter()
+    lost: Counter[tuple[str, str]] = Counter()
+    with tempfile.TemporaryDirectory(prefix="faults-") as directory:
+        root = Path(directory).resolve()
+        campaign = Campaign(root, options.light)
+        numbers = range(options.faults) if options.repeat < 0 else [options.repeat]
+        for number in numbers:
+            if time.monotonic() > end:
+                break
+            draw = random.Random(f"{options.seed}/{number}")
+            scenario, fault = campaign.drawn(draw)
+            if options.only:
+                wanted, _, kind = options.only.partition("/")
+                if (wanted and wanted != scenario.name) or (kind and kind != fault.name):
+                    continue
+            cwd = root / f"{number}" / "work"
+            cwd.mkdir(parents=True)
+            tried[scenario.name, fault.name] += 1
+            try:
+                campaign.attempt(scenario, fault, draw, cwd)
+            except LostError as error:
+                lost[scenario.name, fault.name] += 1
+                print(f"--seed {options.seed} --repeat {number}: {scenario.name}, {fault.name}: {error}\n", flush=True)
+            finally:
+                with suppress(subprocess.CalledProcessError):
+                    if cwd.is_mount():
+                        subprocess.run(["umount", "--lazy", cwd], check=True, capture_output=True)
+                shutil.rmtree(cwd.parent, ignore_errors=True)
+    table(tried, lost)
+    return 1 if lost else 0
+
+
+def table(tried: Counter[tuple[str, str]], lost: Counter[tuple[str, str]]) -> None:
+    """Prints a row for each scenario and each fault."""
+    for place, title in enumerate(("disturbed", "by")):
+        print(f"{title:<22}{'tried':>8}{'survived':>10}{'lost':>7}")
+        for name in dict.fromkeys(key[place] for key in sorted(tried)):
+            count = sum(tried[key] for key in tried if key[place] == name)
+            bad = sum(lost[key] for key in lost if key[place] == name)
+            print(f"{name:<22}{count:>8}{count - bad:>10}{bad:>7}")
+    print(f"{'all':<22}{tried.total():>8}{tried.total() - lost.total():>10}{lost.total():>7}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
