@@ -84,10 +84,16 @@ class Manifest:
         return self.splits[name]
 
     def index(self, split: str) -> Index:
-        """The index of a split, memory-mapped: one row a sample with the fields of `index_dtype`."""
-        from shard_tools.index import read_index
+        """The index of a split, memory-mapped: one row a sample with the fields of `index_dtype`.
 
-        return read_index(self.root / split / "index.npy", self.split(split).samples)
+        UserError if it cannot be read, or says what cannot be.
+        """
+        from shard_tools.index import check_values, read_index
+
+        path, found = self.root / split / "index.npy", self.split(split)
+        index = read_index(path, found.samples)
+        check_values(index, [shard.bytes for shard in found.shards], path)
+        return index
 
     def shard_paths(self, split: str) -> list[Path]:
         """The tars of a split, in order."""
@@ -153,7 +159,7 @@ def _manifest_faults(manifest: Manifest) -> Iterator[str]:
     if not manifest.splits:
         yield "it has no splits"
     for name, split in manifest.splits.items():
-        if split.name != name or "/" in name or name in ("", ".", ".."):
+        if split.name != name or not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
             yield f"split {name!r} has another name or is no directory name"
         elif set(split.counts) != set(manifest.classes):
             yield f"split {name} does not count {' and '.join(manifest.classes)}"
@@ -170,7 +176,7 @@ def _manifest_faults(manifest: Manifest) -> Iterator[str]:
 
 
 def _shard_faults(split: str, shard: Shard) -> Iterator[str]:
-    if not re.fullmatch(rf"{re.escape(split)}/[^/]+\.tar", shard.file):
+    if not re.fullmatch(rf"{re.escape(split)}/[\w.-]+\.tar", shard.file, re.ASCII):
         yield f"{shard.file!r} is not a tar in {split}/"
     elif not _is_count(shard.samples) or not _is_count(shard.bytes):
         yield f"samples or bytes of {shard.file} are out of range"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -14,15 +15,26 @@ from xxhash import xxh3_64_hexdigest
 
 from shard_tools.base.commands import attribute
 from shard_tools.base.contracts import SUBMISSIONS
-from shard_tools.base.documents import restored
+from shard_tools.base.documents import read_json, restored, restored_part
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import check_empty, write_whole
 from shard_tools.base.lock import PATIENCE, locked
 from shard_tools.manifest import MANIFEST, UNFINISHED
 from shard_tools.sources import Source
+from shard_tools.sources import __name__ as SOURCES
 
 TRANSIENT = frozenset({"workers", "task", "dry_run", "out"})
 """Options that do not matter to what is packed."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Note:
+    """What is being packed, as a file says it."""
+
+    source: str
+    """The class, as `module:name`."""
+    options: dict[str, Any]
+    parts: int
 
 
 @contextmanager
@@ -55,16 +67,18 @@ def begin(source: Source, parts: int) -> Path:
     if not note.exists():
         check_empty(source.out, besides=(UNFINISHED, SUBMISSIONS))
         write_whole(note, json.dumps(mine, indent=1).encode())
-    theirs = json.loads(note.read_bytes())
+    again = "remove the directory and pack again"
+    theirs = read_json(note, again, again)
+    restored_part(_Note, theirs, note, again)
     if theirs != mine:
         different = sorted(
             name.replace("_", "-")
             for name in mine["options"].keys() | theirs["options"].keys()
             if mine["options"].get(name) != theirs["options"].get(name)
         )
-        if theirs["class"] != mine["class"]:
+        if theirs["source"] != mine["source"]:
             different = ["source"]
-        if not different and theirs["crop"] != mine["crop"]:
+        if not different and theirs.get("crop") != mine["crop"]:
             different = ["detector or content of --landmarks"]
         raise UserError(
             f"{source.out} holds an unfinished pack with another {', '.join(different) or 'number of tasks'}:"
@@ -86,22 +100,23 @@ def describe(source: Source, parts: int) -> dict[str, Any]:
         "recipe": recipe and dataclasses.asdict(recipe),
         "landmarks": xxh3_64_hexdigest(source.landmarks.read_bytes()) if source.landmarks else "",
     }
-    note = {"class": f"{kind.__module__}:{kind.__name__}", "parts": parts, "options": options, "crop": crop}
+    note = {"source": f"{kind.__module__}:{kind.__name__}", "parts": parts, "options": options, "crop": crop}
     return json.loads(json.dumps(note))  # type: ignore[no-any-return]
 
 
 def restore(out: Path, workers: int) -> tuple[Source, int]:
     """The source whose parts were packed into `out`, and how many parts there are; UserError if there are none."""
     path = out / UNFINISHED / "source.json"
-    try:
-        note = json.loads(path.read_bytes())
-    except OSError:
+    again = "remove the directory and pack again"
+    if not path.exists():
         what = "is packed already" if (out / MANIFEST).exists() else "holds no parts: pack them with --task K/N first"
-        raise UserError(f"{out} {what}") from None
-    kind = attribute(note["class"])
-    content = {**note["options"], "out": str(out), "workers": workers}
-    source: Source = restored(kind, content, path, "remove the directory and pack again")
-    return source, note["parts"]
+        raise UserError(f"{out} {what}")
+    note = restored_part(_Note, read_json(path, again, again), path, again)
+    if not re.fullmatch(rf"{re.escape(SOURCES)}\.\w+:\w+", note.source):  # nothing else is imported
+        raise UserError(f"{path} is damaged (there is no source {note.source}): {again}")
+    content = {**note.options, "out": str(out), "workers": workers}
+    source: Source = restored(attribute(note.source), content, path, again)
+    return source, note.parts
 
 
 def _plain(value: Any) -> Any:

@@ -104,6 +104,30 @@ def test_a_fault_in_toml_has_its_line(text: str, fault: str) -> None:
     assert str(error.value).replace("mine.toml, ", "").replace("mine.toml: ", "") == fault
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 200 + "1" + "}" * 200, "[" * 200 + "]" * 200, "1" * 9000])
+def test_json_that_no_reader_could_follow_is_damaged(text: str, tmp_path: Path) -> None:
+    (tmp_path / "f.json").write_text(text)
+    with pytest.raises(UserError, match=r"f\.json is damaged \(.*\): again$"):
+        read_document(tmp_path / "f.json", "form-1", "make one", "again")
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 50_000, "a = {" * 5000, "a." * 5000 + "b = 1", "a = " + "1" * 9000])
+def test_toml_that_no_reader_could_follow_is_one_line(text: str) -> None:
+    with pytest.raises(UserError, match=r"^t\.toml: [^\n]+$"):
+        parse_toml(text, "t.toml")
+
+
+def test_what_is_as_deep_as_it_may_be_is_read() -> None:
+    assert parse_toml(f"anything.{'a.' * 90}b = 1", "t").values(Whole)["anything"]
+    with pytest.raises(UserError, match="t: it is nested more than 100 deep"):
+        parse_toml(f"anything.{'a.' * 100}b = 1", "t")
+
+
+def test_an_integer_that_no_float_can_be_does_not_fit() -> None:
+    with pytest.raises(UserError, match=r"^f is damaged \(x must be a number, not 1000.*\): again$"):
+        restored(Whole, {"x": 10**400}, Path("f"), "again")
+
+
 def test_only_what_is_set_has_values() -> None:
     assert parse_toml("x = 1\npair = [1, 2]", "t").values(Whole) == {"x": 1.0, "pair": (1.0, 2.0)}
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcgender.data.order import Samples
-from shard_tools.index import Index, check_values
+from shard_tools.index import Index
 from shard_tools.manifest import Manifest
 
 _WHERE = np.dtype([("shard", "<u4"), ("offset", "<u8"), ("length", "<u4")])
@@ -21,9 +21,6 @@ class SplitImages:
     def __init__(self, manifests: Sequence[Manifest], split: str) -> None:
         self.manifests, self.split = manifests, split
         self.indexes = [manifest.index(split) for manifest in manifests]
-        for manifest, index in zip(manifests, self.indexes, strict=True):
-            sizes = [shard.bytes for shard in manifest.split(split).shards]
-            check_values(index, sizes, manifest.root / split / "index.npy")
         self.first = np.cumsum([0, *map(len, self.indexes)])
         """The number of each data set's first image, and at the end that of all."""
         # No memory maps any more.

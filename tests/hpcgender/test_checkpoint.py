@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import random
 import resource
@@ -11,8 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from xxhash import xxh3_128_hexdigest
 
 from hpcgender.checkpoint import load_trained, read_checkpoint, save_checkpoint
+from hpcgender.checkpoint_file import MARK
 from hpcgender.models.config import ModelConfig
 from hpcgender.models.create import create
 from shard_tools.base.errors import UserError
@@ -53,6 +56,40 @@ def small(tmp_path: Path) -> Path:
     """One of 10 kB, to damage at random places."""
     save_checkpoint(tmp_path / "small.pt", {"model": {"w": torch.randn(40, 50)}, "best": 0.5})
     return tmp_path / "small.pt"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"model": None}, r"model must be a table, not null"),
+        ({"model": {}}, r"does not fit resnet18"),
+        ({"model": {"conv1.weight": "x"}}, r"does not fit resnet18"),
+        ({"classes": 7}, r"classes must be a list in \[ \], each text in quotes, not 7"),
+        ({"classes": ["male", "female"]}, r"was trained for classes male, female, not female, male"),
+        ({"epoch": "3"}, r"epoch must be a whole number, not '3'"),
+        ({"config": {"image_size": 32}}, r"has no model"),
+        ({"config": {**asdict(RESNET), "model": "no such", "image_size": 32}}, r"unknown model"),
+        ({"config": asdict(RESNET)}, r"has no image_size"),
+        ({"config": {**asdict(RESNET), "image_size": 10**6}}, r"4096 pixels are the most"),
+        ({"config": {**asdict(RESNET), "image_size": -1}}, r"takes images of 32 pixels or more"),
+        ({"crop": {"a": 1}}, r"crop|a is unknown"),
+    ],
+)
+def test_what_holds_another_thing_than_a_checkpoint_is_one_line(
+    change: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path / "a.pt", {**content(), **change})
+    with pytest.raises(UserError, match=why) as error:
+        load_trained(tmp_path / "a.pt", CPU)
+    assert "\n" not in str(error.value)
+
+
+def test_a_sealed_list_is_no_checkpoint(tmp_path: Path) -> None:
+    whole = io.BytesIO()
+    torch.save([1, 2], whole)
+    (tmp_path / "a.pt").write_bytes(whole.getvalue() + MARK + xxh3_128_hexdigest(whole.getvalue()).encode() + b"\n")
+    with pytest.raises(UserError, match="it holds no checkpoint; use another checkpoint of the run"):
+        load_trained(tmp_path / "a.pt", CPU)
 
 
 def test_a_model_comes_back_as_it_was(checkpoint: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from shard_tools.pack import pack
+from shard_tools.sources import tar_stream
 from shard_tools.sources.tar_stream import read_samples
 from tests.shard_tools.others_tars import face, jpeg, left_out, packed, source, write
 
@@ -105,6 +106,25 @@ def test_members_of_every_kind_are_followed(tmp_path: Path) -> None:
             ("0", ""),
             (f"{'long/' * 25}1", ""),
         ]
+
+
+def test_a_file_that_is_too_large_to_be_held_is_left_out_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tar_stream, "MAX_BYTES", 100_000)
+    sparse = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "2.jpg"}
+    sparse["GNU.sparse.realsize"] = str(1 << 40)  # of which the tar has nothing
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, size in (("0.jpg", 100_000), ("1.jpg", 100_001), ("2.jpg", 512), ("3.jpg", 700)):
+            member = tarfile.TarInfo(name)
+            member.size = size
+            if name == "2.jpg":
+                member.pax_headers = sparse
+            tar.addfile(member, io.BytesIO(b"1\n0\n0\n".ljust(size, b"\0")))
+    assert [(sample.key, sample.problem) for sample in read_samples(str(tmp_path / "a.tar"))] == [
+        ("0", ""),
+        ("3", ""),
+        ("1.jpg", "it has more than 100000 bytes"),
+        ("2.jpg", "it has more than 100000 bytes"),
+    ]
 
 
 def test_a_truncated_tar_is_packed_as_far_as_it_goes(tars: Path, tmp_path: Path) -> None:

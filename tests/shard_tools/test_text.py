@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from shard_tools.base.commands import guarded
+from shard_tools.base.errors import LONGEST, UserError
 from shard_tools.base.text import LOG_WIDTH, Table, duration, print_facts, print_tables
 
 
@@ -94,3 +96,14 @@ def test_where_there_is_no_terminal_a_line_is_as_long_as_it_has_to_be(capsys: py
     numbers = tuple(f"{number}" * 12 for number in range(1, 12))
     print_tables(Table(("run", *numbers), (("a", *numbers),)))
     assert [line.split()[1:] for line in capsys.readouterr().out.splitlines()] == [list(numbers)] * 2
+
+
+def test_an_error_is_one_line_of_bounded_length_that_controls_no_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise UserError(f"bad.csv: line 1: \x1b[2J\n{'a' * 5000}: write it again")
+
+    assert guarded("shard-tools", fail) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("shard-tools: bad.csv: line 1: \N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}aaa")
+    assert line.endswith("aaa: write it again")
+    assert len(line) == len("shard-tools: ") + LONGEST + len(" ... ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +95,39 @@ def test_what_it_cannot_do_is_one_line(run_dir: Path, faces: Path, tmp_path: Pat
     onnx.save(model, tmp_path / "other.onnx")
     with pytest.raises(UserError, match=r"other\.onnx is no model of hpcgender export --format onnx"):
         load(tmp_path / "other.onnx")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("tasks", None, "it has no metadata 'tasks'"),
+        ("classes", "[" * 5000, "its metadata: it is nested more than 100 deep"),
+        ("classes", "7", "classes must be a list in"),
+        ("crop", '{"a": 1}', "is unknown"),
+        ("image_size", "100000", "image_size or temperature is out of range"),
+        ("image_size", '"32"', "image_size must be a whole number"),
+        ("temperature", "nan", "image_size or temperature is out of range"),
+        ("threshold_log_odds", "x", "its metadata: could not convert string to float: 'x'"),
+        ("tasks", '["age"]', "its inputs and outputs are others than it says"),
+    ],
+)
+def test_metadata_that_cannot_be_is_one_line(
+    name: str, value: str | None, why: str, run_dir: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(run_dir / "exports" / "mine.onnx")
+    texts = {entry.key: entry.value for entry in model.metadata_props}
+    del texts[name], model.metadata_props[:]
+    onnx.helper.set_model_props(model, texts if value is None else {**texts, name: value})
+    onnx.save(model, tmp_path / "a.onnx")
+    with pytest.raises(UserError, match=re.escape(why)) as error:
+        load(tmp_path / "a.onnx")
+    assert str(error.value).startswith(f"{tmp_path / 'a.onnx'} is damaged (")
+    assert "\n" not in str(error.value)
+
+
+def test_a_network_for_other_images_is_one_line(run_dir: Path, faces: Path, tmp_path: Path) -> None:
+    model = onnx.load(run_dir / "exports" / "mine.onnx")
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 7
+    onnx.save(model, tmp_path / "a.onnx")
+    with pytest.raises(UserError, match=r"a\.onnx is damaged \(.*invalid dimensions.*\): export it again"):
+        load(tmp_path / "a.onnx").predict([sorted(faces.iterdir())[0]])

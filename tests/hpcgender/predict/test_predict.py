@@ -129,6 +129,19 @@ def test_files_directories_patterns_and_what_cannot_be_used(
         predicted(first, threshold="1")
 
 
+def test_a_name_that_is_no_text_is_escaped(faces: Path, predicted: Predict, tmp_path: Path) -> None:
+    odd = tmp_path / "a\udcff.jpg"  # a byte that UTF-8 does not have
+    shutil.copy(sorted(faces.iterdir())[0], odd)
+    table, parquet = tmp_path / "t.csv", tmp_path / "t.parquet"
+    code, (row,) = predicted(odd, csv=table, parquet=parquet)
+    assert code == 0
+    assert row["image"] == str(odd)  # which JSON can say
+    with table.open(newline="") as file:
+        (of_csv,) = csv.DictReader(file)
+    (of_parquet,) = pyarrow.parquet.read_table(parquet).to_pylist()
+    assert of_csv["image"] == of_parquet["image"] == f"{tmp_path}/a\\udcff.jpg"
+
+
 def test_names_and_images_from_stdin(faces: Path) -> None:
     first, second = sorted(faces.iterdir())[:2]
     by_lines = Listing(["-"], io.BytesIO(f"{first}\n\n{second}\n".encode()))
