@@ -99,10 +99,10 @@ def start(words: Sequence[str], cwd: Path, number: int, **environment: str) -> R
         try:
             os.setsid()
             os.chdir(cwd)
-            for number, path in enumerate((os.devnull, log, log)):
-                file = os.open(path, os.O_RDWR | os.O_APPEND)
-                os.dup2(file, number)
-                os.close(file)
+            for stream, path in enumerate((os.devnull, str(log), str(log))):
+                opened = os.open(path, os.O_RDWR | os.O_APPEND)
+                os.dup2(opened, stream)
+                os.close(opened)
             sys.path[0] = str(cwd)
             sys.argv = list(words)
             try:

@@ -146,8 +146,8 @@ def scenarios(base: Path) -> list[Scenario]:
     pack = ("shard_tools", "pack", "morph", "--images", faces, "--out", "out", "--shard-mb", "0.1")
     is_packed = lambda cwd: (cwd / "out" / "manifest.json").exists() and not (cwd / "out" / ".packing").exists()  # noqa: E731
     train = ("train", "--data", "{data}", *TINY, *STATE, *OFTEN, "--epochs", "3")
-    on = ("--checkpoint", checkpoint, "--data", "{data}", "--split", "test", "--batch-size", "4")
-    on += ("--backend", "torchvision", "--out", "out")
+    on: Step = ("--checkpoint", checkpoint, "--data", "{data}", "--split", "test", "--batch-size", "4")
+    on = (*on, "--backend", "torchvision", "--out", "out")
     launch = ("hpcgender.launch", "--nodes", "2", "--")
     align = ("shard_tools", "align", "--images", str(base / "photos"), "--landmarks", str(base / "landmarks.csv"))
     return [

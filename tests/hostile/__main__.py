@@ -85,9 +85,7 @@ def campaign(base: Base, seed: int, inputs: int, end: float) -> Iterator[tuple[s
     for place, kind in enumerate(KINDS):
         count = -(-share // AT_ONCE.get(kind, 1))
         until = time.monotonic() + (end - time.monotonic()) / (len(KINDS) - place)
-        for result in tried(
-            iter(range(count)), attempted(base, kind, seed), lambda until=until: time.monotonic() > until
-        ):
+        for result in tried(iter(range(count)), attempted(base, kind, seed), until):
             yield kind, result
 
 

@@ -11,6 +11,7 @@ import shutil
 import tarfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -112,8 +113,8 @@ def hostile_tar(base: Base, draw: random.Random) -> tuple[bytes, set[str]]:
                         for kind in (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE):
                             member(tar, f"device{kind!r}.jpg", kind=kind)
                     case 5:
-                        tar.fileobj.write(sparse("sparse.jpg", 1 << 40))  # type: ignore[union-attr]
-                        tar.offset = tar.fileobj.tell()  # type: ignore[union-attr]
+                        tar.fileobj.write(sparse("sparse.jpg", 1 << 40))
+                        tar.offset = tar.fileobj.tell()
                     case 6:
                         for _ in range(3):
                             member(tar, "twice.jpg", jpeg)
@@ -222,7 +223,7 @@ def data_set(base: Base, work: Path, draw: random.Random) -> Counter[str]:
     return Counter({RIGHT if found.code == 0 else REFUSED: 1})
 
 
-VALUES = (
+VALUES: tuple[Any, ...] = (
     *(None, True, -1, 0, 1, 2**31, 2**63, 2**64, 10**400, 0.5, 1e308, "", "x", "é", "\ud800", "a\0b", "a\nb"),
     *("../../../../etc/passwd", "/etc/passwd", "/dev/zero", "$(touch CANARY)", "<script>alert(1)</script>", [], {}),
     *([1], {"a": 1}, ["male", "female"], "x" * 70_000),

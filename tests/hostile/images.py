@@ -166,7 +166,7 @@ def same_pictures(encoded: list[bytes]) -> None:
     arrays = [np.frombuffer(one, dtype=np.uint8) for one in encoded]
     looks = []
     for backend in ("dali", "torchvision"):
-        decoder = create_decoder(backend, len(arrays), 32, torch.device("cpu"), None, 1)  # type: ignore[arg-type]
+        decoder = create_decoder(backend, len(arrays), 32, torch.device("cpu"), None, 1)
         decoder.submit(arrays, centred(len(arrays)))
         try:
             looks.append(decoder.result())

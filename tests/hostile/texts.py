@@ -186,10 +186,13 @@ def toml(base: Base, work: Path, draw: random.Random) -> Counter[str]:
         (work / "t.csv").write_text("image,gender,age\na.jpg,male,3\n")
         words = ("--images", work / "images", "--table", work / "t.csv", "--mapping", path, "--out", work / "out")
         return Counter({command(SHARD_TOOLS, "pack", "table", *words, "--workers", 1, "--dry-run").verdict: 1})
-    read = {"augment": lambda: read_augmentation(str(path)), "site": lambda: read_site(str(path)).setup(),
-            "study": lambda: read_study(path).trials}[kind]  # fmt: skip
     try:
-        read()
+        if kind == "augment":
+            read_augmentation(str(path))
+        elif kind == "site":
+            read_site(str(path)).setup()
+        else:
+            list(read_study(path).trials)
     except UserError as error:
         if "\n" in str(error):
             raise FaultError(f"more than a line: {error}") from None

@@ -139,12 +139,10 @@ def measured(number: int, attempt: Callable[[int], dict[str, int]]) -> Result:
     return Result(number, counts.get(RIGHT, 0), counts.get(REFUSED, 0), fault[-6000:], time.monotonic() - start, added)
 
 
-def tried(
-    numbers: Iterator[int], attempt: Callable[[int], dict[str, int]], until: Callable[[], bool] = lambda: False
-) -> Iterator[Result]:
-    """What becomes of each number, in workers that are forked of this process; no new one is begun after `until`."""
+def tried(numbers: Iterator[int], attempt: Callable[[int], dict[str, int]], end: float) -> Iterator[Result]:
+    """What becomes of each number, in workers that are forked of this process; none is begun after the time `end`."""
     pending = next(numbers, None)
-    while pending is not None and not until():
+    while pending is not None and time.monotonic() < end:
         asked, answered = os.pipe(), os.pipe()
         if not (pid := os.fork()):
             try:
@@ -157,7 +155,7 @@ def tried(
         os.close(answered[1])
         with os.fdopen(asked[1], "w") as requests, os.fdopen(answered[0]) as answers:
             for _ in range(EACH):
-                if pending is None or until():
+                if pending is None or time.monotonic() > end:
                     break
                 requests.write(f"{pending}\n")
                 requests.flush()
@@ -193,6 +191,7 @@ def _serve(requests: int, answers: int, attempt: Callable[[int], dict[str, int]]
     bound_memory()
     with os.fdopen(requests) as lines, os.fdopen(answers, "w") as results:
         for line in lines:
+            signal.alarm(2 * round(SECONDS))  # if nobody is left who would end it
             content: dict[str, Any] = measured(int(line), attempt).__dict__
             results.write(json.dumps(content) + "\n")
             results.flush()
