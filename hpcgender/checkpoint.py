@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -143,6 +143,20 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         return read_verified(path)
     except UnreadableError as error:
         raise UserError(f"{path} {error}; use another checkpoint of the run") from None
+
+
+@contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """Makes a UserError of what restoring a run's state by an intact checkpoint raises if it holds another state."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise UserError(
+            f"{path} holds another state than the run has ({one_line(error)[:200]}): remove it, and the run resumes from "
+            "the one before"
+        ) from None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ from hpcgender.train.log import EpochRecord, RunLog, epoch_line, parts_line, pea
 from hpcgender.train.progress import EpochProgress, StepClock
 from hpcgender.train.saver import Saver, latest
 from hpcgender.train.schedule import learning_rate
-from shard_tools.base.errors import REQUEUE, UserError, one_line
+from shard_tools.base.errors import REQUEUE, UserError
 from shard_tools.base.files import write_file
 from shard_tools.base.lock import PATIENCE, locked
 
@@ -374,26 +374,16 @@ class Trainer:
 
     def restore(self, path: Path, content: dict[str, Any]) -> None:
         """Restores the state of a checkpoint; UserError if it was trained on other data or with other options."""
-        try:
-            self._restore(path, content)
-        except torch.OutOfMemoryError:
-            raise
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise UserError(
-                f"{path} holds another state than the run has ({one_line(error)[:200]}): remove it, and the run "
-                "resumes from the one before"
-            ) from None
-
-    def _restore(self, path: Path, content: dict[str, Any]) -> None:
-        begun = {**content["config"], **{name: content.get(name) for name in ("manifest", "val_manifest")}}
-        check_resumed(self.config, begun, identity(self.packs), self.data_facts()["val_manifest"], str(path))
-        self.leaks = tuple(content.get("leaks", ()))
-        self.extended_from = begun["epochs"] if begun["epochs"] < self.config.epochs else 0
-        self.learner.load_state(content["model"], content["learner"])
-        self.epoch, self.epoch_step, self.best = content["epoch"], content["number"], content["best"]
-        self.tally.load_state_dict(content["tally"], self.ranks)
-        self.norms.load_state_dict(content["norms"])
-        self.clock = StepClock(content.get("seconds", 0.0))  # which checkpoints did not always have
+        with restoring(path):
+            begun = {**content["config"], **{name: content.get(name) for name in ("manifest", "val_manifest")}}
+            check_resumed(self.config, begun, identity(self.packs), self.data_facts()["val_manifest"], str(path))
+            self.leaks = tuple(content.get("leaks", ()))
+            self.extended_from = begun["epochs"] if begun["epochs"] < self.config.epochs else 0
+            self.learner.load_state(content["model"], content["learner"])
+            self.epoch, self.epoch_step, self.best = content["epoch"], content["number"], content["best"]
+            self.tally.load_state_dict(content["tally"], self.ranks)
+            self.norms.load_state_dict(content["norms"])
+            self.clock = StepClock(content.get("seconds", 0.0))  # which checkpoints did not always have
 
     def close(self) -> None:
         self.train_images.close()
