@@ -154,8 +154,8 @@ def restoring(path: Path) -> Iterator[None]:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(
-            f"{path} holds another state than the run has ({one_line(error)[:200]}): remove it, and the run resumes from "
-            "the one before"
+            f"{path} holds another state than the run has ({one_line(error)[:200]}): remove it, and the run resumes "
+            "from the one before"
         ) from None
 
 
