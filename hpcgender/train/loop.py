@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from hpcgender.checkpoint import git_revision, read_checkpoint, save_checkpoint
+from hpcgender.checkpoint import git_revision, read_checkpoint, restoring, save_checkpoint
 from hpcgender.commands.train import TrainConfig, check_resumed
 from hpcgender.data.evaluation import EvaluationLoader
 from hpcgender.data.limit import parts_of
