@@ -214,7 +214,7 @@ def load_trained(path: Path, device: torch.device, classes: Sequence[str] = CLAS
     options = read_model_config(parts.config, path, "use a checkpoint of this version")
     image_size = restored_part(_Input, parts.config, path, again).image_size
     options.check_image_size(image_size)
-    model = create(options, len(classes))
+    model = create(options, len(classes), image_size)
     try:
         model.load_state_dict(parts.model)
     except (RuntimeError, TypeError, AttributeError) as error:

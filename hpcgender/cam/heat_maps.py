@@ -172,8 +172,9 @@ class HeatMaps:
     def log_odds(self, images: torch.Tensor) -> torch.Tensor:
         """Log-odds of male (n,) of images."""
         with self.session.precision.autocast():
-            features = self.model.gender_features(images)
-            return log_odds(self.model.gender_logits(features))
+            logits = self.model(images).gender
+        assert logits is not None
+        return log_odds(logits)
 
 
 def print_summary(config: CamConfig, found: Cam) -> None:

@@ -5,19 +5,28 @@ from __future__ import annotations
 import torch
 
 from hpcgender.inference.outputs import log_odds
-from hpcgender.models.network import Network
+from hpcgender.models.network import Network, Outputs
 
 
 def evidence_maps(model: Network, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Evidence for male minus evidence for female at each place, and the log-odds of male; of images in eval mode.
 
-    Images are float (n, 3, size, size) in [-1, 1]; results as `evidence_of` has them.
+    Images are float (n, 3, size, size) in [-1, 1]; maps float32 (n, cells down, cells across), log-odds float32 (n,).
     """
-    return evidence_of(model, model.gender_features(images))
+    outputs, maps = outputs_and_maps(model, images)
+    assert outputs.gender is not None
+    return maps, log_odds(outputs.gender)
 
 
-def evidence_of(model: Network, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same of the result of `gender_features`: maps float32 (n, cells down, cells across), log-odds float32 (n,).
+def outputs_and_maps(model: Network, images: torch.Tensor) -> tuple[Outputs, torch.Tensor]:
+    """The predictions of images and their maps, by one pass."""
+    outputs, features = model.outputs_and_gender_features(images)
+    maps = evidence_of(model, outputs, features)
+    return Outputs(*(None if values is None else values.detach() for values in outputs)), maps
+
+
+def evidence_of(model: Network, outputs: Outputs, features: torch.Tensor) -> torch.Tensor:
+    """The maps, float32 (n, cells down, cells across), of what `outputs_and_gender_features` returns.
 
     A network whose log-odds are linear in the means of its feature maps has class activation maps (Zhou et al., arXiv
     1512.04150): their means plus a constant are the log-odds. Another one has Grad-CAM's (Selvaraju et al., arXiv
@@ -27,16 +36,13 @@ def evidence_of(model: Network, features: torch.Tensor) -> tuple[torch.Tensor, t
     """
     direction = model.gender_direction()
     if direction is None:
+        assert outputs.gender is not None
         with torch.enable_grad():
-            features = features.detach().requires_grad_()
-            values = log_odds(model.gender_logits(features))
-            (gradient,) = torch.autograd.grad(values.sum(), features)
-        direction, features, values = gradient.float().sum((2, 3)), features.detach(), values.detach()
-    else:
-        values = log_odds(model.gender_logits(features))
+            (gradient,) = torch.autograd.grad(log_odds(outputs.gender).sum(), features)
+        direction = gradient.float().sum((2, 3))
     sum_channels = "nchw,c->nhw" if direction.ndim == 1 else "nchw,nc->nhw"
     with torch.autocast(features.device.type, enabled=False):
-        return torch.einsum(sum_channels, features.float(), direction.float()), values
+        return torch.einsum(sum_channels, features.detach().float(), direction.float())
 
 
 def map_cells(model: Network, image_size: int, device: torch.device) -> tuple[int, int]:

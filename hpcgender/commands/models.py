@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from shard_tools.base.commands import Command
+from hpcgender.models.registry import matching
+from shard_tools.base.commands import Command, default_is
 from shard_tools.base.errors import UserError
 
 SMALLEST = 32
@@ -14,6 +16,8 @@ SMALLEST = 32
 class ModelsConfig:
     """Lists the models with their parameters, multiply-accumulates and memory for one image, and their papers."""
 
+    filter: Annotated[str, default_is("all but timm's", "GLOB")] = ""
+    """Only the models whose names match, e.g. 'se_*'; those of timm if it begins with timm:, e.g. 'timm:convnext*'."""
     image_size: int = 112
     """Height and width of the network's input, pixels."""
     json: bool = False
@@ -23,6 +27,8 @@ class ModelsConfig:
         """Raises UserError for what cannot work."""
         if self.image_size < SMALLEST:
             raise UserError(f"--image-size {self.image_size}: the models take images of {SMALLEST} pixels or more")
+        if self.filter and not matching(self.filter):
+            raise UserError(f"--filter {self.filter}: no model has such a name: 'timm:*' lists all of timm's")
 
 
 COMMANDS = (

@@ -65,7 +65,8 @@ def measure_speeds(
     machine slows all of them.
     """
     networks = [
-        create(config, len(CLASSES)).eval().to(device).to(memory_format=torch.channels_last) for config, _ in models
+        create(config, len(CLASSES), size).eval().to(device).to(memory_format=torch.channels_last)
+        for config, size in models
     ]
     inputs = [
         [torch.randn(count, 3, size, size, device=device).to(memory_format=torch.channels_last) for count in (1, batch)]

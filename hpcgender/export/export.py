@@ -23,7 +23,7 @@ from hpcgender.export.portable import Portable, output_names
 from hpcgender.export.weights import normalisation, peer, plain_state
 from hpcgender.inference.outputs import log_odds
 from hpcgender.models.create import create
-from shard_tools.base.errors import UserError
+from shard_tools.base.errors import UserError, one_line
 from shard_tools.base.files import write_file
 from shard_tools.base.text import byte_size
 from shard_tools.manifest import read_manifest
@@ -119,7 +119,7 @@ def safetensors(trained: Trained, decision: Decision, about: dict[str, str]) -> 
 
     state = {name: value.contiguous() for name, value in trained.model.state_dict().items()}
     content = save(state, metadata=about)
-    network = create(trained.config, len(trained.classes))
+    network = create(trained.config, len(trained.classes), trained.image_size)
     network.load_state_dict(load(content))
     network.eval()
 
@@ -143,12 +143,19 @@ def of_library(library: str) -> Callable[[Trained, Decision, dict[str, str]], Ma
         size = trained.image_size
         if library == "timm":
             content = save(state, metadata=about)
-            model.load_state_dict(load(content))
+            read = load(content)
         else:
             buffer = io.BytesIO()
             torch.save(state, buffer)
             content = buffer.getvalue()
-            model.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
+            read = torch.load(io.BytesIO(content), weights_only=True)
+        try:
+            model.load_state_dict(read)
+        except RuntimeError as error:  # e.g. a last layer of timm's that is more than linear
+            raise UserError(
+                f"{library} has no {trained.name} that computes the same ({one_line(error)[:200]}): export it as onnx, "
+                "torch or safetensors"
+            ) from None
         model.eval()
 
         def exported(images: torch.Tensor) -> Results:

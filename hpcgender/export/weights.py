@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from hpcgender.checkpoint import Trained
-from hpcgender.models.registry import family
+from hpcgender.models.registry import NO_TIMM, TIMM, family
 from shard_tools.base.errors import UserError
 
-KINDS = {"timm": ("resnet", "se_resnet"), "torchvision": ("resnet", "vgg")}
+KINDS = {"timm": ("resnet", "se_resnet", "timm"), "torchvision": ("resnet", "vgg")}
 
 
 def peer(trained: Trained, library: str) -> tuple[nn.Module, str]:
@@ -29,10 +29,17 @@ def peer(trained: Trained, library: str) -> tuple[nn.Module, str]:
         try:
             import timm
         except ImportError:
-            raise UserError("timm is not installed, by which the weights are checked: pip install timm") from None
+            raise UserError(NO_TIMM) from None
+        name = config.model.replace("_", "")
+        if kind == "timm":
+            name = config.model.removeprefix(TIMM)
+            facts = timm.get_pretrained_cfg(name)
+            if not isinstance(facts.classifier, str) or (config.grayscale and not isinstance(facts.first_conv, str)):
+                raise UserError(f"timm's {name} has several first or last layers: {elsewhere}")
+            if facts.fixed_input_size:
+                options["img_size"] = trained.image_size
         if config.output_stride != 32:
             options["output_stride"] = config.output_stride
-        name = config.model.replace("_", "")
         return timm.create_model(name, **options), f"timm.create_model({name!r}, {arguments(options)})"
     import torchvision
 
@@ -55,12 +62,19 @@ def plain_state(trained: Trained, temperature: float) -> dict[str, torch.Tensor]
     state = {
         name: value.detach().cpu().contiguous()
         for name, value in trained.model.state_dict().items()
-        if ".pixels." not in f".{name}" and not name.startswith("fc_age.")
+        if ".pixels." not in f".{name}" and not name.startswith(("fc_age.", "age."))
     }
     first = next(name for name, value in state.items() if value.ndim == 4)
+    head = "classifier.6" if family(trained.name) == "vgg" else "fc"
+    if family(trained.name) == "timm":
+        import timm
+
+        facts = timm.get_pretrained_cfg(trained.name.removeprefix(TIMM))
+        first, head = f"{facts.first_conv}.weight", facts.classifier
+        inside = {"backbone": "", "gender": f"{head}."}
+        state = {inside[name.partition(".")[0]] + name.partition(".")[2]: value for name, value in state.items()}
     if trained.config.grayscale:  # the mean of three channels, convolved
         state[first] = (state[first] / 3).repeat(1, 3, 1, 1)
-    head = "classifier.6" if family(trained.name) == "vgg" else "fc"
     for name in (f"{head}.weight", f"{head}.bias"):
         value = state[name]
         if len(value) == 1:  # binary cross-entropy: the logit of female is 0

@@ -121,8 +121,10 @@ class Compact(Network):
     def outputs_and_gender_features(self, x: torch.Tensor) -> tuple[Outputs, torch.Tensor]:
         assert self.gender is not None, "the network has no gender head"
         trunk = self.features(x)
-        features = self.gender.convolution(trunk)
-        return outputs(self.gender.classify(features), None if self.age is None else self.age(trunk)), features
+        features, gradients = self.cut(self.gender.convolution(trunk))
+        with gradients:
+            gender = self.gender.classify(features)
+        return outputs(gender, None if self.age is None else self.age(trunk)), features
 
     def gender_direction(self) -> torch.Tensor | None:
         return None if self.gender is None else self.gender.direction()

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from hpcgender.checkpoint_file import checkpoint_file
-from hpcgender.models.registry import STAGES, check_model, family
+from hpcgender.models.registry import STAGES, TIMM, check_model, family
 from hpcgender.models.weights_file import weights_format
 from shard_tools.base.commands import default_is
 from shard_tools.base.documents import restored_part
@@ -30,10 +30,11 @@ class ModelConfig:
 
     model: Annotated[str, tyro.conf.arg(metavar="NAME")] = "se_resnet50"
     """Architecture: resnet or se_resnet with 18, 34, 50, 101 or 152; vgg11, 13, 16 or 19, with batch normalisation
-    vgg11_bn etc.; or compact. `hpcgender models` lists their parameters, multiply-accumulates and memory."""
+    vgg11_bn etc.; compact; or timm:NAME, any image model of timm (extra timm). `hpcgender models` lists their
+    parameters, multiply-accumulates and memory."""
     output_stride: Literal[8, 16, 32] = 32
-    """Image size divided by the size of the last feature map, for ResNets: 16 or 8 make heat maps finer and cost 1.5 or
-    5 times the computation."""
+    """Image size divided by the size of the last feature map, for ResNets and models of timm that take it: 16 or 8 make
+    heat maps finer and cost a ResNet 1.5 or 5 times the computation."""
     stem: Literal["standard", "small"] = "standard"
     """First layers of a ResNet: standard (7x7 convolution with stride 2, max pooling), or small (3x3 convolution with
     stride 1, for images of 32 to 64 pixels), which costs about 15 times the computation and 10 to 15 times the memory;
@@ -45,8 +46,8 @@ class ModelConfig:
     """Initialise the last batch-norm weight of each ResNet block with 0, so that blocks start as identities (arXiv
     1706.02677)."""
     dropout: float = 0.5
-    """Dropout probability before the last layers of vgg and compact, and after each of --head-layers. ResNets have no
-    other dropout."""
+    """Dropout probability before the last layers of vgg and compact, and after each of --head-layers. ResNets and
+    models of timm have no other dropout."""
     head_layers: Annotated[tuple[int, ...], default_is("none", "WIDTH...")] = ()
     """Widths of the hidden layers, with ReLU, in the head of each task, e.g. 256 64. Heat maps are then Grad-CAM, which
     is exact for linear heads only."""
@@ -55,6 +56,8 @@ class ModelConfig:
     branch_layers: Annotated[tuple[int, ...], default_is("one of 128 without pooling", "WIDTH...")] = ()
     """Channels of the convolutions in each task's branch of compact, each with batch normalisation and 2x2 pooling; the
     last maps are flattened. E.g. 128 128. Heat maps are then Grad-CAM."""
+    drop_path: float = 0.0
+    """Drop-path probability (stochastic depth, arXiv 1603.09382) of models of timm that take it, e.g. 0.1."""
     tasks: tuple[Literal["gender", "age"], ...] = ("gender",)
     """Tasks to train: gender, age, or both. An image without the label of a task is ignored in its loss."""
     gender_loss: Literal["ce", "bce"] = "ce"
@@ -73,10 +76,10 @@ class ModelConfig:
     ] = ()
     """Class weights in the gender loss, e.g. 1 2: a male image counts twice. balanced: inversely proportional to the
     images of each class in the training split, 1 in the mean."""
-    pretrained: Annotated[str, default_is("random initialisation", "torchvision:NAME|FILE|URL")] = ""
-    """Initial weights: torchvision's by name, e.g. torchvision:IMAGENET1K_V2; or a file or URL with a checkpoint of
-    hpcgender (of a run, its best one) or a state dict of torchvision or timm. Heads of another shape are initialised at
-    random."""
+    pretrained: Annotated[str, default_is("random initialisation", "torchvision:NAME|timm:TAG|FILE|URL")] = ""
+    """Initial weights: torchvision's by name, e.g. torchvision:IMAGENET1K_V2; those of a timm:NAME by timm's tag, e.g.
+    timm:augreg_in21k_ft_in1k; or a file or URL with a checkpoint of hpcgender (of a run, its best one) or a state dict
+    of torchvision or timm. Heads of another shape are initialised at random."""
     freeze: Annotated[Literal["none", "backbone"] | int, tyro.conf.arg(metavar="none|backbone|STAGES")] = "none"
     """Layers of --pretrained to freeze: the backbone (all but the heads), or its first STAGES stages, e.g. 2. Frozen
     batch normalisation keeps its running statistics."""
@@ -87,14 +90,20 @@ class ModelConfig:
         return {task: getattr(self, f"{task}_weight") for task in self.tasks}
 
     def map_side(self, image_size: int) -> int:
-        """Cells along each side of the feature maps from which heat maps are made."""
+        """Cells along each side of the feature maps from which heat maps are made; 0 if only the model itself knows."""
+        if family(self.model) == "timm":
+            return 0
         if "resnet" in family(self.model):
             return math.ceil(image_size / (8 if self.stem == "small" else self.output_stride))
         return image_size // 16 >> max(len(self.branch_layers) - 1, 0)
 
     def check_image_size(self, image_size: int) -> None:
-        """Raises UserError for images that are too small for the network, or too large for any."""
+        """Raises UserError for images that are too small for the network, or too large for any.
+
+        A model of timm is asked when it is made.
+        """
         least = 16 << len(self.branch_layers) if self.model == "compact" else 16 if self.stem == "small" else 32
+        least = 1 if family(self.model) == "timm" else least
         if image_size < least:
             raise UserError(f"--image-size {image_size}: {self.model} takes images of {least} pixels or more")
         if image_size > LARGEST_IMAGE:
@@ -105,7 +114,7 @@ class ModelConfig:
         check_model(self.model)
         kind = family(self.model)
         if "resnet" not in kind:
-            for field in ("output_stride", "stem"):
+            for field in ("stem",) if kind == "timm" else ("output_stride", "stem"):
                 if getattr(self, field) != getattr(ModelConfig, field):
                     option = f"--{field.replace('_', '-')} {getattr(self, field)}"
                     raise UserError(f"{self.model} has no {option}: use a resnet, or leave the option out")
@@ -121,7 +130,9 @@ class ModelConfig:
         for task in self.tasks:
             if getattr(self, f"{task}_weight") <= 0:
                 raise UserError(f"--{task}-weight must be positive; not to train {task}, leave it out of --tasks")
-        for field in ("label_smoothing", "dropout"):
+        if self.drop_path and kind != "timm":
+            raise UserError(f"{self.model} has no --drop-path: use a model of timm, or leave the option out")
+        for field in ("label_smoothing", "dropout", "drop_path"):
             if not 0 <= getattr(self, field) < 1:
                 raise UserError(f"--{field.replace('_', '-')} {getattr(self, field)} must be at least 0 and below 1")
         weights = self.class_weights
@@ -131,17 +142,20 @@ class ModelConfig:
             )
         if self.pretrained.startswith(TORCHVISION) and kind not in ("resnet", "vgg"):
             raise UserError(f"torchvision has no weights of {self.model}: use a resnet or vgg, or give a file or URL")
+        if self.pretrained.startswith(TIMM) and kind != "timm":
+            raise UserError(f"{self.pretrained} is for a model of timm: give --model {TIMM}NAME, or a file or URL")
         if self.freeze != "none" and not self.pretrained:
             raise UserError(f"--freeze {self.freeze} needs pretrained weights: give --pretrained")
-        if isinstance(self.freeze, int) and not 1 <= self.freeze <= STAGES[kind]:
-            raise UserError(f"--freeze {self.freeze}: {self.model} has stages 1 to {STAGES[kind]}")
+        last = STAGES.get(kind)  # a model of timm is asked when it is made
+        if isinstance(self.freeze, int) and (self.freeze < 1 or (last and self.freeze > last)):
+            raise UserError(f"--freeze {self.freeze}: {self.model} has stages from 1{f' to {last}' if last else ' on'}")
 
     def check_pretrained(self) -> None:
         """Raises UserError if --pretrained names a file that is missing or holds no weights.
 
         A resumed run does not need it any more.
         """
-        if not self.pretrained or self.pretrained.startswith((TORCHVISION, *WEB)):
+        if not self.pretrained or self.pretrained.startswith((TORCHVISION, TIMM, *WEB)):
             return
         path = checkpoint_file(Path(self.pretrained))
         if not path.is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hpcgender.models.config import ModelConfig
+from hpcgender.models.read_weights import Weights
 
 YEARS = 101
 """Classes of an age distribution: the years 0 to 100."""
@@ -179,7 +181,10 @@ class Network(nn.Module):
     """Names of the heads' modules; all others are the backbone."""
 
     features: Callable[[torch.Tensor], torch.Tensor]
-    """Images to the last feature maps (n, channels, height, width) that all tasks share."""
+    """Images to the last feature maps (n, channels, height, width) that all tasks share; timm's in its own layout."""
+
+    side = 0
+    """Cells along each side of the last features, where only the network itself knows (ModelConfig.map_side)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -190,9 +195,17 @@ class Network(nn.Module):
         """The heads' predictions from feature maps."""
         raise NotImplementedError
 
-    def stages(self) -> list[list[nn.Module]]:
-        """The modules of each stage that can be frozen, starting at the input."""
+    def stages(self) -> Sequence[Sequence[nn.Module | nn.Parameter]]:
+        """The parts of each stage that can be frozen, starting at the input; empty if there are no stages."""
         raise NotImplementedError
+
+    def layers(self) -> Sequence[Sequence[nn.Module | nn.Parameter]]:
+        """The parts of each layer for learning rates by layer, starting at the input; empty if there are none."""
+        return self.stages()
+
+    def undecayed(self) -> set[str]:
+        """Names of parameters without weight decay, besides vectors."""
+        return set()
 
     def forward(self, x: torch.Tensor) -> Outputs:
         return self.classify(self.features(x))
@@ -208,13 +221,40 @@ class Network(nn.Module):
         return logits
 
     def outputs_and_gender_features(self, x: torch.Tensor) -> tuple[Outputs, torch.Tensor]:
-        """The predictions of images and the result of `gender_features`, by one pass."""
-        features = self.features(x)
-        return self.classify(features), features
+        """The predictions of images and the result of `gender_features`, by one pass.
+
+        Without a `gender_direction` the predictions have gradients with respect to it, and to nothing before it.
+        """
+        features, gradients = self.cut(self.features(x))
+        with gradients:
+            return self.classify(features), features
+
+    def cut(self, features: torch.Tensor) -> tuple[torch.Tensor, AbstractContextManager[Any]]:
+        """The features as heat maps need them, and the context in which what follows is computed."""
+        if self.gender_direction() is not None:
+            return features, nullcontext()
+        return features.detach().requires_grad_(), torch.enable_grad()
 
     def gender_direction(self) -> torch.Tensor | None:
         """The weights (channels,) of the spatial means of `gender_features` in the log-odds; None if not linear."""
         return None
+
+    def draws(self) -> bool:
+        """Whether training draws random numbers in the network, as dropout does."""
+        return any(isinstance(module, nn.Dropout) and module.p for module in self.modules())
+
+    def synchronised(self) -> Network:
+        """The network with batch normalisation over all ranks."""
+        network: Network = nn.SyncBatchNorm.convert_sync_batchnorm(self)  # type: ignore[no-untyped-call]
+        return network
+
+    def released(self, tag: str) -> Weights:
+        """The weights that the library of the model knows by a tag, under this network's names."""
+        raise NotImplementedError
+
+    def adapted(self, weights: Weights, source: str) -> Weights:
+        """Weights as `source` has them, under this network's names; UserError if they cannot fit."""
+        return weights
 
     def in_head(self, name: str) -> bool:
         """Whether a parameter, buffer or module of that name belongs to a head."""

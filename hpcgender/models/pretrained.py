@@ -15,6 +15,7 @@ from hpcgender.checkpoint_file import checkpoint_file
 from hpcgender.models.config import TORCHVISION, WEB, ModelConfig
 from hpcgender.models.network import Network
 from hpcgender.models.read_weights import Weights, read_weights
+from hpcgender.models.registry import TIMM
 from hpcgender.models.weights_file import weights_format
 from shard_tools.base.errors import UserError, one_line, unknown
 
@@ -31,7 +32,10 @@ def load_pretrained(network: Network, config: ModelConfig) -> str:
     Raises UserError if the weights do not exist, cannot be downloaded or read, or do not match.
     """
     source = config.pretrained
-    weights = find(config)
+    if source.startswith(TIMM):
+        weights = network.released(source.removeprefix(TIMM))
+    else:
+        weights = network.adapted(find(config), source)
     own = {key: value for key, value in network.state_dict().items() if not key.endswith(COUNTER)}
     there = {key: value for key, value in weights.state.items() if not key.endswith(COUNTER)}
     prefix = find_prefix(there.keys(), [key for key in own if not network.in_head(key)], source)

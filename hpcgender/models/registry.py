@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from shard_tools.base.errors import unknown
+import difflib
+import fnmatch
+import importlib.util
+import re
+from functools import cache
+from pathlib import Path
+
+from shard_tools.base.errors import UserError, unknown
+
+TIMM = "timm:"
+"""What stands before the name of a model of timm, and of weights that timm knows."""
+NO_TIMM = "timm is not installed: install the extra timm: .venv/bin/pip install -c constraints.txt -e '.[timm]'"
 
 DEPTHS = (18, 34, 50, 101, 152)
 VGG_DEPTHS = (11, 13, 16, 19)
@@ -18,18 +29,50 @@ SOURCES = {
     "se_resnet": "Hu et al., arXiv 1709.01507",
     "vgg": "Simonyan and Zisserman, arXiv 1409.1556",
     "compact": "after Levi and Hassner, CVPRW 2015",
+    "timm": "see timm",
 }
 """The paper of each family of models."""
 STAGES = {"resnet": 4, "se_resnet": 4, "vgg": 5, "compact": 4}
-"""Stages of each family that can be frozen."""
+"""Stages of each family that can be frozen; each model of timm has its own."""
 
 
 def check_model(name: str) -> None:
     """Raises UserError unless there is a model of that name."""
-    if name not in MODELS:
+    if not name.startswith(TIMM):
+        if name in MODELS:
+            return
+        if importlib.util.find_spec("timm") and name in timm_names():
+            raise UserError(f"unknown model {name!r}: did you mean {TIMM}{name}?")
         raise unknown("model", name, MODELS)
+    known, (timms, _, tag) = timm_names(), name.removeprefix(TIMM).partition(".")
+    if timms in known and tag:
+        raise UserError(f"{name} names weights, too: give --model {TIMM}{timms} --pretrained {TIMM}{tag}")
+    if timms not in known:
+        near = [TIMM + other for other in difflib.get_close_matches(timms, known, n=3)]
+        advice = f"did you mean {' or '.join(near)}?" if near else f"hpcgender models --filter '{TIMM}*' lists them"
+        raise UserError(f"unknown model {name!r}: {advice}")
+
+
+@cache
+def timm_names() -> tuple[str, ...]:
+    """The models of timm, without its prefix, sorted; UserError if it is not installed.
+
+    From its source, as importing it takes seconds.
+    """
+    spec = importlib.util.find_spec("timm")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(NO_TIMM)
+    files = (file for place in spec.submodule_search_locations for file in Path(place, "models").glob("*.py"))
+    texts = (file.read_text(encoding="utf-8") for file in files)
+    return tuple(sorted({name for text in texts for name in re.findall(r"^@register_model\s+def (\w+)", text, re.M)}))
+
+
+def matching(pattern: str) -> tuple[str, ...]:
+    """The models whose names match a pattern such as `se_*`; those of timm only if it begins with `timm:`."""
+    known = [TIMM + name for name in timm_names()] if pattern.startswith(TIMM) else MODELS
+    return tuple(fnmatch.filter(known, pattern))
 
 
 def family(name: str) -> str:
-    """resnet, se_resnet, vgg or compact."""
-    return name.removesuffix("_bn").rstrip("0123456789")
+    """resnet, se_resnet, vgg, compact or timm."""
+    return "timm" if name.startswith(TIMM) else name.removesuffix("_bn").rstrip("0123456789")

@@ -156,5 +156,10 @@ class ResNet(Network):
         layers = [self.get_submodule(f"layer{stage}") for stage in (1, 2, 3, 4)]
         return [[self.conv1, self.bn1, layers[0]], *([layer] for layer in layers[1:])]
 
+    def layers(self) -> list[list[nn.Module]]:
+        """The first convolution and every block."""
+        blocks = [block for stage in (1, 2, 3, 4) for block in self.get_submodule(f"layer{stage}").children()]
+        return [[self.conv1, self.bn1], *([block] for block in blocks)]
+
     def gender_direction(self) -> torch.Tensor | None:
         return None if self.fc is None else direction(self.fc)

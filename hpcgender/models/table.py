@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
-from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
 
 from hpcgender.commands.models import ModelsConfig
 from hpcgender.models.config import ModelConfig
 from hpcgender.models.create import create
-from hpcgender.models.registry import MODELS, SOURCES, family
+from hpcgender.models.registry import MODELS, SOURCES, family, matching
+from shard_tools.base.errors import UserError
 from shard_tools.base.text import Table, print_tables
 from shard_tools.manifest import CLASSES
 
@@ -25,7 +26,7 @@ class Cost:
     name: str
     parameters: int
     macs: int
-    """Multiply-accumulates of convolutions and linear layers in a forward pass."""
+    """Multiply-accumulates of convolutions, linear layers and attention in a forward pass."""
     weight_bytes: int
     """Parameters and buffers; training needs as much again for gradients, and once or twice that for the optimizer."""
     activation_bytes: int
@@ -33,14 +34,27 @@ class Cost:
     source: str
 
 
+@dataclass(frozen=True)
+class Refused:
+    """A model that does not take images of the size."""
+
+    name: str
+    error: str
+
+
 def list_models(config: ModelsConfig) -> None:
-    """Prints the cost of every model."""
+    """Prints the cost of every model that is asked for."""
     config.check()
-    costs = [cost(ModelConfig(model=name), config.image_size) for name in MODELS]
+    found = [cost_or_error(name, config.image_size) for name in (matching(config.filter) if config.filter else MODELS)]
+    costs = [of_model for of_model in found if isinstance(of_model, Cost)]
     if config.json:
-        print(json.dumps([asdict(of_model) for of_model in costs], indent=1))
+        print(json.dumps([asdict(of_model) for of_model in found], indent=1))
         return
-    print_tables(table(costs, config.image_size))
+    if costs:
+        print_tables(table(costs, config.image_size))
+    for refused in found:
+        if isinstance(refused, Refused):
+            print(refused.error)
 
 
 def table(costs: Sequence[Cost], image_size: int) -> Table:
@@ -66,22 +80,20 @@ def table(costs: Sequence[Cost], image_size: int) -> Table:
     )
 
 
+def cost_or_error(name: str, image_size: int) -> Cost | Refused:
+    """The cost of a model, or why it has none at this size, as some of timm's."""
+    try:
+        return cost(ModelConfig(model=name), image_size)
+    except UserError as error:
+        return Refused(name, str(error))
+
+
 def cost(config: ModelConfig, image_size: int) -> Cost:
     """Counted on the meta device, whose tensors have no data."""
     images = 2  # batch normalisation cannot train on a single value
     with torch.device("meta"):
-        network = create(config, len(CLASSES))
+        network = create(config, len(CLASSES), image_size)
         image = torch.empty(images, 3, image_size, image_size)
-    macs = 0
-
-    def count(module: nn.Module, _: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        nonlocal macs
-        assert isinstance(module, nn.Conv2d | nn.Linear)
-        macs += output.numel() * module.weight[0].numel()
-
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            module.register_forward_hook(count)
     state = [*network.parameters(), *network.buffers()]
     weights = {value.untyped_storage()._cdata for value in state}
     saved: dict[int, int] = {}
@@ -92,13 +104,13 @@ def cost(config: ModelConfig, image_size: int) -> Cost:
             saved[storage._cdata] = storage.nbytes()
         return tensor
 
-    with saved_tensors_hooks(save, lambda tensor: tensor):
+    with saved_tensors_hooks(save, lambda tensor: tensor), FlopCounterMode(display=False) as counter:
         outputs = network(image)
     assert any(output is not None for output in outputs)  # keeps the graph and its saved tensors until they are counted
     return Cost(
         name=config.model,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        macs=macs // images,
+        macs=counter.get_total_flops() // 2 // images,
         weight_bytes=sum(value.numel() * value.element_size() for value in state),
         activation_bytes=sum(saved.values()) // images,
         source=SOURCES[family(config.model)],

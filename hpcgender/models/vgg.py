@@ -97,8 +97,9 @@ class VGG(Network):
         return super().gender_logits(self.features[-1](features))  # type: ignore[index]
 
     def outputs_and_gender_features(self, x: torch.Tensor) -> tuple[Outputs, torch.Tensor]:
-        features = self.gender_features(x)
-        return self.classify(self.features[-1](features)), features  # type: ignore[index]
+        features, gradients = self.cut(self.gender_features(x))
+        with gradients:
+            return self.classify(self.features[-1](features)), features  # type: ignore[index]
 
     def stages(self) -> list[list[nn.Module]]:
         stages: list[list[nn.Module]] = [[]]

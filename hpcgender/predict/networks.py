@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hpcgender.cam.maps import evidence_of
+from hpcgender.cam.maps import outputs_and_maps
 from hpcgender.checkpoint import Trained
 from hpcgender.data.decoders.decoder import to_pixels
 from hpcgender.inference.outputs import check_finite, log_odds, outputs_of
@@ -49,8 +49,7 @@ class TorchNetwork:
         if not self.has_gender:
             raise UserError("the checkpoint was not trained for gender: it has no heat maps")
         with self.precision.autocast():
-            outputs, features = self.model.outputs_and_gender_features(pixels)
-            evidence, _ = evidence_of(self.model, features)
+            outputs, evidence = outputs_and_maps(self.model, pixels)
         check_finite(evidence, *(values for values in outputs[:2] if values is not None))
         faces = to_pixels(pixels).permute(0, 2, 3, 1).cpu().numpy()
         return Results(*numbers_of(outputs), evidence.cpu().numpy(), faces)

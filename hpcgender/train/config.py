@@ -30,6 +30,10 @@ class OptimizationConfig:
     linearly (arXiv 1706.02677). 0: --lr is not scaled."""
     backbone_lr_factor: float = 1.0
     """Learning rate of the backbone divided by that of the heads, e.g. 0.1 to fine-tune pretrained weights."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from each layer to the one before it, e.g. 0.75 to fine-tune a vision transformer
+    (BEiT, arXiv 2106.08254); heads have the whole one. Layers are timm's groups, blocks of ResNets, or stages of
+    others. 1: off."""
     schedule: Literal["step", "cosine", "onecycle"] = "cosine"
     """Learning-rate schedule: step (multiplied by --decay-factor every --decay-every epochs), cosine (down to 0, arXiv
     1608.03983 without restarts), or onecycle (from LR/25 up to LR and down to LR/250000, arXiv 1708.07120)."""
@@ -75,6 +79,7 @@ class OptimizationConfig:
         in_range(self, ("lr_batch", "weight_decay", "clip_norm"), least=0)
         in_range(self, ("momentum", "beta2", "ema"), least=0, below=1)
         in_range(self, ("mixup",), least=0, most=1)
+        in_range(self, ("layer_decay",), above=0, most=1)
         if not self.val_split:
             raise UserError("--val-split '': give the name of a split, or none")
         if not 0 <= self.warmup <= self.epochs:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from hpcgender.commands.train import TrainConfig
@@ -27,7 +28,7 @@ from hpcgender.models.create import create
 from hpcgender.models.network import Network, Uncounted
 from hpcgender.models.pretrained import load_pretrained
 from hpcgender.models.registry import family
-from hpcgender.models.transfer import freeze, parameter_groups
+from hpcgender.models.transfer import freeze, freeze_untouched, parameter_groups
 from hpcgender.precision import Precision, allow_tf32
 from hpcgender.train.ema import EMA
 from hpcgender.train.mixup import draw_mixing, mix
@@ -35,6 +36,7 @@ from hpcgender.train.objective import Objective
 from hpcgender.train.optimizer import create_optimizer, set_learning_rate
 from hpcgender.train.schedule import learning_rate
 from shard_tools.base.errors import UserError
+from shard_tools.manifest import CLASSES
 
 SKIPPED_BY_FP16 = 100
 """Consecutive steps that fp16 may skip while its loss scale adapts."""
@@ -51,15 +53,19 @@ class Learner:
         self.ranks = ranks
         set_up_device(config, ranks.device)
         torch.manual_seed(config.seed)
-        self.network: Network = create(config, classes)
+        self.network: Network = create(config, classes, config.image_size)
         self.pretrained = self.load_pretrained() if fresh and config.pretrained else ""
         """A line on what was loaded of the pretrained weights."""
+        if family(config.model) == "timm":
+            freeze_untouched(self.network, described(config, classes), config.image_size)
         freeze(self.network, config.freeze)
         if config.sync_bn and ranks.world_size > 1:
-            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
+            self.network = self.network.synchronised()
         self.memory_format = memory_format(config, ranks.device)
         self.network.to(ranks.device).to(memory_format=self.memory_format)
-        groups = parameter_groups(self.network, config.peak_lr, config.weight_decay, config.backbone_lr_factor)
+        groups = parameter_groups(
+            self.network, config.peak_lr, config.weight_decay, config.backbone_lr_factor, config.layer_decay
+        )
         self.optimizer = create_optimizer(config, groups)
         self.precision = Precision(config.precision, ranks.device, may_skip=config.skip_nonfinite > 0)
         self.ema = EMA(self.network, config.ema) if config.ema else None
@@ -75,11 +81,13 @@ class Learner:
                 self.objective = DistributedDataParallel(
                     objective, broadcast_buffers=False, gradient_as_bucket_view=True
                 )
+            # Of depthwise convolutions: only the stride of a dimension of size 1 is another.
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norms = [module for module in self.network.modules() if isinstance(module, Uncounted) and module.training]
         self.counters = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
         """Of the batches of each layer that is not frozen."""
-        self.has_dropout = any(isinstance(module, nn.Dropout) and module.p for module in self.network.modules())
+        self.draws = self.network.draws()
         self.max_skipped = max(config.skip_nonfinite, SKIPPED_BY_FP16 if self.precision.name == "fp16" else 0)
         self.skipped = 0
         """Consecutive steps whose gradients were not finite."""
@@ -114,7 +122,7 @@ class Learner:
         """
         config = self.config
         step = epoch * steps + number
-        if self.has_dropout:
+        if self.draws:
             bits = random_bits(config.seed, step, "dropout", np.array([self.ranks.rank]))
             torch.manual_seed(int(bits[0] >> np.uint64(1)))
         set_learning_rate(self.optimizer, learning_rate(config, step, steps))
@@ -249,6 +257,8 @@ class NonFiniteError(Exception):
 def check_compute(config: TrainConfig, ranks: Ranks) -> None:
     """Raises UserError for options with which these ranks and their devices cannot compute."""
     check_micro_batches(config, ranks.world_size)
+    if family(config.model) == "timm":
+        check_network(config, ranks.world_size)
     Precision(config.precision, ranks.device)
     if config.sync_bn and ranks.world_size > 1 and ranks.device.type != "cuda":
         raise UserError("--sync-bn needs GPUs: leave it out")
@@ -263,11 +273,30 @@ def check_compute(config: TrainConfig, ranks: Ranks) -> None:
         raise UserError("--cuda-graphs needs GPUs: leave it out")
 
 
-def check_micro_batches(config: TrainConfig, world_size: int) -> None:
-    """Raises UserError where batch normalisation would get a single value per channel, with which it cannot train."""
+def described(config: TrainConfig, classes: int) -> Network:
+    """The network on the meta device, where tensors have no data."""
+    with torch.device("meta"):
+        return create(config, classes, config.image_size)
+
+
+def check_network(config: TrainConfig, world_size: int) -> None:
+    """Raises UserError for what only the network itself knows: sizes of images, stages, layers, batch normalisation."""
+    network = described(config, len(CLASSES))
+    freeze(network, config.freeze)
+    parameter_groups(network, config.peak_lr, config.weight_decay, layer_decay=config.layer_decay)
+    has_norms = any(isinstance(module, _BatchNorm) for module in network.modules())
+    if network.side == 1 and has_norms:
+        check_micro_batches(config, world_size, network.side)
+
+
+def check_micro_batches(config: TrainConfig, world_size: int, side: int = 0) -> None:
+    """Raises UserError where batch normalisation would get a single value per channel, with which it cannot train.
+
+    `side` are the cells along each side of the last features, if the options do not say.
+    """
     smallest = min(map(len, torch.arange(config.batch_size // world_size).chunk(config.accumulate)), default=0)
-    single = config.head_norm or (config.map_side(config.image_size) == 1 and family(config.model) != "vgg")
-    if smallest == 1 and single:
+    single = (side or config.map_side(config.image_size)) == 1 and family(config.model) != "vgg"
+    if smallest == 1 and (config.head_norm or single):
         raise UserError(
             f"--batch-size {config.batch_size} on {world_size} processes with --accumulate {config.accumulate} "
             f"computes one image at a time, with which {config.model} cannot be trained at {config.image_size} px: "

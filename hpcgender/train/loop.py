@@ -327,7 +327,7 @@ class Trainer:
             )
         if config.stem == "small":
             yield "--stem small costs several times the computation and memory of --stem standard: see hpcgender models"
-        if config.map_side(config.image_size) == 1:
+        if (config.map_side(config.image_size) or self.learner.network.side) == 1:
             yield (
                 f"heat maps of {config.model} at {config.image_size} px have a single cell: give --output-stride 8 or "
                 "a larger --image-size if you want to see where it looks"

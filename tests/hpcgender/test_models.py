@@ -249,7 +249,7 @@ def test_options_of_a_model_stand_beside_those_of_batches() -> None:
         ({"class_weights": (1.0,)}, "--class-weights needs 2 positive numbers, for female and male"),
         ({"pretrained": "torchvision:IMAGENET1K_V1"}, "torchvision has no weights of se_resnet50"),
         ({"freeze": "backbone"}, "give --pretrained"),
-        ({"freeze": 5, "pretrained": "a.pt"}, "se_resnet50 has stages 1 to 4"),
+        ({"freeze": 5, "pretrained": "a.pt"}, "se_resnet50 has stages from 1 to 4"),
     ],
 )
 def test_what_cannot_work_is_refused(options: dict[str, object], message: str) -> None:
