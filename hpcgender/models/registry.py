@@ -6,13 +6,17 @@ import difflib
 import fnmatch
 import importlib.util
 import re
+from collections.abc import Collection
 from functools import cache
+from heapq import nlargest
 from pathlib import Path
 
 from shard_tools.base.errors import UserError, unknown
 
 TIMM = "timm:"
 """What stands before the name of a model of timm, and of weights that timm knows."""
+ALIKE = 0.6
+"""Of names that may be meant: difflib's usual likeness."""
 NO_TIMM = "timm is not installed: install the extra timm: .venv/bin/pip install -c constraints.txt -e '.[timm]'"
 
 DEPTHS = (18, 34, 50, 101, 152)
@@ -48,9 +52,18 @@ def check_model(name: str) -> None:
     if timms in known and tag:
         raise UserError(f"{name} names weights, too: give --model {TIMM}{timms} --pretrained {TIMM}{tag}")
     if timms not in known:
-        near = [TIMM + other for other in difflib.get_close_matches(timms, known, n=3)]
+        near = [TIMM + other for other in alike(timms, known)]
         advice = f"did you mean {' or '.join(near)}?" if near else f"hpcgender models --filter '{TIMM}*' lists them"
         raise UserError(f"unknown model {name!r}: {advice}")
+
+
+def alike(name: str, known: Collection[str]) -> list[str]:
+    """The names most like one, at most three; also those that begin like it, as timm's often go on with a size."""
+
+    def likeness(other: str) -> float:
+        return max(difflib.SequenceMatcher(None, name, part).ratio() for part in (other, other[: len(name)]))
+
+    return [other for other in nlargest(3, known, likeness) if likeness(other) > ALIKE]
 
 
 @cache

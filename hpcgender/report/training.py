@@ -31,6 +31,8 @@ LEARNING = (
     "ema",
     "mixup",
     "clip_norm",
+    "layer_decay",
+    "drop_path",
 )
 
 

@@ -39,7 +39,7 @@ class CamBenchmark:
     quick: bool = False
     """A small model, few batches and one round: to see that it runs, not how fast."""
     model: str = "se_resnet50"
-    """Any model: those without a linear gender head have Grad-CAM."""
+    """Any of the suite's own models: those without a linear gender head have Grad-CAM."""
     image_size: int = 112
     """Height and width of the images, pixels."""
     batch_size: int = 16

@@ -95,8 +95,11 @@ def test_all_of_timms_models_are_known_without_importing_it() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("timm:convnext_attto", "unknown model 'timm:convnext_attto': did you mean timm:convnext_atto or timm:"),
-        ("timm:q", r"unknown model 'timm:q': hpcgender models --filter 'timm:\*' lists them"),
+        (
+            "timm:convnext_attto",
+            "unknown model 'timm:convnext_attto': did you mean timm:convnext_atto or timm:convnext_atto_ols",
+        ),
+        ("timm:ViT-B/16", r"unknown model 'timm:ViT-B/16': hpcgender models --filter 'timm:\*' lists them"),
         ("convnext_atto", "unknown model 'convnext_atto': did you mean timm:convnext_atto?"),
         (
             "timm:convnext_atto.d2_in1k",
@@ -186,10 +189,12 @@ def tokens(prefix: int) -> Any:
         (CONVNEXT, "norm_pre", None),
         (MOBILENET, "blocks", None),
         (EFFICIENTNET, "bn2", None),
+        (f"{EFFICIENTNET} with a deep head", "bn2", None),
     ],
 )
 def test_maps_are_those_of_pytorch_grad_cam(name: str, layer: str, reshape: Any) -> None:
-    network = made(name).double()
+    name, _, deep = name.partition(" ")
+    network = made(name, head_layers=(16,) if deep else ()).double()
     images = IMAGES[:1].double()
     with torch.no_grad():
         maps, _ = evidence_maps(network, images)
