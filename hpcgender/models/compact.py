@@ -107,17 +107,6 @@ class Compact(Network):
             None if self.gender is None else self.gender(features), None if self.age is None else self.age(features)
         )
 
-    def gender_features(self, x: torch.Tensor) -> torch.Tensor:
-        """The feature maps of the gender branch."""
-        assert self.gender is not None, "the network has no gender head"
-        return self.gender.convolution(self.features(x))  # type: ignore[no-any-return]
-
-    def gender_logits(self, features: torch.Tensor) -> torch.Tensor:
-        assert self.gender is not None, "the network has no gender head"
-        logits = outputs(self.gender.classify(features), None).gender
-        assert logits is not None
-        return logits
-
     def outputs_and_gender_features(self, x: torch.Tensor) -> tuple[Outputs, torch.Tensor]:
         assert self.gender is not None, "the network has no gender head"
         trunk = self.features(x)

@@ -210,20 +210,10 @@ class Network(nn.Module):
     def forward(self, x: torch.Tensor) -> Outputs:
         return self.classify(self.features(x))
 
-    def gender_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Images to the last feature maps (n, channels, height, width) before the gender head."""
-        return self.features(x)
-
-    def gender_logits(self, features: torch.Tensor) -> torch.Tensor:
-        """Gender logits (n, 2) from the result of `gender_features`."""
-        logits = self.classify(features).gender
-        assert logits is not None, "the network has no gender head"
-        return logits
-
     def outputs_and_gender_features(self, x: torch.Tensor) -> tuple[Outputs, torch.Tensor]:
-        """The predictions of images and the result of `gender_features`, by one pass.
+        """The predictions of images, and the last feature maps (n, channels, height, width) before the gender head.
 
-        Without a `gender_direction` the predictions have gradients with respect to it, and to nothing before it.
+        Without a `gender_direction` the predictions have gradients with respect to these, and to nothing before them.
         """
         features, gradients = self.cut(self.features(x))
         with gradients:
@@ -236,7 +226,7 @@ class Network(nn.Module):
         return features.detach().requires_grad_(), torch.enable_grad()
 
     def gender_direction(self) -> torch.Tensor | None:
-        """The weights (channels,) of the spatial means of `gender_features` in the log-odds; None if not linear."""
+        """The weights (channels,) of the spatial means of these maps in the log-odds; None if not linear."""
         return None
 
     def draws(self) -> bool:

@@ -87,17 +87,11 @@ class VGG(Network):
         gender = self.classifier[HEAD](x) if len(self.classifier) > HEAD else None
         return outputs(gender, None if self.fc_age is None else self.fc_age(x))
 
-    def gender_features(self, x: torch.Tensor) -> torch.Tensor:
-        """The feature maps before the last pooling, with twice the resolution."""
+    def outputs_and_gender_features(self, x: torch.Tensor) -> tuple[Outputs, torch.Tensor]:
+        """The feature maps are those before the last pooling, with twice the resolution."""
         for layer in list(self.features)[:-1]:  # type: ignore[call-overload]
             x = layer(x)
-        return x
-
-    def gender_logits(self, features: torch.Tensor) -> torch.Tensor:
-        return super().gender_logits(self.features[-1](features))  # type: ignore[index]
-
-    def outputs_and_gender_features(self, x: torch.Tensor) -> tuple[Outputs, torch.Tensor]:
-        features, gradients = self.cut(self.gender_features(x))
+        features, gradients = self.cut(x)
         with gradients:
             return self.classify(self.features[-1](features)), features  # type: ignore[index]
 

@@ -252,7 +252,8 @@ def test_a_head_with_hidden_layers_has_no_direction_and_its_maps_are_grad_cam() 
     network, _ = made("resnet18", head_layers=(16,))
     assert network.gender_direction() is None
     features = network.eval().features(images()).detach().requires_grad_()
-    values = network.gender_logits(features)
+    values = network.classify(features).gender
+    assert values is not None
     (gradient,) = torch.autograd.grad((values[:, 1] - values[:, 0]).sum(), features)
     maps, log_odds = evidence_maps(network, images())
     torch.testing.assert_close(log_odds, values[:, 1] - values[:, 0])
@@ -266,7 +267,7 @@ def test_a_branch_of_several_convolutions_is_flattened() -> None:
     kinds = [type(layer).__name__ for layer in branch.get_submodule("convolution").children()]
     assert kinds == ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d", "Conv2d", "BatchNorm2d", "ReLU"]
     with torch.no_grad():
-        features = network.eval().gender_features(images(2, 128))
+        features = network.eval().outputs_and_gender_features(images(2, 128))[1]
         assert features.shape == (2, 40, 4, 4)
         flat = F.max_pool2d(features, 2).flatten(1)
         assert flat.shape == (2, 160)
