@@ -56,13 +56,14 @@ VIT, CONVNEXT, EFFICIENTNET, MOBILENET = (
     *("timm:vit_tiny_patch16_224", "timm:convnext_atto"),
     *("timm:efficientnet_lite0", "timm:mobilenetv3_small_050"),
 )
+SWIN = "timm:swin_tiny_patch4_window7_224"
 TRAINED: dict[str, dict[str, Any]] = {
     VIT: {"drop_path": 0.1, "layer_decay": 0.75},
     CONVNEXT: {"ema": 0.9},
     EFFICIENTNET: {"output_stride": 16},
     MOBILENET: {},
 }
-SMALL: dict[str, Any] = {"batch_size": 64, "epochs": 1, "backend": "torchvision"}
+SMALL: dict[str, Any] = {"batch_size": 32, "limit": 96, "epochs": 1, "backend": "torchvision"}
 METHODS = {VIT: "grad-cam", CONVNEXT: "grad-cam", EFFICIENTNET: "cam", MOBILENET: "grad-cam"}
 CELLS = {VIT: (4, 4), CONVNEXT: (2, 2), EFFICIENTNET: (4, 4), MOBILENET: (2, 2)}
 
@@ -156,9 +157,9 @@ def test_what_a_model_does_not_take_is_said_in_a_line(
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", [EFFICIENTNET, "timm:swin_s3_tiny_224", "timm:vit_small_patch16_dinov3"])
+@pytest.mark.parametrize("name", [EFFICIENTNET, SWIN, "timm:vit_small_patch16_dinov3"])
 def test_maps_add_up_to_the_log_odds_where_timm_pools_by_the_mean(name: str) -> None:
-    size = 224 if "swin" in name else SIZE
+    size = 112 if name == SWIN else SIZE
     network = made(name, size)
     images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -185,7 +186,9 @@ def tokens(prefix: int) -> Any:
     [
         (VIT, "blocks.11.norm1", tokens(1)),
         ("timm:deit_tiny_distilled_patch16_224", "blocks.11.norm1", tokens(2)),
-        ("timm:vit_base_patch16_siglip_224", "norm", tokens(0)),
+        ("timm:test_vit2", "norm", tokens(1)),
+        ("timm:test_vit3", "norm", tokens(1)),
+        ("timm:test_mambaout", "stages", lambda features: features.permute(0, 3, 1, 2)),
         (CONVNEXT, "norm_pre", None),
         (MOBILENET, "blocks", None),
         (EFFICIENTNET, "bn2", None),
@@ -310,9 +313,9 @@ def test_exports_for_other_programs(vit: Path, shards: Path) -> None:
         export(ExportConfig(checkpoint=vit, data=shards, images=3, format="torchvision"))
 
 
-@pytest.mark.parametrize("name", [VIT, CONVNEXT, "timm:swin_s3_tiny_224"])
+@pytest.mark.parametrize("name", [VIT, CONVNEXT, SWIN])
 def test_learning_rates_by_layer_are_timms(name: str) -> None:
-    size = 224 if "swin" in name else SIZE
+    size = 224 if name == SWIN else SIZE
     config = ModelConfig(model=name, tasks=("gender", "age"))
     with torch.device("meta"):
         network = create(config, 2, size)
@@ -491,8 +494,20 @@ def hub(files: dict[str, bytes]) -> Iterator[str]:
 def test_weights_by_timms_tag_are_downloaded_as_timm_does(run: Run, shards: Path, tmp_path: Path) -> None:
     released = timm.create_model("test_vit")
     path = "/timm/test_vit.r160_in1k/resolve/main/model.safetensors"
-    small: tuple[object, ...] = ("--model", "timm:test_vit", "--image-size", 48, "--batch-size", 64, "--epochs", 1)
-    small = (*small, "--lr", 0.01, "--data", shards, "--backend", "torchvision", "--pretrained", "timm:r160_in1k")
+    small: tuple[object, ...] = ("--model", "timm:test_vit", "--image-size", 48, "--batch-size", 32, "--epochs", 1)
+    small = (
+        *small,
+        "--limit",
+        96,
+        "--lr",
+        0.01,
+        "--data",
+        shards,
+        "--backend",
+        "torchvision",
+        "--pretrained",
+        "timm:r160_in1k",
+    )
     with hub({path: save(released.state_dict())}) as url:
         environment = {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "home")}
         done = run("hpcgender", "train", *small, "--name", "a", cwd=tmp_path, **environment)
@@ -501,7 +516,8 @@ def test_weights_by_timms_tag_are_downloaded_as_timm_does(run: Run, shards: Path
     assert "gender new, as it has 1000 outputs there and 2 here, pixels normalised with mean 0.5" in done.stdout
     done = run("hpcgender", "train", *small, "--name", "b", cwd=tmp_path, **{**environment, "HF_HUB_OFFLINE": "1"})
     assert done.returncode == 0, done.stderr  # from the cache
-    done = run("hpcgender", "train", *small, "--name", "c", cwd=tmp_path, HF_ENDPOINT=url, HF_HOME=str(tmp_path / "no"))
+    nowhere = {"HF_HOME": str(tmp_path / "nowhere"), "HF_HUB_OFFLINE": "1"}
+    done = run("hpcgender", "train", *small, "--name", "c", cwd=tmp_path, **nowhere)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "cannot load timm:r160_in1k for timm:test_vit" in done.stderr
