@@ -53,8 +53,9 @@ def check_model(name: str) -> None:
         raise UserError(f"{name} names weights, too: give --model {TIMM}{timms} --pretrained {TIMM}{tag}")
     if timms not in known:
         near = [TIMM + other for other in alike(timms, known)]
-        advice = f"did you mean {' or '.join(near)}?" if near else f"hpcgender models --filter '{TIMM}*' lists them"
-        raise UserError(f"unknown model {name!r}: {advice}")
+        if near:
+            raise UserError(f"unknown model {name!r}: did you mean {' or '.join(near)}?")
+        raise UserError(f"unknown model {name!r}: hpcgender models --filter '{TIMM}*' lists timm's")
 
 
 def alike(name: str, known: Collection[str]) -> list[str]:

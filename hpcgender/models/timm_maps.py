@@ -84,7 +84,7 @@ def find_maps(backbone: nn.Module, image: torch.Tensor, name: str) -> Maps:
     prefix = getattr(backbone, "num_prefix_tokens", 0)
     layout = layout_of(features, prefix)
     if layout is None:
-        raise UserError(f"{name} has no heat maps: its features are not the cells of a square")
+        raise UserError(f"{name} has no heat maps, as its features are no square of cells: use another model for them")
     generator = torch.Generator().manual_seed(0)
 
     def drawn(like: torch.Tensor) -> torch.Tensor:
@@ -115,7 +115,7 @@ def find_maps(backbone: nn.Module, image: torch.Tensor, name: str) -> Maps:
                 if gradient(pooled, cuts[0]).any():
                     return Maps(tokens, linear=False, layer=layer)
                 hook.remove()
-    raise UserError(f"{name} has no heat maps: what it pools does not depend on the cells of its last features")
+    raise UserError(f"{name} has no heat maps, as it pools no cells of its features: use another model for them")
 
 
 def output_of(backbone: nn.Module, layer: str, image: torch.Tensor) -> Any:

@@ -87,7 +87,7 @@ class Timm(Network):
         finally:
             self.backbone.train(was_training)
         if not isinstance(pooled, torch.Tensor) or pooled.ndim != 2:
-            raise UserError(f"{self.name} does not classify images: it has no features of a whole image")
+            raise UserError(f"{self.name} has no features of a whole image to classify: use another model")
         return features, pooled.shape[1]
 
     def features(self, x: torch.Tensor) -> Any:

@@ -100,7 +100,7 @@ def test_all_of_timms_models_are_known_without_importing_it() -> None:
             "timm:convnext_attto",
             "unknown model 'timm:convnext_attto': did you mean timm:convnext_atto or timm:convnext_atto_ols",
         ),
-        ("timm:ViT-B/16", r"unknown model 'timm:ViT-B/16': hpcgender models --filter 'timm:\*' lists them"),
+        ("timm:ViT-B/16", r"unknown model 'timm:ViT-B/16': hpcgender models --filter 'timm:\*' lists timm's"),
         ("convnext_atto", "unknown model 'convnext_atto': did you mean timm:convnext_atto?"),
         (
             "timm:convnext_atto.d2_in1k",
@@ -215,7 +215,7 @@ def test_a_model_whose_features_are_no_square_has_no_heat_maps() -> None:
     network = made("timm:crossvit_9_240", 240)
     with torch.no_grad():
         assert network(torch.zeros(1, 3, 240, 240)).gender.shape == (1, 2)
-    with pytest.raises(UserError, match="crossvit_9_240 has no heat maps: its features are not the cells of a square"):
+    with pytest.raises(UserError, match="crossvit_9_240 has no heat maps, as its features are no square of cells"):
         evidence_maps(network, torch.zeros(1, 3, 240, 240))
 
 
