@@ -46,7 +46,8 @@ def check_model(name: str) -> None:
         if name in MODELS:
             return
         if importlib.util.find_spec("timm") and name in timm_names():
-            raise UserError(f"unknown model {name!r}: did you mean {TIMM}{name}?")
+            near = [*difflib.get_close_matches(name, MODELS, n=1, cutoff=0.8), TIMM + name]
+            raise UserError(f"unknown model {name!r}: did you mean {' or '.join(near)}?")
         raise unknown("model", name, MODELS)
     known, (timms, _, tag) = timm_names(), name.removeprefix(TIMM).partition(".")
     if timms in known and tag:
