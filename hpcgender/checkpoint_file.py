@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from shutil import copyfileobj
 from typing import BinaryIO, NamedTuple
 
 from xxhash import xxh3_64_hexdigest
 
-from hpcgender.run_directory import BEST, CHECKPOINTS, CONFIG_JSON
-from shard_tools.base.commands import RUNS
+from hpcgender.run_directory import BEST, CHECKPOINTS, CONFIG_JSON, named
 from shard_tools.base.documents import parse_json, read_json, restored
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import whole_file
@@ -55,22 +55,21 @@ class KeptTemperature:
 def checkpoint_file(path: Path) -> Path:
     """The checkpoint that a path names: itself, or the best one of a run's directory or of its checkpoints.
 
-    A name alone is that of a run in `runs`, if there is nothing else of that name.
+    A name is that of a run in `runs`, as `mine` or `study/trial`, if there is nothing else of that name.
     """
-    if not path.exists() and len(path.parts) == 1 and (RUNS / path).is_dir():
-        path = RUNS / path
+    path = named(path)
     if not path.is_dir():
         return path
     return path / BEST if path.name == CHECKPOINTS else path / CHECKPOINTS / BEST
 
 
 def newest_checkpoint(runs: Path, model: str = "") -> Path:
-    """The best checkpoint of the run, of that architecture or of any, that wrote its own last.
+    """The best checkpoint of the run, of a study or not, of that architecture or of any, that wrote its own last.
 
     UserError if there is none.
     """
     found: dict[str, list[Path]] = {}
-    for path in runs.glob(f"*/{CHECKPOINTS}/{BEST}"):
+    for path in chain.from_iterable(runs.glob(f"{of_study}*/{CHECKPOINTS}/{BEST}") for of_study in ("", "*/")):
         config = read_json(path.parent.parent / CONFIG_JSON, "name the directory of a run", "give --checkpoint")
         found.setdefault(str(config.get("model")), []).append(path)
     fitting = found.get(model, []) if model else [path for paths in found.values() for path in paths]

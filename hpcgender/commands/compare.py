@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from hpcgender.run_directory import runs_named
 from shard_tools.base.commands import Command
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import check_file
@@ -21,8 +22,9 @@ class CompareConfig:
     on this machine.
     """
 
-    evaluated: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_EVALUATION")]
-    """Two or more evaluations, e.g. runs/mine/evaluations/morph-test, or runs that have one of the same name."""
+    evaluated: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN|STUDY|EVALUATION")]
+    """Two or more evaluations, e.g. runs/mine/evaluations/morph-test, or runs that have one of the same name, by
+    directory or by name in runs; of a study all of its runs."""
     on: str | None = None
     """Evaluation to compare, e.g. morph-test, if the runs have several of the same names."""
     batch_size: int = 64
@@ -38,6 +40,9 @@ class CompareConfig:
     html: Path | None = None
     """HTML file to write: one page with all tables and charts, which needs no other file."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "evaluated", runs_named(self.evaluated))
+
     def check(self) -> None:
         """Raises UserError for what cannot work."""
         if len(self.evaluated) < 2:
@@ -45,7 +50,7 @@ class CompareConfig:
         for path in self.evaluated:
             if not path.is_dir():
                 raise UserError(
-                    f"no directory {path}: name a run, or an evaluation as runs/<name>/evaluations/<data>-test"
+                    f"no directory {path}: name a run, a study, or an evaluation as runs/<name>/evaluations/<data>-test"
                 )
         for name in ("batch_size", "rounds"):
             if getattr(self, name) < 1:

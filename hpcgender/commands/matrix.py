@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from hpcgender.run_directory import runs_named
 from shard_tools.base.commands import Command
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import check_file
@@ -21,8 +22,9 @@ class MatrixConfig:
     on. Threshold and temperature of a model are those of its evaluation on val, if it has one.
     """
 
-    evaluated: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_EVALUATION")]
-    """Runs, e.g. runs/mine, with all of their evaluations, and single evaluations."""
+    evaluated: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN|STUDY|EVALUATION")]
+    """Runs, by directory or by name in runs, with all of their evaluations, studies with all of their runs, and single
+    evaluations."""
     json: bool = False
     """Print one JSON object instead of tables."""
     csv: Path | None = None
@@ -32,6 +34,9 @@ class MatrixConfig:
     html: Path | None = None
     """HTML file to write: one page with all tables, which needs no other file."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "evaluated", runs_named(self.evaluated))
+
     def check(self) -> None:
         """Raises UserError for what cannot work."""
         if not self.evaluated:
@@ -39,7 +44,7 @@ class MatrixConfig:
         for path in self.evaluated:
             if not path.is_dir():
                 raise UserError(
-                    f"no directory {path}: name a run, or an evaluation as runs/<name>/evaluations/<data>-test"
+                    f"no directory {path}: name a run, a study, or an evaluation as runs/<name>/evaluations/<data>-test"
                 )
         for file, suffix in ((self.csv, ".csv"), (self.picture, ".png"), (self.html, ".html")):
             if file:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from hpcgender.run_directory import runs_named
 from shard_tools.base.commands import Command
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import check_file
@@ -21,14 +22,18 @@ class ReportConfig:
     run and the heat maps of the same images.
     """
 
-    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_EVALUATION")]
-    """Runs, e.g. runs/mine, and evaluations, e.g. runs/mine/evaluations/morph-test."""
+    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN|STUDY|EVALUATION")]
+    """Runs, by directory or by name in runs, studies with all of their runs, and evaluations, e.g.
+    runs/mine/evaluations/morph-test."""
     out: Path = Path("report.html")
     """HTML file to write."""
     title: str = ""
     """Title of the page; default: the names of the runs."""
     faces: int = 24
     """Misclassified images to show of each evaluation that was made with --errors, the most confident first."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", runs_named(self.inputs))
 
     def check(self) -> None:
         """Raises UserError for what cannot work."""

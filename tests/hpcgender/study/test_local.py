@@ -56,6 +56,8 @@ def test_a_study_from_its_start_to_its_result_and_what_is_new_in_it(
         *("mine/seed1", "mine/seed1/evaluations/shards-test"),
     ]
 
+    shown = json.loads(run("hpcgender", "matrix", "mine", "--json", cwd=tmp_path).stdout)
+    assert len(shown["models"]) == 1  # of two seeds
     again = run("hpcgender", "study", "mine.toml", *LOCAL, cwd=tmp_path)
     assert again.returncode == 0
     assert again.stdout == "study mine: 2 runs, 2 finished; nothing to start, see runs/mine/result.json\n"
