@@ -4,7 +4,8 @@
 
 * It exits with the code of the rank that failed first: 0, 2 and 99 as they are, 99 for the 75 of failed storage, and 1
   for anything else; with `PORT_TAKEN` if another program listens at the rendezvous; and with `--lifeline`, `REPORTED`
-  instead of 1 where it has reported what failed, so that a launcher can tell this from an agent that could not start.
+  instead of 1 where it has reported what failed, so that a launcher can tell this from an agent that could not start;
+  with `FIRST_LOST` if the launcher's host is lost.
 * A failure is one line, after the traceback of a rank above 0, from torch's `record` or its log; rank 0 writes its own.
   Codes 2 and 99 need no line: the rank has written one.
 * TERM, INT, HUP, USR1 and USR2 all reach the ranks as TERM, and the ranks' own exit codes still count afterwards. To
@@ -36,7 +37,7 @@ from typing import Any, NoReturn, Protocol
 
 from jobs import machine
 from jobs.hosts import presence, processes
-from jobs.hosts.supervisor import REPORTED
+from jobs.hosts.supervisor import FIRST_LOST, REPORTED
 from shard_tools.base.errors import BAD_INPUT, FAILED, REQUEUE, STORAGE
 from shard_tools.base.files import tail
 
@@ -78,9 +79,10 @@ class Overseer(threading.Thread):
                     leave(REQUEUE, self.scratch)
         self.ending.set()
         processes.end(processes.leaders(), END_SECONDS)
-        if self._ranks_seen:
+        lost = self._line.lost.is_set()
+        if self._ranks_seen and not lost:
             time.sleep(1.0)  # the main thread leaves by itself, unless it is waiting for other nodes
-        leave(FAILED, self.scratch)
+        leave(FIRST_LOST if lost else FAILED, self.scratch)
 
 
 def leave(code: int, scratch: str) -> NoReturn:
@@ -266,7 +268,7 @@ def main(argv: Sequence[str]) -> NoReturn:
     else:
         _quiet_torch()
         code = run_agent(options, overseer)
-    leave(reported if code == FAILED else code, scratch)
+    leave(FIRST_LOST if line.lost.is_set() else reported if code == FAILED else code, scratch)
 
 
 if __name__ == "__main__":

@@ -38,8 +38,10 @@ class Lifeline:
 
     def __init__(self, *, stdin: bool, supervisor: str = "", signals: Sequence[signal.Signals] = ()) -> None:
         self._sources = [_take_stdin()] if stdin else []
+        self.lost = threading.Event()
+        """Set once the supervisor's host is lost."""
         if supervisor:
-            self._sources.append(_watch(supervisor))
+            self._sources.append(_watch(supervisor, self.lost))
         if signals:
             own, write_end = os.pipe()
             os.set_blocking(write_end, False)
@@ -66,8 +68,8 @@ def _take_stdin() -> int:
     return lifeline
 
 
-def _watch(supervisor: str) -> int:
-    """Connects to the supervisor; returns a pipe that ends when its host is lost."""
+def _watch(supervisor: str, lost: threading.Event) -> int:
+    """Connects to the supervisor; returns a pipe that ends when its host is `lost`, which is set then."""
     index, _, address = supervisor.partition("@")
     host, _, port = address.rpartition(":")
     watched, write_end = os.pipe()
@@ -85,6 +87,7 @@ def _watch(supervisor: str) -> int:
                 while connection.recv(64):
                     pass
             except OSError:  # a supervisor that merely ends closes the connection, and the lifeline
+                lost.set()
                 os.close(write_end)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -24,8 +24,9 @@ from typing import NamedTuple
 from . import processes
 from .presence import Presence, is_silent
 
-KILLED, REPORTED = 96, 97
-"""Exit codes between a host's process and its supervisor: killed by a signal; failed, and the reason is in the log."""
+FIRST_LOST, KILLED, REPORTED = 93, 96, 97
+"""Exit codes of a host's process: the supervisor's host is lost, which only a shell around the process can see; killed
+by a signal; failed, and the reason is in the log."""
 
 END_SECONDS = 15.0
 """Time for a host to end its processes after its lifeline has ended, before what is left here is killed."""

@@ -15,10 +15,10 @@ _SUSPENDED = {
 def advise(job: Job, away: bool, reasons: bool) -> str:
     """One line about a job; `away` if its host does not answer Grid Engine, `reasons` why it waits, in its words.
 
-    Seen on 8.1.9 with a bare script: after the loss of its first host a job of two hosts is started again while Grid
-    Engine still has its task on the other one, mixes the two up (`duplicate list element` in the master's messages),
-    and leaves it in Rt, once for 85 minutes. `qmod -rj` then started it at once, and `qdel` ends it. A later start time
-    (`qalter -a`) does not prevent it.
+    Seen on 8.1.9 with a bare script: after the loss of its first host a job of two hosts that is started again while
+    Grid Engine still has its task on the other one, is mixed up with that (`duplicate list element` in the master's
+    messages), and left in Rt, once for 85 minutes. `qmod -rj` then started it at once, and `qdel` ends it. See
+    `requeue`.
     """
     if job.state == "FAILED":
         return f"after that is fixed: qmod -cj {job.job_id} lets it try again"
@@ -35,8 +35,9 @@ def advise(job: Job, away: bool, reasons: bool) -> str:
         )
     if job.state in ("RUNNING", "SUSPENDED") and away:
         return (
-            f"{job.host}, where it runs, does not answer Grid Engine: qmod -rj {job.job_id} starts it elsewhere; by "
-            "itself it waits for max_unheard and reschedule_unknown of `qconf -sconf` (0:0:0: for the host)"
+            f"{job.host}, where it runs, does not answer Grid Engine: qmod -rj {job.job_id} starts it again, if it has "
+            "several hosts no sooner than four minutes after the loss; by itself it waits for max_unheard and "
+            "reschedule_unknown of `qconf -sconf` (0:0:0: for the host)"
         )
     if job.state == "SUSPENDED":
         return next(words.format(id=job.job_id) for letter, words in _SUSPENDED.items() if letter in job.letters)

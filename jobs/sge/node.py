@@ -1,8 +1,9 @@
 """One host's part of a job of several tasks: starts the tasks of this host, each with a log of its own.
 
-Its exit code is 0, 99, or REPORTED if a task failed, which is reported in one line. Its tasks are ended as described in
-`hosts.processes`: when the lifeline ends, or the first host is lost. In the latter case Grid Engine runs the job again,
-but not if a part of it has failed before it noticed, as qrsh's does after a minute; so this ends well before that.
+Its exit code is 0, 99, REPORTED if a task failed, which is reported in one line, or FIRST_LOST. Its tasks are ended as
+described in `hosts.processes`: when the lifeline ends, or the first host is lost. In the latter case the job starts
+again, but not if a part of it has failed before Grid Engine noticed, as qrsh's does after a minute; so this ends well
+before that.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Sequence
 
 from ..hosts import processes
-from ..hosts.supervisor import REPORTED
+from ..hosts.supervisor import FIRST_LOST, REPORTED
 from .environment import SgeJobEnvironment
 from .qstat import REQUEUE
 
@@ -92,7 +93,9 @@ def main() -> int:
         )
         for local_rank in range(options.tasks)
     ]
-    return run(tasks, processes.Lifeline(stdin=True, supervisor=options.lifeline))
+    line = processes.Lifeline(stdin=True, supervisor=options.lifeline)
+    code = run(tasks, line)
+    return FIRST_LOST if line.lost.is_set() else code
 
 
 if __name__ == "__main__":

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 
-from ..hosts.supervisor import KILLED, Exit
+from ..hosts.supervisor import FIRST_LOST, KILLED, Exit
 from .qstat import REQUEUE
 
 _DONE, _REQUEUE = 95, 94
 _EXITS = {0: KILLED, _DONE: 0, _REQUEUE: REQUEUE}
 _ENCODE = (
-    f"code=$?; [ $code -lt 128 ] || code={KILLED}; "
-    f"case $code in 0) code={_DONE};; {REQUEUE}) code={_REQUEUE};; esac; exit $code"
+    f"[ $code -lt 128 ] || code={KILLED}; case $code in 0) code={_DONE};; {REQUEUE}) code={_REQUEUE};; esac; exit $code"
 )
 """Grid Engine deletes a job whose task dies of a signal, and takes 99 for itself. qrsh's own 0 may mean a lost host."""
 
 
-def on_host(host: str, argv: Sequence[str], directory: str) -> tuple[str, ...]:
-    """The command that runs `argv` in `directory` on another host of this job."""
+def on_host(host: str, argv: Sequence[str], directory: str, leaving: Sequence[str] = ()) -> tuple[str, ...]:
+    """The command that runs `argv` in `directory` on another host of this job.
+
+    `leaving` are the hosts that the job leaves for others when it loses the first: one of them sees to that.
+    """
     # The shell, and a Python that is starting, must outlive signals: USR1 and USR2 are qsub's -notify, HUP means
     # that the first host is lost.
-    script = f"trap '' HUP USR1 USR2; cd {shlex.quote(directory)} && {shlex.join(argv)}; {_ENCODE}"
+    leave = shlex.join((sys.executable, "-m", f"{__package__}.requeue", *leaving))
+    lost = f"[ $code != {FIRST_LOST} ] || {leave}; " if leaving else ""
+    script = f"trap '' HUP USR1 USR2; cd {shlex.quote(directory)} && {shlex.join(argv)}; code=$?; {lost}{_ENCODE}"
     # qrsh joins its arguments, and the user's login shell, whichever it is, reads them on the host. Without -nostdin:
     # standard input is the lifeline.
     return ("qrsh", "-inherit", "-V", host, f"exec /bin/sh -c {shlex.quote(script)}")

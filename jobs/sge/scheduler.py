@@ -128,7 +128,8 @@ class GridEngine(Scheduler):
     ) -> Node:
         if index == 0:
             return super().node_on(host, index, command, directory, environ)
-        argv = qrsh.on_host(host.name, command, directory)
+        leaving = list(granted_hosts(os.environ)) if index == 1 else []
+        argv = qrsh.on_host(host.name, command, directory, leaving)
         changed: dict[str, str | None] = {**qrsh.of_this_host(os.environ), **environ}
         return Node(host=host.name, argv=argv, environ=changed, read_exit=qrsh.read_exit)
 

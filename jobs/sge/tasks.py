@@ -1,6 +1,6 @@
 """The first host's part of a job of several tasks: starts `node` on every host, through qrsh on the others, and waits.
 
-Grid Engine runs a job again only if it loses the first host; the supervisor notices the loss of the others.
+The supervisor notices the loss of the others, and the second host that of the first.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def run(hosts: Sequence[str], node_argv: Sequence[str], *, rerun: bool) -> int:
             nodes.append(
                 Node(
                     host=host,
-                    argv=qrsh.on_host(host, argv, directory),
+                    argv=qrsh.on_host(host, argv, directory, hosts if index == 1 and rerun else ()),
                     environ=elsewhere,
                     read_exit=qrsh.read_exit,
                 )

@@ -200,12 +200,16 @@ def test_slurm_starts_one_task_on_the_named_host() -> None:
     assert {"--nodes=1", "--ntasks=1", "--nodelist=node2", "--cpus-per-task=4", "--chdir=/home/a b"} < set(command)
 
 
-def test_grid_engine_reaches_its_other_hosts_by_qrsh() -> None:
+def test_grid_engine_reaches_its_other_hosts_by_qrsh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pe").write_text("".join(f"node{number} 4 all.q@node{number} UNDEFINED\n" for number in (1, 2, 3)))
+    monkeypatch.setenv("PE_HOSTFILE", str(tmp_path / "pe"))
     scheduler = SCHEDULERS["sge"]
     program = ("python", "-m", "jobs.agent", "--name", "it's a run")
     assert scheduler.node_on(Host("node1", 8), 0, program, "/home/a b", {}).argv == program
     node = scheduler.node_on(Host("node2", 4), 1, program, "/home/a b", {})
-    assert node.argv == qrsh.on_host("node2", program, "/home/a b")
+    assert node.argv == qrsh.on_host("node2", program, "/home/a b", ("node1", "node2", "node3"))
+    third = scheduler.node_on(Host("node3", 4), 2, program, "/home/a b", {})
+    assert third.argv == qrsh.on_host("node3", program, "/home/a b")
     assert node.read_exit == qrsh.read_exit
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs.hosts.supervisor import KILLED, Exit, Supervisor
+from jobs.hosts.supervisor import FIRST_LOST, KILLED, REPORTED, Exit, Supervisor
 from jobs.scheduler import Host
 from jobs.schedulers import SCHEDULERS
-from jobs.sge import qrsh
+from jobs.sge import qrsh, requeue
+
+ROOT = Path(__file__).parents[3]
 
 
 def there(*argv: str, directory: Path) -> "subprocess.Popen[str]":
@@ -91,3 +93,65 @@ def test_the_shell_outlives_the_signals_that_grid_engine_sends_to_all(tmp_path: 
         assert process.stdin
         process.stdin.close()
         assert qrsh.read_exit(process.wait(20)) == Exit(0)
+
+
+QSTAT = """\
+job_number:                 7
+hard resource_list:         gpu=1,h_rt=3000
+hard_queue_list:            gpu
+parallel environment:  mpi1 range: 2
+"""
+"""Lines of qstat -j 7."""
+
+
+@pytest.fixture
+def job_of_three_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The environment of a job, with programs that note how they are called in the file that is returned."""
+    calls = tmp_path / "calls"
+    for name in ("qsub", "qalter", "qmod"):
+        refuses = f"if [ {name} = qsub ] && [ -e {tmp_path}/full ]; then echo 'no suitable queues' >&2; exit 1; fi"
+        (tmp_path / name).write_text(f'#!/bin/sh\n{refuses}\necho "{name} $*" >> {calls}\n')
+    (tmp_path / "qstat").write_text(f"#!/bin/sh\n/bin/cat <<'END'\n{QSTAT}END\n")
+    for name in ("qsub", "qalter", "qmod", "qstat"):
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("JOB_ID", "7")
+    monkeypatch.setenv("SGE_TASK_ID", "undefined")
+    return calls
+
+
+def test_a_job_that_loses_its_first_host_is_started_on_others(job_of_three_hosts: Path, tmp_path: Path) -> None:
+    """By the shell on its second host, once what runs there has ended of it."""
+    command = qrsh.on_host("node2", ("sh", "-c", f"exit {FIRST_LOST}"), str(ROOT), ("node1", "node2"))
+    assert subprocess.run(["bash", "-c", command[4]], check=False, timeout=60).returncode == FIRST_LOST
+    wanted = "gpu=1,h_rt=3000,hostname=!node1&!node2"
+    assert job_of_three_hosts.read_text().splitlines() == [
+        f"qsub -w v -b y -pe mpi1 2 -l {wanted} -q gpu true",
+        f"qalter -l {wanted} 7",
+        "qmod -rj 7",
+    ]
+
+
+def test_a_job_stays_as_it_is_where_there_are_no_other_hosts(job_of_three_hosts: Path, tmp_path: Path) -> None:
+    (tmp_path / "full").touch()
+    assert requeue.leave_hosts(["node1", "node2"]) == "qsub: no suitable queues"
+    array = {"JOB_ID": "7", "SGE_TASK_ID": "3"}
+    assert requeue.leave_hosts(["node1"], array) == "the tasks of an array share what they ask for"
+    assert not job_of_three_hosts.exists()
+
+
+def test_another_end_than_by_the_loss_of_the_first_host_starts_nothing(job_of_three_hosts: Path) -> None:
+    command = qrsh.on_host("node2", ("sh", "-c", f"exit {REPORTED}"), "/", ("node1", "node2"))
+    assert subprocess.run(["bash", "-c", command[4]], check=False, timeout=60).returncode == REPORTED
+    assert not job_of_three_hosts.exists()
+
+
+@pytest.mark.parametrize(
+    ("resources", "without"),
+    [
+        ("", "hostname=!node1&!node2"),
+        ("hostname=node*,gpu=1", "gpu=1,hostname=(node*)&!node1&!node2"),
+    ],
+)
+def test_hosts_that_were_asked_for_are_still_asked_for(resources: str, without: str) -> None:
+    assert requeue.without(resources, ["node1", "node2"]) == without
