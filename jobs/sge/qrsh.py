@@ -7,12 +7,12 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from ..hosts.supervisor import FIRST_LOST, KILLED, Exit
-from .qstat import REQUEUE
+from .qstat import DONE_ELSEWHERE, REQUEUE, REQUEUE_ELSEWHERE
 
-_DONE, _REQUEUE = 95, 94
-_EXITS = {0: KILLED, _DONE: 0, _REQUEUE: REQUEUE}
+_EXITS = {0: KILLED, DONE_ELSEWHERE: 0, REQUEUE_ELSEWHERE: REQUEUE}
 _ENCODE = (
-    f"[ $code -lt 128 ] || code={KILLED}; case $code in 0) code={_DONE};; {REQUEUE}) code={_REQUEUE};; esac; exit $code"
+    f"[ $code -lt 128 ] || code={KILLED}; "
+    f"case $code in 0) code={DONE_ELSEWHERE};; {REQUEUE}) code={REQUEUE_ELSEWHERE};; esac; exit $code"
 )
 """Grid Engine deletes a job whose task dies of a signal, and takes 99 for itself. qrsh's own 0 may mean a lost host."""
 

@@ -22,6 +22,9 @@ from .reasons import parse_why, parse_xml
 REQUEUE = 99
 """The exit code with which a job asks Grid Engine to run it again, under the same id."""
 
+DONE_ELSEWHERE, REQUEUE_ELSEWHERE = 95, 94
+"""Exit codes of a job's part on another host that has ended with 0 or 99: see `qrsh`."""
+
 LiveState = Literal["PENDING", "HELD", "RUNNING", "SUSPENDED", "REQUEUED", "CANCELLING", "FAILED"]
 EndState = Literal["COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"]
 
@@ -220,12 +223,17 @@ def live_state(letters: str) -> LiveState:
 
 
 def parse_qacct(text: str) -> dict[str, Record]:
-    """The last record of each job of `qacct -j`. Records of a parallel job's slave tasks come before its own."""
+    """The last record of each job of `qacct -j`. Records of a parallel job's slave tasks come before its own.
+
+    Where accounting is late they may be there alone for a while: those that can be told apart are left out.
+    """
     records = {}
     for block in re.split(r"^=+$", text, flags=re.MULTILINE):
         pairs = (line.split(None, 1) for line in block.splitlines())
         fields = {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
-        if "jobnumber" not in fields:
+        code = int(fields.get("exit_status", "0").split()[0])
+        part = code in (DONE_ELSEWHERE, REQUEUE_ELSEWHERE) and fields.get("granted_pe", "NONE") != "NONE"
+        if "jobnumber" not in fields or part:
             continue
         task = fields.get("taskid", "undefined")
         job_id = fields["jobnumber"] + (f".{task}" if task.isdigit() and task != "0" else "")
@@ -239,7 +247,7 @@ def parse_qacct(text: str) -> dict[str, Record]:
             slots=int(fields.get("slots", "1")),
             failed=int(failed),
             failed_text=failed_text.strip(),
-            exit_code=int(fields.get("exit_status", "0").split()[0]),
+            exit_code=code,
             maxvmem=_read_bytes(fields.get("maxvmem", "0")),
             start=_read_time(fields.get("start_time", "")),
             end=_read_time(fields.get("end_time", "")),

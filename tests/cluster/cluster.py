@@ -46,9 +46,11 @@ class Cluster(ABC):
     programs: ClassVar[tuple[str, ...]]
     """What must be installed."""
 
+    nodes: ClassVar[tuple[str, ...]] = NODES
+
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.hosts = Hosts(directory, (HEAD, *NODES))
+        self.hosts = Hosts(directory, (HEAD, *self.nodes))
         self.environ: dict[str, str] = {}
         """The scheduler's variables that every user has."""
 
@@ -59,7 +61,7 @@ class Cluster(ABC):
             self.configure()
             self.start_daemons(HEAD)
             with ThreadPoolExecutor() as pool:
-                list(pool.map(self.start_daemons, NODES))
+                list(pool.map(self.start_daemons, self.nodes))
             self.wait_until(self.is_ready, 60, "all nodes are ready")
         except BaseException:
             self.__exit__()
@@ -167,10 +169,11 @@ class Cluster(ABC):
 
         The error says `what` was waited for, and what `tell` says then.
         """
-        deadline = time.monotonic() + timeout
+        deadline, pause = time.monotonic() + timeout, 0.2
         while not (found := look()):
             assert time.monotonic() < deadline, f"waited {timeout:g} s until {what}: {tell()}"
-            time.sleep(0.2)
+            time.sleep(pause)
+            pause = min(1.2 * pause, 1.0)  # each look is a process or two
         return found
 
     def wait_until_idle(self, timeout: float = 20) -> None:

@@ -5,38 +5,76 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import pytest
 
-from tests.cluster import plugin
 from tests.cluster.cluster import Cluster
 from tests.cluster.sge import GridEngine, LateGridEngine
-from tests.cluster.slurm import Slurm
-from tests.cluster.training import Training, train
+from tests.cluster.slurm import ForgetfulSlurm, Slurm
+from tests.cluster.training import train
 from tests.conftest import Run
 
-Outcome = TypeVar("Outcome")
-Pools = Mapping[Cluster, ThreadPoolExecutor]
 Outcomes = Callable[[str], Any]
+ORDER = ("plugin", "interruptions", "submission", "training", "study", "doctor", "status", "container")
+"""The modules that have scenarios, as they begin: the plugin's run side by side before all others of their cluster."""
 
 
-class OnBoth(Protocol):
-    """Runs a scenario on a Slurm and a Grid Engine side by side; returns its outcome, or error, for each by name."""
+class Rigs:
+    """The clusters, two of each kind, and what is under way on them: each has one scenario at a time.
 
-    def __call__(
-        self, scenario: Callable[[Cluster], Outcome], *, late: bool = False
-    ) -> Mapping[str, Future[Outcome]]: ...
+    The nodes of all are this machine, and most of a scenario is waiting, so they work side by side.
+    """
+
+    def __init__(
+        self, first: Sequence[Cluster], second: Sequence[Cluster], data: Mapping[Cluster, Path], faces: Path
+    ) -> None:
+        self.faces = faces
+        self.started: dict[str, dict[str, Future[Any]]] = {}
+        self.late = second[-1]
+        self._pairs, self._data = (first, second), data
+        self._pools = {cluster: ThreadPoolExecutor(1) for cluster in (*first, *second)}
+
+    def start(
+        self, name: str, scenario: Callable[[Cluster, Path], object], *, second: bool = False, only: str = ""
+    ) -> None:
+        """Lets a scenario, a function of a cluster and its data, run on a Slurm and a Grid Engine when they are free.
+
+        `second`: on the other two; `only`: on one of them, by its name.
+        """
+        self.started[name] = {
+            cluster.name: self._pools[cluster].submit(scenario, cluster, self._data[cluster])
+            for cluster in self._pairs[second]
+            if only in ("", cluster.name)
+        }
+
+    def result(self, name: str, cluster: Cluster) -> Any:
+        """What came of a scenario on a cluster, or on the other of its kind; waits for it."""
+        return self.started[name][cluster.name].result()
+
+    def all(self, name: str) -> dict[str, Any]:
+        """What came of a scenario on each cluster by its name; waits for it."""
+        return {kind: future.result() for kind, future in self.started[name].items()}
+
+    def pool(self, cluster: Cluster) -> ThreadPoolExecutor:
+        """Where the scenarios of a cluster wait."""
+        return self._pools[cluster]
+
+    def close(self) -> None:
+        """Starts nothing more, and waits for what is under way."""
+        for pool in self._pools.values():
+            pool.shutdown(cancel_futures=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker("cluster")
-    items.sort(key=lambda item: item.path.name != "test_interruptions.py")  # the longest first, beside the plugin's
+            item.add_marker(pytest.mark.timeout(1200))  # a scenario waits for its turn, too
+    items.sort(key=lambda item: item.path.name == "test_interruptions.py")  # the longest last: it is under way
 
 
 def bring_up(kind: type[Cluster]) -> Iterator[Cluster]:
@@ -69,6 +107,12 @@ def late() -> Iterator[Cluster]:
     yield from bring_up(LateGridEngine)
 
 
+@pytest.fixture(scope="package")
+def forgetful() -> Iterator[Cluster]:
+    """Another Slurm, which knows little of ended jobs."""
+    yield from bring_up(ForgetfulSlurm)
+
+
 @pytest.fixture(params=["slurm", "sge"])
 def cluster(request: pytest.FixtureRequest) -> Cluster:
     """Each of the two in turn."""
@@ -77,30 +121,8 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
 
 
 @pytest.fixture(scope="package")
-def pools(slurm: Cluster, sge: Cluster, late: Cluster) -> Iterator[Pools]:
-    """Where the scenarios of each cluster wait: it has one at a time.
-
-    The nodes of all clusters are this machine, and most of a scenario is waiting, so clusters work side by side.
-    """
-    made = {cluster: ThreadPoolExecutor(1) for cluster in (slurm, sge, late)}
-    yield made
-    for pool in made.values():
-        pool.shutdown(cancel_futures=True)
-
-
-@pytest.fixture(scope="package")
-def on_both(slurm: Cluster, sge: Cluster, late: Cluster, pools: Pools) -> OnBoth:
-    def start(scenario: Callable[[Cluster], Outcome], *, late: bool = False) -> Mapping[str, Future[Outcome]]:
-        clusters = slurm, other if late else sge
-        return {cluster.name: pools[cluster].submit(scenario, cluster) for cluster in clusters}
-
-    other = late
-    return start
-
-
-@pytest.fixture(scope="package")
 def data(
-    slurm: Cluster, sge: Cluster, late: Cluster, tmp_path_factory: pytest.TempPathFactory, run: Run
+    slurm: Cluster, sge: Cluster, forgetful: Cluster, late: Cluster, tmp_path_factory: pytest.TempPathFactory, run: Run
 ) -> Mapping[Cluster, Path]:
     """A few drawn faces, packed, where the users of each cluster can read them."""
     folder = tmp_path_factory.mktemp("few")
@@ -112,25 +134,33 @@ def data(
         assert done.returncode == 0, done.stderr
     return {
         cluster: Path(shutil.copytree(folder / "shards", cluster.directory / "data" / "faces"))
-        for cluster in (slurm, sge, late)
+        for cluster in (slurm, sge, forgetful, late)
     }
 
 
 @pytest.fixture(scope="package")
-def trained(on_both: OnBoth, data: Mapping[Cluster, Path]) -> Mapping[str, Future[Training]]:
-    """On each cluster a whole training on two nodes, by `jobs/train_resnet152.sh` as it stands."""
-    return on_both(lambda cluster: train(cluster, data[cluster]))
+def rigs(
+    slurm: Cluster,
+    sge: Cluster,
+    forgetful: Cluster,
+    late: Cluster,
+    data: Mapping[Cluster, Path],
+    faces: Path,
+    request: pytest.FixtureRequest,
+) -> Iterator[Rigs]:
+    """All clusters, at work from the start: on what each module's `begin` has for them, the longest modules first."""
+    rigs = Rigs((slurm, sge), (forgetful, late), data, faces)
+    modules = {getattr(item, "module", None) for item in request.session.items if item.get_closest_marker("cluster")}
+    rigs.start("trained", train)
+    for name in ORDER:
+        for module in modules:
+            if module and module.__name__ == f"{__package__}.test_{name}":
+                module.begin(rigs)
+    yield rigs
+    rigs.close()
 
 
 @pytest.fixture(scope="package")
-def outcomes(late: Cluster, pools: Pools) -> Outcomes:
+def outcomes(late: Cluster, rigs: Rigs) -> Outcomes:
     """What came of each scenario of the plugin's program, and of what follows them."""
-    futures = plugin.start(late, late.project(), pools[late])
-    return lambda name: futures[name].result()
-
-
-@pytest.fixture(scope="package", autouse=True)
-def begun(request: pytest.FixtureRequest) -> None:
-    """The plugin's scenarios from the start, beside all others: they are nearly all waiting."""
-    if any("outcomes" in getattr(item, "fixturenames", ()) for item in request.session.items):
-        request.getfixturevalue("outcomes")
+    return lambda name: rigs.started[f"plugin {name}"][late.name].result()

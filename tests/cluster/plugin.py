@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.cluster import NODES, Cluster
+from tests.cluster.cluster import Cluster
 from tests.cluster.hosts import USER
 
 PROGRAM = Path(__file__).with_name("plugin_program.py")
@@ -20,7 +20,7 @@ SCENARIOS = (
 
 
 def start(cluster: Cluster, folder: Path, pool: ThreadPoolExecutor) -> Mapping[str, Future[Any]]:
-    """Starts all scenarios together in a project; returns what comes of each by name, of "root" and of "lost_host".
+    """Starts all scenarios together in a project; returns what comes of each by name, and of those of lost hosts.
 
     "root" is the simplest one as root. "nothing_is_left" waits until all others have left nothing. `pool` has the
     cluster's scenarios.
@@ -34,14 +34,17 @@ def start(cluster: Cluster, folder: Path, pool: ThreadPoolExecutor) -> Mapping[s
     def nothing_is_left() -> None:
         wait(before)
         cluster.wait_until(
-            lambda: not any(map(cluster.job_processes, NODES)) and "submitit" not in cluster.run("qstat").stdout,
+            lambda: (
+                not any(map(cluster.job_processes, cluster.nodes)) and "submitit" not in cluster.run("qstat").stdout
+            ),
             60,
             "nothing of any job is left",
-            lambda: [cluster.job_processes(node) for node in NODES],
+            lambda: [cluster.job_processes(node) for node in cluster.nodes],
         )
 
     futures["nothing_is_left"] = pool.submit(nothing_is_left)
-    futures["lost_host"] = pool.submit(lose_second_host, cluster)
+    futures["lost_host"] = pool.submit(lose_host, cluster, first=False)
+    futures["lost_first_host"] = pool.submit(lose_host, cluster, first=True)
     return futures
 
 
@@ -52,8 +55,8 @@ def run(cluster: Cluster, scenario: str, cwd: Path, user: str = USER) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def lose_second_host(cluster: Cluster) -> Any:
-    """Runs the scenario `lost_host`, whose job loses the host without its script; what came of it, and that host."""
+def lose_host(cluster: Cluster, first: bool) -> Any:
+    """Runs the scenario `lost_host`, whose job loses its first or its second host; what came of it, and that host."""
     folder = cluster.project()
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(run, cluster, "lost_host", folder)
@@ -61,12 +64,16 @@ def lose_second_host(cluster: Cluster) -> Any:
             lambda: {"id", "rank-0", "rank-1"} <= {path.name for path in folder.iterdir()}, 60, "both run"
         )
         job = (folder / "id").read_text()
-        lines = {node: "\n".join(cluster.job_processes(node).values()) for node in NODES}
-        (other,) = [node for node, line in lines.items() if line and "jobs.sge.tasks" not in line]
-        cluster.cut_power(other)
-        cluster.wait_until(
-            lambda: "R" in cluster.state(job), 120, "the job waits to run again", lambda: cluster.state(job)
+        lines = {node: "\n".join(cluster.job_processes(node).values()) for node in cluster.nodes}
+        used = sorted(
+            (node for node, line in lines.items() if line), key=lambda node: "jobs.sge.tasks" not in lines[node]
         )
+        lost = used[not first]
+        cluster.cut_power(lost)
+        again = "Rr" if first else "R"  # it has other hosts, and begins there; or it waits for this one
+        cluster.wait_until(lambda: again in cluster.state(job), 120, "it begins again", lambda: cluster.state(job))
         (folder / "go").touch()
-        cluster.restore_power(other)
-        return future.result() | {"host": other}
+        if first:
+            found = future.result()
+        cluster.restore_power(lost)
+        return (found if first else future.result()) | {"host": lost, "used": used}

@@ -173,7 +173,7 @@ def wait_for(directory: str) -> str:
     Path(directory, f"rank-{submitit.JobEnvironment().global_rank}").touch()
     while not Path(directory, "go").exists():
         time.sleep(0.2)
-    return os.environ["RESTARTED"]
+    return f"{os.environ['RESTARTED']} on {submitit.JobEnvironment().hostname}"
 
 
 def lost_host() -> Any:

@@ -6,13 +6,12 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.cluster import Cluster
+from tests.cluster.conftest import Rigs
 from tests.cluster.hosts import REPOSITORY
 from tests.cluster.training import OPTIONS, launch, read_log
 
@@ -44,30 +43,30 @@ def container(cluster: Cluster) -> str:
     return f"ch-run {binds} --cd={{directory}} {image} --"
 
 
-def test_ranks_train_in_a_container_on_two_nodes(
-    on_both: Callable[[Callable[[Cluster], None]], Mapping[str, Future[None]]], shards: Path
-) -> None:
-    if not shutil.which("ch-run", path="/usr/bin:/bin"):
+def begin(rigs: Rigs) -> None:
+    """On Slurm: the same command starts the agents on both."""
+    if shutil.which("ch-run", path="/usr/bin:/bin"):
+        rigs.start("contained", contain, second=True, only="slurm")
+
+
+def test_ranks_train_in_a_container_on_two_nodes(rigs: Rigs) -> None:
+    if "contained" not in rigs.started:
         give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
         give_up("no ch-run: see tests/cluster/install.sh")
+    rigs.all("contained")
 
-    def contained(cluster: Cluster) -> None:
-        if cluster.name != "slurm":  # the same command starts the agents on both
-            return
-        project = cluster.project()
-        (project / "site.toml").write_text(
-            f'{cluster.site}container = "{container(cluster)}"\ncontainer_python = "{VENV}/bin/python"\n'
-        )
-        assert not Path(VENV).exists()
-        data = shutil.copytree(shards, cluster.directory / "data" / "contained")
-        options = ("--data", data, *OPTIONS, "--epochs", 1, "--name", "contained")
-        (job,) = launch(cluster, project, "--nodes", 2, "--", "train", *options)
-        end = cluster.wait(job)
-        log = read_log(project, job)
-        assert end.code == 0, log
-        assert "train on 2 nodes" in log
-        assert re.search(r"epoch 1/1 \| train loss", log)
-        assert (project / "runs" / "contained" / "checkpoints" / "best.pt").exists()
 
-    for outcome in on_both(contained).values():
-        outcome.result()
+def contain(cluster: Cluster, data: Path) -> None:
+    project = cluster.project()
+    (project / "site.toml").write_text(
+        f'{cluster.site}container = "{container(cluster)}"\ncontainer_python = "{VENV}/bin/python"\n'
+    )
+    assert not Path(VENV).exists()
+    options = ("--data", data, *OPTIONS, "--epochs", 1, "--name", "contained")
+    (job,) = launch(cluster, project, "--nodes", 2, "--", "train", *options)
+    end = cluster.wait(job)
+    log = read_log(project, job)
+    assert end.code == 0, log
+    assert "train on 2 nodes" in log
+    assert re.search(r"epoch 1/1 \| train loss", log)
+    assert (project / "runs" / "contained" / "checkpoints" / "best.pt").exists()

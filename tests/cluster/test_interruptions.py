@@ -6,16 +6,16 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
-from concurrent.futures import Future
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.conftest import OnBoth, Pools
+from tests.cluster.conftest import Rigs
 from tests.cluster.training import (
+    EPOCHS,
     OPTIONS,
     Training,
     are_asked_to_stop,
@@ -28,8 +28,6 @@ from tests.cluster.training import (
     wait_for_checkpoint,
 )
 
-pytestmark = pytest.mark.timeout(1200)  # a case waits for its turn in the queue, too
-
 
 def ended(cluster: Cluster, job: str, project: Path, timeout: float = 300) -> Training:
     """The training of `launch_training` once its job has ended, and has left no process behind."""
@@ -38,96 +36,70 @@ def ended(cluster: Cluster, job: str, project: Path, timeout: float = 300) -> Tr
     return Training(job=job, project=project, end=end, run_dir=project / "runs" / "small")
 
 
-@pytest.fixture(scope="module")
-def limited(on_both: OnBoth, data: Mapping[Cluster, Path]) -> Mapping[str, Future[Training]]:
+def limit(cluster: Cluster, data: Path) -> Training:
     """A training whose time limit comes before its end."""
-
-    def limit(cluster: Cluster) -> Training:
-        job, project = launch_training(cluster, data[cluster], "--time", "4m")
-        wait_for_checkpoint(cluster, project, job)
-        signal_ranks(cluster, signal.SIGSTOP)  # a training that takes longer, and no processor
-        cluster.wait_until(
-            lambda: are_asked_to_stop(cluster) or cluster.end(job),
-            300,
-            "the ranks are asked to stop",
-            lambda: f"{cluster.state(job)}\n{read_log(project, job)}",
-        )
-        hurry(cluster)
-        signal_ranks(cluster, signal.SIGCONT)
-        return ended(cluster, job, project)
-
-    return on_both(limit)
+    job, project = launch_training(cluster, data, "--time", "2m")
+    wait_for_checkpoint(cluster, project, job, hurry)
+    signal_ranks(cluster, signal.SIGSTOP)  # a training that takes longer, and no processor
+    cluster.wait_until(
+        lambda: are_asked_to_stop(cluster) or cluster.end(job),
+        300,
+        "the ranks are asked to stop",
+        lambda: f"{cluster.state(job)}\n{read_log(project, job)}",
+    )
+    hurry(cluster)
+    signal_ranks(cluster, signal.SIGCONT)
+    return ended(cluster, job, project)
 
 
-@pytest.fixture(scope="module")
-def lost(on_both: OnBoth, data: Mapping[Cluster, Path]) -> Mapping[str, Future[Training]]:
-    """A training of which a node loses power, and has it again when the job waits: of Slurm its first one.
+def lose(cluster: Cluster, data: Path) -> Training:
+    """A training of which a node loses power, and has it again once it goes on on others: of Slurm its first one.
 
     Grid Engine looks after the first node itself, and the launcher there after the others.
     """
-
-    def lose(cluster: Cluster) -> Training:
-        job, project = launch_training(cluster, data[cluster])
-        wait_for_checkpoint(cluster, project, job)
-        (begin,) = read_events(project / "runs" / "small", job)
-        node = begin["hosts"][0 if cluster.name == "slurm" else 1]
-        running = cluster.state(job)
-        cluster.cut_power(node)
-        cluster.wait_until(lambda: cluster.state(job) != running, 120, "the loss is noticed", lambda: running)
-        cluster.restore_power(node)
-        return ended(cluster, job, project)
-
-    return on_both(lose)
+    job, project = launch_training(cluster, data)
+    wait_for_checkpoint(cluster, project, job)
+    (begin,) = read_events(project / "runs" / "small", job)
+    node = begin["hosts"][0 if cluster.name == "slurm" else 1]
+    cluster.cut_power(node)
+    wait_for_the_next_attempt(cluster, job, project)
+    cluster.restore_power(node)
+    return ended(cluster, job, project)
 
 
-@pytest.fixture(scope="module")
-def killed(
-    on_both: OnBoth, data: Mapping[Cluster, Path], trained: Mapping[str, Future[Training]]
-) -> Mapping[str, Future[None]]:
-    """A training whose processes on one node are killed, and whether nothing is lost by it."""
-
-    def kill(cluster: Cluster) -> None:
-        job, project = launch_training(cluster, data[cluster])
-        wait_for_checkpoint(cluster, project, job)
-        (begin,) = read_events(project / "runs" / "small", job)
-        node = begin["hosts"][1]
-        for pid, line in cluster.job_processes(node).items():
-            if "python" in line:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+def kill(cluster: Cluster, data: Path) -> Training:
+    """A training whose processes on one node are killed; of Grid Engine one that is submitted again then."""
+    job, project = launch_training(cluster, data)
+    wait_for_checkpoint(cluster, project, job)
+    (begin,) = read_events(project / "runs" / "small", job)
+    node = begin["hosts"][1]
+    for pid, line in cluster.job_processes(node).items():
+        if "python" in line:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    training = ended(cluster, job, project)
+    assert f"launch: everything on {node} was killed" in training.log, training.log
+    if cluster.name == "sge":  # which deletes a job of which a task was killed; Slurm's is requeued
+        assert training.end.code != 0, training.log
+        command = ("train", "--data", data, *OPTIONS, "--name", "small", "--resume")
+        (job,) = launch(cluster, project, "--nodes", 2, "--", *command)
         training = ended(cluster, job, project)
-        assert f"launch: everything on {node} was killed" in training.log, training.log
-        if cluster.name == "sge":  # which deletes a job of which a task was killed; Slurm's is requeued
-            assert training.end.code != 0, training.log
-            command = ("train", "--data", data[cluster], *OPTIONS, "--name", "small", "--resume")
-            (job,) = launch(cluster, project, "--nodes", 2, "--", *command)
-            training = ended(cluster, job, project)
-        assert training.end.code == 0, training.log
-        assert "resuming runs/small" in training.log
-        expected = trained[cluster.name].result().weights
-        assert all(training.weights[name].equal(value) for name, value in expected.items())
-
-    return on_both(kill, late=True)
+    return training
 
 
-@pytest.fixture(scope="module")
-def cancelled(on_both: OnBoth, data: Mapping[Cluster, Path]) -> Mapping[str, Future[None]]:
+def cancel(cluster: Cluster, data: Path) -> None:
     """A training that is cancelled, and whether anything of it is left; of Slurm one that was asked to stop before."""
-
-    def cancel(cluster: Cluster) -> None:
-        job, project = launch_training(cluster, data[cluster], user="root")
-        if cluster.name == "slurm":
-            ask_from_the_first_moment(cluster, project / "runs" / "small", job)
-        wait_for_checkpoint(cluster, project, job)
-        cluster.cancel(job, user="root")
-        cluster.wait_until_idle(60)
-        end = cluster.wait(job, 60)
-        assert end.code != 0
-        log = read_log(project, job)
-        requeues = log.replace("not requeued: cancelled", "").count("requeued")
-        assert requeues == (1 if cluster.name == "slurm" else 0), log
-
-    return on_both(cancel)
+    job, project = launch_training(cluster, data, user="root")
+    if cluster.name == "slurm":
+        ask_from_the_first_moment(cluster, project / "runs" / "small", job)
+    wait_for_checkpoint(cluster, project, job)
+    cluster.cancel(job, user="root")
+    cluster.wait_until_idle(60)
+    end = cluster.wait(job, 60)
+    assert end.code != 0
+    log = read_log(project, job)
+    requeues = log.replace("not requeued: cancelled", "").count("requeued")
+    assert requeues == (1 if cluster.name == "slurm" else 0), log
 
 
 def ask_from_the_first_moment(cluster: Cluster, run_dir: Path, job: str) -> None:
@@ -148,12 +120,6 @@ case "$*" in *--node-rank=1*) [ ! -e "${0%/*}/hold" ] || { touch "${0%/*}/held";
 exec "$@"
 """
 """What starts Python on the hosts: on the second one it waits as long as there is a file `hold` beside it."""
-
-
-@pytest.fixture(scope="module")
-def lost_early(on_both: OnBoth, data: Mapping[Cluster, Path]) -> Mapping[str, Future[None]]:
-    """What comes of the loss of a second host before anything has started there."""
-    return on_both(lambda cluster: lose_early(cluster, data[cluster]))
 
 
 def lose_early(cluster: Cluster, data: Path) -> None:
@@ -194,43 +160,53 @@ def patient(cluster: Cluster, patient: bool) -> None:
         cluster.run("scontrol", "reconfigure", user="root")
 
 
-@pytest.fixture(scope="module")
-def put_back(slurm: Cluster, pools: Pools, data: Mapping[Cluster, Path]) -> Future[Training]:
+def put_back(slurm: Cluster, data: Path) -> Training:
     """A training on Slurm of which the second node is started again, and which Slurm itself then requeues."""
-
-    def interrupt() -> Training:
-        job, project = launch_training(slurm, data[slurm])
-        run_dir = project / "runs" / "small"
-        wait_for_checkpoint(slurm, project, job)
-        (begin,) = read_events(run_dir, job)
-        slurm.cut_power(begin["hosts"][1])
-        time.sleep(2)
-        slurm.restore_power(begin["hosts"][1])
-        slurm.wait_until(
-            lambda: "resuming runs/small" in read_log(project, job) or slurm.end(job),
-            120,
-            "it trains again",
-            lambda: f"{slurm.state(job)}\n{read_log(project, job)}",
-        )
-        slurm.run("scontrol", "requeue", job, user="root")  # as when it is preempted
-        return ended(slurm, job, project)
-
-    return pools[slurm].submit(interrupt)
+    job, project = launch_training(slurm, data)
+    run_dir = project / "runs" / "small"
+    wait_for_checkpoint(slurm, project, job)
+    (begin,) = read_events(run_dir, job)
+    slurm.cut_power(begin["hosts"][1])
+    time.sleep(2)
+    slurm.restore_power(begin["hosts"][1])
+    wait_for_the_next_attempt(slurm, job, project)
+    slurm.run("scontrol", "requeue", job, user="root")  # as when it is preempted
+    training = ended(slurm, job, project)
+    columns = ("-X", "-n", "-P", "--duplicates", "-o", "Start")
+    said = slurm.run("sacct", *columns, "-j", job, environ={"SLURM_TIME_FORMAT": "standard"}).stdout
+    accounted = [datetime.fromisoformat(start).timestamp() for start in said.split()]
+    began = [event["time"] for event in training.events if event["event"] == "start"]
+    # Each before its launcher, and after the attempt before: so accounting that lags behind is known as such.
+    assert sorted([*accounted, *began]) == [time for pair in zip(accounted, began, strict=True) for time in pair], said
+    return training
 
 
-@pytest.fixture(scope="module", autouse=True)
-def queued(
-    limited: object, lost: object, killed: object, put_back: object, cancelled: object, lost_early: object
-) -> None:
-    """All of them from the start: a cluster goes on with the next while the other is at one before."""
+def wait_for_the_next_attempt(cluster: Cluster, job: str, project: Path) -> None:
+    """Waits until the training of `launch_training` has resumed."""
+    cluster.wait_until(
+        lambda: "resuming runs/small" in read_log(project, job) or cluster.end(job),
+        150,
+        "it trains again",
+        lambda: f"{cluster.state(job)}\n{read_log(project, job)}",
+    )
+
+
+def begin(rigs: Rigs) -> None:
+    """All of them."""
+    rigs.start("limited", limit)
+    rigs.start("lost", lose)
+    rigs.start("killed", kill, second=True)
+    rigs.start("put back", put_back, second=True, only="slurm")
+    rigs.start("cancelled", cancel, second=True)
+    rigs.start("lost early", lose_early)
 
 
 @pytest.mark.parametrize("how", ["limited", "lost"])
 def test_it_is_requeued_and_ends_with_the_weights_of_an_uninterrupted_run(
-    how: str, cluster: Cluster, trained: Mapping[str, Future[Training]], request: pytest.FixtureRequest
+    how: str, cluster: Cluster, rigs: Rigs
 ) -> None:
-    training: Training = request.getfixturevalue(how)[cluster.name].result()
-    check_attempts(training, trained[cluster.name].result())
+    training: Training = rigs.result(how, cluster)
+    check_attempts(training, rigs.result("trained", cluster))
     if how == "limited":
         assert (training.events[1]["code"], training.events[1]["stopped_by"]) == (99, "time limit")
 
@@ -246,35 +222,29 @@ def check_attempts(training: Training, uninterrupted: Training, attempts: int = 
     # One log: each attempt is appended, and goes on with the next epoch.
     assert training.log.count("resuming runs/small") == attempts - 1
     epochs = [line.split()[1] for line in training.log.splitlines() if line.startswith("epoch ")]
-    assert list(dict.fromkeys(epochs)) == [f"{number}/4" for number in range(1, 5)], training.log
+    assert list(dict.fromkeys(epochs)) == [f"{number}/{EPOCHS}" for number in range(1, EPOCHS + 1)], training.log
 
 
-def test_killed_processes_of_one_node_end_the_job_everywhere_and_lose_nothing(
-    killed: Mapping[str, Future[None]],
-) -> None:
-    for outcome in killed.values():
-        outcome.result()
+def test_killed_processes_of_one_node_end_the_job_everywhere_and_lose_nothing(rigs: Rigs) -> None:
+    uninterrupted = rigs.all("trained")
+    for kind, training in rigs.all("killed").items():
+        assert training.end.code == 0, training.log
+        assert "resuming runs/small" in training.log
+        assert all(training.weights[name].equal(value) for name, value in uninterrupted[kind].weights.items())
 
 
-def test_an_early_request_requeues_and_cancelling_leaves_nothing_running_and_nothing_queued(
-    cancelled: Mapping[str, Future[None]],
-) -> None:
-    for outcome in cancelled.values():
-        outcome.result()
+def test_an_early_request_requeues_and_cancelling_leaves_nothing_running_and_nothing_queued(rigs: Rigs) -> None:
+    rigs.all("cancelled")
 
 
-def test_a_node_that_is_lost_before_anything_starts_there_is_noticed_without_the_scheduler(
-    lost_early: Mapping[str, Future[None]],
-) -> None:
-    for outcome in lost_early.values():
-        outcome.result()
+def test_a_node_that_is_lost_before_anything_starts_there_is_noticed_without_the_scheduler(rigs: Rigs) -> None:
+    rigs.all("lost early")
 
 
-def test_a_node_that_was_started_again_and_what_slurm_puts_back_itself_lose_nothing(
-    put_back: Future[Training], trained: Mapping[str, Future[Training]]
-) -> None:
-    training = put_back.result()
-    check_attempts(training, trained["slurm"].result(), attempts=3)
+def test_a_node_that_was_started_again_and_what_slurm_puts_back_itself_lose_nothing(rigs: Rigs) -> None:
+    uninterrupted = rigs.all("trained")["slurm"]
+    (training,) = rigs.all("put back").values()
+    check_attempts(training, uninterrupted, attempts=3)
     ends = [event for event in training.events if event["event"] == "end"]
     assert [(end["code"], end["requeued"]) for end in ends] == [(99, True), (99, True), (0, False)], training.events
     assert f"{training.events[0]['hosts'][1]} was lost" in training.log, training.log

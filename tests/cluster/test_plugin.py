@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from tests.cluster.cluster import NODES, Cluster
-from tests.cluster.conftest import Outcomes
+from tests.cluster import plugin
+from tests.cluster.cluster import Cluster
+from tests.cluster.conftest import Outcomes, Rigs
+
+
+def begin(rigs: Rigs) -> None:
+    """All scenarios of the program, then the loss of hosts."""
+    futures = plugin.start(rigs.late, rigs.late.project(), rigs.pool(rigs.late))
+    rigs.started |= {f"plugin {name}": {rigs.late.name: future} for name, future in futures.items()}
 
 
 def test_a_function_runs_and_its_result_and_logs_come_back(outcomes: Outcomes, late: Cluster) -> None:
@@ -39,10 +46,10 @@ def test_five_functions_are_two_arrays_where_arrays_hold_three(outcomes: Outcome
     assert all(f"adding {number} and 10" in out for number, out in enumerate(found["out"], start=1))
 
 
-def test_tasks_know_their_places_and_have_logs_of_their_own(outcomes: Outcomes) -> None:
+def test_tasks_know_their_places_and_have_logs_of_their_own(outcomes: Outcomes, late: Cluster) -> None:
     found = outcomes("tasks")
     hosts = found["results"][0]["hosts"]
-    assert len({*hosts} & {*NODES}) == len(hosts) == 2
+    assert len({*hosts} & {*late.nodes}) == len(hosts) == 2
     for rank, task in enumerate(found["results"]):
         assert task == {
             **{"global_rank": rank, "local_rank": rank % 2, "node": rank // 2, "num_tasks": 4, "num_nodes": 2},
@@ -53,11 +60,11 @@ def test_tasks_know_their_places_and_have_logs_of_their_own(outcomes: Outcomes) 
         ]
 
 
-def test_one_task_on_the_first_host_is_told_of_the_others(outcomes: Outcomes) -> None:
+def test_one_task_on_the_first_host_is_told_of_the_others(outcomes: Outcomes, late: Cluster) -> None:
     (task,) = outcomes("first_host_only")["results"]
     assert (task["global_rank"], task["num_tasks"]) == (0, 1)
     assert task["hostname"] == task["hosts"][0]
-    assert len({*task["hosts"]} & {*NODES}) == 2
+    assert len({*task["hosts"]} & {*late.nodes}) == 2
 
 
 def test_fewer_hosts_than_nodes_are_an_error_that_says_what_to_do(outcomes: Outcomes) -> None:
@@ -98,7 +105,15 @@ def test_cancelled_jobs_end_everywhere_and_do_not_come_back(outcomes: Outcomes) 
     outcomes("nothing_is_left")
 
 
+def test_it_runs_again_on_other_hosts_when_the_first_is_lost(outcomes: Outcomes) -> None:
+    found = outcomes("lost_first_host")
+    restarts, hosts = zip(*(result.split(" on ") for result in found["results"]), strict=True)
+    assert restarts == ("1", "1")
+    assert not {*hosts} & {*found["used"]}, found
+    assert len({*hosts}) == 2
+
+
 def test_it_runs_again_when_another_host_than_the_first_is_lost(outcomes: Outcomes) -> None:
     found = outcomes("lost_host")
-    assert found["results"] == ["1", "1"]
+    assert [result.split()[0] for result in found["results"]] == ["1", "1"]
     assert f"{found['host']} is lost" in found["err"]

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from concurrent.futures import Future
 from pathlib import Path
-
-import pytest
 
 from jobs.scheduler import array_id
 from jobs.schedulers import SCHEDULERS
-from tests.cluster.cluster import NODES, Cluster
-from tests.cluster.conftest import OnBoth
+from tests.cluster.cluster import Cluster
+from tests.cluster.conftest import Rigs
 from tests.cluster.training import OPTIONS, launch
 
-EARLY = """#!/bin/bash
+HEADER = """#!/bin/bash
 #$ -N early
 #$ -S /bin/bash
 #$ -cwd
 #$ -o logs/ -j y
 #SBATCH --job-name=early
 #SBATCH --output=logs/%x.o%j
-cd nowhere || exit 3
 """
+EARLY = f"{HEADER}cd nowhere || exit 3\n"
 """A script that ends before it starts anything of this project."""
+MANY = f"{HEADER}. .venv/bin/activate\npython -m hpcgender.launch -- pack synthetic --count 1000000 --out data/big\n"
+"""A script whose tasks do not end in time."""
 
 
 def states(cluster: Cluster, project: Path) -> list[str]:
@@ -33,10 +31,9 @@ def states(cluster: Cluster, project: Path) -> list[str]:
     return [entry["state"] for entry in json.loads(said)["runs"]]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def watched(on_both: OnBoth, data: Mapping[Cluster, Path]) -> Mapping[str, Future[None]]:
+def begin(rigs: Rigs) -> None:
     """A run and what waits for it, on each cluster."""
-    return on_both(lambda cluster: watch(cluster, data[cluster]), late=True)
+    rigs.start("watched", watch, second=True)
 
 
 def test_an_array_goes_by_the_id_that_was_printed(cluster: Cluster) -> None:
@@ -62,9 +59,8 @@ def test_an_array_goes_by_the_id_that_was_printed(cluster: Cluster) -> None:
     assert tasks() == []
 
 
-def test_a_run_and_what_waits_for_it_from_start_to_cancellation(watched: Mapping[str, Future[None]]) -> None:
-    for outcome in watched.values():
-        outcome.result()
+def test_a_run_and_what_waits_for_it_from_start_to_cancellation(rigs: Rigs) -> None:
+    rigs.all("watched")
 
 
 def watch(cluster: Cluster, data: Path) -> None:
@@ -72,6 +68,8 @@ def watch(cluster: Cluster, data: Path) -> None:
     (project / "site.toml").write_text(cluster.site)
     command = ("train", "--data", data, *OPTIONS, "--epochs", 9999)
     training, evaluation = launch(cluster, project, "--nodes", 2, "--chain", "eval", "--", *command)
+    (waiting,) = launch(cluster, project, "--after", training, "--", "models")
+    cluster.cancel(waiting)  # as somebody does who knows nothing of this project
     (project / "site.toml").write_text("edited meanwhile")  # the jobs are what was submitted
     failing, told = jobs_that_end_before_they_begin(cluster)
 
@@ -80,9 +78,14 @@ def watch(cluster: Cluster, data: Path) -> None:
 
     waits = {"slurm": "pending", "sge": "held"}[cluster.name]
     cluster.wait_until(
-        lambda: states(cluster, project) == ["running", waits], 60, "one runs, one waits", lambda: jobs("--all")
+        lambda: states(cluster, project) == ["running", waits, "cancelled"],
+        60,
+        "one runs, one waits",
+        lambda: jobs("--all"),
     )
     assert training in jobs("why", evaluation)
+    if cluster.name == "sge":
+        assert "  deleted before it started, as by qdel\n" in jobs("why", waiting)
     runs = f"job {training} on {SCHEDULERS[cluster.name].title}, attempt 1: running"
     cluster.wait_until(lambda: runs in jobs("why", "train"), 60, "its launcher has begun", lambda: jobs("why", "train"))
     refused = cluster.run("python", "-m", "hpcgender", "jobs", "resubmit", "train", cwd=project, check=False)
@@ -91,13 +94,59 @@ def watch(cluster: Cluster, data: Path) -> None:
 
     assert jobs("cancel", "train") == f"cancelled job {training} (train)\n"
     ends = {"slurm": ["cancelled", "cancelled"], "sge": ["cancelled", "skipped"]}[cluster.name]
-    cluster.wait_until(lambda: states(cluster, project) == ends, 90, "both have ended", lambda: jobs("--all"))
+    cluster.wait_until(lambda: states(cluster, project)[:2] == ends, 90, "both have ended", lambda: jobs("--all"))
     assert "by hpcgender jobs cancel" in jobs("why", training)
-    assert not any(map(cluster.job_processes, NODES))
+    assert not any(map(cluster.job_processes, cluster.nodes))
     assert "launch: " in jobs("logs", "train")
     for job, says in told.items():
         cluster.wait(job, 60)
         assert says in cluster.run("python", "-m", "hpcgender", "jobs", "why", job, cwd=failing).stdout
+    if cluster.name == "slurm":
+        nothing_follows_what_failed(cluster, failing)
+    cancel_tasks(cluster)
+
+
+def nothing_follows_what_failed(cluster: Cluster, project: Path) -> None:
+    """Gives --after a job that has failed, and that slurmctld has forgotten: accounting alone has it."""
+    failed = cluster.submit("--output=/dev/null", "early.sh", cwd=project)
+    cluster.wait_until(
+        lambda: cluster.run("scontrol", "show", "job", failed, user="root", check=False).returncode,
+        90,
+        "it is forgotten",
+    )
+    cluster.wait(failed, 60)
+    after = ("python", "-m", "hpcgender.launch", "--after", failed, "--", "verify", "nowhere")
+    (project / "site.toml").write_text(cluster.site)
+    refused = cluster.run(*after, cwd=project, check=False)
+    assert (refused.returncode, refused.stdout) == (2, ""), refused
+    assert (
+        f"--after {failed}: job {failed} is failed (exit code 3), so that nothing will start after it" in refused.stderr
+    )
+
+
+def cancel_tasks(cluster: Cluster) -> None:
+    """Cancels one task of an array that runs by its id, and the others by the name of their run."""
+    project = cluster.project()
+    (project / "many.sh").write_text(MANY)
+    array = cluster.submit(*{"slurm": ("--array=1-3",), "sge": ("-t", "1-3")}[cluster.name], "many.sh", cwd=project)
+    one = f"{array}{'_' if cluster.name == 'slurm' else '.'}2"
+
+    def jobs(*words: object) -> str:
+        return cluster.run("python", "-m", "hpcgender", "jobs", *words, cwd=project).stdout
+
+    def running() -> list[str]:
+        said = json.loads(jobs("data/big", "--all", "--json"))["runs"]
+        return [entry["job"] for entry in said if entry["state"] == "running" and entry["attempt"]]
+
+    begun = (project / "data" / "big" / "submissions").glob
+    cluster.wait_until(lambda: len(list(begun("*/attempts.jsonl"))) == 3, 90, "three tasks pack", lambda: jobs("--all"))
+    assert len(running()) == 3
+    assert jobs("cancel", one) == f"cancelled job {one} (data/big)\n"
+    cluster.wait_until(lambda: len(running()) == 2, 60, "one has ended", lambda: jobs("--all"))
+    assert one not in running()
+    assert jobs("cancel", "data/big") == f"cancelled job {array} (data/big)\n"
+    cluster.wait_until_idle(60)
+    assert running() == []
 
 
 def jobs_that_end_before_they_begin(cluster: Cluster) -> tuple[Path, dict[str, str]]:
@@ -108,7 +157,11 @@ def jobs_that_end_before_they_begin(cluster: Cluster) -> tuple[Path, dict[str, s
     early = cluster.submit("early.sh", cwd=project)
     (project / "site.toml").write_text(f'{cluster.site}modules = ["cuda"]\n')
     (without,) = launch(cluster, project, "--", "models")
-    return project, {
+    more = {}
+    if cluster.name == "slurm":  # Grid Engine keeps such a job in error
+        logless = cluster.submit("--output=nowhere/%j", "early.sh", cwd=project)
+        more[logless] = "its log could not be opened: make the directory that --output names"
+    return project, more | {
         refused: "no manifest.json in nowhere",
         early: "cd: nowhere: No such file or directory",
         without: "launch: site site: modules: there is no command module on node",

@@ -5,14 +5,10 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Mapping
-from concurrent.futures import Future
 from pathlib import Path
 
-import pytest
-
 from tests.cluster.cluster import Cluster
-from tests.cluster.conftest import OnBoth
+from tests.cluster.conftest import Rigs
 from tests.cluster.training import read_events, read_log, signal_ranks
 
 STUDY = """[base]
@@ -30,15 +26,13 @@ data = ["{data}"]
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def carried_out(on_both: OnBoth, data: Mapping[Cluster, Path]) -> Mapping[str, Future[None]]:
+def begin(rigs: Rigs) -> None:
     """A small study, on each cluster."""
-    return on_both(lambda cluster: carry_out(cluster, data[cluster]))
+    rigs.start("study", carry_out, second=True)
 
 
-def test_a_study_is_requeued_task_by_task_and_has_a_result(carried_out: Mapping[str, Future[None]]) -> None:
-    for outcome in carried_out.values():
-        outcome.result()
+def test_a_study_is_requeued_task_by_task_and_has_a_result(rigs: Rigs) -> None:
+    rigs.all("study")
 
 
 def carry_out(cluster: Cluster, data: Path) -> None:

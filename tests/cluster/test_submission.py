@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,9 @@ import torch
 from jobs.schedulers import SCHEDULERS
 from jobs.slurm import answers
 from tests.cluster.cluster import NODES, Cluster, End
-from tests.cluster.conftest import OnBoth, Pools
+from tests.cluster.conftest import Rigs
 from tests.cluster.hosts import USER
-from tests.cluster.training import OPTIONS, launch, read_events, read_log
+from tests.cluster.training import OPTIONS, launch, read_events, read_log, submitted
 
 SUBMITIT = """
 import os, socket, submitit
@@ -40,92 +41,88 @@ class Chain:
         return "\n".join(read_log(self.project, job) for job in self.jobs)
 
 
-@pytest.fixture(scope="module")
-def chains(on_both: OnBoth, data: Mapping[Cluster, Path]) -> Mapping[str, Future[tuple[Chain, Chain]]]:
-    """train, eval and cam one after the other; and the same of a training that fails."""
-
-    def start(cluster: Cluster, fails: bool = False) -> tuple[Path, list[str]]:
-        project = cluster.project()
-        command: tuple[object, ...] = ("train", "--data", data[cluster], *OPTIONS, "--epochs", 1)
-        if fails:  # only the ranks read what is in it: it is submitted, and fails when it begins
-            torch.save({"other": torch.zeros(1)}, project / "other.pt")
-            command = (*command, "--pretrained", project / "other.pt")
-        return project, launch(cluster, project, "--nodes", 2, "--chain", "eval,cam", "--", *command)
-
-    def both(cluster: Cluster) -> tuple[Chain, Chain]:
-        started = start(cluster), start(cluster, fails=True)
-        good, bad = (Chain(*chain, [cluster.wait(job, 400) for job in chain[1]]) for chain in started)
-        return good, bad
-
-    return on_both(both)
+def chain(cluster: Cluster, data: Path) -> tuple[Chain, Chain]:
+    """Train, eval and cam one after the other; and the same of a training that fails."""
+    started = [begin_chain(cluster, data, fails) for fails in (False, True)]
+    good, bad = (Chain(*chain, [cluster.wait(job, 400) for job in chain[1]]) for chain in started)
+    return good, bad
 
 
-@pytest.fixture(scope="module")
-def wild(on_both: OnBoth, faces: Path) -> Mapping[str, Future[None]]:
+def begin_chain(cluster: Cluster, data: Path, fails: bool) -> tuple[Path, list[str]]:
+    """Launches it; the ids of its jobs, and the project."""
+    project = cluster.project()
+    command: tuple[object, ...] = ("train", "--data", data, *OPTIONS, "--epochs", 1)
+    if fails:  # only the ranks read what is in it: it is submitted, and fails when it begins
+        torch.save({"other": torch.zeros(1)}, project / "other.pt")
+        command = (*command, "--pretrained", project / "other.pt")
+    return project, launch(cluster, project, "--nodes", 2, "--chain", "eval,cam", "--", *command)
+
+
+def pack_wild(cluster: Cluster, faces: Path) -> None:
     """A job whose paths and whose name are as strange as may be."""
     wild = 'it\'s $(touch pwned) `touch pwned` "a b" ; touch pwned & é'
-
-    def pack(cluster: Cluster) -> None:
-        project = cluster.project() / wild.replace("/", "")
-        cluster.run("mkdir", project)
-        for path in project.parent.iterdir():
-            if path.is_symlink():
-                (project / path.name).symlink_to(path.resolve())
-        images, out = project / "$HOME 'images'", Path(f"out {wild}")
-        images.mkdir()
-        for face in sorted(faces.iterdir())[:8]:
-            (images / face.name).write_bytes(face.read_bytes())
-        command = ("pack", "morph", "--images", images, "--out", out, "--val", 0, "--test", 0)
-        (job,) = launch(cluster, project, "--job-name", "pack+it", "--", *command)
-        end = cluster.wait(job)
-        assert end.code == 0, cluster.run("ls", "-la", project, project / "logs").stdout + read_log(project, job)
-        assert json.loads((project / out / "manifest.json").read_text())
-        assert not list(cluster.directory.rglob("pwned"))
-
-    return on_both(pack)
+    project = cluster.project() / wild.replace("/", "")
+    cluster.run("mkdir", project)
+    for path in project.parent.iterdir():
+        if path.is_symlink():
+            (project / path.name).symlink_to(path.resolve())
+    images, out = project / "$HOME 'images'", Path(f"out {wild}")
+    images.mkdir()
+    for face in sorted(faces.iterdir())[:8]:
+        (images / face.name).write_bytes(face.read_bytes())
+    command = ("pack", "morph", "--images", images, "--out", out, "--val", 0, "--test", 0)
+    (job,) = launch(cluster, project, "--job-name", "pack+it", "--", *command)
+    end = cluster.wait(job)
+    assert end.code == 0, cluster.run("ls", "-la", project, project / "logs").stdout + read_log(project, job)
+    assert json.loads((project / out / "manifest.json").read_text())
+    assert not list(cluster.directory.rglob("pwned"))
 
 
-@pytest.fixture(scope="module")
-def ten(on_both: OnBoth, faces: Path) -> Mapping[str, Future[None]]:
+def submit_ten(cluster: Cluster, faces: Path) -> None:
     """Ten jobs of two users at once."""
+    images = cluster.directory / "images"
+    images.mkdir()
+    for face in sorted(faces.iterdir())[:8]:
+        (images / face.name).write_bytes(face.read_bytes())
+    users = ["root", "student"] * 5
+    projects = {user: cluster.project(user) for user in set(users)}
 
-    def submit(cluster: Cluster) -> None:
-        images = cluster.directory / "images"
-        images.mkdir()
-        for face in sorted(faces.iterdir())[:8]:
-            (images / face.name).write_bytes(face.read_bytes())
-        users = ["root", "student"] * 5
-        projects = {user: cluster.project(user) for user in set(users)}
+    def one(number: int) -> tuple[str, Path]:
+        user, out = users[number], f"data/{number}"
+        command = ("pack", "morph", "--images", images, "--out", out, "--val", 0, "--test", 0)
+        (job,) = launch(cluster, projects[user], "--", *command, user=user)
+        return job, projects[user] / out
 
-        def one(number: int) -> tuple[str, Path]:
-            user, out = users[number], f"data/{number}"
-            command = ("pack", "morph", "--images", images, "--out", out, "--val", 0, "--test", 0)
-            (job,) = launch(cluster, projects[user], "--", *command, user=user)
-            return job, projects[user] / out
-
-        with ThreadPoolExecutor() as pool:
-            started = list(pool.map(one, range(10)))
-        assert len({job for job, _ in started}) == 10
-        for job, out in started:
-            assert cluster.wait(job, 180).code == 0, read_log(out.parent.parent, job)
-            assert (out / "manifest.json").exists()
-            (begin, end) = read_events(out, job)
-            assert (begin["event"], end["event"]) == ("start", "end")
-
-    return on_both(submit)
+    with ThreadPoolExecutor() as pool:
+        started = list(pool.map(one, range(10)))
+    assert len({job for job, _ in started}) == 10
+    for job, out in started:
+        assert cluster.wait(job, 180).code == 0, read_log(out.parent.parent, job)
+        assert (out / "manifest.json").exists()
+        (begin, end) = read_events(out, job)
+        assert (begin["event"], end["event"]) == ("start", "end")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def queued(chains: object, wild: object, ten: object) -> None:
-    """All of them from the start."""
+def begin(rigs: Rigs) -> None:
+    """All of them."""
+    rigs.start("chains", chain)
+    rigs.start("from python", run_from_python)
+    rigs.start("wild", lambda cluster, _: pack_wild(cluster, rigs.faces))
+    rigs.start("ten", lambda cluster, _: submit_ten(cluster, rigs.faces))
+    rigs.start("limits", lambda cluster, _: meet_limits(cluster), only="slurm")
 
 
-def test_a_function_runs_from_python(cluster: Cluster) -> None:
+def test_a_function_runs_from_python(rigs: Rigs) -> None:
+    rigs.all("from python")
+
+
+def run_from_python(cluster: Cluster, data: Path) -> None:
+    """A function, by submitit."""
     project = cluster.project()
     done = cluster.run("python", "-c", SUBMITIT, cwd=project, environ={"CLUSTER": cluster.name})
     total, host, uid = eval(done.stdout)
     assert (total, uid) == (42, cluster.hosts.uid)
-    assert host in NODES
+    assert host in cluster.nodes
 
 
 def test_a_site_can_be_checked(cluster: Cluster) -> None:
@@ -169,8 +166,8 @@ def test_what_could_never_start_is_refused(cluster: Cluster, data: Mapping[Clust
         assert "Slurm has no job 99999" in after.stderr
 
 
-def test_limits_of_quality_of_service_and_account_are_told(slurm: Cluster, pools: Pools) -> None:
-    pools[slurm].submit(meet_limits, slurm).result()
+def test_limits_of_quality_of_service_and_account_are_told(rigs: Rigs) -> None:
+    rigs.all("limits")
 
 
 def meet_limits(slurm: Cluster) -> None:
@@ -215,20 +212,45 @@ def meet_limits(slurm: Cluster) -> None:
     for job in (runs, vain):
         slurm.cancel(job)
     slurm.wait_until_idle(60)
+    tell_not_now_from_never(slurm)
 
 
-def test_a_chain_runs_to_its_end(cluster: Cluster, chains: Mapping[str, Future[tuple[Chain, Chain]]]) -> None:
-    chain, _ = chains[cluster.name].result()
+def tell_not_now_from_never(slurm: Cluster) -> None:
+    """What is said of a job for which a node is drained at present, and of one above the partition's limit."""
+    project = slurm.project()
+
+    def ours(*words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return slurm.run("python", "-m", "hpcgender", *words, cwd=project, check=check)
+
+    def control(*words: str) -> None:
+        slurm.run("scontrol", "update", *words, user="root")
+
+    control("NodeName=node3", "State=DRAIN", "Reason=test")
+    try:
+        said = ours("doctor", "--nodes", 3, "--model", "resnet18")
+        (job,) = submitted(said.stdout)
+        assert said.stderr == "launch: doctor: not now: no jobs are taken at present by node3\n"
+        slurm.cancel(job)
+        control("PartitionName=debug", "MaxTime=60")
+        long = ours("sites", "check", "--site", "slurm", "--time", "2h", check=False)
+        assert long.returncode == 2
+        assert "Slurm would never start check: partition debug gives a job at most 01:00:00 of time\n" in long.stderr
+    finally:
+        control("PartitionName=debug", "MaxTime=INFINITE")
+        control("NodeName=node3", "State=RESUME")
+    slurm.wait_until(slurm.is_ready, 30, "node3 takes jobs")
+
+
+def test_a_chain_runs_to_its_end(cluster: Cluster, rigs: Rigs) -> None:
+    chain, _ = rigs.result("chains", cluster)
     assert [end.code for end in chain.ends] == [0, 0, 0], chain.logs
     run_dir = chain.project / "runs" / "train"
     assert list(run_dir.glob("evaluations/*/evaluation.json"))
     assert list(run_dir.glob("cams/*/sheet.png"))
 
 
-def test_a_chain_whose_training_fails_ends_there(
-    cluster: Cluster, chains: Mapping[str, Future[tuple[Chain, Chain]]]
-) -> None:
-    _, chain = chains[cluster.name].result()
+def test_a_chain_whose_training_fails_ends_there(cluster: Cluster, rigs: Rigs) -> None:
+    _, chain = rigs.result("chains", cluster)
     assert chain.ends[0].code not in (0, 99), chain.logs
     assert all(end.code or end.state.startswith("CANCELLED") for end in chain.ends[1:]), chain.ends
     run_dir = chain.project / "runs" / "train"
@@ -236,11 +258,9 @@ def test_a_chain_whose_training_fails_ends_there(
     assert not list(run_dir.glob("cams/*/sheet.png"))
 
 
-def test_any_name_and_path_is_taken_as_it_is(wild: Mapping[str, Future[None]]) -> None:
-    for packed in wild.values():
-        packed.result()
+def test_any_name_and_path_is_taken_as_it_is(rigs: Rigs) -> None:
+    rigs.all("wild")
 
 
-def test_ten_jobs_at_once(ten: Mapping[str, Future[None]]) -> None:
-    for submitted in ten.values():
-        submitted.result()
+def test_ten_jobs_at_once(rigs: Rigs) -> None:
+    rigs.all("ten")

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +15,13 @@ from typing import Any
 
 import torch
 
-from tests.cluster.cluster import NODES, Cluster, End
+from tests.cluster.cluster import Cluster, End
 from tests.cluster.hosts import USER
 
+EPOCHS = 12
 OPTIONS = (
-    *("--model", "se_resnet18", "--image-size", 32, "--output-stride", 16),
-    *("--batch-size", 16, "--lr", 0.02, "--epochs", 4),
+    *("--model", "compact", "--image-size", 32, "--output-stride", 32),
+    *("--batch-size", 16, "--lr", 0.02, "--epochs", EPOCHS),
 )
 """Options of `train` for seconds of work; there is a checkpoint after every epoch."""
 
@@ -91,19 +94,23 @@ def launch_training(cluster: Cluster, data: Path, *options: object, user: str = 
     return job, project
 
 
-def wait_for_checkpoint(cluster: Cluster, project: Path, job: str) -> None:
-    """Waits until the training of `launch_training` has written its first checkpoint."""
-    cluster.wait_until(
-        lambda: list((project / "runs" / "small" / "checkpoints").glob("step-*.pt")) or cluster.end(job),
-        180,
-        f"job {job} has a checkpoint",
-        lambda: f"{cluster.state(job)}\n{read_log(project, job)}",
-    )
+def wait_for_checkpoint(
+    cluster: Cluster, project: Path, job: str, meanwhile: Callable[[Cluster], None] = lambda _: None
+) -> None:
+    """Waits until the training of `launch_training` has its first checkpoint, which is seconds before its end."""
+    deadline, asked = time.monotonic() + 180, 0.0
+    while not list((project / "runs" / "small" / "checkpoints").glob("step-*.pt")):
+        if time.monotonic() > asked + 2:
+            asked = time.monotonic()
+            meanwhile(cluster)
+            assert not cluster.end(job), read_log(project, job)
+        assert asked < deadline, f"no checkpoint: {cluster.state(job)}\n{read_log(project, job)}"
+        time.sleep(0.05)
 
 
 def ranks(cluster: Cluster) -> list[int]:
     """The pids of all ranks on all nodes."""
-    return [pid for node in NODES for pid, line in cluster.job_processes(node).items() if " jobs.rank " in line]
+    return [pid for node in cluster.nodes for pid, line in cluster.job_processes(node).items() if " jobs.rank " in line]
 
 
 def signal_ranks(cluster: Cluster, number: signal.Signals) -> None:
@@ -115,7 +122,7 @@ def signal_ranks(cluster: Cluster, number: signal.Signals) -> None:
 
 def hurry(cluster: Cluster) -> None:
     """Puts the processes of jobs before those of other tests, which may keep the machine busy: these have seconds."""
-    for node in NODES:
+    for node in cluster.nodes:
         for pid in cluster.job_processes(node):
             for thread in Path(f"/proc/{pid}/task").glob("*"):
                 with suppress(ProcessLookupError, PermissionError):  # it has ended meanwhile; root without CAP_SYS_NICE

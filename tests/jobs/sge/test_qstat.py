@@ -80,6 +80,18 @@ def test_the_last_record_of_a_job_tells_how_it_ended() -> None:
     assert records["16"].maxvmem == int(19.781 * 1024**2)
 
 
+def test_a_part_of_a_job_that_is_accounted_for_first_is_not_the_job() -> None:
+    """16 ran on two hosts: as where its part on the second has ended well, and its own record is not there yet."""
+    blocks = (DATA / "qacct.txt").read_text().split("=" * 62)
+    (first, *_) = (block for block in blocks if "jobnumber    16 " in block)
+    ended = first.replace("failed       100 : assumedly after job", "failed       0").replace(
+        "exit_status  129                  (Hangup)", "exit_status  95"
+    )
+    assert ended.count("exit_status  95") == 1
+    assert qstat.parse_qacct(ended) == {}
+    assert qstat.parse_qacct(ended.replace("granted_pe   mpi2", "granted_pe   NONE"))["16"].reason == "exit code 95"
+
+
 def test_commands_that_are_missing_or_fail_or_hang_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
