@@ -163,17 +163,23 @@ class Cluster(ABC):
         return self.wait_until(lambda: self.end(job), timeout, f"job {job} has ended", lambda: self.state(job))
 
     def wait_until(
-        self, look: Callable[[], Found | None], timeout: float, what: str, tell: Callable[[], object] = str
+        self,
+        look: Callable[[], Found | None],
+        timeout: float,
+        what: str,
+        tell: Callable[[], object] = str,
+        *,
+        pause: float = 1.0,
     ) -> Found:
         """Waits until `look` returns something true, and returns it. AssertionError after `timeout` seconds.
 
-        The error says `what` was waited for, and what `tell` says then.
+        The error says `what` was waited for, and what `tell` says then. It looks again after `pause` seconds at most.
         """
-        deadline, pause = time.monotonic() + timeout, 0.2
+        deadline, longest, pause = time.monotonic() + timeout, pause, 0.2
         while not (found := look()):
             assert time.monotonic() < deadline, f"waited {timeout:g} s until {what}: {tell()}"
             time.sleep(pause)
-            pause = min(1.2 * pause, 1.0)  # each look is a process or two
+            pause = min(1.2 * pause, longest)  # each look is a process or two
         return found
 
     def wait_until_idle(self, timeout: float = 20) -> None:

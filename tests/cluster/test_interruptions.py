@@ -188,6 +188,7 @@ def wait_for_the_next_attempt(cluster: Cluster, job: str, project: Path) -> None
         150,
         "it trains again",
         lambda: f"{cluster.state(job)}\n{read_log(project, job)}",
+        pause=0.2,  # it does so for seconds
     )
 
 
