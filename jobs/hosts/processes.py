@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import select
 import signal
@@ -23,6 +24,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 _IDLE, _INTERVAL, _PROBES = 10, 5, 4  # seconds, seconds, probes without an answer
+_NO_ANSWER = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
 _CONNECT_SECONDS = 30.0
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -39,7 +41,7 @@ class Lifeline:
     def __init__(self, *, stdin: bool, supervisor: str = "", signals: Sequence[signal.Signals] = ()) -> None:
         self._sources = [_take_stdin()] if stdin else []
         self.lost = threading.Event()
-        """Set once the supervisor's host is lost."""
+        """Set once the supervisor's host gives no answer any more."""
         if supervisor:
             self._sources.append(_watch(supervisor, self.lost))
         if signals:
@@ -69,7 +71,7 @@ def _take_stdin() -> int:
 
 
 def _watch(supervisor: str, lost: threading.Event) -> int:
-    """Connects to the supervisor; returns a pipe that ends when its host is `lost`, which is set then."""
+    """Connects to the supervisor; returns a pipe that ends when it is, and sets `lost` if its host is lost."""
     index, _, address = supervisor.partition("@")
     host, _, port = address.rpartition(":")
     watched, write_end = os.pipe()
@@ -86,8 +88,9 @@ def _watch(supervisor: str, lost: threading.Event) -> int:
                 connection.sendall(f"{index}\n".encode())
                 while connection.recv(64):
                     pass
-            except OSError:  # a supervisor that merely ends closes the connection, and the lifeline
-                lost.set()
+            except OSError as error:  # a supervisor that merely ends closes the connection, and the lifeline
+                if error.errno in _NO_ANSWER:  # not of one that was killed, and so of a host that answers
+                    lost.set()
                 os.close(write_end)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -45,11 +45,10 @@ class Rigs:
 
         `second`: on the other two; `only`: on one of them, by its name.
         """
-        self.started[name] = {
-            cluster.name: self._pools[cluster].submit(scenario, cluster, self._data[cluster])
-            for cluster in self._pairs[second]
-            if only in ("", cluster.name)
-        }
+        for cluster in self._pairs[second]:
+            if only in ("", cluster.name):
+                future = self._pools[cluster].submit(scenario, cluster, self._data[cluster])
+                self.started.setdefault(name, {})[cluster.name] = future
 
     def result(self, name: str, cluster: Cluster) -> Any:
         """What came of a scenario on a cluster, or on the other of its kind; waits for it."""

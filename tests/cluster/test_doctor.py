@@ -13,8 +13,9 @@ OPTIONS = ("--model", "resnet18", "--image-size", 32, "--batch-size", 8, "--back
 
 
 def begin(rigs: Rigs) -> None:
-    """An examination of two nodes, on each cluster."""
-    rigs.start("examined", examine)
+    """An examination of two nodes, on a Slurm, and on a Grid Engine whose accounting is not late."""
+    rigs.start("examined", examine, second=True, only="slurm")
+    rigs.start("examined", examine, only="sge")
 
 
 def test_the_nodes_of_a_job_are_examined(rigs: Rigs) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -298,6 +299,17 @@ def test_a_firewall_does_not_matter() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     assert lifeline(f"3@127.0.0.1:{port}").read(0.5) == b""
+
+
+def test_a_supervisor_that_was_killed_is_not_taken_for_a_lost_host() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        line = lifeline(f"3@127.0.0.1:{server.getsockname()[1]}")
+        connection, _ = server.accept()
+        with connection:
+            assert connection.recv(16) == b"3\n"
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # its end is a reset
+    assert line.read(30) is None
+    assert not line.lost.is_set()
 
 
 def lifeline(address: str) -> processes.Lifeline:
