@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pages.commands import PAGES, commands, fault
+from tests.pages.commands import PAGES, ROOT, commands, fault
 
 
 def test_every_command_on_a_page_has_options_that_there_are(
@@ -19,6 +19,17 @@ def test_every_command_on_a_page_has_options_that_there_are(
     faults = {str(command): why for command in written if (why := fault(command))}
     assert faults == {}
     capsys.readouterr()  # of --print-config
+
+
+def test_every_benchmark_is_on_the_page_of_performance() -> None:
+    text = " ".join((ROOT / "docs" / "performance.md").read_text(encoding="utf-8").split())
+    programs = {
+        path.stem
+        for path in (ROOT / "tests" / "benchmarks").glob("*.py")
+        if "__main__" in path.read_text(encoding="utf-8")
+    }
+    assert len(programs) > 12
+    assert {name for name in programs if f"python -m tests.benchmarks.{name}" not in text} == set()
 
 
 @pytest.mark.parametrize(
