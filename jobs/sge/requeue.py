@@ -10,7 +10,7 @@ reschedule_unknown or the host's return. `qmod -rj` from another host of the job
 on 8.1.9 with a bare script, but not on the hosts that it had: these still report the old task, minutes after its end,
 until the connection to the lost host has failed. Put back at once, or with a start time a minute later, the job hangs
 in Rt there, also after the host's return; put back after three minutes and a half it starts there, too. So it asks for
-other hosts before it is put back, if there are any.
+other hosts before it is put back, if there are any, and avoids the old ones from then on.
 """
 
 from __future__ import annotations
