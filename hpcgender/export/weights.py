@@ -32,8 +32,9 @@ def peer(trained: Trained, library: str) -> tuple[nn.Module, str]:
             raise UserError(NO_TIMM) from None
         name = config.model.replace("_", "")
         if kind == "timm":
-            name = config.model.removeprefix(TIMM)
-            facts = timm.get_pretrained_cfg(name)
+            from hpcgender.models.timm_network import known
+
+            name, facts = config.model.removeprefix(TIMM), known(config.model)
             if not isinstance(facts.classifier, str) or (config.grayscale and not isinstance(facts.first_conv, str)):
                 raise UserError(f"timm's {name} has several first or last layers: {elsewhere}")
             if facts.fixed_input_size:
@@ -67,9 +68,9 @@ def plain_state(trained: Trained, temperature: float) -> dict[str, torch.Tensor]
     first = next(name for name, value in state.items() if value.ndim == 4)
     head = "classifier.6" if family(trained.name) == "vgg" else "fc"
     if family(trained.name) == "timm":
-        import timm
+        from hpcgender.models.timm_network import known
 
-        facts = timm.get_pretrained_cfg(trained.name.removeprefix(TIMM))
+        facts = known(trained.name)
         first, head = f"{facts.first_conv}.weight", facts.classifier
         inside = {"backbone": "", "gender": f"{head}."}
         state = {inside[name.partition(".")[0]] + name.partition(".")[2]: value for name, value in state.items()}
