@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import random
+import re
 import struct
 import zlib
 from collections import Counter
@@ -135,8 +136,9 @@ def packed_images(base: Base, work: Path, draw: random.Random) -> Counter[str]:
     manifest = read_manifest(out)
     index = manifest.index("train")
     left_out = quarantined(out)
-    taken = sum(path.suffix.lower() != ".txt" and not path.name.startswith(".") for path in files)
-    if len(index) + len(left_out) not in (taken, len(files)):
+    not_taken = done.out.partition("not taken below ")[2].partition(": ")[2].partition("\n")[0]
+    others = sum(map(int, re.findall(r"(?:^|, )(\d+) (?:files? of|hidden)", not_taken)))
+    if len(index) + len(left_out) + others != len(files):
         raise FaultError(
             f"{len(files)} images, of which {len(index)} are packed and {len(left_out)} left out: {done.out}"
         )
