@@ -26,6 +26,8 @@ from shard_tools.images import MAX_BYTES
 from shard_tools.without_torch import without_torch
 
 PIECE = 1 << 20
+PATIENCE = 100
+"""Reads past the end of a tar; a reader that has seen it asks once or twice more."""
 DECOMPRESSORS: dict[bytes, Callable[[Any], Any]] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
     b"BZh": bz2.BZ2File,
@@ -242,13 +244,20 @@ class TarStream:
         self.problem = ""
         """Where the headers are not those of a whole tar."""
         self.ended = False
+        self.past_end = 0  # reads since then
         self.offset = 0  # of the next header in the tar
         self.skip = 0  # bytes before it that have not come yet
         self.pending = b""  # its bytes that have
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes of the tar, none at the end; raises one of DAMAGE where it is not rightly compressed."""
+        """Up to `size` bytes of the tar, none at the end; raises one of DAMAGE where it is not rightly compressed.
+
+        And EOFError where more is asked for again and again: tarfile would skip any size that a header claims.
+        """
         piece: bytes = self.content.read(size)
+        self.past_end = 0 if piece else self.past_end + 1
+        if self.past_end > PATIENCE:
+            raise EOFError("unexpected end of data")
         self._follow(piece)
         return piece
 

@@ -127,6 +127,19 @@ def test_a_file_that_is_too_large_to_be_held_is_left_out_alone(tmp_path: Path, m
     ]
 
 
+@pytest.mark.timeout(60)
+def test_a_size_that_a_header_claims_is_not_waited_for(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for name in ("0.jpg", "1.jpg", "2.jpg"):
+            member = tarfile.TarInfo(name)
+            member.size = 700
+            member.pax_headers = {"size": str(1 << 50)} if name == "1.jpg" else {}
+            tar.addfile(member, io.BytesIO(bytes(700)))
+    first, *_, last = read_samples(str(tmp_path / "a.tar"))
+    assert (first.key, first.problem) == ("0", "")
+    assert last.problem == "the tar is damaged: unexpected end of data"
+
+
 def test_a_truncated_tar_is_packed_as_far_as_it_goes(tars: Path, tmp_path: Path) -> None:
     content = (tars / "a-002.tar").read_bytes()
     (tmp_path / "a.tar").write_bytes(content[: len(content) // 3])
