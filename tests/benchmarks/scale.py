@@ -143,7 +143,7 @@ def shards(count: int, root: Path) -> None:
 
 
 PARTS: dict[str, tuple[Callable[[int, Path], None], tuple[int, ...]]] = {
-    "samples in an index: opened, checked, order of an epoch": (index, (MS1MV2, 100_000_000)),
+    "samples in an index: opened, checked, order of an epoch": (index, (MS1MV2, 20_000_000)),
     "images evaluated: scores, intervals, tables": (scores, (1_000_000,)),
     "jobs in squeue's answer": (squeue, (10_000,)),
     "jobs in qstat's answer": (qstat, (10_000,)),

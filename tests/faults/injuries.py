@@ -141,7 +141,7 @@ def read_only(attempt: Attempt) -> int:
 
 def on_a_disk(attempt: Attempt, options: str, then: str, codes: set[int]) -> int:
     """The step with a file system of its own as its directory, whose options change after it has ended."""
-    if not any(attempt.cwd.iterdir()):
+    if not attempt.cwd.is_mount() and not any(attempt.cwd.iterdir()):
         mount("-t", "tmpfs", "-o", options, "tmpfs", str(attempt.cwd))
         running = attempt.start()
         try:
