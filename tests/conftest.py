@@ -40,7 +40,12 @@ LONGEST = (
     *("tests/hpcgender/study/test_local.py", "tests/hpcgender/study/test_queue.py"),
     "tests/hpcgender/study/test_tuned.py",
     *("tests/hpcgender/test_trackers.py", "tests/hpcgender/evaluate/test_robustness.py"),
-    *("tests/hpcgender/test_mixture.py", "tests/hostile/test_hostile.py", "tests/faults/test_faults.py"),
+    *(
+        "tests/hpcgender/test_mixture.py",
+        "tests/hpcgender/test_timm.py",
+        "tests/hostile/test_hostile.py",
+        "tests/faults/test_faults.py",
+    ),
     "tests/pages/test_tutorial.py",
 )
 """What takes half a minute or more, the longest first, so that no worker is busy alone at the end."""
