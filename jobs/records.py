@@ -19,6 +19,7 @@ import getpass
 import importlib.metadata
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -116,13 +117,22 @@ def find_record(results: Path, job_id: str) -> Path | None:
     return found[-1] if found else None
 
 
-def find_anywhere(roots: Iterable[Path], job_id: str) -> Path | None:
-    """The record of a job below some directories."""
+def find_anywhere(roots: Iterable[Path], scheduler: str, job_id: str) -> dict[str, Path]:
+    """The newest record of a scheduler's job, or of each task of an array, below some directories, by its id.
+
+    UserError if one cannot be read.
+    """
+    wanted = re.compile(rf"{re.escape(job_id)}([._]\d+)?")
+    found: dict[str, Path] = {}
     for root in roots:
         for record in _records(root, root, _DEPTH, []):
-            if record.name.partition("-")[2] == job_id:
-                return record
-    return None
+            task = record.name.partition("-")[2]
+            if not wanted.fullmatch(task) or (task in found and record.name <= found[task].name):
+                continue
+            submission = read_submission(record)  # a process of this machine may have the same number
+            if not submission or submission.scheduler == scheduler:
+                found[task] = record
+    return found
 
 
 def surroundings(environ: Mapping[str, str], code: Path) -> dict[str, str]:

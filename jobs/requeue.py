@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +58,17 @@ def idle_attempts(events: Sequence[Mapping[str, Any]], progress: int | None) -> 
 def unmet(scheduler: Scheduler, after: Sequence[str], roots: Iterable[Path]) -> str:
     """Which of the jobs that had to succeed before did not, and what became of it; empty if all did.
 
-    Known from their records below `roots`; for a job without one, from the scheduler's accounting.
+    Known from their records below `roots`; for a job, or a task of an array, without one, from the scheduler's
+    accounting.
     """
     roots = list(roots)
     for job_id in after:
-        record = find_anywhere(roots, job_id)
-        if record:
-            events = read_events(record)
-            if not succeeded(events):
-                return f"job {job_id} {_fate(events)}"
-        elif how := _accounted(scheduler, job_id):
-            return f"job {job_id} {how}"
+        events = _recorded(scheduler, job_id, roots)
+        for task, of_task in events.items():
+            if not succeeded(of_task):
+                return f"job {task} {_fate(of_task)}"
+        if job_id not in events and (how := _accounted(scheduler, job_id, events)):
+            return how
     return ""
 
 
@@ -80,30 +80,39 @@ def still_to_succeed(scheduler: Scheduler, after: Sequence[str], roots: Iterable
     waiting: list[str] = []
     roots = list(roots)
     for job_id in after:
-        record = find_anywhere(roots, job_id)
-        events = read_events(record) if record else []
-        if succeeded(events):
+        events = _recorded(scheduler, job_id, roots)
+        if succeeded(events.get(job_id, [])):
             continue
         try:
-            tasks = list(scheduler.find([job_id]).values())
+            found = scheduler.find([job_id])
         except SchedulerError as error:
             raise UserError(f"--after {job_id}: {error}") from None
+        tasks = [job for task, job in found.items() if not succeeded(events.get(task, []))]
         failed = next((task for task in tasks if task.state not in (*LIVE, "done")), None)
         if failed:
             how = f"job {failed.job_id} is {failed.state}" + (f" ({failed.reason})" if failed.reason else "")
             raise UserError(f"--after {job_id}: {how}, so that nothing will start after it")
+        gone = {task: each for task, each in events.items() if task not in found and not succeeded(each)}
+        for task, each in gone.items():
+            if each and each[-1]["event"] != "start":
+                raise UserError(f"--after {job_id}: job {task} {_fate(each)}, so that nothing will start after it")
         if any(task.state in LIVE for task in tasks):
             waiting.append(job_id)
-        elif not tasks and events and events[-1]["event"] != "start":
-            raise UserError(f"--after {job_id}: job {job_id} {_fate(events)}, so that nothing will start after it")
-        elif not tasks and scheduler.orders_by_success:
+        elif (found or events) and not gone:
+            continue
+        elif scheduler.orders_by_success:
             raise UserError(
                 f"--after {job_id}: {scheduler.title} has no job {job_id} in its queue or accounting, and no record "
                 "says that it succeeded: hpcgender jobs --all lists the jobs that are known"
             )
-        elif not tasks:  # accounting may lag behind: the launcher of the new job finds out
+        else:  # accounting may lag behind: the launcher of the new job finds out
             waiting.append(job_id)
     return tuple(waiting)
+
+
+def _recorded(scheduler: Scheduler, job_id: str, roots: Iterable[Path]) -> dict[str, list[dict[str, Any]]]:
+    """The events of a job, or of the tasks of an array, that have a record, by id."""
+    return {task: read_events(record) for task, record in find_anywhere(roots, scheduler.name, job_id).items()}
 
 
 def _fate(events: Sequence[Mapping[str, Any]]) -> str:
@@ -117,16 +126,20 @@ def _fate(events: Sequence[Mapping[str, Any]]) -> str:
     return how_it_ended(last["code"])
 
 
-def _accounted(scheduler: Scheduler, job_id: str) -> str:
-    """How a job failed by the scheduler's accounting; empty if it did not."""
+def _accounted(scheduler: Scheduler, job_id: str, but: Collection[str]) -> str:
+    """Which job, or task of an array, failed by the scheduler's accounting, and how; empty if none did.
+
+    `but` are the tasks that have succeeded by their records.
+    """
     deadline = time.monotonic() + _ACCOUNTING_SECONDS
     while True:
         try:
-            found = scheduler.ended([job_id], 0.0).get(job_id)
+            found = scheduler.ended([job_id], 0.0)
         except SchedulerError as error:
-            return f"cannot be asked about: {error}"
+            return "" if but else f"job {job_id} cannot be asked about: {error}"
         if found:
-            return "" if found.state == "done" else f"is {found.state}: {found.reason}"
+            others = (task for task in found.values() if task.job_id not in but and task.state != "done")
+            return next((f"job {task.job_id} is {task.state}: {task.reason}" for task in others), "")
         if time.monotonic() > deadline:
-            return f"left no record here, nor in {scheduler.title}'s accounting"
+            return "" if but else f"job {job_id} left no record here, nor in {scheduler.title}'s accounting"
         time.sleep(2)

@@ -222,7 +222,7 @@ class Scheduler(ABC):
 
     @abstractmethod
     def ended(self, job_ids: Collection[str], since: float) -> dict[str, Job]:
-        """What accounting has of jobs that `query` did not have, by id, in one call.
+        """What accounting has of jobs, or of the tasks of arrays, that `query` did not have, by id, in one call.
 
         All were submitted after `since`, Unix time. Unknown ones are left out.
         """

@@ -94,7 +94,7 @@ def find(records: list[RunRecord], wanted: str, config: CancelConfig, queues: Qu
         for run in alive or (choose(recorded, wanted, config.within, queues)[0],):
             submission = run.record.submission
             job_id = array_id(submission.job_id)  # in one call, if every task in the queue is of this run
-            if submission.job_id == wanted or job_id in elsewhere:
+            if submission.job_id == wanted or job_id in elsewhere or submission.scheduler in queues.silent:
                 job_id = submission.job_id
             jobs.setdefault((submission.scheduler, job_id), []).append(run)
         for (scheduler, job_id), runs in jobs.items():

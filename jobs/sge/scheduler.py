@@ -20,7 +20,7 @@ from jobs.command import SchedulerError, answer
 from jobs.hosts.supervisor import Node
 from jobs.preflight import Hint, try_script
 from jobs.records import Submission
-from jobs.scheduler import Allocation, Host, Job, Request, Scheduler, State, Verdict
+from jobs.scheduler import Allocation, Host, Job, Request, Scheduler, State, Verdict, array_id
 from jobs.sge import qrsh, qstat
 from jobs.sge.advice import advise
 from jobs.sge.asked import asked_for
@@ -172,7 +172,9 @@ class GridEngine(Scheduler):
         if not job_ids:
             return {}
         records = qstat.ended(job_id=next(iter(job_ids))) if len(job_ids) == 1 else qstat.ended(since=since)
-        return {job_id: _of_qacct(record) for job_id, record in records.items() if job_id in job_ids}
+        return {
+            job_id: _of_qacct(record) for job_id, record in records.items() if {job_id, array_id(job_id)} & {*job_ids}
+        }
 
     def details(self, job_id: str) -> tuple[str, ...]:
         job = _queued(job_id)

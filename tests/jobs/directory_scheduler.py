@@ -98,7 +98,8 @@ class DirectoryScheduler(Scheduler):
         return {job_id: job for job_id, job in all_jobs().items() if job.state in LIVE}
 
     def ended(self, job_ids: Collection[str], since: float) -> dict[str, Job]:
-        return {job_id: job for job_id, job in all_jobs().items() if job_id in job_ids and job.state not in LIVE}
+        found = {job_id: job for job_id, job in all_jobs().items() if {job_id, array_id(job_id)} & {*job_ids}}
+        return {job_id: job for job_id, job in found.items() if job.state not in LIVE}
 
     def meaning(self, job_id: str, reason: str) -> str:
         return f"nothing starts while there is {queue()}/closed" if reason == "Closed" else ""

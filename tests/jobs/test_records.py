@@ -65,8 +65,8 @@ def test_records_of_all_results_of_a_run_are_found(tmp_path: Path) -> None:
         (tmp_path / nothing).mkdir(parents=True)  # the second is being made
     found, faults = records.read_submissions(tmp_path / "runs")
     assert (sorted(read.job_id for read in found), faults) == (["0", "1", "2", "3"], [])
-    assert records.find_anywhere([tmp_path / "none", tmp_path / "runs"], "2") is not None
-    assert records.find_anywhere([tmp_path / "runs"], "12") is None
+    assert list(records.find_anywhere([tmp_path / "none", tmp_path / "runs"], "slurm", "2")) == ["2"]
+    assert records.find_anywhere([tmp_path / "runs"], "slurm", "12") == {}
     assert records.read_submissions(tmp_path / "none") == ([], [])
 
 

@@ -17,6 +17,8 @@ from jobs.slurm.answers import end_time
 from jobs.slurm.scheduler import Slurm
 from jobs.stopping import TIME_LIMIT, Limit, StopRequests, margin
 from shard_tools.base.contracts import SUBMISSIONS
+from shard_tools.base.errors import UserError
+from tests.hpcgender.status_records import end, make_record, start
 
 
 def event(kind: str, attempt: int, progress: int | None = 0, stopped_by: str | None = None) -> dict[str, Any]:
@@ -66,8 +68,8 @@ def test_why_a_job_is_not_put_back(
 ) -> None:
     monkeypatch.setattr(GridEngine, "is_cancelled", lambda *_: is_cancelled)  # what a scheduler says
     allocation = Allocation(scheduler=SCHEDULERS["sge"], job_id="7", hosts=(Host("node1", 1), Host("node2", 1)))
-    end = End(host="node2", code=137, torn_down=False, deletes_job=deletes_job)
-    assert requeue.refusal(allocation, Outcome(ends=(end,), stopped_by=stopped_by), 0, 3) == because
+    lost = End(host="node2", code=137, torn_down=False, deletes_job=deletes_job)
+    assert requeue.refusal(allocation, Outcome(ends=(lost,), stopped_by=stopped_by), 0, 3) == because
 
 
 @pytest.mark.parametrize(
@@ -93,8 +95,8 @@ def test_a_job_that_its_scheduler_never_requeues_is_not_said_to_be(monkeypatch: 
     monkeypatch.setattr(Slurm, "is_cancelled", lambda *_: False)
     monkeypatch.setattr(Slurm, "cannot_requeue", lambda *_: "Slurm requeues no job of salloc")  # as it says of those
     allocation = Allocation(scheduler=SCHEDULERS["slurm"], job_id="7", hosts=(Host("node1", 1),))
-    end = End(host="node1", code=99, torn_down=False)
-    outcome = Outcome(ends=(end,), stopped_by=TIME_LIMIT)
+    stopped = End(host="node1", code=99, torn_down=False)
+    outcome = Outcome(ends=(stopped,), stopped_by=TIME_LIMIT)
     assert requeue.refusal(allocation, outcome, 0, 3) == "Slurm requeues no job of salloc"
 
 
@@ -116,12 +118,70 @@ def test_a_job_starts_only_after_success(tmp_path: Path) -> None:
     assert requeue.unmet(SCHEDULERS["sge"], ("5",), [tmp_path]) == "job 5 never started"
 
 
+ACCOUNTED = """\
+==============================================================
+qname        all.q
+hostname     node1
+owner        rig
+jobname      early
+jobnumber    12
+taskid       {task}
+start_time   Sun Nov 22 22:54:50 2026
+end_time     Sun Nov 22 22:54:56 2026
+failed       0
+exit_status  {code}
+"""
+
+
+def test_an_array_has_succeeded_once_all_of_its_tasks_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its printed id: what qacct -j has, and records of the tasks that have one."""
+    monkeypatch.setattr(requeue, "_ACCOUNTING_SECONDS", 0.0)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    engine, runs = SCHEDULERS["sge"], tmp_path / "runs"
+
+    def accounted(*codes: int) -> None:
+        text = "".join(ACCOUNTED.format(task=task, code=code) for task, code in enumerate(codes, start=1))
+        for name, answer in {"qacct": text, "qstat": "<job_info><queue_info/><job_info/></job_info>\n"}.items():
+            (tmp_path / name).write_text(f"#!/bin/sh\n/bin/cat <<'END'\n{answer}END\n")
+            (tmp_path / name).chmod(0o755)
+
+    accounted(0, 0, 0)
+    assert requeue.still_to_succeed(engine, ["12"], [runs]) == ()
+    assert requeue.unmet(engine, ["12"], [runs]) == ""
+    accounted(0, 3, 0)
+    with pytest.raises(UserError, match=r"^--after 12: job 12.2 is failed \(exit code 3\), so that nothing will start"):
+        requeue.still_to_succeed(engine, ["12"], [runs])
+    assert requeue.unmet(engine, ["12"], [runs]) == "job 12.2 is failed: exit code 3"
+    assert requeue.unmet(engine, ["12.1"], [runs]) == ""
+
+    make_record(runs / "seed2", "12.2", "sge", [start(), end(0)])  # its script failed after the command
+    assert requeue.unmet(engine, ["12"], [runs]) == ""
+    accounted()  # late
+    assert requeue.still_to_succeed(engine, ["12"], [runs]) == requeue.still_to_succeed(engine, ["12.2"], [runs]) == ()
+    make_record(runs / "seed3", "12.3", "sge", [start(), end(1)])
+    assert requeue.unmet(engine, ["12"], [runs]) == "job 12.3 ended with exit code 1"
+    with pytest.raises(UserError, match=r"^--after 12: job 12.3 ended with exit code 1, so that nothing will start"):
+        requeue.still_to_succeed(engine, ["12"], [runs])
+
+
+def test_a_process_of_the_same_number_is_not_the_job_that_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_record(tmp_path / "runs" / "here", "4711", "local", [start(), end(0)])
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho '4711|RUNNING|4:57|2026-11-22T22:49:50|node1|None|train'\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert requeue.still_to_succeed(SCHEDULERS["slurm"], ["4711"], [tmp_path / "runs"]) == ("4711",)
+    make_record(tmp_path / "runs" / "there", "4711", "slurm", [start(), end(0)])
+    assert requeue.still_to_succeed(SCHEDULERS["slurm"], ["4711"], [tmp_path / "runs"]) == ()
+
+
 def test_limits_are_read_as_the_schedulers_write_them() -> None:
     assert time_limit("job_number: 1\nhard resource_list:         gpu=1,h_rt=300,h_vmem=2G\n") == 300
     assert time_limit("s_rt                  INFINITY\nh_rt                  24:00:30\n") == 86_430
     assert time_limit("s_rt                  60\nh_rt                  INFINITY\n") is None
-    end = end_time("JobId=1 StartTime=2026-11-22T22:58:21 EndTime=2026-11-22T23:58:21 Deadline=N/A")
-    assert end == time.mktime((2026, 11, 22, 23, 58, 21, 0, 0, -1))
+    found = end_time("JobId=1 StartTime=2026-11-22T22:58:21 EndTime=2026-11-22T23:58:21 Deadline=N/A")
+    assert found == time.mktime((2026, 11, 22, 23, 58, 21, 0, 0, -1))
     assert end_time("JobId=1 EndTime=Unknown Deadline=N/A") is None
 
 
@@ -149,10 +209,10 @@ def test_a_limit_that_is_put_off_is_waited_for() -> None:
 
 @pytest.mark.parametrize(("seconds", "reason"), [(70, TIME_LIMIT), (100, None)])
 def test_ranks_may_be_warned_of_the_limit_by_slurm(seconds: float, reason: str | None) -> None:
-    end = time.time() + seconds
+    at = time.time() + seconds
     with StopRequests() as requests:
         assert requests.reason_of_ranks is None
-        requests.watch(Limit(lambda: end, margin=20))
+        requests.watch(Limit(lambda: at, margin=20))
         assert (requests.reason, requests.reason_of_ranks) == (None, reason)
 
 
