@@ -10,7 +10,7 @@ reschedule_unknown or the host's return. `qmod -rj` from another host of the job
 on 8.1.9 with a bare script, but not on the hosts that it had: these still report the old task, minutes after its end,
 until the connection to the lost host has failed. Put back at once, or with a start time a minute later, the job hangs
 in Rt there, also after the host's return; put back after three minutes and a half it starts there, too. So it asks for
-other hosts before it is put back, if there are any, and avoids the old ones from then on.
+other hosts before it is put back, if there are any, and avoids the old ones until it is put back again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from ..command import SchedulerError
+from ..command import SchedulerError, answer
 from .qstat import call
 
 MARGIN_SECONDS = 20.0
@@ -40,7 +40,9 @@ def put_back(environ: Mapping[str, str] = os.environ) -> str:
     try:
         wait = report_seconds(call("qconf", "-sconf")) + MARGIN_SECONDS
         start = time.strftime("%Y%m%d%H%M.%S", time.localtime(time.time() + wait))
-        call("qalter", "-a", start, number)
+        wanted = _field(answer(call, "qstat", "-j", number), "hard resource_list")
+        again = anywhere(wanted)
+        call("qalter", "-a", start, *(("-l", again) if again != wanted else ()), number)
         call("qmod", "-rj", f"{number}.{task}" if task.isdigit() else number)
     except SchedulerError as error:
         return str(error)
@@ -73,11 +75,26 @@ def leave_hosts(hosts: Sequence[str], environ: Mapping[str, str] = os.environ) -
 
 
 def without(resources: str, hosts: Sequence[str]) -> str:
-    """A list of resources as `qsub -l` takes it, without some hosts; hosts that it asks for are still asked for."""
-    kept = [resource for resource in resources.split(",") if resource]
+    """A list of resources as `qsub -l` takes it, without some hosts; hosts that it asks for are still asked for.
+
+    In place of those that it was without before.
+    """
+    kept = [resource for resource in anywhere(resources).split(",") if resource not in ("", "hostname=*")]
     asked = [resource.partition("=")[2] for resource in kept if resource.startswith("hostname=")]
-    names = "&".join([*(f"({one})" for one in asked), *(f"!{host}" for host in hosts)])
+    left = "&".join(f"!{host}" for host in hosts)
+    names = "&".join(f"({one})" for one in (*asked, left))
     return ",".join([*(resource for resource in kept if not resource.startswith("hostname=")), f"hostname={names}"])
+
+
+def anywhere(resources: str) -> str:
+    """A list of resources with the hosts again that `without` has left out; it keeps those that a person has."""
+    kept = []
+    for resource in resources.split(","):
+        left_out = re.fullmatch(r"(?:hostname=(?:\((.*)\)&)?\(![^()|]*\))", resource)
+        asked = f"hostname={left_out[1]}" if left_out and left_out[1] else ""
+        kept.append(asked if left_out else resource)
+    # qalter takes no empty list.
+    return ",".join(filter(None, kept)) or ("hostname=*" if resources else "")
 
 
 def _field(listing: str, name: str) -> str:

@@ -1,6 +1,7 @@
 """A command on another host: what a shell there makes of it, and what comes back."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -124,7 +125,7 @@ def test_a_job_that_loses_its_first_host_is_started_on_others(job_of_three_hosts
     """By the shell on its second host, once what runs there has ended of it."""
     command = qrsh.on_host("node2", ("sh", "-c", f"exit {FIRST_LOST}"), str(ROOT), ("node1", "node2"))
     assert subprocess.run(["bash", "-c", command[4]], check=False, timeout=60).returncode == FIRST_LOST
-    wanted = "gpu=1,h_rt=3000,hostname=!node1&!node2"
+    wanted = "gpu=1,h_rt=3000,hostname=(!node1&!node2)"
     assert job_of_three_hosts.read_text().splitlines() == [
         f"qsub -w v -b y -pe mpi1 2 -l {wanted} -q gpu true",
         f"qalter -l {wanted} 7",
@@ -149,9 +150,29 @@ def test_another_end_than_by_the_loss_of_the_first_host_starts_nothing(job_of_th
 @pytest.mark.parametrize(
     ("resources", "without"),
     [
-        ("", "hostname=!node1&!node2"),
-        ("hostname=node*,gpu=1", "gpu=1,hostname=(node*)&!node1&!node2"),
+        ("hostname=*", "hostname=(!node1&!node2)"),
+        ("hostname=node*,gpu=1", "gpu=1,hostname=(node*)&(!node1&!node2)"),
+        ("gpu=1,hostname=!node9", "gpu=1,hostname=(!node9)&(!node1&!node2)"),
     ],
 )
 def test_hosts_that_were_asked_for_are_still_asked_for(resources: str, without: str) -> None:
     assert requeue.without(resources, ["node1", "node2"]) == without
+    assert requeue.without(without, ["node3"]) == without.replace("!node1&!node2", "!node3")  # lost again
+    assert sorted(requeue.anywhere(without).split(",")) == sorted(resources.split(","))
+    assert requeue.anywhere(resources) == resources
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_hosts_that_were_left_are_used_again_after_the_next_requeue(
+    left: bool, job_of_three_hosts: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "qconf").write_text("#!/bin/sh\necho 'load_report_time             00:00:10'\n")
+    (tmp_path / "qconf").chmod(0o755)
+    if left:
+        (tmp_path / "qstat").write_text(
+            "#!/bin/sh\necho 'hard resource_list:         gpu=1,hostname=(!node1&!node2)'\n"
+        )
+    assert requeue.put_back() == ""
+    alter, restart = job_of_three_hosts.read_text().splitlines()
+    assert re.fullmatch(rf"qalter -a \d{{12}}\.\d\d {'-l gpu=1 ' * left}7", alter)
+    assert restart == "qmod -rj 7"
