@@ -22,6 +22,7 @@ from hpcgender.run_directory import (
     CHECKPOINTS,
     CONFIG_JSON,
     CONFIG_TOML,
+    LOCK,
     METRICS,
     holds_run,
     newest_first,
@@ -241,7 +242,9 @@ class Train(Command[TrainConfig]):
             record, val = numbers(written), numbers(written.get("val"))
             eta = record.get("eta")
             if running and eta is not None:
-                eta = max(0.0, eta - (now - metrics.stat().st_mtime))
+                # It may have waited in a queue since that epoch: its lock is written as it goes on.
+                times = [path.stat().st_mtime for path in (metrics, results / LOCK) if path.exists()]
+                eta = max(0.0, eta - (now - max(times)))
             shown = Shown(
                 epochs_done=record.get("epoch"),
                 epochs=int(record["epochs"]) if "epochs" in record else None,

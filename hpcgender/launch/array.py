@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from hpcgender.commands.launch import LaunchConfig
 from hpcgender.launch import CODE
-from hpcgender.launch.submit import job_arguments, launch_in_job, record_of, submitted
+from hpcgender.launch.submit import job_arguments, launch_in_job, passed_on, submitted
 from jobs import records
 from jobs.records import Submission
 from jobs.scheduler import Request
@@ -37,11 +36,7 @@ def submit_array(
 
     `results` is the directory of what they do together. UserError if the scheduler does not take them.
     """
-    site = wanted.site.plain()
-    tasks = []
-    for call in calls:
-        passed_on = {"record": str(record_of(call, stamp)).removesuffix("-%j"), "site": site}
-        tasks.append((job_arguments(config, call, wanted), json.dumps(passed_on)))
+    tasks = [(job_arguments(config, call, wanted), passed_on(call, wanted, stamp)) for call in calls]
     kept = {"revision": records.revision(CODE), **records.who_and_where()}
     around = records.surroundings(os.environ, CODE)
     manifests = {data: manifest_sha256(data) for data in {call.data for call in calls}}

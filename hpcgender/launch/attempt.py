@@ -47,8 +47,8 @@ def run(
         events = records.read_events(record) if record else []
         if events:
             call = call.resumed()
-        if submitted and submitted.record and record and (asked := records.read_submission(record)):
-            granted = as_asked(granted, asked.resources.nodes)
+        if submitted and submitted.nodes:
+            granted = as_asked(granted, submitted.nodes)
         layout = make_layout(config, call, site, granted, os.environ)
 
         def written(limit: float | None) -> Path:
@@ -76,9 +76,9 @@ def run(
             return FAILED
         if limit:
             requests.watch(Limit(end_time, margin(limit - time.time())))
-        submission, hosts = records.read_submission(record), len(layout.allocation.hosts)
-        if submission and hosts < submission.resources.nodes:  # of a PE whose allocation_rule is not a number
-            wanted = submission.resources.nodes
+        hosts, of_record = len(layout.allocation.hosts), records.read_submission(record)
+        wanted = (submitted.nodes if submitted else 0) or (of_record.resources.nodes if of_record else 0)
+        if hosts < wanted:  # of a PE whose allocation_rule is not a number
             print(f"{LAUNCH}{wanted} nodes were asked for, {hosts} granted: continuing with these", file=sys.stderr)
         with synced_log(site):
             return Attempt(call, layout, record).run(config, requests)

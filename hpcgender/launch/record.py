@@ -32,6 +32,8 @@ class Submitted:
     """Path of its record, without `-<job id>`."""
     site: Site | None = None
     """The site as it was when the job was submitted."""
+    nodes: int = 0
+    """How many were asked for; the record may not be written yet when the job starts."""
 
 
 def passed_on() -> Submitted:
@@ -40,7 +42,8 @@ def passed_on() -> Submitted:
     if not text:
         return Submitted()
     content = json.loads(text)
-    return Submitted(record=content["record"], site=stored_site(content["site"], Path(content["record"])))
+    site = stored_site(content["site"], Path(content["record"]))
+    return Submitted(record=content["record"], site=site, nodes=content["nodes"])
 
 
 def begun_with(call: Call[Any], job: Allocation) -> Submission | None:

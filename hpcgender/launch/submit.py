@@ -112,13 +112,18 @@ def submit(config: LaunchConfig, call: Call[Any], wanted: Request, after: tuple[
     """Submits one job and writes its record."""
     wanted = replace(wanted, after=after)
     kept = {"revision": records.revision(CODE), "manifest": manifest_sha256(call.data), **records.who_and_where()}
-    passed_on = {"record": str(call.results.absolute() / SUBMISSIONS / stamp), "site": wanted.site.plain()}
-    task = (job_arguments(config, call, wanted), json.dumps(passed_on))
+    task = (job_arguments(config, call, wanted), passed_on(call, wanted, stamp))
     (job_id,), file = named(wanted.site.scheduler).submit(wanted, record_of(call, stamp), launch_in_job, [task])
     submission = submitted(call, wanted, job_id, stamp, kept)
     records.write_submission(submission, file.read_text(), records.surroundings(os.environ, CODE))
     file.unlink()
     return submission
+
+
+def passed_on(call: Call[Any], wanted: Request, stamp: str) -> str:
+    """What the job finds in SUBMITTED."""
+    record = str(record_of(call, stamp)).removesuffix("-%j")
+    return json.dumps({"record": record, "site": wanted.site.plain(), "nodes": wanted.resources.nodes})
 
 
 def submitted(call: Call[Any], wanted: Request, job_id: str, stamp: str, kept: Mapping[str, Any]) -> Submission:
@@ -148,9 +153,9 @@ def job_arguments(config: LaunchConfig, call: Call[Any], wanted: Request) -> tup
     )
 
 
-def launch_in_job(arguments: tuple[str, ...], passed_on: str) -> None:
+def launch_in_job(arguments: tuple[str, ...], found: str) -> None:
     """Inside the job, on its first host: runs `python -m hpcgender.launch ARGUMENTS`, and ends with its exit code."""
-    os.environ[SUBMITTED] = passed_on
+    os.environ[SUBMITTED] = found
     sys.argv = ["", *arguments]
     try:
         with StopRequests():  # submitit's own handlers would end the job

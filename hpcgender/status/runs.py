@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -207,6 +208,11 @@ def shown(runs: Sequence[ListedRun]) -> list[ListedRun]:
     """The last submission of each run, with all tasks of an array, and those that have not ended."""
     last = {run.record.run: array_id(run.record.submission.job_id) for run in runs}
     return [run for run in runs if run.status.alive or last[run.record.run] == array_id(run.record.submission.job_id)]
+
+
+def of_array(array: str, states: Iterable[str]) -> str:
+    """How many tasks of an array are in which state, before a line on one of them."""
+    return f"array {array}: {', '.join(f'{count} {state}' for state, count in Counter(states).items())}; of these"
 
 
 def choose(

@@ -8,7 +8,7 @@ from typing import Any
 
 from jobs.hosts.processes import exit_words
 from jobs.records import Submission
-from jobs.scheduler import LIVE, UNKNOWN, Job
+from jobs.scheduler import LIVE, UNKNOWN, WAITING, Job
 from jobs.schedulers import named
 from jobs.stopping import TIME_LIMIT
 from shard_tools.base.errors import BAD_INPUT
@@ -118,7 +118,7 @@ def judge(
         reason = f"requeued, {reason}" if reason else "requeued"
     if state == "held" and not reason and submission.after:
         reason = f"after {', '.join(submission.after)}"
-    known = queued or accounted
+    known = None if state in WAITING else queued or accounted  # one that waits may be meant for hosts already
     left = queued.left if queued else None
     if left is None and state == "running" and queued and queued.start and submission.resources.time_min:
         left = max(0.0, queued.start + 60 * submission.resources.time_min - now)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hpcgender.commands.jobs import WhyConfig
@@ -19,6 +18,7 @@ from hpcgender.status.runs import (
     judge_all,
     matching,
     no_run,
+    of_array,
     others,
     read_direct,
     read_records,
@@ -80,11 +80,6 @@ def why(config: WhyConfig) -> None:
     for direct in read_direct(config.within, records, same):
         if direct.results == run.record.results:
             print("\n".join(map(printable, explain_direct(direct))))
-
-
-def of_array(array: str, states: Iterable[str]) -> str:
-    """How many tasks of an array are in which state, before a line on one of them."""
-    return f"array {array}: {', '.join(f'{count} {state}' for state, count in Counter(states).items())}; of these"
 
 
 def explain_queued(found: Sequence[tuple[str, Job]]) -> Iterator[str]:

@@ -163,7 +163,7 @@ def asked_for(job: str) -> dict[str, Any]:
     fields = {name: value for name, value in re.findall(r"(?:^|\s)([A-Z][\w:/]*)=(\S+)", job) if value != "(null)"}
     names = {"queue": "Partition", "account": "Account", "qos": "QOS"}
     found: dict[str, Any] = {name: fields[field] for name, field in names.items() if field in fields}
-    if kind := re.search(r"\bgpu:([A-Za-z][\w-]*)", f"{fields.get('TresPerNode')} {fields.get('TresPerJob')}"):
+    if kind := re.search(r"\bgpu:([\w.-]*[A-Za-z][\w.-]*)", f"{fields.get('TresPerNode')} {fields.get('TresPerJob')}"):
         found["gpu"] = kind[1]
     cores = int(fields.get("NumCPUs", "1").partition("-")[0]) / int(fields.get("NumNodes", "1").partition("-")[0])
     for field, times in (("MinMemoryNode", 1.0), ("MinMemoryCPU", cores)):
@@ -171,7 +171,10 @@ def asked_for(job: str) -> dict[str, Any]:
             found["memory_gb"] = float(memory[1]) * {"M": 1 / 1024, "G": 1, "T": 1024}[memory[2]] * times
     options = {"constraint": "Features", "reservation": "Reservation", "exclude": "ExcNodeList"}
     found["options"] = tuple(f"--{name}={fields[field]}" for name, field in options.items() if field in fields)
-    return {name: value for name, value in found.items() if value}
+    found = {name: value for name, value in found.items() if value}
+    if fields.get("MinMemoryNode") == "0":  # all of a node's, or Slurm does not count it: not the site's amount
+        found |= {"memory_gb": 0.0, "options": (*found.get("options", ()), "--mem=0")}
+    return found
 
 
 def read_state(word: str, reason: str) -> tuple[State, str]:

@@ -119,12 +119,17 @@ def look_at_accounts(account: str, qos: str, partitions: Collection[str]) -> Acc
         rows = [dict(zip(names, line.split("|"), strict=False)) for line in text.splitlines()]
         return [row for row in rows if not cluster or row.get("cluster", cluster[1]) == cluster[1]]
 
-    fit = (
+    user = user_name()
+    if not account:  # of which sacctmgr lists no association first
+        default = answer(call, "sacctmgr", "-n", "-P", "show", "user", user, "format=defaultaccount")
+        account = default.partition("\n")[0].strip()
+    fit = [
         row
-        for row in show("assoc", _ASSOCIATION, f"user={user_name()}")
+        for row in show("assoc", _ASSOCIATION, f"user={user}")
         if (not account or row["account"] == account) and row["partition"] in ("", *partitions)
-    )
-    association = dict(next(fit, {}))
+    ]
+    fit.sort(key=lambda row: not row["partition"])  # that of the partition goes before that of all
+    association = dict(fit[0]) if fit else {}
     accounts = {row["account"]: row for row in show("assoc", _ACCOUNT, "where", "user=")} if association else {}
     chain: list[Mapping[str, str]] = []
     name = association.get("account", "")
@@ -230,9 +235,9 @@ def _fits(wanted: Wanted, row: Sequence[str]) -> bool:
 
 
 def _gpus(text: str) -> dict[str, int]:
-    # gpu:a100:4(S:0-1),gpu:2,shard:8
+    # gpu:a100:4(S:0-1),gpu:2,gpu:1g.10gb:7,shard:8
     found: dict[str, int] = {}
-    for kind, count in re.findall(r"\bgpu:(?:([A-Za-z][\w.-]*):)?(\d+)", text):
+    for kind, count in re.findall(r"\bgpu:(?:([\w.-]+):)?(\d+)(?![\w.])", text):
         for name in {"gres/gpu", f"gres/gpu:{kind}" if kind else "gres/gpu"}:
             found[name] = found.get(name, 0) + int(count)
     return found

@@ -72,8 +72,9 @@ def lose_host(cluster: Cluster, first: bool) -> Any:
         cluster.cut_power(lost)
         again = "Rr" if first else "R"  # it has other hosts, and begins there; or it waits for this one
         cluster.wait_until(lambda: again in cluster.state(job), 120, "it begins again", lambda: cluster.state(job))
+        asks = cluster.run("qstat", "-j", job, user="root").stdout
         (folder / "go").touch()
         if first:
             found = future.result()
         cluster.restore_power(lost)
-        return (found if first else future.result()) | {"host": lost, "used": used}
+        return (found if first else future.result()) | {"host": lost, "used": used, "asks": asks}

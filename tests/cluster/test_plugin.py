@@ -109,6 +109,7 @@ def test_it_runs_again_on_other_hosts_when_the_first_is_lost(outcomes: Outcomes)
     found = outcomes("lost_first_host")
     restarts, hosts = zip(*(result.split(" on ") for result in found["results"]), strict=True)
     assert restarts == ("1", "1")
+    assert "hostname=(!" in found["asks"]  # it left them itself; Grid Engine's own restart asks for nothing new
     assert not {*hosts} & {*found["used"]}, found
     assert len({*hosts}) == 2
 

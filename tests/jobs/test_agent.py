@@ -2,15 +2,23 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import NoReturn
 
+import pytest
+
+from jobs import agent
 from jobs.agent import PORT_TAKEN
-from jobs.hosts.supervisor import REPORTED
+from jobs.hosts import processes
+from jobs.hosts.supervisor import FIRST_LOST, REPORTED
+from shard_tools.base.errors import FAILED
 
 HOST = socket.gethostname()
 
@@ -25,9 +33,9 @@ def start(*arguments: str, options: tuple[str, ...] = ("--nproc-per-node=2",)) -
 
 
 def finish(*arguments: str, options: tuple[str, ...] = ("--nproc-per-node=2",)) -> tuple[int, str, str]:
-    with start(*arguments, options=options) as agent:
-        out, err = agent.communicate(timeout=60)
-        return agent.returncode, out, err
+    with start(*arguments, options=options) as process:
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out, err
 
 
 def test_a_killed_rank_is_one_line() -> None:
@@ -102,6 +110,31 @@ def test_a_first_host_where_nothing_listens_yet_is_waited_for() -> None:
     assert done.returncode == REPORTED
     assert "no rendezvous with the other nodes: " in done.stderr, done.stderr
     assert "no answer" not in done.stderr
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_an_agent_that_loses_the_launchers_host_has_its_own_code(lost: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which of its two threads ends it may differ: the one that reads the lifeline, or the one that ran the ranks."""
+    line = processes.Lifeline(stdin=False)
+    if lost:
+        line.lost.set()
+    monkeypatch.setattr(line, "read", lambda seconds: threading.Event().wait())  # the ranks end first
+
+    def left(code: int, scratch: str) -> NoReturn:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise SystemExit(code)
+
+    monkeypatch.setattr(agent, "leave", left)
+    monkeypatch.setattr(processes, "leaders", list)  # of this process they are other tests'
+    monkeypatch.setattr(processes, "Lifeline", lambda **_: line)
+    monkeypatch.setattr(agent, "run_alone", lambda argv, overseer: FAILED)
+    with pytest.raises(SystemExit) as by_ranks:
+        agent.main(["--lifeline", "--alone", "-m", "nothing"])
+    assert by_ranks.value.code == (FIRST_LOST if lost else REPORTED)
+    monkeypatch.setattr(line, "read", lambda seconds: None)
+    with pytest.raises(SystemExit) as by_lifeline:
+        agent.Overseer(line, "", REPORTED).run()
+    assert by_lifeline.value.code == (FIRST_LOST if lost else FAILED)
 
 
 def test_alone_a_module_keeps_its_exit_code_and_a_stop_asks_to_be_started_again() -> None:

@@ -8,12 +8,15 @@ import pytest
 
 from hpcgender.commands import PROGRAMS
 from hpcgender.commands.launch import LaunchConfig
-from hpcgender.launch import attempt
+from hpcgender.launch import SUBMITTED, attempt
+from hpcgender.launch import record as launch_record
 from hpcgender.launch.agents import Layout, make_layout
 from hpcgender.launch.record import Submitted
+from hpcgender.launch.submit import passed_on
 from jobs.hosts.supervisor import End
 from jobs.nodes import Outcome
 from jobs.records import Resources, read_events
+from jobs.scheduler import Request
 from jobs.schedulers import find_allocation
 from jobs.sites import read_site
 from jobs.stopping import StopRequests
@@ -28,7 +31,7 @@ def test_of_three_granted_hosts_those_are_used_that_were_asked_for(
     monkeypatch.chdir(tmp_path)
     words = ("train", "--data", str(shards), "--batch-size", "16", "--name", "mine")
     call = find_call(PROGRAMS, words)
-    record = make_record(call.results, "12", "sge", resources=Resources(nodes=2), command=words).directory
+    record = call.results / "submissions" / "20260101T000000-12"  # which the submission has not written yet
     (tmp_path / "pe").write_text("".join(f"node{number} 1 all.q@node{number} UNDEFINED\n" for number in (1, 2, 3)))
     environ = {"PE_HOSTFILE": str(tmp_path / "pe"), "JOB_ID": "12", "HPCGENDER_DEVICE": "cpu", "PATH": "/nowhere"}
     for name, value in environ.items():
@@ -42,7 +45,11 @@ def test_of_three_granted_hosts_those_are_used_that_were_asked_for(
         return Outcome(ends=(End(host="node1", code=0, torn_down=False),), stopped_by=None)
 
     monkeypatch.setattr(attempt, "run_layout", run_layout)
-    submitted = Submitted(record=str(record).removesuffix("-12"), site=read_site("sge"))
+    site = read_site("sge")
+    request = Request(name="train", site=site, resources=Resources(nodes=2))
+    monkeypatch.setenv(SUBMITTED, passed_on(call, request, "20260101T000000"))
+    submitted = launch_record.passed_on()
+    assert submitted == Submitted(record=str(record.absolute()).removesuffix("-12"), site=site, nodes=2)
     assert attempt.run(LaunchConfig(), call, read_site("sge"), granted, submitted) == 0
     assert [host.name for host in ran[0].allocation.hosts] == ["node1", "node2"]
     assert capsys.readouterr().err == "launch: 2 nodes were asked for, 3 granted: without node3\n"

@@ -195,6 +195,14 @@ def test_a_job_of_slurm_tells_how_it_was_submitted(tmp_path: Path, commands: Pat
     per_core = TASK.replace("MinMemoryNode=1000M", "MinMemoryCPU=2G").replace("NumNodes=1", "NumNodes=2 NumCPUs=16")
     put(commands, "scontrol", f"/bin/cat <<'END'\n{per_core}\nEND")
     assert SLURM.asked_for(allocation, environ)["memory_gb"] == 16
+    part = TASK.replace("MinMemoryNode=1000M", "MinMemoryNode=0").replace("gpu:a100:1", "gpu:nvidia_a100_1g.5gb:1")
+    put(commands, "scontrol", f"/bin/cat <<'END'\n{part}\nEND")
+    asked = SLURM.asked_for(allocation, environ)
+    assert (asked["gpu"], asked["memory_gb"]) == ("nvidia_a100_1g.5gb", 0)
+    assert asked["options"] == ("--constraint=ib", "--exclude=node9", "--mem=0")
+    for kind in ("1g.10gb:2", "1g.10gb"):
+        assert answers.asked_for(f"JobId=1 TresPerNode=gres:gpu:{kind}")["gpu"] == "1g.10gb"
+    assert "gpu" not in answers.asked_for("JobId=1 TresPerNode=gres:gpu:2")
     assert SLURM.cannot_requeue(allocation) == ""
     put(commands, "scontrol", f"echo '{INTERACTIVE}'")
     assert SLURM.cannot_requeue(allocation) == "Slurm requeues no job of salloc"

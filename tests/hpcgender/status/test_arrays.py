@@ -87,3 +87,75 @@ def test_tasks_that_have_not_begun_are_counted_beside_those_with_a_record(
     ]
     why(WhyConfig(run="12_2", within=within))
     assert "array" not in capsys.readouterr().out
+
+
+QACCT = """\
+==============================================================
+qname        all.q
+hostname     node1
+owner        rig
+jobname      early
+jobnumber    12
+taskid       {task}
+start_time   Sun Nov 22 22:54:50 2026
+end_time     Sun Nov 22 22:54:56 2026
+failed       0
+exit_status  {code}
+"""
+
+
+@pytest.mark.parametrize("scheduler", ["sge", "slurm"])
+def test_an_ended_array_without_a_record_is_known_by_the_id_that_was_printed(
+    scheduler: str,
+    tmp_path: Path,
+    no_scheduler: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By accounting; a task of Slurm has a number of its own, which is in the name of a log with %j."""
+    sge = scheduler == "sge"
+    accounted = "".join(QACCT.format(task=task, code=3 if task == 2 else 0) for task in (1, 2))
+    began = "node1|None|2026-11-22T22:54:50|early"
+    sacct = f"12_1|COMPLETED|0:0|{began}\n12_2|FAILED|3:0|{began}\n"
+    programs = {
+        **{"qconf": "", "qsub": "", "qstat": "echo '<job_info><queue_info/><job_info/></job_info>'"},
+        "qacct": f"/bin/cat <<'END'\n{accounted}END",
+    }
+    if not sge:
+        raw = 'case "$*" in *JobIDRaw*) echo 14 ;; '
+        programs = {
+            **{"sbatch": "", "squeue": "", "scontrol": "echo 'Invalid job id specified' >&2; exit 1"},
+            "sacct": f"{raw} *) /bin/cat <<'END'\n{sacct}END\nesac",
+        }
+    for name, script in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "slurm.conf").touch()
+    monkeypatch.setenv("SGE_ROOT" if sge else "SLURM_CONF", str(tmp_path / "slurm.conf"))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "logs").mkdir()
+    within = (tmp_path / "runs",)
+    task, log = ("12.2", "early.o12.2") if sge else ("12_2", "early.o14")
+    why(WhyConfig(run="12", within=within))
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        "array 12: 1 done, 1 failed; of these",
+        f"job {task} early on {'Grid Engine' if sge else 'Slurm'}: failed",
+        "  exit code 3",
+        "  no record here: it ended before the launcher began, or belongs to another project",
+        f"  no log logs/*.o{task}",
+    ]
+    (tmp_path / "logs" / "early.o12").write_text(
+        "of another job\n" if sge else "of the last task, whose number is 12\n"
+    )
+    (tmp_path / "logs" / log).write_text("early: no python here\n")
+    for wanted in ("12", task):
+        why(WhyConfig(run=wanted, within=within))
+        said = capsys.readouterr().out.splitlines()
+        assert said[-3:] == [f"  log: logs/{log}", "", "early: no python here"]
+    for program in programs:  # nobody knows it any more
+        (tmp_path / program).write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "logs" / "early.o12").rename(tmp_path / "logs" / "early.o12.1")
+    why(WhyConfig(run="12", within=within))
+    assert "  log: logs/early.o12." in capsys.readouterr().out

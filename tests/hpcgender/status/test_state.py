@@ -90,6 +90,16 @@ def test_the_time_that_is_left_of_the_limit(tmp_path: Path) -> None:
     assert judge(submission, queued("pending", start=400.0), None, 1000.0).left is None
 
 
+def test_a_job_that_has_not_begun_has_run_nowhere(tmp_path: Path) -> None:
+    """Although squeue names the nodes of a job in CONFIGURING, and qstat the host of one in `t`."""
+    new = make_record(tmp_path / "new")
+    assert judge(new, queued("pending", hosts="node1"), None, 1000.0).hosts == ""
+    assert judge(new, queued("running", hosts="node1"), None, 1000.0).hosts == "node1"
+    assert judge(new, None, queued("failed", hosts="node1"), 1000.0).hosts == "node1"
+    again = make_record(tmp_path / "again", events=[start(1, "node2"), end(99, requeued=True)])
+    assert judge(again, queued("pending", hosts="node1"), None, 1000.0).hosts == "node2"
+
+
 def test_a_local_run_lives_as_long_as_its_launcher(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
     submission = make_record(tmp_path / "mine", str(sleeper.pid), "local", [start()])
     assert judge(submission, None, None, time.time()).state == "running"

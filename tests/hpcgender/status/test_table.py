@@ -15,9 +15,11 @@ from hpcgender.commands.evaluate import EvaluateConfig
 from hpcgender.evaluate.evaluation import evaluate
 from hpcgender.evaluate.results import read_evaluation
 from hpcgender.log_lines import AttemptLine, StepLine
+from hpcgender.run_directory import LOCK
 from hpcgender.status.runs import matching, read_records
 from hpcgender.train.log import epoch_line
 from shard_tools.base.commands import Shown
+from shard_tools.base.lock import locked
 from tests.conftest import Run
 from tests.hpcgender.evaluate.examples import save_model
 from tests.hpcgender.status_records import EPOCH, end, make_record, metrics, start
@@ -44,6 +46,10 @@ def test_a_training_is_shown_from_the_ends_of_metrics_and_log(tmp_path: Path) ->
     with log.open("a") as file:
         file.write(epoch_line(dataclasses.replace(EPOCH, epoch=2)) + "\n")
     assert train.shown(tmp_path, str(log), True, 1100.0) == dataclasses.replace(done, eta=380.0)
+    with locked(tmp_path / LOCK, tmp_path, ""):  # it was requeued, and waited for an hour
+        os.utime(tmp_path / LOCK, (4600.0, 4600.0))
+        assert train.shown(tmp_path, str(log), True, 4700.0).eta == 380.0
+    os.utime(tmp_path / LOCK, (900.0, 900.0))
     with log.open("a") as file:
         file.write(dataclasses.replace(step, step=60, epoch=3).text() + "\n")
     assert train.shown(tmp_path, str(log), True, 1100.0).epochs_done == 2.5

@@ -23,7 +23,7 @@ TotalNodes=2 DefMemPerNode=UNLIMITED MaxMemPerNode=UNLIMITED TRES=cpu=16,mem=320
 PartitionName=other Default=NO QoS=N/A MaxNodes=UNLIMITED MaxTime=UNLIMITED MaxCPUsPerNode=UNLIMITED Nodes=node3
 """
 # sinfo -h -N -p debug -o '%N|%c|%m|%T|%f|%G'
-NODES = "node1|8|16000|idle|(null)|gpu:2\nnode2|8|16000|{state}|ib,a100|gpu:a100:2(S:0-1)\n"
+NODES = "node1|8|16000|idle|(null)|gpu:2,gpu:1g.10gb:7\nnode2|8|16000|{state}|ib,a100|gpu:a100:2(S:0-1)\n"
 CONFIG = "ClusterName             = test\nAccountingStorageEnforce = associations,limits,qos\n"
 CONFIG += "MaxArraySize            = 1001\n"
 # sacctmgr -n -P show qos format=name,flags,maxwall,maxtresperjob,maxtrespernode,maxtrespu,grptres
@@ -36,7 +36,10 @@ long|PartitionTimeLimit|2-00:00:00||
 two|||||gres/gpu=1|cpu=2
 """
 # the same of assoc user=student format=cluster,account,partition,defaultqos,maxwall, ..., grptres
-ASSOCIATION = "elsewhere|lab||normal|00:01:00||\ntest|lab||normal|10:00:00||\n"
+ASSOCIATION = (
+    "elsewhere|lab||normal|00:01:00||\ntest|teaching||normal|02:00:00||\ntest|lab|other|normal|00:03:00||\n"
+    "test|lab||normal|10:00:00||\ntest|both||normal|10:00:00||\ntest|both|debug|normal|01:00:00||\n"
+)
 
 # the same of assoc where user= format=cluster,account,parentname,grptres
 ACCOUNTS = "test|root||\ntest|faculty|root|cpu=6\ntest|lab|faculty|cpu=100\nelsewhere|lab|root|cpu=1\n"
@@ -59,7 +62,8 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     put(
         tmp_path,
         "sacctmgr",
-        f'case "$*" in *qos*name,*) {cat(QOS)} ;; *user=\\ *) {cat(ACCOUNTS)} ;; *) {cat(ASSOCIATION)} esac',
+        f'case "$*" in *qos*name,*) {cat(QOS)} ;; *user=\\ *) {cat(ACCOUNTS)} ;; *defaultaccount) echo lab ;; '
+        f"*) {cat(ASSOCIATION)} esac",
     )
     put(tmp_path, "sbatch", "echo 'sbatch: Job 1 to start at 2026-11-29T06:47:09 using 1 processors' >&2")
     return tmp_path
@@ -106,6 +110,8 @@ def check(tmp_path: Path, options: tuple[str, ...] = (), qos: str = "", gpu: str
         ({"cpus": 9}, "of the 2 nodes of partition debug, 0 have 9 cores, and 1 are asked for"),
         ({"mem": 16.0}, "of the 2 nodes of partition debug, 0 have 1 cores, 16 GB, and 1 are asked for"),
         ({"gpus_per_node": 2, "gpu": "a100"}, ""),
+        ({"gpus_per_node": 7, "gpu": "1g.10gb"}, ""),  # parts of GPUs, as MIG makes them
+        ({"gpus_per_node": 8, "gpu": "1g.10gb"}, "0 have 1 cores, 8 GPUs, 8 1g.10gb GPUs, and 1 are asked for"),
         ({"gpus_per_node": 1, "nodes": 2, "gpu": "a100"}, "2 nodes of partition debug, 1 have 1 cores, 1 GPUs, 1 a100"),
         ({"nodes": 2, "options": ("--constraint=ib",)}, "of the 2 nodes of partition debug, 1 have 1 cores and ib"),
     ],
@@ -118,6 +124,18 @@ def test_what_could_never_start_is_refused(slurm: Path, wanted: dict[str, float]
         check(slurm, **wanted)  # type: ignore[arg-type]
     assert str(caught.value).startswith("Slurm would never start train: ")
     assert because in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("account", "minutes", "most"),
+    [("", 601.0, "10:00:00"), ("teaching", 121.0, "02:00:00"), ("both", 61.0, "01:00:00")],
+)
+def test_the_account_that_a_job_is_of_limits_it(slurm: Path, account: str, minutes: float, most: str) -> None:
+    """By default the user's own, lab, wherever it is in the list; an association of the partition goes first."""
+    options = (f"--account={account}",) if account else ()
+    assert check(slurm, options, time_min=minutes - 1).startswith("Job 1 to start")
+    with pytest.raises(UserError, match=rf"account {account or 'lab'} gives a job at most {most} of time$"):
+        check(slurm, options, time_min=minutes)
 
 
 def test_what_has_to_wait_for_nodes_is_not_refused(slurm: Path) -> None:
