@@ -111,10 +111,10 @@ def stamp(now: float | None = None) -> str:
     return time.strftime("%Y%m%dT%H%M%S", time.gmtime(now))
 
 
-def find_record(results: Path, job_id: str) -> Path | None:
-    """The record of a job among those of a directory of results."""
-    found = sorted((results / SUBMISSIONS).glob(f"*T*-{job_id}"))
-    return found[-1] if found else None
+def find_record(results: Path, scheduler: str, job_id: str) -> Path | None:
+    """The record of a scheduler's job among those of a directory of results; UserError if it cannot be read."""
+    found = sorted((results / SUBMISSIONS).glob(f"*T*-{job_id}"), reverse=True)
+    return next((record for record in found if is_of(record, scheduler)), None)
 
 
 def find_anywhere(roots: Iterable[Path], scheduler: str, job_id: str) -> dict[str, Path]:
@@ -129,10 +129,18 @@ def find_anywhere(roots: Iterable[Path], scheduler: str, job_id: str) -> dict[st
             task = record.name.partition("-")[2]
             if not wanted.fullmatch(task) or (task in found and record.name <= found[task].name):
                 continue
-            submission = read_submission(record)  # a process of this machine may have the same number
-            if not submission or submission.scheduler == scheduler:
+            if is_of(record, scheduler):
                 found[task] = record
     return found
+
+
+def is_of(record: Path, scheduler: str) -> bool:
+    """Whether a record is of a job of a scheduler: a process of this machine may have the same number.
+
+    One that is being made counts, too.
+    """
+    submission = read_submission(record)
+    return not submission or submission.scheduler == scheduler
 
 
 def surroundings(environ: Mapping[str, str], code: Path) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 from hpcgender.status.direct import is_locked, process
 from hpcgender.status.runs import ListedRun, Queues, RunRecord, ask, judge_all, unheard
 from jobs.records import submissions_of
+from jobs.scheduler import array_id
 from shard_tools.base.commands import RUNS, Call
 from shard_tools.base.errors import UserError
 
@@ -36,7 +37,7 @@ def warnings(call: Call[Any], after: tuple[str, ...] = ()) -> Iterator[str]:
             f"--{call.command.resume.replace('_', '-')} to go on where that ends"
         )
     for job_id, what in others:
-        if job_id not in after:
+        if not {job_id, array_id(job_id)} & {*after}:
             wait = f": --after {job_id} would wait for it" if job_id else ""
             yield f"{results} is being made by {what}, and what begins meanwhile fails{wait}"
 

@@ -50,7 +50,7 @@ def begun_with(call: Call[Any], job: Allocation) -> Submission | None:
     """What a job that its scheduler has started again began with; None in the first attempt of one."""
     if not job.scheduler.has_queue or not job.scheduler.restarts(os.environ):
         return None
-    record = records.find_record(call.results, job.job_id)
+    record = records.find_record(call.results, job.scheduler.name, job.job_id)
     return records.read_submission(record) if record else None
 
 
@@ -63,7 +63,7 @@ def find_record(submitted: Submitted, call: Call[Any], job: Allocation) -> Path 
         for log in record.glob(f"{job.job_id}_0_log.*"):  # submitit's, which nothing is written to
             log.unlink()
         return record
-    found = records.find_record(call.results, job.job_id)
+    found = records.find_record(call.results, job.scheduler.name, job.job_id)
     begun = found and any(event["event"] == "start" for event in records.read_events(found))
     return found if begun else None  # of several commands that are started in one job, another may have been refused
 

@@ -40,9 +40,10 @@ def put_back(environ: Mapping[str, str] = os.environ) -> str:
     try:
         wait = report_seconds(call("qconf", "-sconf")) + MARGIN_SECONDS
         start = time.strftime("%Y%m%d%H%M.%S", time.localtime(time.time() + wait))
+        call("qalter", "-a", start, number)
         wanted = _field(answer(call, "qstat", "-j", number), "hard resource_list")
-        again = anywhere(wanted)
-        call("qalter", "-a", start, *(("-l", again) if again != wanted else ()), number)
+        if (again := anywhere(wanted)) != wanted:
+            answer(call, "qalter", "-l", again, number)  # if it fails, the job still starts, elsewhere
         call("qmod", "-rj", f"{number}.{task}" if task.isdigit() else number)
     except SchedulerError as error:
         return str(error)

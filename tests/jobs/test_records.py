@@ -45,8 +45,9 @@ def write(results: Path, job_id: str, code: Path) -> Submission:
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     written = write(tmp_path / "runs" / "a", "7", tmp_path)
     assert written.directory.name == "19700101T000000-7"
-    assert records.find_record(tmp_path / "runs" / "a", "7") == written.directory
-    assert records.find_record(tmp_path / "runs" / "a", "77") is None
+    assert records.find_record(tmp_path / "runs" / "a", "slurm", "7") == written.directory
+    assert records.find_record(tmp_path / "runs" / "a", "slurm", "77") is None
+    assert records.find_record(tmp_path / "runs" / "a", "sge", "7") is None
     (read,), faults = records.read_submissions(tmp_path / "runs")
     assert faults == []
     # JSON has no tuples

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from hpcgender.commands import PROGRAMS
 from hpcgender.commands.jobs import CancelConfig, JobsConfig, WhyConfig
+from hpcgender.launch.occupied import warnings
 from hpcgender.status.cancel import cancel
 from hpcgender.status.table import list_jobs
 from hpcgender.status.why import why
+from shard_tools.base.commands import find_call
 from tests.hpcgender.status_records import make_record, start
 
 
@@ -87,6 +90,10 @@ def test_tasks_that_have_not_begun_are_counted_beside_those_with_a_record(
     ]
     why(WhyConfig(run="12_2", within=within))
     assert "array" not in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    resumed = find_call(PROGRAMS, ("train", "--name", "seed2", "--resume"))
+    assert len(list(warnings(resumed))) == len(list(warnings(resumed, ("11",)))) == 1
+    assert list(warnings(resumed, ("12",))) == list(warnings(resumed, ("12_2",))) == []  # it waits for them
 
 
 QACCT = """\

@@ -173,6 +173,6 @@ def test_hosts_that_were_left_are_used_again_after_the_next_requeue(
             "#!/bin/sh\necho 'hard resource_list:         gpu=1,hostname=(!node1&!node2)'\n"
         )
     assert requeue.put_back() == ""
-    alter, restart = job_of_three_hosts.read_text().splitlines()
-    assert re.fullmatch(rf"qalter -a \d{{12}}\.\d\d {'-l gpu=1 ' * left}7", alter)
-    assert restart == "qmod -rj 7"
+    delayed, *rest = job_of_three_hosts.read_text().splitlines()
+    assert re.fullmatch(r"qalter -a \d{12}\.\d\d 7", delayed)
+    assert rest == [*["qalter -l gpu=1 7"] * left, "qmod -rj 7"]
