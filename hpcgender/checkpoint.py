@@ -9,21 +9,23 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, BinaryIO
+from zipfile import ZipFile
 
 import torch
 from xxhash import xxh3_128
 
 from hpcgender.checkpoint_file import FORMAT, MARK, check_checkpoint, read_ending
+from hpcgender.memory import enough_memory, of_the_machine, out_of_memory
 from hpcgender.models.config import ModelConfig, read_model_config
-from hpcgender.models.create import create
+from hpcgender.models.create import create, described
 from hpcgender.models.network import Network
 from hpcgender.run_directory import resume_command
 from shard_tools.align.recipe import Recipe
 from shard_tools.base.documents import restored, restored_part
 from shard_tools.base.errors import UserError, one_line
 from shard_tools.base.storage import retried, unwritable
+from shard_tools.base.text import byte_size
 from shard_tools.manifest import CLASSES
 
 _READ_BYTES = 1 << 22
@@ -120,8 +122,7 @@ def read_verified(path: Path) -> dict[str, Any]:
                 left -= len(block)
             if ending.checksum != checksum.hexdigest():
                 raise UnreadableError("is damaged: its bytes do not match their checksum")
-            file.seek(0)
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            content = _load(file, ending.length)
             if not isinstance(content, dict):
                 raise UnreadableError("is damaged: it holds no checkpoint")
             return content
@@ -130,29 +131,49 @@ def read_verified(path: Path) -> dict[str, Any]:
         return retried(read, path)
     except OSError as error:
         raise UnreadableError(f"cannot be read: {error.strerror or one_line(error)}") from None
-    except (RuntimeError, UnpicklingError):
+
+
+def _load(file: BinaryIO, length: int) -> Any:
+    """What torch.save wrote in the first `length` bytes; UnreadableError if that cannot be read, or is compressed."""
+    try:
+        with ZipFile(file) as archive:
+            larger = sum(record.file_size for record in archive.infolist()) > length
+        if not larger:
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged pickle raises key, index, type, unicode and many other errors
+        if out_of_memory(error):
+            raise
         raise UnreadableError(
             f"cannot be read: it holds more than tensors, numbers and text, or is of a torch after {torch.__version__}"
         ) from None
+    raise UnreadableError("cannot be read: its records are larger than the file")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, tensors on the CPU; UserError if it is missing, damaged or of another program."""
+    """The content of a checkpoint, tensors on the CPU; UserError if it is missing, damaged or of another program, or
+    takes more memory than there is."""
     check_checkpoint(path)
     try:
-        return read_verified(path)
+        with enough_memory(f"{path} does not fit: use a machine with more"):
+            return read_verified(path)
     except UnreadableError as error:
         raise UserError(f"{path} {error}; use another checkpoint of the run") from None
 
 
 @contextmanager
 def restoring(path: Path) -> Iterator[None]:
-    """Makes a UserError of what restoring a run's state by an intact checkpoint raises if it holds another state."""
+    """Makes a UserError of what restoring a run's state by an intact checkpoint raises if it holds another state.
+
+    What the machine's memory, GPUs and network raise is left: the checkpoint is good.
+    """
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if of_the_machine(error):
+            raise
         raise UserError(
             f"{path} holds another state than the run has ({one_line(error)[:200]}): remove it, and the run resumes "
             "from the one before"
@@ -214,10 +235,15 @@ def load_trained(path: Path, device: torch.device, classes: Sequence[str] = CLAS
     options = read_model_config(parts.config, path, "use a checkpoint of this version")
     image_size = restored_part(_Input, parts.config, path, again).image_size
     options.check_image_size(image_size)
-    model = create(options, len(classes), image_size)
     try:
+        needed = sum(value.nbytes for value in described(options, len(classes), image_size).state_dict().values())
+        if needed > path.stat().st_size:  # before so much memory is taken
+            raise TypeError(f"its weights take {byte_size(needed)}, more than the file")
+        model = create(options, len(classes), image_size)
         model.load_state_dict(parts.model)
-    except (RuntimeError, TypeError, AttributeError) as error:
+    except (RuntimeError, TypeError, AttributeError, OverflowError) as error:
+        if out_of_memory(error):
+            raise
         raise UserError(f"{path} does not fit {options.model}: {one_line(error)[:200]}") from None
     model = model.to(device).to(memory_format=memory_format(options.model, device))
     about = {name: value for name, value in content.items() if name not in ("model", "learner", "tally", "norms")}

@@ -51,10 +51,13 @@ def check_archive(path: Path) -> None:
     """Raises UserError for a zip archive that torch.save did not write, or not to its end."""
     try:
         with zipfile.ZipFile(path) as archive:
-            names = {name.rpartition("/")[2] for name in archive.namelist()}
+            records = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError):
         raise UserError(f"{path} is cut short or damaged: {AGAIN}") from None
+    names = {record.filename.rpartition("/")[2] for record in records}
     if "constants.pkl" in names:
         raise UserError(f"{path} is a TorchScript program: load it with torch.jit.load, and {SAVE}")
     if "data.pkl" not in names:
         raise UserError(f"{path} is a zip archive without weights: unpack it, or give a file that {SAVE} wrote")
+    if sum(record.file_size for record in records) > path.stat().st_size:
+        raise UserError(f"{path} is compressed, or its records are larger than the file: load it, and {SAVE}")

@@ -24,7 +24,7 @@ from hpcgender.data.counter_rng import random_bits
 from hpcgender.data.loader import Batch
 from hpcgender.distributed import Ranks
 from hpcgender.metrics import GradientNorms, Tally
-from hpcgender.models.create import create
+from hpcgender.models.create import create, described
 from hpcgender.models.network import Network, Uncounted
 from hpcgender.models.pretrained import load_pretrained
 from hpcgender.models.registry import family
@@ -57,7 +57,7 @@ class Learner:
         self.pretrained = self.load_pretrained() if fresh and config.pretrained else ""
         """A line on what was loaded of the pretrained weights."""
         if family(config.model) == "timm":
-            freeze_untouched(self.network, described(config, classes), config.image_size)
+            freeze_untouched(self.network, described(config, classes, config.image_size), config.image_size)
         freeze(self.network, config.freeze)
         if config.sync_bn and ranks.world_size > 1:
             self.network = self.network.synchronised()
@@ -273,15 +273,9 @@ def check_compute(config: TrainConfig, ranks: Ranks) -> None:
         raise UserError("--cuda-graphs needs GPUs: leave it out")
 
 
-def described(config: TrainConfig, classes: int) -> Network:
-    """The network on the meta device, where tensors have no data."""
-    with torch.device("meta"):
-        return create(config, classes, config.image_size)
-
-
 def check_network(config: TrainConfig, world_size: int) -> None:
     """Raises UserError for what only the network itself knows: sizes of images, stages, layers, batch normalisation."""
-    network = described(config, len(CLASSES))
+    network = described(config, len(CLASSES), config.image_size)
     freeze(network, config.freeze)
     parameter_groups(network, config.peak_lr, config.weight_decay, layer_decay=config.layer_decay)
     has_norms = any(isinstance(module, _BatchNorm) for module in network.modules())

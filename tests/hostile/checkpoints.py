@@ -72,9 +72,33 @@ def saved(content: object) -> bytes:
     return file.getvalue()
 
 
+BAD_STREAMS = (b"\x80\x02h\x05.", b"\x80\x02\x85.", b"\x80\x02X\x01\x00\x00\x00\xff.", b"\x80\x02}K\x01a.")
+"""Pickles that no program writes: of what is not there, no text, of another type."""
+
+
+def rewritten(raw: bytes, stream: bytes = b"", compression: int = zipfile.ZIP_STORED) -> bytes:
+    """An archive of torch.save as another program writes it, with another pickle if that is given."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive, zipfile.ZipFile(file, "w", compression) as other:
+        for name in archive.namelist():
+            other.writestr(name, stream if stream and name.endswith("data.pkl") else archive.read(name))
+    return file.getvalue()
+
+
 ODD: tuple[Any, ...] = (
     *(None, True, -1, 0, 1, 7, 10**6, 2**40, 10**400, -0.5, float("nan"), float("inf"), "", "x", "a\nb", "\ud800"),
-    *([], {}, ["male", "female"], ["a", "b"], {"a": 1}, "../../x", "cuda:7", torch.zeros(3), torch.tensor(5)),
+    *(
+        [],
+        {},
+        ["male", "female"],
+        ["a", "b"],
+        {"a": 1},
+        "../../x",
+        "cuda:7",
+        [40_000, 40_000],
+        torch.zeros(3),
+        torch.tensor(5),
+    ),
 )
 
 
@@ -94,7 +118,9 @@ def other_content(path: Path, draw: random.Random) -> object:
         elif how == 2:
             content[draw.choice(list(content))] = draw.choice(ODD)
         elif how in (3, 4) and isinstance(content.get("config"), dict):
-            key = draw.choice((*content["config"], "image_size", "model", "tasks", "precision", "output_stride"))
+            key = draw.choice(
+                (*content["config"], "image_size", "model", "tasks", "precision", "output_stride", "head_layers")
+            )
             content["config"][key] = draw.choice(ODD)
             if draw.random() < 0.2:
                 del content["config"][key]
@@ -117,7 +143,16 @@ def hostile_checkpoint(base: Base, draw: random.Random, source: Path) -> tuple[b
     if how == 0:
         return damaged(raw, draw), False
     if how == 1:
-        return sealed(pickle.dumps(draw.choice((Sings(base.canary), {"model": Sings(base.canary)})))), False
+        sings = Sings(base.canary)
+        return sealed(
+            draw.choice(
+                (
+                    pickle.dumps(draw.choice((sings, {"model": sings}))),
+                    rewritten(saved({}), draw.choice(BAD_STREAMS)),
+                    rewritten(saved({"model": torch.zeros(1 << 23)}), compression=zipfile.ZIP_DEFLATED),
+                )
+            )
+        ), False
     if how == 2:
         file = io.BytesIO()
         torch.save({"format": "hpcgender-checkpoint-2", "model": Sings(base.canary)}, file)

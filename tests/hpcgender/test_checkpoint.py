@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import io
 import os
 import random
 import resource
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from xxhash import xxh3_128_hexdigest
 
-from hpcgender.checkpoint import load_trained, read_checkpoint, save_checkpoint
-from hpcgender.checkpoint_file import MARK
+from hpcgender.checkpoint import load_trained, read_checkpoint, restoring, save_checkpoint
 from hpcgender.models.config import ModelConfig
 from hpcgender.models.create import create
 from shard_tools.base.errors import UserError
+from tests.hostile.checkpoints import BAD_STREAMS, rewritten, saved, sealed
 
 CPU = torch.device("cpu")
 RESNET = ModelConfig(model="resnet18")
@@ -85,11 +84,60 @@ def test_what_holds_another_thing_than_a_checkpoint_is_one_line(
 
 
 def test_a_sealed_list_is_no_checkpoint(tmp_path: Path) -> None:
-    whole = io.BytesIO()
-    torch.save([1, 2], whole)
-    (tmp_path / "a.pt").write_bytes(whole.getvalue() + MARK + xxh3_128_hexdigest(whole.getvalue()).encode() + b"\n")
+    (tmp_path / "a.pt").write_bytes(sealed(saved([1, 2])))
     with pytest.raises(UserError, match="it holds no checkpoint; use another checkpoint of the run"):
         load_trained(tmp_path / "a.pt", CPU)
+
+
+@pytest.mark.parametrize("stream", BAD_STREAMS)
+def test_a_sealed_pickle_that_cannot_be_followed_is_one_line(stream: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_bytes(sealed(rewritten(saved({"a": torch.zeros(3)}), stream)))
+    with pytest.raises(UserError, match=r"a\.pt cannot be read: .*; use another checkpoint of the run"):
+        read_checkpoint(tmp_path / "a.pt")
+
+
+def test_records_that_grow_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    whole = saved({"model": {"w": torch.zeros(1 << 20)}})
+    (tmp_path / "a.pt").write_bytes(sealed(whole))
+    assert read_checkpoint(tmp_path / "a.pt")["model"]["w"].shape == (1 << 20,)
+    (tmp_path / "a.pt").write_bytes(sealed(rewritten(whole, compression=zipfile.ZIP_DEFLATED)))
+    with pytest.raises(UserError, match=r"a\.pt cannot be read: its records are larger than the file; use another"):
+        read_checkpoint(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    ("width", "why"), [(40_000, "its weights take 6,527.3 MB, more than the file"), (1 << 40, ""), (1 << 70, "")]
+)
+def test_a_network_that_is_larger_than_the_file_is_not_made(
+    width: int, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ModelConfig(model="resnet18", head_layers=(width, width))
+    save_checkpoint(tmp_path / "a.pt", {**content(), "config": {**asdict(config), "image_size": 32}})
+    monkeypatch.setattr("hpcgender.checkpoint.create", None)
+    with pytest.raises(UserError, match=rf"a\.pt does not fit resnet18: {why}"):
+        load_trained(tmp_path / "a.pt", CPU)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("Error(s) in loading state_dict for ResNet: an exception occurred : ('CUDA error: unspecified')."),
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        torch.distributed.DistBackendError("NCCL error in: ProcessGroupNCCL.cpp"),
+    ],
+)
+def test_a_machine_that_fails_is_not_blamed_on_the_checkpoint(error: Exception, tmp_path: Path) -> None:
+    with pytest.raises(type(error)) as raised, restoring(tmp_path / "a.pt"):
+        raise error
+    assert raised.value is error
+
+
+def test_another_state_is_said_to_be_one(tmp_path: Path) -> None:
+    message = r"a\.pt holds another state than the run has \(Error\(s\) in loading"
+    with pytest.raises(UserError, match=message), restoring(tmp_path / "a.pt"):
+        create(RESNET, 2).load_state_dict({})
 
 
 def test_a_model_comes_back_as_it_was(checkpoint: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import threading
+import zipfile
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from functools import partial
@@ -25,6 +26,7 @@ from hpcgender.models.network import Network
 from hpcgender.models.pretrained import load_pretrained
 from hpcgender.models.read_weights import IMAGENET_MEAN, IMAGENET_STD
 from shard_tools.base.errors import UserError
+from tests.hostile.checkpoints import rewritten, saved
 from tests.hpcgender.test_models import gender, randomise
 
 
@@ -189,6 +191,10 @@ def test_another_backbone_is_refused(tmp_path: Path) -> None:
         (b"", "a.pt is empty: copy or download it again"),
         (b"lr,epoch\n", "a.pt is text, not weights"),
         (b"PK\x03\x04 cut", "a.pt is cut short or damaged: copy or download it again"),
+        (
+            rewritten(saved({"a": torch.zeros(1 << 20)}), compression=zipfile.ZIP_DEFLATED),
+            "a.pt is compressed, or its records are larger than the file: load it, and torch.save",
+        ),
         (b"\xff\x00\x00\x00\x00\x00\x00\x00{", "a.pt is cut short"),
         (b"\x89HDF\r\n", "an HDF5 file, as Keras writes"),
     ],

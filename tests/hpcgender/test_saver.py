@@ -17,6 +17,7 @@ import torch
 from hpcgender.checkpoint import read_checkpoint
 from hpcgender.train.saver import Saver, latest
 from shard_tools.base.errors import UserError
+from tests.hostile.checkpoints import BAD_STREAMS, rewritten, saved, sealed
 from tests.hpcgender.test_checkpoint import files_no_longer_than
 
 LENGTH = 3_000
@@ -117,6 +118,13 @@ def test_a_damaged_one_is_skipped(directory: Path, seed: int, capfd: pytest.Capt
     assert newest
     assert good(newest[1], 25)
     assert capfd.readouterr().err == ""
+
+
+def test_one_with_a_bad_pickle_and_the_right_checksum_is_skipped(directory: Path) -> None:
+    (directory / "step-00000030.pt").write_bytes(sealed(rewritten(saved({}), BAD_STREAMS[0])))
+    newest = latest(directory)
+    assert newest
+    assert good(newest[1], 20)
 
 
 def test_without_an_intact_one_nothing_is_overwritten(directory: Path, capfd: pytest.CaptureFixture[str]) -> None:
