@@ -24,7 +24,7 @@ class CompareConfig:
 
     evaluated: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN|STUDY|EVALUATION")]
     """Two or more evaluations, e.g. runs/mine/evaluations/morph-test, or runs that have one of the same name, by
-    directory or by name in runs; of a study all of its runs."""
+    directory or by name in runs; of a study those of its runs that have."""
     on: str | None = None
     """Evaluation to compare, e.g. morph-test, if the runs have several of the same names."""
     batch_size: int = 64
@@ -40,14 +40,12 @@ class CompareConfig:
     html: Path | None = None
     """HTML file to write: one page with all tables and charts, which needs no other file."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "evaluated", runs_named(self.evaluated))
-
     def check(self) -> None:
         """Raises UserError for what cannot work."""
-        if len(self.evaluated) < 2:
+        directories = runs_named(self.evaluated)
+        if len(directories) < 2:
             raise UserError("compare needs two evaluated runs or more: hpcgender compare runs/a runs/b")
-        for path in self.evaluated:
+        for path in directories:
             if not path.is_dir():
                 raise UserError(
                     f"no directory {path}: name a run, a study, or an evaluation as runs/<name>/evaluations/<data>-test"

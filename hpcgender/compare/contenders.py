@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from hpcgender.compare.seeds import EvaluatedRun, same_images
 from hpcgender.evaluate.results import FILE, Evaluation, read_evaluation
 from hpcgender.models.config import ModelConfig, read_model_config
 from hpcgender.report.sources import TrainingRun, run_of
+from hpcgender.run_directory import runs_named
 from shard_tools.base.errors import UserError
+from shard_tools.base.text import plural
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,7 +31,7 @@ class Contender(EvaluatedRun):
 
 def find_contenders(config: CompareConfig) -> list[Contender]:
     """The runs that `config` names, in its order; UserError if one is missing or not of the same images."""
-    directories = evaluations(config.evaluated, config.on)
+    directories = evaluations(runs_of(config.evaluated, config.on), config.on)
     resolved = [directory.resolve() for directory in directories]
     for place, directory in enumerate(resolved):
         if directory in resolved[:place]:
@@ -42,6 +45,19 @@ def find_contenders(config: CompareConfig) -> list[Contender]:
         contenders.append(Contender(name=name, directory=directory, results=evaluation, model=model, run=run))
     same_images(contenders)
     return contenders
+
+
+def runs_of(paths: Sequence[Path], on: str | None) -> list[Path]:
+    """The directories that paths name, of a study those of the runs that have an evaluation, the one called `on`."""
+    found: list[Path] = []
+    for path in paths:
+        runs = runs_named((path,))
+        evaluated = [run for run in runs if any((run / EvaluateConfig.results).glob(f"{on or '*'}/{FILE}"))]
+        if len(runs) > len(evaluated) > 0:
+            missing = plural(len(runs) - len(evaluated), "run")
+            print(f"{path}: {missing} without {on or 'an evaluation'} left out", file=sys.stderr)
+        found += evaluated or runs
+    return found
 
 
 def evaluations(paths: Sequence[Path], on: str | None) -> list[Path]:

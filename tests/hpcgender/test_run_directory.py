@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from hpcgender.checkpoint_file import checkpoint_file, newest_checkpoint
 from hpcgender.commands.compare import CompareConfig
+from hpcgender.compare.contenders import runs_of
 from hpcgender.run_directory import named, runs_named
 from shard_tools.base.errors import UserError
 
@@ -29,7 +31,6 @@ def trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, ...]:
 def test_a_study_stands_for_its_runs_and_names_for_directories_in_runs(trials: tuple[Path, ...]) -> None:
     large, small, mine = trials
     assert runs_named((Path("sizes"), mine)) == runs_named((Path("runs/sizes"), Path("mine"))) == (large, small, mine)
-    assert CompareConfig(evaluated=(Path("sizes"),)).evaluated == (large, small)
     assert named(Path("sizes/small")) == small
     assert checkpoint_file(Path("sizes/small")) == small / "checkpoints" / "best.pt"
     Path("mine").mkdir()
@@ -38,11 +39,24 @@ def test_a_study_stands_for_its_runs_and_names_for_directories_in_runs(trials: t
         CompareConfig(evaluated=(Path("sizes"), Path("nowhere"))).check()
 
 
+def test_of_a_study_the_evaluated_runs_are_compared(
+    trials: tuple[Path, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    large, small, mine = trials
+    CompareConfig(evaluated=(Path("sizes"),)).check()
+    assert runs_of((Path("sizes"), mine), None) == [large, small, mine]  # none has one: the error names the first
+    assert capsys.readouterr().err == ""
+    for run, name in ((large, "web-test"), (small, "web-val")):
+        (run / "evaluations" / name).mkdir(parents=True)
+        (run / "evaluations" / name / "evaluation.json").touch()
+    assert runs_of((Path("sizes"),), None) == [large, small]
+    assert runs_of((Path("sizes"),), "web-test") == [large]
+    assert capsys.readouterr().err == "sizes: 1 run without web-test left out\n"
+
+
 def test_the_newest_checkpoint_may_be_one_of_a_study(trials: tuple[Path, ...]) -> None:
-    assert newest_checkpoint(Path("runs"), "resnet18") == max(
-        (run / "checkpoints" / "best.pt" for run in trials), key=lambda path: path.stat().st_mtime
-    )
-    small = trials[1] / "checkpoints" / "best.pt"
-    small.unlink()
-    small.touch()
-    assert newest_checkpoint(Path("runs")) == small
+    for newest in trials:
+        for run in trials:
+            os.utime(run / "checkpoints" / "best.pt", (2, 2) if run == newest else (1, 1))
+        assert newest_checkpoint(Path("runs"), "resnet18") == newest_checkpoint(Path("runs"))
+        assert newest_checkpoint(Path("runs")) == newest / "checkpoints" / "best.pt"
