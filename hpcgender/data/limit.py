@@ -38,7 +38,7 @@ def parts_of(manifests: Sequence[Manifest], limit: int, seed: int) -> tuple[Part
     """What is trained on of each data set; of all together at most `limit` images, 0: all.
 
     Whole subjects are drawn, in a seeded random order, as long as they fit in; an image of no known subject is one for
-    itself. UserError if no subject fits in.
+    itself. UserError if no subject fits in, or none of a data set.
     """
     if not limit:
         splits = [manifest.split(SPLIT) for manifest in manifests]
@@ -81,6 +81,10 @@ def _sampled(roots: tuple[tuple[Path, str], ...], limit: int, seed: int) -> tupl
     parts = []
     for manifest, group, subject in zip(manifests, groups, subjects, strict=True):
         chosen = np.flatnonzero(taken[group])
+        if not len(chosen):
+            raise UserError(
+                f"--limit {limit} leaves no image of {manifest.root}: give more, leave it out, or another --limit-seed"
+            )
         gender = manifest.index(SPLIT)["gender"][chosen]
         known = np.unique(subject[chosen])
         parts.append(

@@ -64,6 +64,14 @@ def test_images_of_no_subject_are_drawn_one_by_one_and_of_all_data_sets_together
         parts_of([of_many_images(shards, tmp_path / "many")], 1, 0)
 
 
+def test_a_data_set_of_which_no_image_is_left_is_named(shards: Path, tmp_path: Path) -> None:
+    few = of_many_images(shards, tmp_path / "few")
+    with pytest.raises(UserError) as error:
+        parts_of([read_manifest(shards), few], 1, 0)
+    advice = "give more, leave it out, or another --limit-seed"
+    assert str(error.value) == f"--limit 1 leaves no image of {few.root}: {advice}"
+
+
 def of_many_images(shards: Path, out: Path) -> Manifest:
     """A data set whose subjects have two images or more."""
     manifest = without_subjects(shards, out)
