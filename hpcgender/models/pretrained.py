@@ -44,7 +44,8 @@ def load_pretrained(network: Network, config: ModelConfig) -> str:
     for key, value in own.items():
         if config.grayscale and key in loaded and value.ndim == 4 and value.shape[1] == 1 != loaded[key].shape[1]:
             loaded[key] = loaded[key].sum(1, keepdim=True)
-    check_backbone(network, config, own, {key: value for key, value in loaded.items() if key not in normalisation})
+    backbone = {key: value for key, value in loaded.items() if key not in normalisation}
+    check_backbone(network, config, own, backbone, weights.model)
     kept = [key for key in own if network.in_head(key) and not same_shape(key, own, loaded)]
     taken = {key: loaded[key] for key in loaded if key in normalisation or (key in own and key not in kept)}
     bad = next((key for key, value in taken.items() if not value.isfinite().all()), None)
@@ -86,16 +87,24 @@ def same_shape(key: str, own: Mapping[str, torch.Tensor], loaded: Mapping[str, t
 
 
 def check_backbone(
-    network: Network, config: ModelConfig, own: Mapping[str, torch.Tensor], loaded: Mapping[str, torch.Tensor]
+    network: Network,
+    config: ModelConfig,
+    own: Mapping[str, torch.Tensor],
+    loaded: Mapping[str, torch.Tensor],
+    model: str,
 ) -> None:
-    """Raises UserError with the first difference unless the loaded backbone has the network's keys and shapes."""
+    """Raises UserError with the first difference unless the loaded backbone has the network's keys and shapes.
+
+    `model` is the architecture that was loaded, if that is known.
+    """
     for key in (*own, *(key for key in loaded if key not in own)):
         if network.in_head(key) or same_shape(key, own, loaded):
             continue
         here, there = (str(tuple(state[key].shape)) if key in state else "missing" for state in (own, loaded))
+        trained_with = f"--model {model}" if model not in ("", config.model) else "the --model and --stem"
         raise UserError(
             f"{config.pretrained} does not fit {config.model}: {key} is {there} there and {here} here; "
-            "give the --model and --stem that it was trained with, or other weights"
+            f"give {trained_with} that it was trained with, or other weights"
         )
 
 

@@ -35,6 +35,8 @@ class Weights:
     std: Sequence[float] | None = IMAGENET_STD
     key: str = ""
     """Under which key of a checkpoint they were."""
+    model: str = ""
+    """The architecture that a checkpoint of ours says they are of."""
 
 
 class Foreign:
@@ -60,7 +62,11 @@ def read_weights(path: Path) -> Weights:
     key, state = find_state(content, path)
     state = {name: value for name, value in state.items() if name != AVERAGED}
     ours = str(content.get("format", "")).startswith(OURS)
-    return Weights(state, None, None, key) if ours else Weights(state, key=key)
+    if not ours:
+        return Weights(state, key=key)
+    config = content.get("config")
+    model = config.get("model") if isinstance(config, Mapping) else None
+    return Weights(state, None, None, key, model if isinstance(model, str) else "")
 
 
 def find_state(content: Mapping[str, Any], path: Path) -> tuple[str, Mapping[str, torch.Tensor]]:

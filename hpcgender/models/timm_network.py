@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from threading import Lock
 from types import SimpleNamespace
 from typing import Any
@@ -193,8 +193,10 @@ class Timm(Network):
         ours = any(key.startswith(BACKBONE) for key in state)
         others = {key: value for key, value in state.items() if ours and not key.startswith(BACKBONE)}
         inner = {key.removeprefix(BACKBONE): value for key, value in state.items() if key not in others}
-        head = inner.get(f"{cfg.classifier}.bias")
-        count = 0 if head is None else len(head)
+        classifiers = classifiers_of(cfg)
+        count = next((len(inner[f"{name}.bias"]) for name in classifiers if f"{name}.bias" in inner), 0)
+        if not count:  # timm's loading wants all keys to be the model's, which then has no classifier
+            inner = {key: value for key, value in inner.items() if not below(key, classifiers)}
         twice: list[nn.Module] = []
         try:
             for seed in (0, 1):
@@ -203,8 +205,9 @@ class Timm(Network):
                     overlay = {"state_dict": dict(inner), "num_classes": count}
                     twice.append(self.create(pretrained=True, pretrained_cfg_overlay=overlay, num_classes=count))
         except FAULTS as error:
+            trained_as = f"--model {weights.model}" if weights.model not in ("", self.name) else "the --model"
             raise UserError(
-                f"{source} does not fit {self.name} ({one_line(error)[:300]}): give the --model that it was trained as"
+                f"{source} does not fit {self.name} ({one_line(error)[:300]}): give {trained_as} that it was trained as"
             ) from None
         filled, again = twice
         random = again.state_dict()
@@ -215,21 +218,30 @@ class Timm(Network):
         return Weights({**self.own_names(filled, cfg), **others}, mean, std, weights.key)
 
     def own_names(self, filled: nn.Module, cfg: Any) -> Mapping[str, torch.Tensor]:
-        """The weights of timm's model under this network's names, its classifier as the gender head."""
-        classifiers = (cfg.classifier,) if isinstance(cfg.classifier, str) else tuple(cfg.classifier or ())
-        renamed = {}
-        for key, value in filled.state_dict().items():
-            inside = next((name for name in classifiers if key.startswith(f"{name}.")), None)
-            if inside is None:
-                renamed[BACKBONE + key] = value
-            elif len(classifiers) == 1:
-                renamed[f"gender{key.removeprefix(inside)}"] = value
+        """The weights of timm's model under this network's names, its classifier as the gender head if it is one
+        linear layer: left out are several, and any with normalisation, which is in no backbone."""
+        classifiers, state = classifiers_of(cfg), filled.state_dict()
+        backbone = self.backbone.state_dict().keys()
+        renamed = {BACKBONE + key: value for key, value in state.items() if key in backbone}
+        head = {key: value for key, value in state.items() if key not in backbone}
+        if len(classifiers) == 1 and all(below(key, classifiers) for key in head):
+            renamed |= {f"gender{key.removeprefix(classifiers[0])}": value for key, value in head.items()}
         return renamed
 
 
 def known(name: str) -> Any:
     """What timm says of a model or of its weights: the size of its images, its classifier, mean and std of pixels."""
     return timm.get_pretrained_cfg(name.removeprefix(TIMM)) or timm.models.PretrainedCfg()
+
+
+def classifiers_of(cfg: Any) -> tuple[str, ...]:
+    """The names of a model's classifiers: distilled models have several."""
+    return (cfg.classifier,) if isinstance(cfg.classifier, str) else tuple(cfg.classifier or ())
+
+
+def below(key: str, classifiers: Sequence[str]) -> str:
+    """The classifier that a key is of; empty if it is of none."""
+    return next((name for name in classifiers if key.startswith(f"{name}.")), "")
 
 
 def options(config: ModelConfig, image_size: int) -> dict[str, Any]:

@@ -171,6 +171,13 @@ def test_another_backbone_is_refused(tmp_path: Path) -> None:
     ours(tmp_path / "best.pt", "se_resnet18")
     with pytest.raises(UserError, match=r"layer1.0.se.fc1.weight is \(8, 64, 1, 1\) there and missing here"):
         begin(tmp_path / "best.pt", "resnet18")
+    state = create(ModelConfig(model="se_resnet18"), 2).state_dict()
+    of = {"format": "hpcgender-checkpoint-1", "model": state, "config": {"model": "se_resnet18"}}
+    torch.save(of, tmp_path / "named.pt")
+    with pytest.raises(UserError, match=r"; give --model se_resnet18 that it was trained with, or other weights$"):
+        begin(tmp_path / "named.pt", "resnet18")
+    with pytest.raises(UserError, match=r"does not fit timm:test_vit .*: give --model se_resnet18 that it was trained"):
+        begin(tmp_path / "named.pt", "timm:test_vit")
 
 
 @pytest.mark.parametrize(

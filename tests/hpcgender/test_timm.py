@@ -447,6 +447,20 @@ def test_timms_weights_fit_another_image_size_as_timm_makes_them(tmp_path: Path)
     assert torch.equal(larger.state_dict()["pixels.scale"], network.state_dict()["pixels.scale"])
 
 
+@pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "levit_128s", "efficientvit_m0"])
+def test_a_classifier_that_is_more_than_a_linear_layer_is_left_out(name: str, tmp_path: Path) -> None:
+    """Of these models it is two, two with batch normalisation, and one with that."""
+    torch.manual_seed(3)
+    released = timm.create_model(name, num_classes=2)
+    torch.save(released.state_dict(), tmp_path / "a.pth")
+    config = ModelConfig(model=f"timm:{name}", pretrained=str(tmp_path / "a.pth"))
+    network = create(config, 2, 224)
+    assert "gender new, pixels normalised" in load_pretrained(network, config)
+    state = network.state_dict()
+    for key, value in released.state_dict().items():
+        assert key.startswith(("head.", "head_dist.")) or torch.equal(state[f"backbone.{key}"], value), key
+
+
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     torch.save(timm.create_model(MOBILENET[5:]).state_dict(), tmp_path / "a.pth")
     config = ModelConfig(model=CONVNEXT, pretrained=str(tmp_path / "a.pth"))
