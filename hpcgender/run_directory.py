@@ -41,6 +41,12 @@ def newest_first(checkpoints: Path) -> list[Path]:
     return sorted(checkpoints.glob("step-????????.pt"), reverse=True)
 
 
+def steps_done(run_dir: Path) -> int:
+    """The step of a run's newest checkpoint; 0 if there is none."""
+    newest = newest_first(run_dir / CHECKPOINTS)
+    return int(newest[0].stem.partition("-")[2]) if newest else 0
+
+
 def holds_run(run_dir: Path) -> bool:
     """Whether there is a checkpoint. Without one, an attempt that failed early may have left logs and options."""
     checkpoints = run_dir / CHECKPOINTS

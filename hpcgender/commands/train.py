@@ -22,11 +22,13 @@ from hpcgender.run_directory import (
     CHECKPOINTS,
     CONFIG_JSON,
     CONFIG_TOML,
+    INITIAL,
     LOCK,
     METRICS,
     holds_run,
     newest_first,
     resume_command,
+    steps_done,
 )
 from hpcgender.trackers.names import check_installed
 from hpcgender.train.config import ComputeConfig, OptimizationConfig, RunConfig, in_range
@@ -99,6 +101,12 @@ class TrainConfig(SetupConfig, RunConfig, BatchConfig, ModelConfig, Optimization
             begun = read_json(self.run_dir / CONFIG_JSON, again, again)
             of_val = validated[0].sha256 if self.val_data else ""
             check_resumed(self, begun, identity(packs), of_val, str(self.run_dir))
+            lost = steps_done(self.run_dir) and not (self.run_dir / CHECKPOINTS / INITIAL).exists()
+            if self.save_initial and not begun.get("save_initial") and lost:
+                raise UserError(
+                    f"--save-initial: {self.run_dir} has begun, and its first weights are gone: leave it out, or give "
+                    "another --name"
+                )
         self.check_image_size(self.image_size)
         if not resumes:
             self.check_pretrained()
@@ -213,8 +221,7 @@ class Train(Command[TrainConfig]):
 
     def progress(self, options: TrainConfig) -> int:
         """The step of the newest checkpoint; 0 if there is none."""
-        newest = newest_first(options.run_dir / CHECKPOINTS)
-        return int(newest[0].stem.partition("-")[2]) if newest else 0
+        return steps_done(options.run_dir)
 
     def settled(self, options: TrainConfig, words: Sequence[str]) -> tuple[str, ...]:
         return (self.name, *spelled_out(options)) if options.config else tuple(words)

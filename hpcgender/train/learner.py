@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from hpcgender.commands.train import TrainConfig
@@ -256,9 +255,9 @@ class NonFiniteError(Exception):
 
 def check_compute(config: TrainConfig, ranks: Ranks) -> None:
     """Raises UserError for options with which these ranks and their devices cannot compute."""
-    check_micro_batches(config, ranks.world_size)
     if family(config.model) == "timm":
-        check_network(config, ranks.world_size)
+        check_network(config)
+    check_micro_batches(config, ranks.world_size)
     Precision(config.precision, ranks.device)
     if config.sync_bn and ranks.world_size > 1 and ranks.device.type != "cuda":
         raise UserError("--sync-bn needs GPUs: leave it out")
@@ -273,29 +272,29 @@ def check_compute(config: TrainConfig, ranks: Ranks) -> None:
         raise UserError("--cuda-graphs needs GPUs: leave it out")
 
 
-def check_network(config: TrainConfig, world_size: int) -> None:
-    """Raises UserError for what only the network itself knows: sizes of images, stages, layers, batch normalisation."""
+def check_network(config: TrainConfig) -> None:
+    """Raises UserError for what only the network itself knows: sizes of images, stages and layers."""
     network = described(config, len(CLASSES), config.image_size)
     freeze(network, config.freeze)
     parameter_groups(network, config.peak_lr, config.weight_decay, layer_decay=config.layer_decay)
-    has_norms = any(isinstance(module, _BatchNorm) for module in network.modules())
-    if network.side == 1 and has_norms:
-        check_micro_batches(config, world_size, network.side)
 
 
-def check_micro_batches(config: TrainConfig, world_size: int, side: int = 0) -> None:
-    """Raises UserError where batch normalisation would get a single value per channel, with which it cannot train.
-
-    `side` are the cells along each side of the last features, if the options do not say.
-    """
+def check_micro_batches(config: TrainConfig, world_size: int) -> None:
+    """Raises UserError where batch normalisation would get a single value per channel, with which it cannot train."""
     smallest = min(map(len, torch.arange(config.batch_size // world_size).chunk(config.accumulate)), default=0)
-    single = (side or config.map_side(config.image_size)) == 1 and family(config.model) != "vgg"
-    if smallest == 1 and (config.head_norm or single):
+    if smallest != 1:
+        return
+    network = described(config, len(CLASSES), config.image_size)
+    freeze(network, config.freeze)
+    try:
+        with torch.no_grad():
+            network.train()(torch.empty(1, 3, config.image_size, config.image_size, device="meta"))
+    except ValueError:  # of batch normalisation
         raise UserError(
             f"--batch-size {config.batch_size} on {world_size} processes with --accumulate {config.accumulate} "
             f"computes one image at a time, with which {config.model} cannot be trained at {config.image_size} px: "
-            "give larger batches or images"
-        )
+            "give larger batches"
+        ) from None
 
 
 def set_up_device(config: TrainConfig, device: torch.device) -> None:

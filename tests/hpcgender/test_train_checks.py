@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -280,6 +281,40 @@ def test_one_image_at_a_time_cannot_be_normalised(shards: Path, tmp_path: Path) 
         with pytest.raises(UserError, match=r"^--batch-size 4 on \d processes with --accumulate \d computes one image"):
             learner.check_micro_batches(replace(config, accumulate=accumulate), world_size)
     learner.check_micro_batches(replace(config, image_size=64), 4)
+    learner.check_micro_batches(replace(config, pretrained="a.pt", freeze="backbone"), 4)  # takes running statistics
+    normalised = replace(config, head_layers=(8,), head_norm=True, image_size=64)
+    after_pooling = replace(config, model="timm:mobilenetv4_conv_small_035", image_size=64)
+    for one in (normalised, after_pooling):
+        learner.check_micro_batches(one, 2)
+        with pytest.raises(UserError, match=f"with which {one.model} cannot be trained at 64 px: give larger batches$"):
+            learner.check_micro_batches(one, 4)
+
+
+def test_initial_weights_of_a_run_that_has_begun_are_gone(shards: Path, tmp_path: Path) -> None:
+    config = options(shards, tmp_path)
+    leave_checkpoint(config, "step-00000000.pt")
+    begun = {**config.plain(), "manifest": read_manifest(shards).sha256, "val_manifest": ""}
+    (config.run_dir / "config.json").write_text(json.dumps(begun))
+    replace(config, resume=True, save_initial=True).check()
+    newest = leave_checkpoint(config)
+    replace(config, resume=True).check()
+    advice = "has begun, and its first weights are gone: leave it out, or give another --name"
+    assert refused(replace(config, resume=True, save_initial=True)) == f"--save-initial: {config.run_dir} {advice}"
+    newest.with_name("initial.pt").write_bytes(b"weights")
+    replace(config, resume=True, save_initial=True).check()
+
+
+@pytest.mark.parametrize(
+    ("model", "advice"),
+    [("resnet18", "give --output-stride 8 or a larger --image-size"), ("compact", "give a larger --image-size")],
+)
+def test_a_single_cell_has_the_remedies_that_the_model_takes(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], model: str, advice: str
+) -> None:
+    size = 32 if model == "resnet18" else 16
+    assert loop.train(options(shards, tmp_path, model=model, image_size=size, limit=32, last_batch="pad")) == 0
+    line = f"heat maps of {model} at {size} px have a single cell: {advice} if you want to see where it looks\n"
+    assert line in capsys.readouterr().out
 
 
 def test_fp16_is_for_gpus_and_its_refusal_leaves_nothing(shards: Path, tmp_path: Path) -> None:
