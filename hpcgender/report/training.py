@@ -55,11 +55,13 @@ def training_facts(part: Part, run: TrainingRun) -> dict[str, str]:
         "manifest": str(options.get("manifest", "")),
         "leaks": "; ".join(leak_lines(options.get("leaks", ()))),
         "validated on": validated(options),
+        "manifest of validation": str(options.get("val_manifest") or ""),
         "epochs": epochs(run),
         "batch": f"{options.get('batch_size')} images, precision {options.get('precision')}",
         "learning": ", ".join(changed(options, LEARNING)),
+        "class weights": class_weights(options),
         "sample": f"at most {options['limit']} images, seed {options['limit_seed']}" if options.get("limit") else "",
-        "sampling": f"{options.get('sampling')}, augmentation {options.get('augment')}, seed {options.get('seed')}",
+        "sampling": f"{sampling(options)}, augmentation {options.get('augment')}, seed {options.get('seed')}",
         "initial weights": str(options.get("pretrained") or "random"),
         "time": cost(run),
         "code": revision(part) and f"git {revision(part)}",
@@ -75,12 +77,23 @@ def validated(options: dict[str, Any]) -> str:
     return f"{split} of {data or options.get('data')}" if data or split != "val" else ""
 
 
+def class_weights(options: dict[str, Any]) -> str:
+    """The class weights in the gender loss; empty if there are none."""
+    used = " ".join(f"{weight:.4g}" for weight in options.get("class_weights_used") or ())
+    return f"{used}, balanced" if used and options.get("class_weights") == "balanced" else used
+
+
+def sampling(options: dict[str, Any]) -> str:
+    """How classes are balanced, with the weights if there are any."""
+    return " ".join(map(str, (options.get("sampling"), *options.get("sampling_weights", ()))))
+
+
 def network(options: dict[str, Any]) -> str:
     """The network, its tasks and losses, and those of its options that are not the default."""
     unusual = [
         f"{name.replace('_', ' ')} {options[name]}"
-        for name, usual in (("output_stride", 32), ("stem", "standard"), ("grayscale", False), ("freeze", "none"))
-        if options.get(name, usual) != usual
+        for name in ("output_stride", "stem", "grayscale", "freeze", "head_norm", "dropout")
+        if options.get(name, getattr(TrainConfig, name)) != getattr(TrainConfig, name)
     ]
     unusual += [
         f"{name.replace('_', ' ')} {' '.join(map(str, options[name]))}"
@@ -158,7 +171,7 @@ def job_rows(job: Submission) -> list[tuple[str, ...]]:
 
 
 def data_section(parts: Sequence[Part]) -> dict[str, object]:
-    """The content of data.html: each data set that a model was trained or evaluated on."""
+    """The content of data.html: each data set that a model was trained, validated or evaluated on."""
     known: dict[str, str] = {}
     for part in parts:
         if part.run and part.run.options.get("manifest"):
@@ -166,6 +179,8 @@ def data_section(parts: Sequence[Part]) -> dict[str, object]:
             digests = manifests_in(str(part.run.options["manifest"]))
             for place, digest in zip(places, digests, strict=False):  # a directory may be moved since, and named alone
                 known.setdefault(digest, str(place.root))
+        if part.run and part.run.options.get("val_manifest"):
+            known.setdefault(str(part.run.options["val_manifest"]), str(part.run.options["val_data"]))
         for evaluation in part.evaluations.values():
             known[evaluation.data.manifest] = evaluation.data.path
     return {"data_sets": [data_set(Path(path), digest) for digest, path in known.items()]}

@@ -10,13 +10,17 @@ from typing import Any
 import pytest
 
 from hpcgender.commands.report import ReportConfig
+from hpcgender.commands.train import TrainConfig
 from hpcgender.compare.paired import pairs, verdict
 from hpcgender.evaluate.predictions import read_predictions
 from hpcgender.evaluate.results import read_evaluation
 from hpcgender.evaluate.summary import against_baseline
 from hpcgender.report.page import report
+from hpcgender.report.sources import Part, TrainingRun
+from hpcgender.report.training import data_section, training_facts
 from jobs.records import Resources, Submission, append_event, surroundings, write_submission
 from shard_tools.base.errors import UserError
+from shard_tools.manifest import read_manifest
 from tests.conftest import Run
 from tests.hpcgender.report.browser import chromium
 
@@ -241,6 +245,36 @@ def test_a_run_that_was_not_evaluated_has_its_curves(evaluated: Path, tmp_path: 
     text = (tmp_path / "page.html").read_text()
     assert "accuracy by epoch" in text
     assert "error of the age by epoch" not in text
+
+
+def test_options_of_heads_classes_and_validation_are_on_it(shards: Path, tmp_path: Path) -> None:
+    """And the data set of --val-data is among those that are described."""
+    config = TrainConfig(
+        data=tmp_path / "moved",
+        val_data=shards,
+        head_layers=(64,),
+        head_norm=True,
+        dropout=0.2,
+        class_weights="balanced",
+        sampling="weights",
+        sampling_weights=(1.0, 2.0),
+    )
+    manifest = read_manifest(shards)
+    written = {**config.plain(), "manifest": "0" * 64, "val_manifest": manifest.sha256}
+    options = json.loads(json.dumps({**written, "class_weights_used": (0.8, 4 / 3)}))
+    part = Part("a", TrainingRun(directory=tmp_path / "a", options=options, records=()))
+    assert part.run
+    facts = training_facts(part, part.run)
+    assert facts["validated on"] == f"val of {shards}"
+    assert facts["manifest of validation"] == manifest.sha256
+    assert facts["model"] == "se_resnet50, learns gender (ce), head norm True, dropout 0.2, head layers 64"
+    assert facts["class weights"] == "0.8 1.333, balanced"
+    assert facts["sampling"].startswith("weights 1.0 2.0, augmentation ")
+    data_sets: Any = data_section([part])["data_sets"]
+    moved, validated = data_sets
+    assert moved["facts"]["now"] == "missing or packed anew: not read"
+    assert validated["facts"]["manifest"] == manifest.sha256
+    assert validated["splits"]
 
 
 def test_equal_reports_are_equal(evaluated: Path, tmp_path: Path) -> None:
