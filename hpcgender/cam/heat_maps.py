@@ -56,7 +56,7 @@ class HeatMaps:
         if self.map_cells == ONE_CELL and self.ranks.is_first:
             print(
                 "heat maps of 1x1 cells do not show where the evidence is, and there is no deletion check: "
-                f"train with an --image-size above {session.trained.image_size}, or --output-stride 16",
+                f"train with {session.trained.config.finer_maps} than {session.trained.image_size}",
                 flush=True,
             )
         self.index = session.manifest.index(self.config.split)

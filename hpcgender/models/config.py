@@ -97,6 +97,11 @@ class ModelConfig:
             return math.ceil(image_size / (8 if self.stem == "small" else self.output_stride))
         return image_size // 16 >> max(len(self.branch_layers) - 1, 0)
 
+    @property
+    def finer_maps(self) -> str:
+        """What to train with for heat maps of more cells than one."""
+        return f"{'--output-stride 8 or ' if 'resnet' in family(self.model) else ''}a larger --image-size"
+
     def check_image_size(self, image_size: int) -> None:
         """Raises UserError for images that are too small for the network, or too large for any.
 

@@ -25,7 +25,6 @@ from hpcgender.inference.validation import validate
 from hpcgender.leaks import leaks_between
 from hpcgender.memory import enough_memory
 from hpcgender.metrics import GradientNorms, Scores, Tally
-from hpcgender.models.registry import family
 from hpcgender.run_directory import BEST, CHECKPOINTS, CONFIG_JSON, CONFIG_TOML, INITIAL, LOCK, resume_command
 from hpcgender.stop import StopSignal
 from hpcgender.train.class_weights import with_class_weights
@@ -329,10 +328,9 @@ class Trainer:
         if config.stem == "small":
             yield "--stem small costs several times the computation and memory of --stem standard: see hpcgender models"
         if (config.map_side(config.image_size) or self.learner.network.side) == 1:
-            stride = "--output-stride 8 or " if "resnet" in family(config.model) else ""
             yield (
-                f"heat maps of {config.model} at {config.image_size} px have a single cell: give {stride}a larger "
-                "--image-size if you want to see where it looks"
+                f"heat maps of {config.model} at {config.image_size} px have a single cell: give {config.finer_maps} "
+                "if you want to see where it looks"
             )
 
     def save(self, best: bool = False) -> None:

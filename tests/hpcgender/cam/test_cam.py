@@ -238,6 +238,7 @@ def test_maps_of_one_cell_have_no_deletion_check(run: Run, checkpoint: Make, pac
     done = run("hpcgender", "cam", *options)
     assert done.returncode == 0, done.stderr
     assert "heat maps of 1x1 cells do not show where the evidence is, and there is no deletion check" in done.stdout
+    assert ": train with --output-stride 8 or a larger --image-size than " in done.stdout
     assert (read_cam(tmp_path / "out").cells, read_cam(tmp_path / "out").deletion) == ((1, 1), None)
 
 
