@@ -11,11 +11,12 @@ import bz2
 import gzip
 import io
 import lzma
+import math
 import re
 import signal
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,6 +27,8 @@ from shard_tools.images import MAX_BYTES
 from shard_tools.without_torch import without_torch
 
 PIECE = 1 << 20
+MAX_HEADER_BYTES = 1 << 20
+"""Of a member with what describes it in others before: its long name, its own attributes, the map of a sparse file."""
 PATIENCE = 100
 """Reads past the end of a tar; a reader that has seen it asks once or twice more."""
 DECOMPRESSORS: dict[bytes, Callable[[Any], Any]] = {
@@ -55,11 +58,13 @@ class Sample(NamedTuple):
     """Why a file is left out, or what is wrong with the tar."""
 
 
-def read_samples(url: str) -> Iterator[Sample]:
+def read_samples(url: str, most: Mapping[str, int] | None = None) -> Iterator[Sample]:
     """All samples of a tar, then what is wrong with the tar as a whole. One sample is held at a time.
 
-    By webdataset's rules hidden files and files without a suffix belong to no sample. Raises UserError if the URL
-    cannot be opened or read to its end.
+    `most` has the bytes that a file may have, by its suffix; files with others are not read, and empty here. Without
+    it all are read. A file that has more, or with which its sample has more than MAX_BYTES, is left out. By
+    webdataset's rules hidden files and files without a suffix belong to no sample. Raises UserError if the URL cannot
+    be opened or read to its end.
     """
     with without_torch():
         from webdataset import tariterators
@@ -85,18 +90,20 @@ def read_samples(url: str) -> Iterator[Sample]:
 
     stream = TarStream(url)
     try:
-        large: list[str] = []
+        large: list[tuple[str, str]] = []
         empty = True
-        for found in tariterators.group_by_keys(_files(stream, large), keys=key_and_suffix):
+        for found in tariterators.group_by_keys(
+            _files(stream, large, most, tariterators.base_plus_ext), keys=key_and_suffix
+        ):
             empty = False
             key = found.pop("__key__")
             del found["__url__"]
             yield Sample(key, found)
             while twice:
                 yield Sample(twice.pop(0), {}, "its sample has a file with this suffix already")
-        for name in large:
+        for name, problem in large:
             empty = False
-            yield Sample(name, {}, f"it has more than {MAX_BYTES} bytes")
+            yield Sample(name, {}, problem)
         problem = stream.finish() or ("the tar has no samples" if empty else "")
         if problem:
             yield Sample("", {}, problem)
@@ -104,21 +111,39 @@ def read_samples(url: str) -> Iterator[Sample]:
         stream.transport.close()
 
 
-def _files(stream: TarStream, large: list[str]) -> Iterator[dict[str, Any]]:
+def _files(
+    stream: TarStream,
+    large: list[tuple[str, str]],
+    most: Mapping[str, int] | None,
+    key_and_suffix: Callable[[str], tuple[str | None, str | None]],
+) -> Iterator[dict[str, Any]]:
     """The files of a tar, as webdataset groups them; those that are too large to be held are added to `large`.
 
-    A sparse file is as large as it says, whatever it takes in the tar.
+    A sparse file is as large as it says, whatever it takes in the tar. Of a sample that is too large one file is named.
     """
+    last = ""
+    held = 0  # bytes of that sample, with its names
     try:
-        with tarfile.open(fileobj=stream, mode="r|*") as archive:  # type: ignore[call-overload]  # it has a method read
+        with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]  # it has a method read
             for member in archive:
+                stream.limit = archive.offset + MAX_HEADER_BYTES
                 archive.members = []  # or they would all be kept
-                if not member.isreg() or OF_THE_TAR.match(member.name):
+                key, suffix = key_and_suffix(member.name)
+                if key is None or not member.isreg() or OF_THE_TAR.match(member.name):
                     continue
-                if member.size > MAX_BYTES:
-                    large.append(member.name)
+                if key != last:
+                    last, held = key, 0
+                limit = MAX_BYTES if most is None else most.get((suffix or "").lower(), 0)
+                size = member.size if limit else 0
+                if size > limit:
+                    large.append((member.name, f"it has more than {limit} bytes"))
                     continue
-                content = archive.extractfile(member)
+                before, held = held, held + len(member.name) + size
+                if held > MAX_BYTES + MAX_HEADER_BYTES:
+                    if before <= MAX_BYTES + MAX_HEADER_BYTES:
+                        large.append((member.name, f"its sample has more than {MAX_BYTES} bytes"))
+                    continue
+                content = archive.extractfile(member) if size else None
                 yield {
                     "fname": member.name,
                     "data": content.read() if content else b"",
@@ -245,6 +270,9 @@ class TarStream:
         """Where the headers are not those of a whole tar."""
         self.ended = False
         self.past_end = 0  # reads since then
+        self.limit: float = MAX_HEADER_BYTES
+        """Byte of the tar beyond which nothing is read for the next member's headers."""
+        self.passed = 0  # bytes that have been read
         self.offset = 0  # of the next header in the tar
         self.skip = 0  # bytes before it that have not come yet
         self.pending = b""  # its bytes that have
@@ -252,9 +280,13 @@ class TarStream:
     def read(self, size: int) -> bytes:
         """Up to `size` bytes of the tar, none at the end; raises one of DAMAGE where it is not rightly compressed.
 
-        And EOFError where more is asked for again and again: tarfile would skip any size that a header claims.
+        And EOFError where more is asked for again and again: tarfile would skip any size that a header claims; or
+        beyond `limit`: tarfile would hold a name of any length.
         """
+        if self.passed > self.limit:
+            raise EOFError(f"the headers of a file have more than {MAX_HEADER_BYTES} bytes")
         piece: bytes = self.content.read(size)
+        self.passed += len(piece)
         self.past_end = 0 if piece else self.past_end + 1
         if self.past_end > PATIENCE:
             raise EOFError("unexpected end of data")
@@ -270,6 +302,7 @@ class TarStream:
 
         Raises UserError if the URL could not be read to its end.
         """
+        self.limit = math.inf
         try:
             while self.read(PIECE):
                 pass

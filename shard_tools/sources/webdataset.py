@@ -13,7 +13,7 @@ from urllib.request import url2pathname
 from shard_tools.base.errors import UserError, one_line
 from shard_tools.base.parsing import load_json
 from shard_tools.base.text_files import decode_text
-from shard_tools.images import ImageError
+from shard_tools.images import MAX_BYTES, ImageError
 from shard_tools.keys import key_of
 from shard_tools.manifest import CLASSES
 from shard_tools.sources import Record, Source
@@ -26,6 +26,8 @@ from shard_tools.without_torch import without_torch
 
 TABLE = "table:"
 KEY = "key"
+MAX_TEXT_BYTES = 1 << 20
+"""Of a file with labels, which others fill with more than is read here."""
 
 
 class UnlabelledError(Exception):
@@ -94,7 +96,7 @@ class Webdataset(Source):
 
     def expand(self, listed: Iterable[Record]) -> Iterator[tuple[Record, Callable[[], bytes]]]:
         for file in listed:
-            for row, sample in enumerate(read_samples(file.name)):
+            for row, sample in enumerate(read_samples(file.name, self.most)):
                 name = f"{file.name}::{sample.key}" if sample.key else file.name
                 yield self._record(row, name, sample), partial(self._image, sample)
 
@@ -162,6 +164,12 @@ class Webdataset(Source):
     def suffixes(self) -> list[str]:
         """Suffixes of images."""
         return [suffix.strip().lower().removeprefix(".") for suffix in self.image.split(";") if suffix.strip()]
+
+    @cached_property
+    def most(self) -> dict[str, int]:
+        """The bytes that files may have, by the suffixes that are used."""
+        labels = dict.fromkeys((place.partition(":")[0] for place in self.places), MAX_TEXT_BYTES)
+        return dict.fromkeys(self.suffixes, MAX_BYTES) | labels
 
     def _record(self, row: int, name: str, sample: Sample) -> Record:
         """A sample with its labels, or why it is rejected."""

@@ -91,7 +91,7 @@ def hostile_tar(base: Base, draw: random.Random) -> tuple[bytes, set[str]]:
     jpeg = good[0]["jpg"]
     canary = str(base.canary)
     many = json.dumps({"gender": 1, "x": "y" * 200}).encode()
-    trick = draw.randrange(17)
+    trick = draw.randrange(19)
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=draw.choice((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT))) as tar:
         for number, sample in enumerate(good):
@@ -154,13 +154,18 @@ def hostile_tar(base: Base, draw: random.Random) -> tuple[bytes, set[str]]:
                         member(tar, "", jpeg)
                         member(tar, "...jpg", jpeg)
                         member(tar, "/.jpg", jpeg)
+                    case 16:
+                        member(tar, "n" * (3 << 20) + ".jpg", jpeg)
+                    case 17:
+                        member(tar, "label.jpg", jpeg)
+                        member(tar, "label.json", b"[" + b"1," * (45 << 20) + b"1]")
                     case _:
                         member(tar, "large.jpg", bytes(300 << 20))
                         member(tar, "large.json", many)
             for suffix in ("jpg", "json"):
                 content = sample[suffix] if suffix == "jpg" else json.dumps(sample[suffix]).encode()
                 member(tar, f"{sample['__key__']}.{suffix}", content)
-    ends = trick in (5, 13)  # what follows a header with a false size is not found
+    ends = trick in (5, 13, 16)  # what follows a header with a false size, or one without end, is not found
     return file.getvalue(), {f"{number:05d}" for number in ((1, 2) if ends else (1, 2, 4, 5))}
 
 

@@ -127,6 +127,52 @@ def test_a_file_that_is_too_large_to_be_held_is_left_out_alone(tmp_path: Path, m
     ]
 
 
+def test_of_a_sample_only_what_is_used_is_held_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tar_stream, "MAX_BYTES", 100_000)
+    monkeypatch.setattr(tar_stream, "MAX_HEADER_BYTES", 20_000)
+    content = bytes(59_000)
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("0.jpg", "0.npy", "0.PNG", "0.webp", "0.bmp", "1.json", "1.jpg"):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    most = {**dict.fromkeys(("jpg", "png", "webp", "bmp"), 100_000), "json": 1000}
+    assert list(read_samples(str(tmp_path / "a.tar"), most)) == [
+        ("0", {"jpg": content, "npy": b"", "png": content}, ""),
+        ("1", {"jpg": content}, ""),
+        ("0.webp", {}, "its sample has more than 100000 bytes"),
+        ("1.json", {}, "it has more than 1000 bytes"),
+    ]
+
+
+def test_a_label_that_no_program_writes_is_not_parsed(tmp_path: Path) -> None:
+    write(tmp_path / "a.tar", [face(1), {**face(2), "json": b'{"gender": 1, "x": "' + bytes(1 << 20) + b'"}'}, face(5)])
+    pack(source(tmp_path / "out", tmp_path / "a.tar"))
+    assert left_out(tmp_path / "out") == {
+        "a.tar::00002": "it has no json:gender",
+        "a.tar::00002.json": "it has more than 1048576 bytes",
+    }
+    assert len(packed(tmp_path / "out")) == 2
+
+
+@pytest.mark.parametrize("kind", ["GNU name", "pax name", "pax comment", "sparse map"])
+def test_headers_without_end_are_not_held(kind: str, tmp_path: Path) -> None:
+    form = tarfile.GNU_FORMAT if kind == "GNU name" else tarfile.PAX_FORMAT
+    with tarfile.open(tmp_path / "a.tar", "w", format=form) as tar:
+        for name in ("0.jpg", "n" * (3 << 20) if "name" in kind else "1.jpg"):
+            member = tarfile.TarInfo(name)
+            content = bytes(700)
+            if name == "1.jpg":
+                sparse = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "700"}
+                member.pax_headers = {"comment": "c" * (3 << 20)} if kind == "pax comment" else sparse
+                content = b"1048576\n" + b"1\n" * (3 << 19)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    first, last = read_samples(str(tmp_path / "a.tar"))
+    assert (first.key, first.problem) == ("0", "")
+    assert last.problem == "the tar is damaged: the headers of a file have more than 1048576 bytes"
+
+
 @pytest.mark.timeout(60)
 def test_a_size_that_a_header_claims_is_not_waited_for(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
