@@ -15,6 +15,8 @@ END = bytes(2 * BLOCK)
 """Two empty blocks end an archive."""
 MAX_NAME = 100
 """Bytes of a member's name, without ustar's prefix field."""
+MAX_LABEL_BYTES = 1 << 16
+"""Of the JSON beside an image: more than labels take."""
 
 _SIZE = re.compile(rb"[0-7]{11}")
 _KINDS = {

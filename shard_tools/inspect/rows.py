@@ -65,3 +65,7 @@ def _rows(manifest: Manifest, split: str) -> Iterator[tuple[str, ...]]:
                     )
         except OSError as error:
             raise unreadable(error, path) from None
+        except KeyError as error:
+            raise UserError(
+                f"a JSON in {path} has no {error.args[0]}: look with shard-tools verify {path.parents[1]}"
+            ) from None

@@ -20,7 +20,7 @@ from shard_tools.images import ImageError, content_hash, opened
 from shard_tools.inspect.faces import read_image, years
 from shard_tools.inspect.statistics import UNKNOWN, text
 from shard_tools.manifest import Manifest
-from shard_tools.tar import BLOCK, TarError, blocks, members
+from shard_tools.tar import BLOCK, MAX_LABEL_BYTES, TarError, blocks, members
 
 COLUMNS = 40
 """Width of the picture on the terminal, characters; each shows two pixels, one above the other."""
@@ -80,6 +80,8 @@ def labels_in(file: BinaryIO, path: Path, row: np.void) -> dict[str, Any]:
         member = next(members(file, position))
         if member.name != name:
             raise ValueError(f"{member.name!r} is there")
+        if member.size > MAX_LABEL_BYTES:
+            raise ValueError(f"it has {member.size} bytes, more than labels take")
         file.seek(member.offset)
         labels = load_json(file.read(member.size))
         if not isinstance(labels, dict):

@@ -18,14 +18,13 @@ from shard_tools.base.storage import retried
 from shard_tools.images import EXTENSIONS, MAX_BYTES, ImageError, content_hash, fingerprint
 from shard_tools.index import Index
 from shard_tools.manifest import Shard
-from shard_tools.tar import BLOCK, Member, TarError, blocks, members, padding
+from shard_tools.tar import BLOCK, MAX_LABEL_BYTES, Member, TarError, blocks, members, padding
 from shard_tools.verify.files import key_of
 from shard_tools.verify.report import Report
 from shard_tools.without_torch import without_torch
 
 LABELS = ("gender", "age", "subject", "group", "row")
 """Labels that the JSON of a sample and its row of the index both have."""
-MAX_LABEL_BYTES = 1 << 16
 CHUNK = 1 << 22
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import math
 import os
 import random
 import shutil
@@ -95,7 +96,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30, help="time for all kinds together")
     parser.add_argument("--inputs", type=int, default=10_000, help="inputs of all kinds together")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--repeat", default="", metavar="KIND/NUMBER", help="one attempt again, within this process")
+    parser.add_argument("--repeat", default="", metavar="KIND/NUMBER", help="one attempt again, alone")
     options = parser.parse_args()
     for library in (*LIBRARIES, "onnxruntime", "streamlit"):
         with contextlib.suppress(ImportError):
@@ -105,8 +106,9 @@ def main() -> int:
         base = made(Path(directory).resolve() / "base")
         if options.repeat:
             kind, _, number = options.repeat.rpartition("/")
-            print(dict(attempted(base, kind, options.seed)(int(number))))
-            return 0
+            (one,) = tried(iter([int(number)]), attempted(base, kind, options.seed), math.inf)
+            print(one.fault or f"{one.right} right, {one.refused} refused, {one.seconds:.1f} s, {one.bytes >> 20} MB")
+            return 1 if one.fault else 0
         found: dict[str, list[Result]] = {kind: [] for kind in KINDS}
         for kind, result in campaign(base, options.seed, options.inputs, start + 60 * options.minutes):
             found[kind].append(result)

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import re
+import sys
+import time
+from pathlib import Path
+
+import pytest
 
 from tests.conftest import REPOSITORY, Run
+from tests.hostile import __main__ as program
+from tests.hostile import workers
 from tests.hostile.__main__ import KINDS
+from tests.hostile.base import Base
 
 SEED = 20
 
@@ -17,3 +25,25 @@ def test_a_few_inputs_of_every_kind_are_right_or_refused(run: Run) -> None:
     counts = {kind: list(map(int, row.split()[:4])) for kind, row in rows.items()}
     assert counts.keys() == KINDS.keys()
     assert all(inputs == right + refused > 0 and not crashed for inputs, right, refused, crashed in counts.values())
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_repeated_input_has_the_bounds_of_the_campaign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for directory in ("work", "canary"):
+        (tmp_path / directory).mkdir()
+
+    def large(*_: object) -> dict[str, int]:
+        return {"right": len(bytearray(b"x") * (8 << 20)) >> 23}
+
+    monkeypatch.setattr(program, "LIBRARIES", ())
+    monkeypatch.setattr(program, "made", lambda _: Base(tmp_path))
+    monkeypatch.setattr(workers, "SECONDS", 2.0)
+    monkeypatch.setattr(workers, "MEMORY", 1 << 20)
+    for kind, attempt in {"slow": lambda *_: time.sleep(60), "large": large}.items():
+        monkeypatch.setitem(program.KINDS, kind, attempt)
+    for words, message in (("slow/3", "it took more than 2 s"), ("large/4", r"it took \d+ MB of memory, more than 1")):
+        monkeypatch.setattr(sys, "argv", ["hostile", "--repeat", words])
+        assert program.main() == 1
+        assert re.search(message, capfd.readouterr().out)

@@ -24,6 +24,7 @@ from shard_tools.pack import pack
 from shard_tools.sources import ImageDirectory, Record
 from shard_tools.sources.table import Table
 from shard_tools.sources.utkface import Utkface
+from shard_tools.tar import BLOCK, blocks, header
 
 HOSTILE = "<script>alert('x')</script> & \x1b[31mred"
 LONG = "a group with a name that is far too long for any card of any sheet whatever"
@@ -350,6 +351,26 @@ def test_real_faces_are_counted_and_drawn(real_faces: Path, tmp_path: Path, caps
     assert total == found["images"] == len(names) - found["quarantined"]
     assert found["by_age"]["20-29"]["images"] == sum(20 <= int(name[0]) < 30 for name in names)
     assert marks(sheet) == [24, 24, 0]
+
+
+def test_a_label_of_any_size_is_not_read(images: Path, tmp_path: Path) -> None:
+    pack(Listed(images=images, out=tmp_path / "out", val=0, test=0, workers=1))
+    manifest = read_manifest(tmp_path / "out")
+    row = manifest.index("train")[0]
+    name = f"{row['key'].decode()}.json"
+    label = b'{"source": "' + bytes(1 << 16) + b'"}'
+    place = int(row["offset"]) + BLOCK * (blocks(int(row["length"])) - 1)
+    with manifest.shard_paths("train")[0].open("r+b") as file:
+        file.seek(place)
+        file.write(header(name.encode(), len(label)) + label + bytes(BLOCK))
+    for options in ({"sample": "0"}, {"csv": tmp_path / "rows.csv"}):
+        with pytest.raises(UserError, match=rf"no {name} at byte {place} of .*: it has 65550 bytes, more than labels"):
+            inspect_shards(InspectConfig(data=tmp_path / "out", **options))
+    with manifest.shard_paths("train")[0].open("r+b") as file:
+        file.seek(place)
+        file.write(header(name.encode(), 2) + b"{}")
+    with pytest.raises(UserError, match=r"a JSON in .*\.tar has no source: look with shard-tools verify"):
+        inspect_shards(InspectConfig(data=tmp_path / "out", csv=tmp_path / "rows.csv"))
 
 
 def labels_of(data: Path) -> dict[str, tuple[Any, ...]]:
