@@ -51,6 +51,6 @@ class _Undrawn(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func.__name__.endswith("normal_"):
+        if getattr(func, "__name__", "").endswith("normal_"):
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
