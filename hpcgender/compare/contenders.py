@@ -55,7 +55,7 @@ def runs_of(paths: Sequence[Path], on: str | None) -> list[Path]:
         evaluated = [run for run in runs if any((run / EvaluateConfig.results).glob(f"{on or '*'}/{FILE}"))]
         if len(runs) > len(evaluated) > 0:
             missing = plural(len(runs) - len(evaluated), "run")
-            print(f"{path}: {missing} without {on or 'an evaluation'} left out", file=sys.stderr)
+            print(f"{path}: {missing} without {on or 'an evaluation'} left out: evaluate to compare", file=sys.stderr)
         found += evaluated or runs
     return found
 

@@ -51,7 +51,7 @@ def test_of_a_study_the_evaluated_runs_are_compared(
         (run / "evaluations" / name / "evaluation.json").touch()
     assert runs_of((Path("sizes"),), None) == [large, small]
     assert runs_of((Path("sizes"),), "web-test") == [large]
-    assert capsys.readouterr().err == "sizes: 1 run without web-test left out\n"
+    assert capsys.readouterr().err == "sizes: 1 run without web-test left out: evaluate to compare\n"
 
 
 def test_the_newest_checkpoint_may_be_one_of_a_study(trials: tuple[Path, ...]) -> None:
