@@ -313,7 +313,7 @@ class TarStream:
         if not self.ended and not self.problem:
             reason = self.error or "it has no end-of-archive block"
             return f"the tar is truncated or damaged, samples may be missing: {reason}"
-        return self.problem or (f"the tar is damaged: {self.error}" if self.error else "")
+        return self.problem or (f"the tar is truncated or damaged: {self.error}" if self.error else "")
 
     def _follow(self, piece: bytes) -> None:
         """Goes on from header to header."""
