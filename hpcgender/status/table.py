@@ -128,15 +128,17 @@ def _listed(run: ListedRun, now: float) -> Listed:
 
 
 def _now(shown: Shown, status: Status) -> Shown:
-    """What is shown of a run, without the speed and the time left of one that does not work."""
-    return shown if status.state == "running" else replace(shown, images_per_s=None, eta=None)
+    """What is shown of a run: of one that does not work no time left, and no speed before it has ended."""
+    if status.state == "running":
+        return shown
+    return replace(shown, images_per_s=None if status.alive else shown.images_per_s, eta=None)
 
 
 def _listed_study(name: str, runs: Sequence[ListedRun], now: float) -> Listed:
     """A study: of its trainings the best accuracy, and the speed of all together."""
     trainings = [(_listed(run, now).shown, run) for run in runs if studies.kind_of(run) == "training"]
     accuracies = [shown.accuracy for shown, _ in trainings if shown.accuracy is not None]
-    speed = sum(shown.images_per_s or 0.0 for shown, _ in trainings)
+    speed = sum(shown.images_per_s or 0.0 for shown, run in trainings if run.status.state == "running")
     status = Status(
         state=studies.state_of(runs),
         reason=studies.counted(runs),

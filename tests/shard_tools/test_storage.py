@@ -138,8 +138,8 @@ def test_a_mapped_file_that_is_cut_short_leaves_the_place_where_the_process_ends
     pack(Folders(images=folders, out=tmp_path / "out", val=0, test=0, workers=1))
     index = tmp_path / "out" / "train" / "index.npy"
     cut = (
-        f"import os, shard_tools.index as i; load = i.np.load; "
-        f"i.np.load = lambda *a, **k: (load(*a, **k), os.truncate({str(index)!r}, 0))[0]; "
+        f"import os, numpy.lib.format as form; load = form.open_memmap; "
+        f"form.open_memmap = lambda *a, **k: (load(*a, **k), os.truncate({str(index)!r}, 0))[0]; "
         f"from shard_tools.cli import main; main()"
     )
     words = [sys.executable, "-c", cut, "inspect", str(tmp_path / "out")]

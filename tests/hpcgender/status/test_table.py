@@ -86,7 +86,7 @@ def test_the_list_on_a_machine_without_scheduler(tmp_path: Path, run: Run, no_sc
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "run\tjob\tscheduler\tstate\tepoch\taccuracy\timg/s\teta\tlimit\trequeues\treason",
-        "old\t12\tlocal\tdone\t50/50\t95.97%\t-\t-\t-\t1\t-",
+        "old\t12\tlocal\tdone\t50/50\t95.97%\t11832\t-\t-\t1\t-",
         "old/evaluations/morph-test\t14\tlocal\tskipped\t-\t-\t-\t-\t-\t0\tjob 11 ended with exit code 1",
         "data/shards\t15\tlocal\tfailed\t-\t-\t-\t-\t-\t0\tits input or configuration was refused",
     ]
