@@ -153,6 +153,7 @@ def test_a_name_that_a_job_works_on_is_not_begun_again(
     late = hpcgender("launch", "--after", "3", *train)
     assert late.returncode == 2
     assert "runs/two holds a run already" in late.stderr
+    assert hpcgender("jobs", "cancel", "3").returncode == 0
 
 
 @pytest.mark.parametrize(
