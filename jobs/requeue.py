@@ -14,7 +14,8 @@ from jobs.records import find_anywhere, read_events, succeeded
 from jobs.scheduler import LIVE, Allocation, Scheduler
 from shard_tools.base.errors import FAILED, REQUEUE, UserError
 
-_ACCOUNTING_SECONDS = 60.0  # it lags behind, by 15 s as a rule
+_LAG_SECONDS = 20.0  # more than the time, 15 s as a rule, by which accounting lags behind
+_ACCOUNTING_SECONDS = 60.0  # after which it will not have a job any more
 
 
 def wants_requeue(outcome: Outcome) -> bool:
@@ -129,17 +130,25 @@ def _fate(events: Sequence[Mapping[str, Any]]) -> str:
 def _accounted(scheduler: Scheduler, job_id: str, but: Collection[str]) -> str:
     """Which job, or task of an array, failed by the scheduler's accounting, and how; empty if none did.
 
-    `but` are the tasks that have succeeded by their records.
+    `but` are the tasks that have succeeded by their records. How many tasks an array has is not known: accounting has
+    all of them once no other has come for longer than it lags behind.
     """
     deadline = time.monotonic() + _ACCOUNTING_SECONDS
+    tasks, grown = 0, 0.0
     while True:
         try:
             found = scheduler.ended([job_id], 0.0)
         except SchedulerError as error:
-            return "" if but else f"job {job_id} cannot be asked about: {error}"
-        if found:
-            others = (task for task in found.values() if task.job_id not in but and task.state != "done")
-            return next((f"job {task.job_id} is {task.state}: {task.reason}" for task in others), "")
-        if time.monotonic() > deadline:
-            return "" if but else f"job {job_id} left no record here, nor in {scheduler.title}'s accounting"
+            return f"job {job_id} cannot be asked about: {error}"
+        others = (task for task in found.values() if task.job_id not in but and task.state != "done")
+        if failed := next(others, None):
+            return f"job {failed.job_id} is {failed.state}: {failed.reason}"
+        now = time.monotonic()
+        if len(found) > tasks:
+            tasks, grown = len(found), now
+        if job_id in found or (found and now >= grown + _LAG_SECONDS):
+            return ""
+        if not found and now > deadline:
+            unknown = "which has to tell of tasks without a record" if but else "and left no record here"
+            return f"job {job_id} is not in {scheduler.title}'s accounting, {unknown}"
         time.sleep(2)

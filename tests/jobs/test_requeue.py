@@ -2,15 +2,17 @@
 
 import signal
 import time
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import pytest
 
 from jobs import records, requeue
 from jobs.hosts.supervisor import End
 from jobs.nodes import Outcome
-from jobs.scheduler import Allocation, Host
+from jobs.scheduler import Allocation, Host, Job
 from jobs.schedulers import SCHEDULERS
 from jobs.sge.scheduler import GridEngine, is_unknown, time_limit
 from jobs.slurm.answers import end_time
@@ -136,6 +138,7 @@ exit_status  {code}
 def test_an_array_has_succeeded_once_all_of_its_tasks_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its printed id: what qacct -j has, and records of the tasks that have one."""
     monkeypatch.setattr(requeue, "_ACCOUNTING_SECONDS", 0.0)
+    monkeypatch.setattr(requeue, "_LAG_SECONDS", 0.0)
     monkeypatch.setenv("PATH", str(tmp_path))
     engine, runs = SCHEDULERS["sge"], tmp_path / "runs"
 
@@ -157,11 +160,37 @@ def test_an_array_has_succeeded_once_all_of_its_tasks_have(tmp_path: Path, monke
     make_record(runs / "seed2", "12.2", "sge", [start(), end(0)])  # its script failed after the command
     assert requeue.unmet(engine, ["12"], [runs]) == ""
     accounted()  # late
+    assert requeue.unmet(engine, ["12"], [runs]).startswith("job 12 is not in Grid Engine's accounting, which has to ")
     assert requeue.still_to_succeed(engine, ["12"], [runs]) == requeue.still_to_succeed(engine, ["12.2"], [runs]) == ()
     make_record(runs / "seed3", "12.3", "sge", [start(), end(1)])
     assert requeue.unmet(engine, ["12"], [runs]) == "job 12.3 ended with exit code 1"
     with pytest.raises(UserError, match=r"^--after 12: job 12.3 ended with exit code 1, so that nothing will start"):
         requeue.still_to_succeed(engine, ["12"], [runs])
+    (tmp_path / "qacct").write_text("#!/bin/sh\necho 'error: no accounting file' >&2\nexit 1\n")
+    assert requeue.unmet(engine, ["12.1"], [runs]).startswith("job 12.1 cannot be asked about: ")
+
+
+@pytest.mark.parametrize(
+    ("last", "seconds", "because"), [("failed", 20, "job 12.3 is failed: exit code 1"), ("done", 40, "")]
+)
+def test_the_last_task_of_an_array_may_be_accounted_late(
+    last: Literal["failed", "done"], seconds: int, because: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """18 s after the others; waited for, each time, for longer than accounting lags behind."""
+    clock = [100.0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    def ended(self: GridEngine, job_ids: Collection[str], since: float) -> dict[str, Job]:
+        found = {f"12.{task}": Job(job_id=f"12.{task}", state="done") for task in (1, 2)} if clock[0] > 101 else {}
+        late = {"12.3": Job(job_id="12.3", state=last, reason="exit code 1")} if clock[0] >= 120 else {}
+        return found | late
+
+    monkeypatch.setattr(requeue, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
+    monkeypatch.setattr(GridEngine, "ended", ended)
+    assert requeue.unmet(SCHEDULERS["sge"], ["12"], [tmp_path]) == because
+    assert clock[0] == 100 + seconds
 
 
 def test_a_process_of_the_same_number_is_not_the_job_that_is_waited_for(
