@@ -33,7 +33,7 @@ class Submitted:
     site: Site | None = None
     """The site as it was when the job was submitted."""
     nodes: int = 0
-    """How many were asked for; the record may not be written yet when the job starts."""
+    """How many were asked for, 0 if that is not known; the record may not be written yet when the job starts."""
 
 
 def passed_on() -> Submitted:
@@ -43,7 +43,8 @@ def passed_on() -> Submitted:
         return Submitted()
     content = json.loads(text)
     site = stored_site(content["site"], Path(content["record"]))
-    return Submitted(record=content["record"], site=site, nodes=content["nodes"])
+    # An earlier version, which may have submitted the job, passed on no nodes.
+    return Submitted(record=content["record"], site=site, nodes=content.get("nodes", 0))
 
 
 def begun_with(call: Call[Any], job: Allocation) -> Submission | None:

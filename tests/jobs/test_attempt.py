@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,14 @@ def test_of_three_granted_hosts_those_are_used_that_were_asked_for(
     assert capsys.readouterr().err == "launch: 2 nodes were asked for, 3 granted: without node3\n"
     begin, end = read_events(record)
     assert (begin["hosts"], end["code"]) == (["node1", "node2"], 0)
+
+
+def test_a_job_that_an_earlier_version_has_submitted_finds_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = read_site("sge")
+    monkeypatch.setenv(
+        SUBMITTED, json.dumps({"record": "/runs/mine/submissions/20260101T000000", "site": site.plain()})
+    )
+    assert launch_record.passed_on() == Submitted(record="/runs/mine/submissions/20260101T000000", site=site, nodes=0)
 
 
 @pytest.mark.parametrize("fails", [False, True])
