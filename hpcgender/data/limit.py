@@ -70,14 +70,15 @@ def _sampled(roots: tuple[tuple[Path, str], ...], limit: int, seed: int) -> tupl
     taken = np.zeros(count, dtype=bool)
     taken[order[:first]] = True
     left = limit - int(sizes[order[:first]].sum())
-    for group in order[first:].tolist():
-        if not left:
+    least = int(sizes.min())
+    for group in order[first:]:
+        if left < least:
             break
         if sizes[group] <= left:
             taken[group] = True
             left -= int(sizes[group])
     if not taken.any():
-        raise UserError(f"--limit {limit}: no subject has so few images, the least is {sizes.min()}")
+        raise UserError(f"--limit {limit}: no subject has so few images, the least is {least}")
     parts = []
     for manifest, group, subject in zip(manifests, groups, subjects, strict=True):
         chosen = np.flatnonzero(taken[group])
