@@ -57,6 +57,8 @@ def check_trainable(
 
 
 def has_ages(manifest: Manifest, split: str) -> bool:
-    """Whether the age of any image is known."""
-    ages = manifest.index(split)["age"]
+    """Whether the age of any image is known. Its index is read only as far as needed, and not checked."""
+    from shard_tools.index import read_index
+
+    ages = read_index(manifest.index_path(split), manifest.split(split).samples)["age"]
     return any((ages[begin : begin + ROWS] >= 0).any() for begin in range(0, len(ages), ROWS))

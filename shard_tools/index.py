@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,24 @@ def read_index(path: Path, samples: int) -> Index:
     if fault := fault_of(index, samples):
         raise UserError(f"{path} {fault}: pack the data set again")
     return index
+
+
+def checked_index(path: Path, samples: int, bytes_of_shards: tuple[int, ...], sha256: str) -> Index:
+    """The index in a file, memory-mapped, its values checked: once in a process, and again if it was packed anew.
+
+    `sha256` is what the manifest says of it. UserError if it cannot be read, or says what cannot be.
+    """
+    try:
+        written = retried(path.stat, path).st_mtime_ns
+    except OSError as error:
+        raise unreadable(error, path) from None
+    _check_once(path, samples, bytes_of_shards, sha256, written)
+    return read_index(path, samples)
+
+
+@cache
+def _check_once(path: Path, samples: int, bytes_of_shards: tuple[int, ...], sha256: str, written: int) -> None:
+    check_values(read_index(path, samples), bytes_of_shards, path)
 
 
 def fault_of(index: npt.NDArray[np.void], samples: int) -> str:

@@ -86,14 +86,17 @@ class Manifest:
     def index(self, split: str) -> Index:
         """The index of a split, memory-mapped: one row a sample with the fields of `index_dtype`.
 
-        UserError if it cannot be read, or says what cannot be.
+        UserError if it cannot be read, or says what cannot be: a process looks at all of its values once.
         """
-        from shard_tools.index import check_values, read_index
+        from shard_tools.index import checked_index
 
-        path, found = self.root / split / "index.npy", self.split(split)
-        index = read_index(path, found.samples)
-        check_values(index, [shard.bytes for shard in found.shards], path)
-        return index
+        found = self.split(split)
+        bytes_of_shards = tuple(shard.bytes for shard in found.shards)
+        return checked_index(self.index_path(split), found.samples, bytes_of_shards, found.index_sha256)
+
+    def index_path(self, split: str) -> Path:
+        """Where the index of a split is."""
+        return self.root / split / "index.npy"
 
     def shard_paths(self, split: str) -> list[Path]:
         """The tars of a split, in order."""

@@ -47,12 +47,12 @@ def find_overlap(
     training = Path(options["data"])
     content = np.ascontiguousarray(evaluated.index(split)["content"])
     trained = np.zeros(len(content), dtype=bool)
-    manifests, why = [], ""
+    manifests, indexes, why = [], [], ""
     for place, digest in zip_longest(places_of(training), manifests_in(identified), fillvalue=None):
         root = place.root if place else training
         try:
             manifest = evaluated if evaluated.sha256 == digest else read_manifest(root)
-            manifest.index(TRAIN)
+            indexes.append(manifest.index(TRAIN))
             manifests.append(manifest)
             if manifest.sha256 != digest:
                 why = f"the training data set {root} has been packed again since"
@@ -60,10 +60,9 @@ def find_overlap(
             why = f"the training data set is no longer at {root}"
     hashes: list[Hashes] = []
     if not why:
-        for manifest, part in zip(
-            manifests, parts_of(manifests, options.get("limit", 0), options.get("limit_seed", 0)), strict=True
-        ):
-            every = np.ascontiguousarray(manifest.index(TRAIN)["content"])
+        parts = parts_of(manifests, options.get("limit", 0), options.get("limit_seed", 0))
+        for index, part in zip(indexes, parts, strict=True):
+            every = np.ascontiguousarray(index["content"])
             hashes.append(every if part.chosen is None else every[part.chosen])
     if not why and not (content.any() and all(of_one.any() for of_one in hashes)):
         why = "an index has no hashes of its images"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 
 import hpcgender
+from hpcgender.trainable import has_ages
+from shard_tools import index
 from shard_tools.base.errors import UserError
+from shard_tools.index import Index, check_values
+from shard_tools.manifest import read_manifest
 
 
 @pytest.fixture
@@ -22,9 +26,9 @@ def data(shards: Path, tmp_path: Path) -> Path:
 
 
 def column(name: str, value: int) -> Callable[[Any], Any]:
-    def edit(index: Any) -> Any:
-        index[name][3] = value
-        return index
+    def edit(rows: Any) -> Any:
+        rows[name][3] = value
+        return rows
 
     return edit
 
@@ -41,11 +45,11 @@ COLUMNS = r"index\.npy does not have the columns of an index: pack the data set 
         (column("length", 2**32 - 1), VALUES),
         (column("gender", 2), VALUES),
         (column("gender", -128), VALUES),
-        (lambda index: index[:-1], r"index\.npy has \d+ rows, the manifest says \d+ samples: pack the data set again"),
-        (lambda index: index.reshape(1, -1), r"index\.npy has 1 x \d+ rows"),
-        (lambda index: np.zeros(()), COLUMNS),
-        (lambda index: index[["shard", "offset"]].copy(), COLUMNS),
-        (lambda index: np.array([{}] * len(index)), r"cannot read .*index\.npy: .*; pack the data set again"),
+        (lambda rows: rows[:-1], r"index\.npy has \d+ rows, the manifest says \d+ samples: pack the data set again"),
+        (lambda rows: rows.reshape(1, -1), r"index\.npy has 1 x \d+ rows"),
+        (lambda rows: np.zeros(()), COLUMNS),
+        (lambda rows: rows[["shard", "offset"]].copy(), COLUMNS),
+        (lambda rows: np.array([{}] * len(rows)), r"cannot read .*index\.npy: .*; pack the data set again"),
     ],
 )
 def test_an_index_that_cannot_be_is_one_line(edit: Callable[[Any], Any], why: str, data: Path) -> None:
@@ -54,6 +58,29 @@ def test_an_index_that_cannot_be_is_one_line(edit: Callable[[Any], Any], why: st
     with pytest.raises(UserError, match=why) as error:
         hpcgender.open(data, "train")
     assert "\n" not in str(error.value)
+
+
+def test_the_values_of_an_index_are_looked_at_once_and_again_when_it_was_packed_anew(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[Path] = []
+
+    def check(rows: Index, bytes_of_shards: Sequence[int], path: Path) -> None:
+        checked.append(path)
+        check_values(rows, bytes_of_shards, path)
+
+    monkeypatch.setattr(index, "check_values", check)
+    manifest = read_manifest(data)
+    assert manifest.index("train").tolist() == manifest.index("train").tolist()
+    assert has_ages(manifest, "val")
+    read_manifest(data).index("train")
+    assert checked == [data / "train" / "index.npy"]
+    rows = column("gender", 2)(np.load(checked[0]))
+    np.save(checked[0], rows)
+    for _ in range(2):
+        with pytest.raises(UserError, match=VALUES):
+            manifest.index("train")
+    assert len(checked) == 3
 
 
 @pytest.mark.parametrize("header", [b"{" * 40, b"'descr'\n(", b"\0" * 30, b"(" * 60])
