@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
@@ -13,6 +14,7 @@ from PIL import Image
 
 from hpcgender.checkpoint import save_checkpoint
 from hpcgender.commands import HPCGENDER
+from jobs.scheduler import LIVE
 from shard_tools.base.files import new_directory, whole_text, write_whole
 from shard_tools.commands import SHARD_TOOLS
 from tests.conftest import Run
@@ -24,11 +26,16 @@ SCRIPT = "<script>alert(1)</script>"
 
 def test_no_secret_of_the_environment_is_recorded(hpcgender: Run, queue: Path, tmp_path: Path) -> None:
     secrets = {name: f"{CANARY}-{name}" for name in ("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "PASSWORD")}
-    done = hpcgender("launch", "--", "synthetic", "--out", "faces", "--count", "2", "--size", "16", **secrets)
+    drawn = ("synthetic", "--out", "faces", "--count", "2", "--size", "32")
+    done = hpcgender("launch", "--", *drawn, **secrets)
     assert done.returncode == 0, done.stderr
-    end = time.monotonic() + 120
-    while not list(tmp_path.rglob("faces/*.*")) and time.monotonic() < end:
+    job, end = queue / "1" / "job.json", time.monotonic() + 120
+    while json.loads(job.read_text())["state"] in LIVE and time.monotonic() < end:
         time.sleep(0.1)
+    (attempts,) = tmp_path.rglob("submissions/*/attempts.jsonl")
+    ended = [event for event in map(json.loads, attempts.read_text().splitlines()) if event["event"] == "end"]
+    assert [event["code"] for event in ended] == [0], next((tmp_path / "logs").iterdir()).read_text()
+    assert len(list((tmp_path / "faces").glob("*.JPG"))) == 2
     told = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any(path.name == "submission.json" for path in told)
     assert [path for path in told if CANARY.encode() in path.read_bytes()] == []
