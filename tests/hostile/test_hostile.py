@@ -43,11 +43,14 @@ def test_a_repeated_input_has_the_bounds_of_the_campaign(
 
     monkeypatch.setattr(program, "LIBRARIES", ())
     monkeypatch.setattr(program, "made", lambda _: Base(tmp_path))
-    monkeypatch.setattr(workers, "SECONDS", 2.0)
     monkeypatch.setattr(workers, "MEMORY", 1 << 20)
     for kind, attempt in {"slow": lambda *_: time.sleep(60), "large": large}.items():
         monkeypatch.setitem(program.KINDS, kind, attempt)
-    for words, message in (("slow/3", "it took more than 2 s"), ("large/4", r"it took \d+ MB of memory, more than 1")):
+    for words, seconds, message in (
+        ("slow/3", 2.0, "it took more than 2 s"),
+        ("large/4", workers.SECONDS, r"it took \d+ MB of memory, more than 1"),
+    ):
+        monkeypatch.setattr(workers, "SECONDS", seconds)
         monkeypatch.setattr(sys, "argv", ["hostile", "--repeat", words])
         assert program.main() == 1
         assert re.search(message, capfd.readouterr().out)
