@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -12,10 +13,11 @@ from typing import Any
 import pytest
 
 from hpcgender.commands.study import StudyConfig
+from hpcgender.run_directory import STUDY_TOML
 from hpcgender.study.command import planned
 from hpcgender.study.file import read_study
 from hpcgender.study.search import keep_values
-from hpcgender.study.standing import Standing
+from hpcgender.study.standing import Standing, check_unchanged
 from jobs.sites import find_site
 from shard_tools.base.errors import UserError
 from tests.conftest import Run
@@ -153,7 +155,7 @@ def test_a_search_through_optuna_is_seen_submitted_and_given_more_trials(
     assert hpcgender("jobs", "cancel", "mine").returncode == 0
 
 
-def test_a_drawn_trial_that_does_not_fit_fails_by_itself(
+def test_a_drawn_trial_is_not_checked_again_at_submission(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -163,6 +165,29 @@ def test_a_drawn_trial_that_does_not_fit_fails_by_itself(
     drawn.command.check_ranks(drawn.options, 4)
     with pytest.raises(UserError, match="a global batch of 30 does not divide by 4 ranks"):
         other.command.check_ranks(other.options, 4)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "now", "accepted"),
+    [
+        ("lr = { low = 0.01, high = 0.1 }", "lr = { low = 0.001, high = 1.0 }", True),
+        ("lr = { low = 0.01, high = 0.1 }", "lr = { low = 0.01, high = 0.1, log = true }", False),
+        ("batch_size = { low = 8, high = 16 }", "batch_size = { low = 4, high = 32 }", True),
+        ("batch_size = { low = 8, high = 16 }", "batch_size = [8, 16]", False),
+    ],
+)
+def test_after_a_draw_a_range_may_have_other_ends_but_no_other_kind(
+    earlier: str, now: str, accepted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    option = earlier.partition(" ")[0]
+    file = write(f'sampler = "tpe"\ntrials = 2\n[search.ranges]\n{earlier}', table="search")
+    keep_values(tmp_path / "runs" / "mine" / "trial-0000", 0, {option: {"lr": 0.05, "batch_size": 9}[option]})
+    shutil.copy(file, tmp_path / "runs" / "mine" / STUDY_TOML)
+    write(f'sampler = "tpe"\ntrials = 2\n[search.ranges]\n{now}', table="search")
+    refused = pytest.raises(UserError, match=f"search.ranges.{option} has another kind or other choices than when")
+    with contextlib.nullcontext() if accepted else refused:
+        check_unchanged(read_study(file), Standing(alive={}, unrecorded=[]))
 
 
 def test_a_result_job_asks_for_one_gpu_whatever_the_trainings_ask_for(
