@@ -56,21 +56,39 @@ class Written(NamedTuple):
         return f"{self.page.relative_to(ROOT)}:{self.line}: {shlex.join(self.words)}"
 
 
-def blocks(page: Path) -> Iterator[tuple[int, str]]:
-    """Each line of shell code of a page with its number; a line that goes on behind a backslash is one."""
-    fence, begun = "", 0
-    parts: list[str] = []
+class Part(NamedTuple):
+    """A block of a page, or the text between two."""
+
+    language: str
+    """Of a block, `text` if it names none; empty between blocks."""
+    begin: int
+    """The number of its first line."""
+    lines: list[str]
+
+
+def parts(page: Path) -> list[Part]:
+    """The blocks of a page and the text between them, in turn."""
+    found = [Part("", 1, [])]
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
-        if found := re.match(r"\s*```(\w*)", line):
-            fence = "" if fence else found[1] or "text"
-            continue
-        if fence not in ("bash", "sh") and (fence or not re.match(f"    {OURS}", line)):
-            continue
-        begun = begun if parts else number
-        parts.append(line.removesuffix("\\"))
-        if not line.endswith("\\"):
-            yield begun, " ".join(parts)
-            parts = []
+        if fence := re.match(r"\s*```(\w*)", line):
+            found.append(Part("" if found[-1].language else fence[1] or "text", number + 1, []))
+        else:
+            found[-1].lines.append(line)
+    return found
+
+
+def shell_lines(page: Path) -> Iterator[tuple[int, str]]:
+    """Each line of shell code of a page with its number; a line that goes on behind a backslash is one."""
+    for language, begin, lines in parts(page):
+        begun, words = 0, []
+        for number, line in enumerate(lines, start=begin):
+            if language not in ("bash", "sh") and (language or not re.match(f"    {OURS}", line)):
+                continue
+            begun = begun if words else number
+            words.append(line.removesuffix("\\"))
+            if not line.endswith("\\"):
+                yield begun, " ".join(words)
+                words = []
 
 
 def split(text: str) -> Iterator[tuple[str, ...]]:
@@ -96,7 +114,7 @@ def split(text: str) -> Iterator[tuple[str, ...]]:
 
 def commands(page: Path) -> Iterator[Written]:
     """All commands of a page: those in blocks, and ours in sentences if they have options or arguments."""
-    for number, line in blocks(page):
+    for number, line in shell_lines(page):
         for words in split(line):
             yield Written(page, number, words)
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):

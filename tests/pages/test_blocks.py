@@ -10,19 +10,17 @@ import pytest
 from hpcgender.study.file import read_study
 from jobs.sites import parse_site
 from shard_tools.base.documents import parse_toml
-from tests.pages.commands import PAGES, ROOT
+from tests.pages.commands import PAGES, ROOT, parts
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
     """Each block of a language in README and on the pages, with the page that it is on."""
-    found = []
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        found += [
-            (str(page.relative_to(ROOT)), code)
-            for code in re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-        ]
-    return found
+    return [
+        (str(page.relative_to(ROOT)), "\n".join([*part.lines, ""]))
+        for page in PAGES
+        for part in parts(page)
+        if part.language == language
+    ]
 
 
 @pytest.mark.parametrize(("page", "text"), blocks("toml"))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Run
-from tests.pages.commands import ROOT, commands
+from tests.pages.commands import ROOT, commands, parts
 
 PAGE = ROOT / "docs" / "tutorial.md"
 SMALLER = {"--count": "300", "--size": "48", "--image-size": "32", "--epochs": "1", "--batch-size": "32"}
@@ -34,9 +33,8 @@ def test_the_tutorial_leads_to_a_figure(run: Run, tmp_path: Path, monkeypatch: p
         program, *arguments = smaller(words)
         done = run(modules[program], *arguments, cwd=tmp_path)
         assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
-    figure = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert figure
+    figure = next(part for part in parts(PAGE) if part.language == "python")
     monkeypatch.chdir(tmp_path)
-    exec(figure[1], {})
+    exec("\n".join(figure.lines), {})
     assert [name for name in MADE if not (tmp_path / name).is_file()] == []
     assert all(name in PAGE.read_text(encoding="utf-8") for name in ("sheet.png", "deletion.png", "report.html"))
