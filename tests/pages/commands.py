@@ -80,7 +80,8 @@ def parts(page: Path) -> list[Part]:
 def shell_lines(page: Path) -> Iterator[tuple[int, str]]:
     """Each line of shell code of a page with its number; a line that goes on behind a backslash is one."""
     for language, begin, lines in parts(page):
-        begun, words = 0, []
+        begun = 0
+        words: list[str] = []
         for number, line in enumerate(lines, start=begin):
             if language not in ("bash", "sh") and (language or not re.match(f"    {OURS}", line)):
                 continue
