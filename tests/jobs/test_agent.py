@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
@@ -118,12 +117,17 @@ def test_an_agent_that_loses_the_launchers_host_has_its_own_code(lost: bool, mon
     line = processes.Lifeline(stdin=False)
     if lost:
         line.lost.set()
-    monkeypatch.setattr(line, "read", lambda seconds: threading.Event().wait())  # the ranks end first
+    over, main = threading.Event(), threading.current_thread()
 
-    def left(code: int, scratch: str) -> NoReturn:
+    def silent(seconds: float | None) -> None:  # the ranks end first
+        over.wait()
+
+    def left(code: int, scratch: str) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
-        raise SystemExit(code)
+        if threading.current_thread() is main:
+            raise SystemExit(code)
 
+    monkeypatch.setattr(line, "read", silent)
     monkeypatch.setattr(agent, "leave", left)
     monkeypatch.setattr(processes, "leaders", list)  # of this process they are other tests'
     monkeypatch.setattr(processes, "Lifeline", lambda **_: line)
@@ -135,6 +139,10 @@ def test_an_agent_that_loses_the_launchers_host_has_its_own_code(lost: bool, mon
     with pytest.raises(SystemExit) as by_lifeline:
         agent.Overseer(line, "", REPORTED).run()
     assert by_lifeline.value.code == (FIRST_LOST if lost else FAILED)
+    over.set()
+    for thread in threading.enumerate():
+        if isinstance(thread, agent.Overseer):
+            thread.join()  # while it finds those stand-ins
 
 
 def test_alone_a_module_keeps_its_exit_code_and_a_stop_asks_to_be_started_again() -> None:

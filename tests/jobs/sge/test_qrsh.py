@@ -106,7 +106,7 @@ parallel environment:  mpi1 range: 2
 
 
 @pytest.fixture
-def job_of_three_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def job_of_two_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The environment of a job, with programs that note how they are called in the file that is returned."""
     calls = tmp_path / "calls"
     for name in ("qsub", "qalter", "qmod"):
@@ -121,30 +121,30 @@ def job_of_three_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return calls
 
 
-def test_a_job_that_loses_its_first_host_is_started_on_others(job_of_three_hosts: Path, tmp_path: Path) -> None:
+def test_a_job_that_loses_its_first_host_is_started_on_others(job_of_two_hosts: Path, tmp_path: Path) -> None:
     """By the shell on its second host, once what runs there has ended of it."""
     command = qrsh.on_host("node2", ("sh", "-c", f"exit {FIRST_LOST}"), str(ROOT), ("node1", "node2"))
     assert subprocess.run(["bash", "-c", command[4]], check=False, timeout=60).returncode == FIRST_LOST
     wanted = "gpu=1,h_rt=3000,hostname=(!node1&!node2)"
-    assert job_of_three_hosts.read_text().splitlines() == [
+    assert job_of_two_hosts.read_text().splitlines() == [
         f"qsub -w v -b y -pe mpi1 2 -l {wanted} -q gpu true",
         f"qalter -l {wanted} 7",
         "qmod -rj 7",
     ]
 
 
-def test_a_job_stays_as_it_is_where_there_are_no_other_hosts(job_of_three_hosts: Path, tmp_path: Path) -> None:
+def test_a_job_stays_as_it_is_where_there_are_no_other_hosts(job_of_two_hosts: Path, tmp_path: Path) -> None:
     (tmp_path / "full").touch()
     assert requeue.leave_hosts(["node1", "node2"]) == "qsub: no suitable queues"
     array = {"JOB_ID": "7", "SGE_TASK_ID": "3"}
     assert requeue.leave_hosts(["node1"], array) == "the tasks of an array share what they ask for"
-    assert not job_of_three_hosts.exists()
+    assert not job_of_two_hosts.exists()
 
 
-def test_another_end_than_by_the_loss_of_the_first_host_starts_nothing(job_of_three_hosts: Path) -> None:
+def test_another_end_than_by_the_loss_of_the_first_host_starts_nothing(job_of_two_hosts: Path) -> None:
     command = qrsh.on_host("node2", ("sh", "-c", f"exit {REPORTED}"), "/", ("node1", "node2"))
     assert subprocess.run(["bash", "-c", command[4]], check=False, timeout=60).returncode == REPORTED
-    assert not job_of_three_hosts.exists()
+    assert not job_of_two_hosts.exists()
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_hosts_that_were_asked_for_are_still_asked_for(resources: str, without: 
 
 @pytest.mark.parametrize("left", [True, False])
 def test_hosts_that_were_left_are_used_again_after_the_next_requeue(
-    left: bool, job_of_three_hosts: Path, tmp_path: Path
+    left: bool, job_of_two_hosts: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "qconf").write_text("#!/bin/sh\necho 'load_report_time             00:00:10'\n")
     (tmp_path / "qconf").chmod(0o755)
@@ -173,6 +173,6 @@ def test_hosts_that_were_left_are_used_again_after_the_next_requeue(
             "#!/bin/sh\necho 'hard resource_list:         gpu=1,hostname=(!node1&!node2)'\n"
         )
     assert requeue.put_back() == ""
-    delayed, *rest = job_of_three_hosts.read_text().splitlines()
+    delayed, *rest = job_of_two_hosts.read_text().splitlines()
     assert re.fullmatch(r"qalter -a \d{12}\.\d\d 7", delayed)
     assert rest == [*["qalter -l gpu=1 7"] * left, "qmod -rj 7"]
