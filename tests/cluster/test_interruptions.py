@@ -106,7 +106,8 @@ def ask_from_the_first_moment(cluster: Cluster, run_dir: Path, job: str) -> None
     """Asks the job's first process alone to stop, from when it starts until it does: by no request it is killed."""
 
     def ask() -> bool:
-        if cluster.state(job).startswith("RUNNING"):
+        # Its next attempt starts seconds after this one's end is recorded, and is not asked.
+        if cluster.state(job).startswith("RUNNING") and len(read_events(run_dir, job)) < 2:
             cluster.run("scancel", "--batch", "--signal=USR1", job, user="root", check=False)
         return len(read_events(run_dir, job)) > 1 or cluster.end(job) is not None
 
