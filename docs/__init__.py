@@ -1,0 +1,1 @@
+"""Documentation: pages by hand, and what makes a site of them."""
