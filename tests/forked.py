@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -92,6 +93,17 @@ class Forks:
             self.process.communicate()
 
 
+def become(words: Sequence[str], cwd: str, *outputs: str) -> None:
+    """Gives this fork the directory, the standard output and error, and the arguments of `python -m <words>`."""
+    os.chdir(cwd)
+    for number, path in enumerate((os.devnull, *outputs)):
+        file = os.open(path, os.O_RDWR | os.O_APPEND)
+        os.dup2(file, number)
+        os.close(file)
+    sys.path[0] = cwd
+    sys.argv = list(words)
+
+
 def serve() -> list[str]:
     """Forks a process for each request on standard input; returns in each of them the words of its command."""
     for line in sys.stdin:
@@ -102,15 +114,9 @@ def serve() -> list[str]:
             _, status = os.waitpid(pid, 0)
             print(os.waitstatus_to_exitcode(status), flush=True)
             continue
-        os.chdir(cwd)
         os.environ.clear()
         os.environ.update(environment)
-        for number, path in enumerate((os.devnull, *outputs)):
-            file = os.open(path, os.O_RDWR | os.O_APPEND)
-            os.dup2(file, number)
-            os.close(file)
-        sys.path[0] = cwd
-        sys.argv = words
+        become(words, cwd, *outputs)
         return words
     sys.exit()
 

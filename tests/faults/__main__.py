@@ -22,9 +22,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.faults.injuries import FAULTS, Attempt, Fault
-from tests.faults.processes import LostError, start
+from tests.faults.processes import start
 from tests.faults.scenarios import Scenario, Undisturbed, filled, make, scenarios, undisturbed
 from tests.forked import LIBRARIES
+from tests.violations import ViolationError
 
 
 class Campaign:
@@ -51,7 +52,7 @@ class Campaign:
         return scenario, draw.choice([fault for fault in FAULTS if fault.fits(scenario)])
 
     def attempt(self, scenario: Scenario, fault: Fault, draw: random.Random, cwd: Path) -> None:
-        """Disturbs a scenario once or twice, brings it to its end, and compares; raises LostError."""
+        """Disturbs a scenario once or twice, brings it to its end, and compares; raises ViolationError."""
         whole = self.undisturbed(scenario)
         data = self.data
         if scenario.reads_data and fault.name.startswith("shard"):
@@ -70,12 +71,12 @@ class Campaign:
                 continue
             running = start(filled(step, data), cwd, 10 * number + 9)
             if code := running.ended():
-                raise LostError(f"given again it ends with {code}: {running.text[-3000:]}")
+                raise ViolationError(f"given again it ends with {code}: {running.text[-3000:]}")
         if not fault.same:
             return
         found = scenario.result(cwd)
         if found != whole.result:
-            raise LostError(f"the result is another one: {difference(whole.result, found)}")
+            raise ViolationError(f"the result is another one: {difference(whole.result, found)}")
 
 
 def difference(expected: object, found: object) -> str:
@@ -124,7 +125,7 @@ def main() -> int:
             tried[scenario.name, fault.name] += 1
             try:
                 campaign.attempt(scenario, fault, draw, cwd)
-            except LostError as error:
+            except ViolationError as error:
                 lost[scenario.name, fault.name] += 1
                 print(f"--seed {options.seed} --repeat {number}: {scenario.name}, {fault.name}: {error}\n", flush=True)
             finally:

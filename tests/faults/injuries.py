@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tests.faults.processes import LostError, Running, processes_in, start
+from tests.faults.processes import Running, processes_in, start
 from tests.faults.scenarios import Scenario, Step, Undisturbed, filled
+from tests.violations import ViolationError
 
-KILLED = {-signal.SIGKILL, 137}
 MIB = 1 << 20
 
 
@@ -55,14 +55,14 @@ class Fault:
 
 
 def tidy(running: Running, codes: set[int]) -> int:
-    """The exit code of a step; LostError if it is none of these, or there is a traceback."""
+    """The exit code of a step; ViolationError if it is none of these, or there is a traceback."""
     code = running.ended()
     if code not in codes:
-        raise LostError(f"exit code {code} of {' '.join(running.words)}: {running.text[-2000:]}")
+        raise ViolationError(f"exit code {code} of {' '.join(running.words)}: {running.text[-2000:]}")
     if "Traceback (most recent" in running.text:
-        raise LostError(f"a traceback of {' '.join(running.words)}: {running.text[-3000:]}")
+        raise ViolationError(f"a traceback of {' '.join(running.words)}: {running.text[-3000:]}")
     if code in (2, 75) and ": " not in (running.text.strip().splitlines() or [""])[-1]:
-        raise LostError(f"exit code {code} without a line that says why: {running.text[-500:]!r}")
+        raise ViolationError(f"exit code {code} without a line that says why: {running.text[-500:]!r}")
     return code
 
 
@@ -111,7 +111,7 @@ def twice(attempt: Attempt) -> int:
     second = start(filled(attempt.step, attempt.data), attempt.cwd, attempt.number + 1000)
     codes = [tidy(running, {0, 2}) for running in (first, second)]
     if codes == [2, 2]:
-        raise LostError(f"both are refused: {first.text[-500:]} {second.text[-500:]}")
+        raise ViolationError(f"both are refused: {first.text[-500:]} {second.text[-500:]}")
     return 0
 
 
@@ -172,7 +172,7 @@ def lost_shard(how: str) -> Callable[[Attempt], int]:
         try:
             code = tidy(running, {0, 1, 2, 75})
             if code in (2, 75) and how != "damaged" and path.name not in running.text:
-                raise LostError(f"the message does not name {path.name}: {running.text[-500:]}")
+                raise ViolationError(f"the message does not name {path.name}: {running.text[-500:]}")
         finally:
             path.unlink(missing_ok=True)
             path.write_bytes(content)

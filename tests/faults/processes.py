@@ -14,15 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.conftest import REPOSITORY
+from tests.forked import become
+from tests.violations import ViolationError
 
 BOUND = 180.0
 """Seconds in which every command must end, whatever happens to it, on a machine that is shared."""
 GONE = 30.0
 """Seconds in which all processes that it started must be gone after it."""
-
-
-class LostError(Exception):
-    """What a fault did that none may do."""
 
 
 @dataclass
@@ -55,16 +53,16 @@ class Running:
         return self.code
 
     def ended(self) -> int:
-        """Its exit code; LostError if it does not end within BOUND, or leaves a process."""
+        """Its exit code; ViolationError if it does not end within BOUND, or leaves a process."""
         if self.wait(BOUND - (time.monotonic() - self.began)) is None:
             self.send(signal.SIGKILL, processes_in(self.cwd))
             self.wait(10)
-            raise LostError(f"it hangs: {' '.join(self.words)}: {self.text[-1000:]}")
+            raise ViolationError(f"it hangs: {' '.join(self.words)}: {self.text[-1000:]}")
         end = time.monotonic() + GONE
         while left := processes_in(self.cwd):
             if time.monotonic() > end:
                 self.send(signal.SIGKILL, left)
-                raise LostError(f"processes {left} outlive {' '.join(self.words)}")
+                raise ViolationError(f"processes {left} outlive {' '.join(self.words)}")
             time.sleep(0.02)
         assert self.code is not None
         return self.code
@@ -98,13 +96,7 @@ def start(words: Sequence[str], cwd: Path, number: int, **environment: str) -> R
         code = 70
         try:
             os.setsid()
-            os.chdir(cwd)
-            for stream, path in enumerate((os.devnull, str(log), str(log))):
-                opened = os.open(path, os.O_RDWR | os.O_APPEND)
-                os.dup2(opened, stream)
-                os.close(opened)
-            sys.path[0] = str(cwd)
-            sys.argv = list(words)
+            become(words, str(cwd), str(log), str(log))
             try:
                 runpy.run_module(words[0], run_name="__main__", alter_sys=True)
                 code = 0

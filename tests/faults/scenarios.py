@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.faults.processes import LostError, start
+from tests.faults.processes import start
+from tests.violations import ViolationError
 
 Step = tuple[str, ...]
 TINY = ("--model", "compact", "--image-size", "32", "--batch-size", "8", "--backend", "torchvision", "--lr", "0.01")
@@ -58,7 +59,7 @@ def undisturbed(scenario: Scenario, cwd: Path, data: Path) -> Undisturbed:
         began = time.monotonic()
         running = start(filled(step, data), cwd, number)
         if code := running.ended():
-            raise LostError(f"{scenario.name} ends with {code} undisturbed: {running.text[-3000:]}")
+            raise ViolationError(f"{scenario.name} ends with {code} undisturbed: {running.text[-3000:]}")
         seconds.append(time.monotonic() - began)
     size = sum(path.stat().st_size for path in cwd.rglob("*") if path.is_file())
     return Undisturbed(scenario.result(cwd), tuple(seconds), size)
@@ -207,7 +208,7 @@ def make(base: Path) -> None:
     for number, step in enumerate(steps):
         running = start(step, base, number)
         if running.ended():
-            raise LostError(running.text)
+            raise ViolationError(running.text)
     photos = base / "photos"
     photos.mkdir()
     lines = ["image,left_eye_x,left_eye_y,right_eye_x,right_eye_y,nose_x,nose_y,left_mouth_x,left_mouth_y,"

@@ -21,8 +21,9 @@ from tests.hostile.base import Base
 from tests.hostile.checkpoints import evaluated, reads
 from tests.hostile.images import quarantined
 from tests.hostile.mutations import damaged, text_damaged
-from tests.hostile.workers import REFUSED, RIGHT, Done, FaultError, command
+from tests.hostile.workers import REFUSED, RIGHT, Done, command
 from tests.shard_tools.others_tars import face, packed
+from tests.violations import ViolationError
 
 BLOCK = 512
 
@@ -32,7 +33,7 @@ def outcome(done: Done, out: Path) -> Counter[str]:
     if done.code == 0:
         return Counter({RIGHT: 1})
     if (out / "manifest.json").exists():
-        raise FaultError(f"it was refused, but there is a manifest: {done.err}")
+        raise ViolationError(f"it was refused, but there is a manifest: {done.err}")
     return Counter({REFUSED: 1})
 
 
@@ -59,7 +60,7 @@ def recordio(base: Base, work: Path, draw: random.Random) -> Counter[str]:
         for row in read_manifest(out).index("train"):
             key = int(row["key"].decode().partition("+")[0].rpartition("-")[2])
             if name == "train.rec" and str(int(row["gender"])) != labels.get(str(key), str(int(row["gender"]))):
-                raise FaultError(f"record {key} has another gender than in the list")
+                raise ViolationError(f"record {key} has another gender than in the list")
     return counts
 
 
@@ -190,15 +191,15 @@ def tar(base: Base, work: Path, draw: random.Random) -> Counter[str]:
     counts = outcome(done, out)
     if expected:
         if not counts[RIGHT]:
-            raise FaultError(f"a whole tar is refused because of one member: {done.err}")
+            raise ViolationError(f"a whole tar is refused because of one member: {done.err}")
         found = packed(out)
         if missing := expected - {key.partition("+")[0] for key in found}:
-            raise FaultError(f"samples {sorted(missing)} are lost; {quarantined(out)}")
+            raise ViolationError(f"samples {sorted(missing)} are lost; {quarantined(out)}")
     if counts[RIGHT]:
         for sample, labels in packed(out).items():
             key = sample.partition("+")[0]
             if key in {f"{n:05d}" for n in range(8)} and expected and labels[1] != int(key) % 3 - 1:
-                raise FaultError(f"sample {key} has the gender {labels[1]}")
+                raise ViolationError(f"sample {key} has the gender {labels[1]}")
     return counts
 
 
@@ -219,7 +220,7 @@ def data_set(base: Base, work: Path, draw: random.Random) -> Counter[str]:
     changed = path.read_bytes() != before
     found = command(SHARD_TOOLS, "verify", data, "--workers", 1)
     if changed and found.code == 0 and kind != "manifest.json":
-        raise FaultError(f"verify finds nothing, although {path.name} was changed")
+        raise ViolationError(f"verify finds nothing, although {path.name} was changed")
     command(SHARD_TOOLS, "verify", data, "--fast")
     command(SHARD_TOOLS, "verify", data, "--leaks")
     command(SHARD_TOOLS, "inspect", data)

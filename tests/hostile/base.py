@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
 import shutil
 from collections.abc import Sequence
 from functools import cached_property
@@ -11,9 +9,11 @@ from pathlib import Path
 
 from hpcgender.commands import HPCGENDER
 from shard_tools.commands import SHARD_TOOLS
-from tests.hostile.workers import Done, FaultError, command
+from tests.conftest import REAL_DATA
+from tests.hostile.workers import Done, command
 from tests.shard_tools.others_tars import face, write
 from tests.shard_tools.record_file import write_ms1mv2
+from tests.violations import ViolationError
 
 REAL_FACES = 40
 
@@ -38,22 +38,21 @@ class Base:
 
     @cached_property
     def photos(self) -> list[Path]:
-        """Drawn faces, and real ones where HPCGENDER_TEST_DATA has them."""
-        real = Path(os.environ.get("HPCGENDER_TEST_DATA", "/nonexistent")) / "utkface" / "images"
-        found = sorted(real.glob("*.jpg"))[::200][:REAL_FACES] if real.is_dir() else []
+        """Drawn faces, and real ones where there are any."""
+        found = sorted((REAL_DATA / "utkface" / "images").glob("*.jpg"))[::200][:REAL_FACES]
         return [*sorted(self.faces.iterdir()), *found]
 
     def check_canary(self) -> None:
-        """FaultError if code in an input has run, or an input has led out of its directory."""
+        """ViolationError if code in an input has run, or an input has led out of its directory."""
         if any(self.canary.parent.iterdir()):
             self.canary.unlink(missing_ok=True)
-            raise FaultError("the canary sings: code of the input was run")
+            raise ViolationError("the canary sings: code of the input was run")
         strange = {path.name for path in self.root.iterdir()} - KNOWN
         if strange:
             for name in strange:
                 path = self.root / name
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-            raise FaultError(f"files were written outside the directory of the input: {sorted(strange)}")
+            raise ViolationError(f"files were written outside the directory of the input: {sorted(strange)}")
 
 
 KNOWN = {"canary", "work", "faces", "shards", "runs", "exports", "rec", "tars"}
@@ -61,7 +60,7 @@ TINY = ("--model", "compact", "--image-size", 32, "--batch-size", 16, "--epochs"
 
 
 def make(root: Path) -> Base:
-    """Draws, packs, trains, evaluates and exports into a new directory; what fails is a FaultError."""
+    """Draws, packs, trains, evaluates and exports into a new directory; what fails is a ViolationError."""
     base = Base(root)
     for directory in (base.canary.parent, base.work, base.tar.parent, base.exports):
         directory.mkdir(parents=True)
@@ -89,11 +88,4 @@ def make(root: Path) -> Base:
 
 def _well(done: Done, words: Sequence[object]) -> None:
     if done.code:
-        raise FaultError(f"{' '.join(map(str, words))}: {done.out[-500:]} {done.err[-2000:]}")
-
-
-def new_directory(base: Base, draw: random.Random) -> Path:
-    """An empty directory for one attempt."""
-    path = base.work / f"{os.getpid()}-{draw.getrandbits(40):x}"
-    path.mkdir()
-    return path
+        raise ViolationError(f"{' '.join(map(str, words))}: {done.out[-500:]} {done.err[-2000:]}")

@@ -25,7 +25,8 @@ from hpcgender.commands import HPCGENDER
 from shard_tools.base.errors import StorageError, UserError
 from tests.hostile.base import Base
 from tests.hostile.mutations import damaged
-from tests.hostile.workers import REFUSED, RIGHT, FaultError, command
+from tests.hostile.workers import REFUSED, RIGHT, command
+from tests.violations import ViolationError
 
 
 def reads(data: Path) -> None:
@@ -35,7 +36,7 @@ def reads(data: Path) -> None:
             images = hpcgender.open(str(data), split, image_size=32)
             for number in (0, len(images) - 1):
                 if not np.isfinite(np.asarray(images[number][0])).all():
-                    raise FaultError("pixels that are no numbers")
+                    raise ViolationError("pixels that are no numbers")
             dict(images.columns)
     except (UserError, StorageError):
         return
@@ -48,7 +49,7 @@ def evaluated(base: Base, data: Path, work: Path) -> None:
         "torchvision", "--out", work / "evaluation",
     )  # fmt: skip
     if done.code == 2 and (work / "evaluation" / "evaluation.json").exists():
-        raise FaultError(f"it was refused, but there is an evaluation: {done.err}")
+        raise ViolationError(f"it was refused, but there is an evaluation: {done.err}")
 
 
 class Sings:
@@ -136,12 +137,12 @@ def other_content(path: Path, draw: random.Random) -> object:
     return content
 
 
-def hostile_checkpoint(base: Base, draw: random.Random, source: Path) -> tuple[bytes, bool]:
-    """The bytes of a checkpoint that is none, and whether it may be taken for one."""
+def hostile_checkpoint(base: Base, draw: random.Random, source: Path) -> bytes:
+    """The bytes of a checkpoint that is none, or holds something else."""
     raw = source.read_bytes()
     how = draw.randrange(6)
     if how == 0:
-        return damaged(raw, draw), False
+        return damaged(raw, draw)
     if how == 1:
         sings = Sings(base.canary)
         return sealed(
@@ -152,15 +153,15 @@ def hostile_checkpoint(base: Base, draw: random.Random, source: Path) -> tuple[b
                     rewritten(saved({"model": torch.zeros(1 << 23)}), compression=zipfile.ZIP_DEFLATED),
                 )
             )
-        ), False
+        )
     if how == 2:
         file = io.BytesIO()
         torch.save({"format": "hpcgender-checkpoint-2", "model": Sings(base.canary)}, file)
-        return sealed(file.getvalue()), False
+        return sealed(file.getvalue())
     if how == 3:
         body = raw[: raw.rindex(MARK)]
-        return sealed(damaged(body, draw)), True
-    return sealed(saved(other_content(source, draw))), True
+        return sealed(damaged(body, draw))
+    return sealed(saved(other_content(source, draw)))
 
 
 def checkpoint(base: Base, work: Path, draw: random.Random) -> Counter[str]:
@@ -169,7 +170,7 @@ def checkpoint(base: Base, work: Path, draw: random.Random) -> Counter[str]:
     shutil.copytree(base.run, run, ignore=shutil.ignore_patterns("evaluations", "cams", "tensorboard", "submissions"))
     how = draw.choice(("predict", "predict", "evaluate", "export", "train"))
     path = run / "checkpoints" / ("best.pt" if how != "train" else base.last.resolve().name)
-    raw, _ = hostile_checkpoint(base, draw, path)
+    raw = hostile_checkpoint(base, draw, path)
     before = path.read_bytes()
     path.unlink()
     path.write_bytes(raw)
@@ -187,9 +188,9 @@ def checkpoint(base: Base, work: Path, draw: random.Random) -> Counter[str]:
     if done.code == 0 and how == "predict" and raw != before:
         (found,) = json.loads(done.out)
         if not 0 <= found["probability"] <= 1:
-            raise FaultError(f"a prediction is none: {found}")
+            raise ViolationError(f"a prediction is none: {found}")
     if done.code and out.exists():
-        raise FaultError("the export was refused, and its file is there")
+        raise ViolationError("the export was refused, and its file is there")
     return Counter({done.verdict: 1})
 
 
@@ -304,5 +305,5 @@ def onnx(base: Base, work: Path, draw: random.Random) -> Counter[str]:
     if done.code == 0:
         (found,) = json.loads(done.out)
         if not 0 <= found.get("probability", 0.5) <= 1:
-            raise FaultError(f"a prediction is none: {found}")
+            raise ViolationError(f"a prediction is none: {found}")
     return Counter({REFUSED if done.code else RIGHT: 1})

@@ -29,9 +29,10 @@ from shard_tools.commands import SHARD_TOOLS
 from shard_tools.manifest import read_manifest
 from tests.hostile.base import Base
 from tests.hostile.mutations import damaged
-from tests.hostile.workers import REFUSED, RIGHT, FaultError, command
+from tests.hostile.workers import REFUSED, RIGHT, command
 from tests.hpcgender.app.hostile import bomb, saved
 from tests.shard_tools.image_files import image_files, jpeg_with
+from tests.violations import ViolationError
 
 AT_ONCE = 10
 """Images of one attempt."""
@@ -132,14 +133,14 @@ def packed_images(base: Base, work: Path, draw: random.Random) -> Counter[str]:
     options = ("--val", 0, "--test", 0, "--workers", 1, *draw.choice(((), (), ("--quality", 90), ("--resize", 24))))
     done = command(SHARD_TOOLS, "pack", "folders", "--images", work / "images", "--out", out, *options)
     if done.code:
-        raise FaultError(f"pack refuses all because of some: {done.err}")
+        raise ViolationError(f"pack refuses all because of some: {done.err}")
     manifest = read_manifest(out)
     index = manifest.index("train")
     left_out = quarantined(out)
     not_taken = done.out.partition("not taken below ")[2].partition(": ")[2].partition("\n")[0]
     others = sum(map(int, re.findall(r"(?:^|, )(\d+) (?:files? of|hidden)", not_taken)))
     if len(index) + len(left_out) + others != len(files):
-        raise FaultError(
+        raise ViolationError(
             f"{len(files)} images, of which {len(index)} are packed and {len(left_out)} left out: {done.out}"
         )
     with manifest.shard_paths("train")[0].open("rb") as file:
@@ -149,7 +150,7 @@ def packed_images(base: Base, work: Path, draw: random.Random) -> Counter[str]:
             encoded.append(file.read(int(row["length"])))
     originals = {path.read_bytes() for path in files}
     if not options[6:] and not set(encoded) <= originals:
-        raise FaultError("an image was packed that is none of the inputs")
+        raise ViolationError("an image was packed that is none of the inputs")
     same_pictures(encoded)
     return Counter({RIGHT: len(index) - 2, REFUSED: len(files) - len(index)})
 
@@ -164,7 +165,7 @@ def quarantined(out: Path) -> list[dict[str, str]]:
 
 
 def same_pictures(encoded: list[bytes]) -> None:
-    """FaultError unless both decoders read each image, and read the same: less than 2 gray levels apart on average."""
+    """ViolationError unless both decoders read each image alike: less than 2 gray levels apart on average."""
     arrays = [np.frombuffer(one, dtype=np.uint8) for one in encoded]
     looks = []
     for backend in ("dali", "torchvision"):
@@ -173,11 +174,11 @@ def same_pictures(encoded: list[bytes]) -> None:
         try:
             looks.append(decoder.result())
         except BadImages as bad:
-            raise FaultError(f"{backend} cannot decode what was packed: {bad.reasons}") from None
+            raise ViolationError(f"{backend} cannot decode what was packed: {bad.reasons}") from None
     far = (looks[0] - looks[1]).abs().mean((1, 2, 3)) * 127.5
     if far.max() > 2:
         worst = int(far.argmax())
-        raise FaultError(
+        raise ViolationError(
             f"the decoders see other pictures, {float(far[worst]):.1f} gray levels apart: {encoded[worst][:64]!r}"
         )
 
@@ -195,14 +196,14 @@ def predicted(base: Base, work: Path, draw: random.Random) -> Counter[str]:
         rows = list(csv.DictReader(file))
     bad = [row for row in rows if row["error"]]
     if len(rows) != len(paths):
-        raise FaultError(f"{len(rows)} rows for {len(paths)} images: {done.err}")
+        raise ViolationError(f"{len(rows)} rows for {len(paths)} images: {done.err}")
     if done.code != (2 if len(bad) == len(paths) else 1 if bad else 0):
-        raise FaultError(f"exit code {done.code} with {len(bad)} of {len(paths)} images that cannot be used")
+        raise ViolationError(f"exit code {done.code} with {len(bad)} of {len(paths)} images that cannot be used")
     if "\x1b" in done.out + done.err:
-        raise FaultError("a name controls the terminal")
+        raise ViolationError("a name controls the terminal")
     good = [row for row in rows if not row["error"]]
     if not all(row["label"] in ("female", "male") and 50 <= float(row["confidence_percent"]) <= 100 for row in good):
-        raise FaultError(f"a prediction is none: {good}")
+        raise ViolationError(f"a prediction is none: {good}")
     return Counter({RIGHT: len(good), REFUSED: len(bad)})
 
 
@@ -218,8 +219,8 @@ def uploaded(base: Base, work: Path, draw: random.Random) -> Counter[str]:
     found = answers(shown(base.checkpoint), drawn_file(base, draw))
     page = fragments.photo(name, found)
     if "<script" in page or "\0" in page:
-        raise FaultError(f"the name {name!r} is not escaped")
+        raise ViolationError(f"the name {name!r} is not escaped")
     for answer in found:
         if bool(answer.error) == bool(answer.headline):
-            raise FaultError(f"neither an answer nor a reason, or both: {answer}")
+            raise ViolationError(f"neither an answer nor a reason, or both: {answer}")
     return Counter({REFUSED if found[0].error else RIGHT: 1})

@@ -7,13 +7,13 @@ import random
 SIGNS = (b"\0", b"\xff", b"\x7f", b"\x80", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\0", b"\n", b'"')
 
 
-def damaged(raw: bytes, draw: random.Random, begin: int = 0) -> bytes:
-    """The bytes with one to four faults behind `begin`: flipped, cut, doubled, moved, overwritten or appended."""
+def damaged(raw: bytes, draw: random.Random) -> bytes:
+    """The bytes with one to four faults: flipped, cut, doubled, moved, overwritten or appended."""
     found = bytearray(raw)
     for _ in range(draw.choice((1, 1, 1, 2, 4))):
-        if len(found) <= begin:
+        if not found:
             break
-        at = draw.randrange(begin, len(found))
+        at = draw.randrange(len(found))
         length = min(draw.choice((1, 2, 4, 16, 300)), len(found) - at)
         how = draw.randrange(8)
         if how == 0:

@@ -33,8 +33,9 @@ from tests.hostile.archives import edited, outcome
 from tests.hostile.base import Base
 from tests.hostile.images import NAMES
 from tests.hostile.mutations import WORDS, damaged, text_damaged
-from tests.hostile.workers import REFUSED, RIGHT, FaultError, command
+from tests.hostile.workers import REFUSED, RIGHT, command
 from tests.shard_tools.tables import labels
+from tests.violations import ViolationError
 
 ROWS = 12
 GENDERS = ("female", "male")
@@ -69,10 +70,10 @@ def table(base: Base, work: Path, draw: random.Random) -> Counter[str]:
         {key: (row["gender"], row["age"], row["group"]) for key, row in labels(out).items()} if not done.code else {}
     )
     if neutral and found != truth:
-        raise FaultError(f"a table that is well has other labels: {done.err or found}")
+        raise ViolationError(f"a table that is well has other labels: {done.err or found}")
     for key, label in found.items():
         if key in untouched and label != truth[key]:
-            raise FaultError(f"{key} has other labels, though nothing of its row was changed: {label}")
+            raise ViolationError(f"{key} has other labels, though nothing of its row was changed: {label}")
     return counts
 
 
@@ -195,7 +196,7 @@ def toml(base: Base, work: Path, draw: random.Random) -> Counter[str]:
             list(read_study(path).trials)
     except UserError as error:
         if "\n" in str(error):
-            raise FaultError(f"more than a line: {error}") from None
+            raise ViolationError(f"more than a line: {error}") from None
         return Counter({REFUSED: 1})
     return Counter({RIGHT: 1})
 
@@ -234,11 +235,11 @@ def records(base: Base, work: Path, draw: random.Random) -> Counter[str]:
     if page.exists():
         text = page.read_text()
         if "<script>alert" in text or "onerror=alert" in text:
-            raise FaultError("a page does not escape what it shows")
+            raise ViolationError("a page does not escape what it shows")
         if done.code == 2:
-            raise FaultError("the page was refused, and is there")
+            raise ViolationError("the page was refused, and is there")
     if "\x1b[2J" in done.out:
-        raise FaultError("a record controls the terminal")
+        raise ViolationError("a record controls the terminal")
     return Counter({done.verdict: 1})
 
 
@@ -266,7 +267,7 @@ def launched(base: Base, work: Path, draw: random.Random) -> Counter[str]:
 
 
 def script_runs(make: Callable[[Request, Path], str], odd: str, work: Path, base: Base) -> None:
-    """FaultError unless a job's script, run by bash, gives its program the odd path as it is and runs nothing else."""
+    """ViolationError unless a job's script, run by bash, gives its program the odd path as it is and runs it alone."""
     site = Site(name="s", scheduler="x", conda=odd or "x", modules=(odd,) if odd else ())
     record = work / f"runs{odd}x".replace("/", "_")[:120] / "submissions" / "%j"
     request = Request(name=plain_name(odd), site=site, resources=Resources(time_min=5))
@@ -284,6 +285,6 @@ def script_runs(make: Callable[[Request, Path], str], odd: str, work: Path, base
     base.check_canary()
     words = told.read_bytes().split(b"\0")
     if b"python" not in words:
-        raise FaultError(f"the script does not reach its program: {script.read_text(errors='replace')}")
+        raise ViolationError(f"the script does not reach its program: {script.read_text(errors='replace')}")
     if os.fsencode(record) not in words or (odd and os.fsencode(odd) not in words):
-        raise FaultError(f"{odd!r} comes to the script's programs as {words!r}")
+        raise ViolationError(f"{odd!r} comes to the script's programs as {words!r}")

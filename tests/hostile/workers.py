@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from shard_tools.base.commands import Program
+from tests.violations import ViolationError
 
 SECONDS = 60.0
 """Wall time of one input, at most; on a machine that is shared."""
@@ -33,10 +34,6 @@ EACH = 200
 """Inputs of a worker, after which a new one is forked."""
 
 RIGHT, REFUSED = "right", "refused"
-
-
-class FaultError(Exception):
-    """What an input did that none may do."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ class Result:
 
 
 def command(program: Program, *words: object) -> Done:
-    """Runs a command line within this process; FaultError for a traceback, or a refusal without a line that says why.
+    """Runs a command line within this process; ViolationError for a traceback or a refusal that says no reason.
 
     What ends with 2 says why in one line, the last one of stderr; with 1 it has listed what it could not use.
     """
@@ -97,14 +94,14 @@ def command(program: Program, *words: object) -> Done:
             texts.append(file.read().decode(errors="replace"))
     asked = " ".join(map(repr, words))
     if caught or "Traceback (most recent" in "".join(texts):
-        raise FaultError(f"{asked}: {caught or ''.join(texts)[-4000:]}")
+        raise ViolationError(f"{asked}: {caught or ''.join(texts)[-4000:]}")
     if code not in (0, 1, 2):
-        raise FaultError(f"{asked}: exit code {code}: {texts[1][-1000:]}")
+        raise ViolationError(f"{asked}: exit code {code}: {texts[1][-1000:]}")
     lines = texts[1].splitlines()
     if code == 2 and not (lines and lines[-1].startswith(f"{program.name}: ")):
-        raise FaultError(f"{asked}: exit code 2 without a line that says why: {texts[1][-1000:]!r}")
+        raise ViolationError(f"{asked}: exit code 2 without a line that says why: {texts[1][-1000:]!r}")
     if code == 2 and len(lines[-1]) > 2000:
-        raise FaultError(f"{asked}: the line is {len(lines[-1])} characters long: {lines[-1][:300]}")
+        raise ViolationError(f"{asked}: the line is {len(lines[-1])} characters long: {lines[-1][:300]}")
     return Done(code, *texts)
 
 
@@ -129,7 +126,7 @@ def measured(number: int, attempt: Callable[[int], dict[str, int]]) -> Result:
     counts, fault = {}, ""
     try:
         counts = attempt(number)
-    except FaultError as error:
+    except ViolationError as error:
         fault = str(error)
     except BaseException:
         fault = traceback.format_exc()
