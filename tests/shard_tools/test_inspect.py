@@ -1,10 +1,9 @@
+"""`shard-tools inspect`: numbers, sheets, pages and samples of a data set."""
+
 from __future__ import annotations
 
-import csv
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +17,14 @@ from shard_tools.base.commands import parse_options
 from shard_tools.base.errors import UserError
 from shard_tools.commands.inspect import InspectConfig
 from shard_tools.inspect.inspection import inspect_shards
-from shard_tools.inspect.sample import read_labels
 from shard_tools.manifest import read_manifest
 from shard_tools.pack import pack
-from shard_tools.sources import ImageDirectory, Record
-from shard_tools.sources.table import Table
 from shard_tools.sources.utkface import Utkface
 from shard_tools.tar import BLOCK, blocks, header
+from tests.shard_tools.listed import Listed, save
 
 HOSTILE = "<script>alert('x')</script> & \x1b[31mred"
 LONG = "a group with a name that is far too long for any card of any sheet whatever"
-
-
-@dataclass(kw_only=True)
-class Listed(ImageDirectory):
-    """Images whose labels stand in labels.json beside them: a list of the fields of records."""
-
-    @property
-    def convention(self) -> str:
-        return "as listed"
-
-    def records(self) -> Iterator[Record]:
-        for row, fields in enumerate(json.loads((self.images / "labels.json").read_text())):
-            yield Record(row=row, **fields)
-
-
-def save(path: Path, seed: int, size: tuple[int, int] = (40, 30), **options: Any) -> None:
-    pixels = np.random.default_rng(seed).integers(0, 255, (4, 4, 3), dtype=np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(path, **options)
 
 
 @pytest.fixture(scope="module")
@@ -371,46 +349,3 @@ def test_a_label_of_any_size_is_not_read(images: Path, tmp_path: Path) -> None:
         file.write(header(name.encode(), 2) + b"{}")
     with pytest.raises(UserError, match=r"a JSON in .*\.tar has no source: look with shard-tools verify"):
         inspect_shards(InspectConfig(data=tmp_path / "out", csv=tmp_path / "rows.csv"))
-
-
-def labels_of(data: Path) -> dict[str, tuple[Any, ...]]:
-    """Split and labels of each image, by its file in the source."""
-    found = {}
-    manifest = read_manifest(data)
-    for split in manifest.splits:
-        for row in manifest.index(split):
-            label = read_labels(manifest, split, row)
-            names = (row[name].item() for name in ("gender", "age", "subject", "group", "content"))
-            found[label["source"]] = (split, *names)
-    return found
-
-
-def test_the_csv_file_packs_the_same_images_in_the_same_splits_again(tmp_path: Path) -> None:
-    """Also those whose names and labels a spreadsheet would take for formulas, or that have lines and quotes."""
-    images = tmp_path / "images"
-    names = ["=cmd()|a.jpg", "-1.jpg", "+b.jpg", "@c.jpg", 'two\nlines "and, quotes".jpg', " space.jpg", "x/y.jpg"]
-    names += [f"{number}.jpg" for number in range(33)]
-    subjects = ["=1+1", "'=1+1", "-", "@me", "two\nlines", "plain, too"]
-    records = []
-    for seed, name in enumerate(names):
-        save(images / name, seed)
-        subject = subjects[seed] if seed < len(subjects) else f"{seed % 20:03d}"
-        group = "+group" if seed % 2 else "'+group"
-        records.append({"name": name, "gender": seed % 2, "age": 24.1 + seed, "subject": subject, "group": group})
-    records[8] = {"name": names[8], "gender": 1}
-    (images / "labels.json").write_text(json.dumps(records))
-    pack(Listed(images=images, out=tmp_path / "packed", val=0.2, test=0.2, workers=1))
-    inspect_shards(InspectConfig(data=tmp_path / "packed", csv=tmp_path / "rows.csv"))
-    text = (tmp_path / "rows.csv").read_text()
-    with (tmp_path / "rows.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == len(names)
-    assert {row["file"] for row in rows} >= {"./=cmd()|a.jpg", "./-1.jpg", 'two\nlines "and, quotes".jpg', "7.jpg"}
-    assert not [cell for row in rows for cell in row.values() if cell.startswith(("=", "+", "-", "@"))]
-    assert text.startswith("file,split,gender,age,subject,group,key\n")
-
-    again = {"images": images, "table": (tmp_path / "rows.csv",), "mapping": Path("packed"), "workers": 1}
-    pack(Table(**again, out=tmp_path / "again"))  # type: ignore[arg-type]
-    expected = labels_of(tmp_path / "packed")
-    assert {label[0] for label in expected.values()} == {"train", "val", "test"}
-    assert labels_of(tmp_path / "again") == expected
