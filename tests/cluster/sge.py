@@ -191,10 +191,11 @@ class GridEngine(Cluster):
             assert "E" not in state, self.run("qstat", "-j", job, user="root").stdout
             return None
         said = self.run("qacct", "-j", job, user="root", check=False).stdout  # it may lag a moment
-        found = re.findall(r"^(taskid|failed|exit_status) +(\S+)", said, re.MULTILINE)
+        found = re.findall(r"^(?:taskid|granted_pe|failed|exit_status) +(\S+)", said, re.MULTILINE)
         last: dict[str, tuple[int, int]] = {}  # of each task the last run's failed and exit_status
-        for (_, task), (_, failed), (_, status) in zip(found[::3], found[1::3], found[2::3], strict=True):
-            if int(status) not in (DONE_ELSEWHERE, REQUEUE_ELSEWHERE):  # of a part elsewhere, which may come first
+        for task, pe, failed, status in zip(*(found[field::4] for field in range(4)), strict=True):
+            elsewhere = pe != "NONE" and int(status) in (DONE_ELSEWHERE, REQUEUE_ELSEWHERE)
+            if not elsewhere:  # a part of the job on another host, which may come first
                 last[task] = int(failed), int(status)
         if not last:
             return None

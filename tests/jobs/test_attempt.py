@@ -23,6 +23,7 @@ from jobs.sites import read_site
 from jobs.stopping import StopRequests
 from shard_tools.base.commands import find_call
 from tests.hpcgender.status_records import make_record
+from tests.programs import put
 
 
 def test_of_three_granted_hosts_those_are_used_that_were_asked_for(
@@ -73,12 +74,9 @@ def test_a_requeue_is_recorded_before_it_is_asked_for_and_said_once_it_is_grante
     monkeypatch.chdir(tmp_path)
     call = find_call(PROGRAMS, ("train", "--name", "mine"))
     record = make_record(call.results, "7", "slurm").directory
-    scontrol = tmp_path / "scontrol"
     ends = "echo 'Requested operation is presently disabled' >&2; exit 1" if fails else "exit 0"
-    scontrol.write_text(
-        f'#!/bin/sh\necho "$*" > {tmp_path}/asked\n/bin/cat {record}/attempts.jsonl > {tmp_path}/by_then\n{ends}\n'
-    )
-    scontrol.chmod(0o755)
+    noted = f'echo "$*" > {tmp_path}/asked\n/bin/cat {record}/attempts.jsonl > {tmp_path}/by_then'
+    put(tmp_path, "scontrol", f"{noted}\n{ends}")
     monkeypatch.setenv("PATH", str(tmp_path))
     environ = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node1"}
     layout = make_layout(LaunchConfig(), call, read_site("slurm"), find_allocation(environ), environ)

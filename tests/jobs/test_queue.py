@@ -13,6 +13,7 @@ from jobs.schedulers import SCHEDULERS
 from jobs.slurm import answers
 from shard_tools.base.errors import UserError
 from tests.hpcgender.status_records import make_record
+from tests.programs import cat, put
 
 SLURM, GRID_ENGINE = SCHEDULERS["slurm"], SCHEDULERS["sge"]
 
@@ -76,12 +77,6 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
     return folder
-
-
-def put(folder: Path, name: str, script: str) -> None:
-    program = folder / name
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(0o755)
 
 
 def test_squeue_tells_states_reasons_and_time_left() -> None:
@@ -177,7 +172,7 @@ def test_a_job_of_slurm_tells_how_it_was_submitted(tmp_path: Path, commands: Pat
     (tmp_path / "a b").mkdir()
     script = tmp_path / "a b" / "my script.sh"
     script.touch()
-    put(commands, "scontrol", f"/bin/cat <<'END'\n{TASK.format(place=tmp_path)}\nEND")
+    put(commands, "scontrol", cat(TASK.format(place=tmp_path)))
     environ = {
         "SLURM_JOB_ID": "1",
         "SLURM_JOB_NODELIST": "node1",
@@ -193,10 +188,10 @@ def test_a_job_of_slurm_tells_how_it_was_submitted(tmp_path: Path, commands: Pat
         "options": ("--constraint=ib", "--exclude=node9"),
     }
     per_core = TASK.replace("MinMemoryNode=1000M", "MinMemoryCPU=2G").replace("NumNodes=1", "NumNodes=2 NumCPUs=16")
-    put(commands, "scontrol", f"/bin/cat <<'END'\n{per_core}\nEND")
+    put(commands, "scontrol", cat(per_core))
     assert SLURM.asked_for(allocation, environ)["memory_gb"] == 16
     part = TASK.replace("MinMemoryNode=1000M", "MinMemoryNode=0").replace("gpu:a100:1", "gpu:nvidia_a100_1g.5gb:1")
-    put(commands, "scontrol", f"/bin/cat <<'END'\n{part}\nEND")
+    put(commands, "scontrol", cat(part))
     asked = SLURM.asked_for(allocation, environ)
     assert (asked["gpu"], asked["memory_gb"]) == ("nvidia_a100_1g.5gb", 0)
     assert asked["options"] == ("--constraint=ib", "--exclude=node9", "--mem=0")
@@ -232,7 +227,7 @@ def test_only_what_succeeded_or_may_succeed_is_waited_for(tmp_path: Path, comman
         still_to_succeed(SLURM, ["23"], [runs])
     put(commands, "squeue", "echo '10|RUNNING|4:57|2026-11-22T22:49:50|node[1-2]|None|a'")
     assert still_to_succeed(SLURM, ["10"], [runs]) == ("10",)
-    put(commands, "squeue", f"/bin/cat <<'END'\n{SQUEUE.splitlines()[0]}\nEND")
+    put(commands, "squeue", cat(SQUEUE.splitlines()[0]))
     with pytest.raises(UserError, match=r"^--after 6: job 6 is cancelled"):
         still_to_succeed(SLURM, ["6"], [runs])
 
@@ -243,7 +238,7 @@ def test_slurm_without_accounting_has_nothing_to_say_of_ended_jobs(commands: Pat
 
 
 def test_accounting_is_asked_about_all_jobs_at_once(commands: Path) -> None:
-    put(commands, "sacct", f"echo \"$@\" >> {commands}/asked\n/bin/cat <<'END'\n{SACCT}END")
+    put(commands, "sacct", f'echo "$@" >> {commands}/asked\n{cat(SACCT)}')
     found = SLURM.ended(["2", "11", "5_3", "4"], 0.0)
     assert found["5_3"].state == "timeout"
     assert "4" not in found  # it has not ended
@@ -302,9 +297,9 @@ def test_grid_engine_in_the_same_words(commands: Path) -> None:
     put(
         commands,
         "qstat",
-        f"case \"$*\" in *-j*) /bin/cat <<'END'\n{DETAILS}END\n;; *) /bin/cat <<'END'\n{QSTAT}END\n;; esac",
+        f'case "$*" in *-j*) {cat(DETAILS)} ;; *) {cat(QSTAT)} ;; esac',
     )
-    put(commands, "qacct", f"/bin/cat <<'END'\n{QACCT}END")
+    put(commands, "qacct", cat(QACCT))
     found = GRID_ENGINE.query()
     assert {job_id: job.state for job_id, job in found.items()} == {
         "1": "running",

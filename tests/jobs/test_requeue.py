@@ -21,6 +21,7 @@ from jobs.stopping import TIME_LIMIT, Limit, StopRequests, margin
 from shard_tools.base.contracts import SUBMISSIONS
 from shard_tools.base.errors import UserError
 from tests.hpcgender.status_records import end, make_record, start
+from tests.programs import cat, put, qacct
 
 
 def event(kind: str, attempt: int, progress: int | None = 0, stopped_by: str | None = None) -> dict[str, Any]:
@@ -86,8 +87,7 @@ def test_why_a_job_is_not_put_back(
 def test_a_controller_that_does_not_answer_has_cancelled_nothing(
     said: str, cancelled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "scontrol").write_text(f"#!/bin/sh\n{said}\n")
-    (tmp_path / "scontrol").chmod(0o755)
+    put(tmp_path, "scontrol", said)
     monkeypatch.setenv("PATH", str(tmp_path))
     allocation = Allocation(scheduler=SCHEDULERS["slurm"], job_id="7", hosts=(Host("node1", 1),))
     assert SCHEDULERS["slurm"].is_cancelled(allocation, "SIGTERM") is cancelled
@@ -120,33 +120,16 @@ def test_a_job_starts_only_after_success(tmp_path: Path) -> None:
     assert requeue.unmet(SCHEDULERS["sge"], ("5",), [tmp_path]) == "job 5 never started"
 
 
-ACCOUNTED = """\
-==============================================================
-qname        all.q
-hostname     node1
-owner        rig
-jobname      early
-jobnumber    12
-taskid       {task}
-start_time   Sun Nov 22 22:54:50 2026
-end_time     Sun Nov 22 22:54:56 2026
-failed       0
-exit_status  {code}
-"""
-
-
 def test_an_array_has_succeeded_once_all_of_its_tasks_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its printed id: what qacct -j has, and records of the tasks that have one."""
     monkeypatch.setattr(requeue, "_ACCOUNTING_SECONDS", 0.0)
     monkeypatch.setattr(requeue, "_LAG_SECONDS", 0.0)
     monkeypatch.setenv("PATH", str(tmp_path))
+    put(tmp_path, "qstat", "echo '<job_info><queue_info/><job_info/></job_info>'")
     engine, runs = SCHEDULERS["sge"], tmp_path / "runs"
 
     def accounted(*codes: int) -> None:
-        text = "".join(ACCOUNTED.format(task=task, code=code) for task, code in enumerate(codes, start=1))
-        for name, answer in {"qacct": text, "qstat": "<job_info><queue_info/><job_info/></job_info>\n"}.items():
-            (tmp_path / name).write_text(f"#!/bin/sh\n/bin/cat <<'END'\n{answer}END\n")
-            (tmp_path / name).chmod(0o755)
+        put(tmp_path, "qacct", cat(qacct(*codes)))
 
     accounted(0, 0, 0)
     assert requeue.still_to_succeed(engine, ["12"], [runs]) == ()
@@ -166,7 +149,7 @@ def test_an_array_has_succeeded_once_all_of_its_tasks_have(tmp_path: Path, monke
     assert requeue.unmet(engine, ["12"], [runs]) == "job 12.3 ended with exit code 1"
     with pytest.raises(UserError, match=r"^--after 12: job 12.3 ended with exit code 1, so that nothing will start"):
         requeue.still_to_succeed(engine, ["12"], [runs])
-    (tmp_path / "qacct").write_text("#!/bin/sh\necho 'error: no accounting file' >&2\nexit 1\n")
+    put(tmp_path, "qacct", "echo 'error: no accounting file' >&2\nexit 1")
     assert requeue.unmet(engine, ["12.1"], [runs]).startswith("job 12.1 cannot be asked about: ")
 
 
@@ -197,8 +180,7 @@ def test_a_process_of_the_same_number_is_not_the_job_that_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_record(tmp_path / "runs" / "here", "4711", "local", [start(), end(0)])
-    (tmp_path / "squeue").write_text("#!/bin/sh\necho '4711|RUNNING|4:57|2026-11-22T22:49:50|node1|None|train'\n")
-    (tmp_path / "squeue").chmod(0o755)
+    put(tmp_path, "squeue", "echo '4711|RUNNING|4:57|2026-11-22T22:49:50|node1|None|train'")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert requeue.still_to_succeed(SCHEDULERS["slurm"], ["4711"], [tmp_path / "runs"]) == ("4711",)
     make_record(tmp_path / "runs" / "there", "4711", "slurm", [start(), end(0)])

@@ -11,6 +11,7 @@ from jobs.site import Site
 from jobs.sites import find_site, parse_site, read_site, site_names, stored_site
 from shard_tools.base.documents import parse_toml
 from shard_tools.base.errors import UserError
+from tests.programs import put
 
 
 def test_all_shipped_profiles_can_be_read() -> None:
@@ -77,8 +78,7 @@ def test_a_site_is_found_by_name_then_environment_then_file_here(
 
 def test_commands_without_a_cluster_are_no_scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("qsub", "qconf"):  # as of a package that is installed, and PBS has a qsub, too
-        (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
-        (tmp_path / name).chmod(0o755)
+        put(tmp_path, name, "exit 1")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_scheduler({}).name == "local"
     assert find_scheduler({"SGE_ROOT": "/opt/sge"}).name == "sge"

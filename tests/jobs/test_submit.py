@@ -17,6 +17,7 @@ from jobs.site import Site
 from jobs.sites import parse_site, read_site
 from shard_tools.base.documents import parse_toml
 from shard_tools.base.errors import UserError
+from tests.programs import put
 
 FOLDER = Path("/home/a b/$(x)'s/submissions/20260101T000000-%j")
 
@@ -32,11 +33,6 @@ def script(asked: Request, record: Path = FOLDER) -> str:
 def qsub(asked: Request) -> dict[str, str]:
     words = command(asked, FOLDER, "job.sh")
     return {word: following for word, following in pairwise(words) if word.startswith("-")}
-
-
-def put_program(folder: Path, name: str, script: str) -> None:
-    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
-    (folder / name).chmod(0o755)
 
 
 @pytest.mark.parametrize("scheduler", ["slurm", "sge"])
@@ -136,7 +132,7 @@ def test_grid_engine_is_asked_for_everything() -> None:
 def test_memory_is_that_which_is_used_where_no_complex_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complexes: str, asked: str
 ) -> None:
-    put_program(tmp_path, "qconf", f"[ $1 = -sc ] && echo '{complexes}'")
+    put(tmp_path, "qconf", f"[ $1 = -sc ] && echo '{complexes}'")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert asked in command(request(read_site("sge"), nodes=1, cpus=4, mem=8), FOLDER, "x")
 
@@ -161,7 +157,7 @@ def test_memory_is_that_which_is_used_where_no_complex_is_named(
 def test_a_complex_for_gpus_that_counts_otherwise_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, per: str, wanted: dict[str, int], says: str
 ) -> None:
-    put_program(tmp_path, "qconf", f"[ $1 = -sc ] && echo 'gpu gpu INT <= YES {kind} 0 0'")
+    put(tmp_path, "qconf", f"[ $1 = -sc ] && echo 'gpu gpu INT <= YES {kind} 0 0'")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     site = dataclasses.replace(read_site("sge"), gpu="gpu", gpu_per=per)  # type: ignore[arg-type]
     assert unlike_the_complex(request(site, (), gpus_per_node=4, **wanted)) == says
@@ -170,8 +166,8 @@ def test_a_complex_for_gpus_that_counts_otherwise_is_named(
 def test_what_a_person_should_know_of_a_request_is_beside_the_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put_program(tmp_path, "qconf", "[ $1 = -sc ] && echo 'gpu gpu INT <= YES JOB 0 0'")
-    put_program(tmp_path, "qsub", "echo 'verification: found suitable queue(s)'")
+    put(tmp_path, "qconf", "[ $1 = -sc ] && echo 'gpu gpu INT <= YES JOB 0 0'")
+    put(tmp_path, "qsub", "echo 'verification: found suitable queue(s)'")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     site = dataclasses.replace(read_site("sge"), gpu="gpu", gpu_per="host", pe="mpi")
     verdict = SCHEDULERS["sge"].check(request(site, gpus_per_node=4, nodes=2), FOLDER)

@@ -11,6 +11,7 @@ import pytest
 
 from hpcgender.doctor import machine
 from tests.conftest import REPOSITORY
+from tests.programs import put
 
 
 def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,9 +65,7 @@ def test_a_driver_that_does_not_fit_is_told(
     version: str, cuda: str | None, state: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fake of nvidia-smi, as there may be no GPU."""
-    fake = tmp_path / "nvidia-smi"
-    fake.write_text(f"#!/bin/sh\necho {version}\n")
-    fake.chmod(0o755)
+    put(tmp_path, "nvidia-smi", f"echo {version}")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     found = machine.driver(cuda)
     assert found.state == state

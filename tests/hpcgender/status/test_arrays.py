@@ -15,6 +15,7 @@ from hpcgender.status.table import list_jobs
 from hpcgender.status.why import why
 from shard_tools.base.commands import find_call
 from tests.hpcgender.status_records import make_record, start
+from tests.programs import cat, put, qacct
 
 
 @pytest.mark.parametrize(("tasks", "recorded"), [(1000, False), (100, True)])
@@ -37,8 +38,7 @@ def test_a_large_array_takes_a_few_calls(
         "sacct": asks,
         "sbatch": asks,
     }.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / name).chmod(0o755)
+        put(tmp_path, name, script)
     (tmp_path / "slurm.conf").touch()
     monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
@@ -68,8 +68,7 @@ def test_tasks_that_have_not_begun_are_counted_beside_those_with_a_record(
         *(f"12_{task}|PENDING|10:00|N/A||JobArrayTaskLimit|seeds" for task in range(3, 7)),
         *(f"12_{task}|RUNNING|9:57|2026-11-30T09:20:11|node1|None|seeds" for task in (1, 2)),
     ]
-    (tmp_path / "squeue").write_text("#!/bin/sh\n/bin/cat <<'END'\n" + "\n".join(lines) + "\nEND\n")
-    (tmp_path / "squeue").chmod(0o755)
+    put(tmp_path, "squeue", cat("\n".join(lines)))
     (tmp_path / "scontrol").symlink_to("/bin/true")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     within = (tmp_path / "runs",)
@@ -96,21 +95,6 @@ def test_tasks_that_have_not_begun_are_counted_beside_those_with_a_record(
     assert list(warnings(resumed, ("12",))) == list(warnings(resumed, ("12_2",))) == []  # it waits for them
 
 
-QACCT = """\
-==============================================================
-qname        all.q
-hostname     node1
-owner        rig
-jobname      early
-jobnumber    12
-taskid       {task}
-start_time   Sun Nov 22 22:54:50 2026
-end_time     Sun Nov 22 22:54:56 2026
-failed       0
-exit_status  {code}
-"""
-
-
 @pytest.mark.parametrize("scheduler", ["sge", "slurm"])
 def test_an_ended_array_without_a_record_is_known_by_the_id_that_was_printed(
     scheduler: str,
@@ -121,22 +105,20 @@ def test_an_ended_array_without_a_record_is_known_by_the_id_that_was_printed(
 ) -> None:
     """By accounting; a task of Slurm has a number of its own, which is in the name of a log with %j."""
     sge = scheduler == "sge"
-    accounted = "".join(QACCT.format(task=task, code=3 if task == 2 else 0) for task in (1, 2))
     began = "node1|None|2026-11-22T22:54:50|early"
     sacct = f"12_1|COMPLETED|0:0|{began}\n12_2|FAILED|3:0|{began}\n"
     programs = {
         **{"qconf": "", "qsub": "", "qstat": "echo '<job_info><queue_info/><job_info/></job_info>'"},
-        "qacct": f"/bin/cat <<'END'\n{accounted}END",
+        "qacct": cat(qacct(0, 3)),
     }
     if not sge:
         raw = 'case "$*" in *JobIDRaw*) echo 14 ;; '
         programs = {
             **{"sbatch": "", "squeue": "", "scontrol": "echo 'Invalid job id specified' >&2; exit 1"},
-            "sacct": f"{raw} *) /bin/cat <<'END'\n{sacct}END\nesac",
+            "sacct": f"{raw} *) {cat(sacct)} esac",
         }
     for name, script in programs.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / name).chmod(0o755)
+        put(tmp_path, name, script)
     (tmp_path / "slurm.conf").touch()
     monkeypatch.setenv("SGE_ROOT" if sge else "SLURM_CONF", str(tmp_path / "slurm.conf"))
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")

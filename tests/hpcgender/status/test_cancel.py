@@ -14,6 +14,7 @@ from hpcgender.status.state import CANCELLED
 from jobs.records import read_events
 from tests.conftest import Run
 from tests.hpcgender.status_records import end, make_record, start
+from tests.programs import put
 
 
 def test_cancelling_a_local_run(tmp_path: Path, run: Run, no_scheduler: None, sleeper: subprocess.Popen[bytes]) -> None:
@@ -40,8 +41,7 @@ def test_what_a_scheduler_goes_on_with_is_not_cancelled(
         "scancel": f'echo "$@" >> {tmp_path}/asked',
         "squeue": f'echo "12_1|{line}"; echo "12_2|{line}"',
     }.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / name).chmod(0o755)
+        put(tmp_path, name, script)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr("hpcgender.status.cancel.LOOK_SECONDS", 0.0)
     within = (tmp_path / "runs",)

@@ -18,6 +18,7 @@ from jobs.records import append_event
 from shard_tools.base.errors import UserError
 from tests.conftest import Run
 from tests.hpcgender.status_records import end, ended_run, make_record, start
+from tests.programs import put
 
 
 def test_a_tail_takes_files_as_they_come(tmp_path: Path) -> None:
@@ -136,14 +137,12 @@ def test_a_log_that_is_not_there_is_explained_by_the_state_of_its_run(
 ) -> None:
     within = (tmp_path / "runs",)
     submission = make_record(tmp_path / "runs" / "mine", "12", "slurm")
-    squeue = tmp_path / "squeue"
-    squeue.write_text("#!/bin/sh\necho '12|PENDING|5:00|N/A||Resources|train'\n")
-    squeue.chmod(0o755)
+    put(tmp_path, "squeue", "echo '12|PENDING|5:00|N/A||Resources|train'")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(UserError) as waits:
         show_logs(LogsConfig(run="mine", within=within))
     assert str(waits.value) == f"no log {submission.log} yet: run mine is pending, Resources; --follow waits for it"
-    squeue.write_text("#!/bin/sh\necho '12|CANCELLED|5:00|N/A||Resources|train'\n")
+    put(tmp_path, "squeue", "echo '12|CANCELLED|5:00|N/A||Resources|train'")
     for follow in (False, True):
         with pytest.raises(UserError) as ended:
             show_logs(LogsConfig(run="mine", within=within, follow=follow))

@@ -17,6 +17,7 @@ from hpcgender.status.state import CANCELLED
 from jobs.records import Resources
 from tests.conftest import Run
 from tests.hpcgender.status_records import end, make_record, start
+from tests.programs import put
 
 CANCEL = {"event": CANCELLED, "time": 0.0}
 
@@ -83,9 +84,7 @@ def test_a_run_that_is_stopping_is_waited_for(
 ) -> None:
     """squeue's own words of a job that was cancelled a moment ago."""
     make_record(tmp_path / "runs" / "mine", "12", "slurm", [start(), CANCEL])
-    squeue = tmp_path / "squeue"
-    squeue.write_text("#!/bin/sh\necho '12|COMPLETING|9:50|2026-11-22T22:49:50|node[1-2]|None|train'\n")
-    squeue.chmod(0o755)
+    put(tmp_path, "squeue", "echo '12|COMPLETING|9:50|2026-11-22T22:49:50|node[1-2]|None|train'")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     done = run("hpcgender", "jobs", "resubmit", "mine", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (

@@ -18,6 +18,7 @@ from jobs.records import read_events
 from shard_tools.base.commands import find_call
 from shard_tools.base.errors import UserError
 from tests.hpcgender.status_records import make_record, start
+from tests.programs import put
 
 DOWN = {
     "sge": "error: commlib error: got select error (Connection refused)",  # qstat's own words
@@ -25,11 +26,6 @@ DOWN = {
 }
 ASKS = {"sge": "qstat", "slurm": "squeue"}
 ENDS = {"sge": "qdel", "slurm": "scancel"}
-
-
-def put(folder: Path, name: str, script: str) -> None:
-    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
-    (folder / name).chmod(0o755)
 
 
 @pytest.fixture(params=["sge", "slurm"])

@@ -23,6 +23,7 @@ from shard_tools.base.lock import locked
 from tests.conftest import Run
 from tests.hpcgender.evaluate.examples import save_model
 from tests.hpcgender.status_records import EPOCH, end, make_record, metrics, start
+from tests.programs import cat, put
 
 SKIP = {"event": "skipped", "because": "job 11 ended with exit code 1"}
 
@@ -116,9 +117,7 @@ def test_what_a_scheduler_says_of_all_jobs_at_once(
         "7|PENDING|9:00|N/A||Priority|by_hand",
         *(f"8_{task}|PENDING|9:00|N/A||Priority|many" for task in (1, 2)),
     ]
-    squeue = bin_dir / "squeue"
-    squeue.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/asked\n/bin/cat <<'END'\n" + "\n".join(lines) + "\nEND\n")
-    squeue.chmod(0o755)
+    put(bin_dir, "squeue", f"echo asked >> {tmp_path}/asked\n" + cat("\n".join(lines)))
     monkeypatch.setenv("PATH", f"{bin_dir}:{os.environ['PATH']}")
     done = run("hpcgender", "jobs", cwd=tmp_path)
     assert (tmp_path / "asked").read_text() == "asked\n"
@@ -133,7 +132,7 @@ def test_what_a_scheduler_says_of_all_jobs_at_once(
         "array 8: 2 tasks not begun (Priority): see hpcgender jobs why 8; hpcgender jobs cancel 8_1 cancels one\n"
     )
 
-    squeue.write_text("#!/bin/sh\necho 'squeue: error: Unable to contact slurm controller' >&2; exit 1\n")
+    put(bin_dir, "squeue", "echo 'squeue: error: Unable to contact slurm controller' >&2; exit 1")
     silent = run("hpcgender", "jobs", "run3", cwd=tmp_path)
     assert silent.returncode == 0
     assert silent.stdout.splitlines()[1].split("\t")[3] == "unknown"

@@ -15,6 +15,7 @@ from hpcgender.status import failure
 from hpcgender.status.why import why
 from tests.conftest import Run
 from tests.hpcgender.status_records import end, ended_run, make_record, start
+from tests.programs import put
 
 ATTEMPT = AttemptLine(command="train", nodes=2, hosts=("node1", "node2"), rendezvous="node1:18890").text() + "\n"
 KILLED = "agent on node2: rank 1 failed: killed by SIGKILL (often: out of memory); its log: runs/k/logs/rank-1.log"
@@ -74,8 +75,7 @@ def test_how_it_ended_is_said_once(
         "scontrol": fails.format(scontrol),
         "sacct": f"echo '{sacct}'" if sacct else "exit 0",
     }.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / name).chmod(0o755)
+        put(tmp_path, name, script)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     why(WhyConfig(run="mine", within=(tmp_path / "runs",)))
     assert capsys.readouterr().out.splitlines() == [
@@ -138,9 +138,7 @@ def test_why_a_job_waits_or_will_never_start(tmp_path: Path, run: Run) -> None:
         "scontrol": "JobId=4 JobName=dep JobState=PENDING Dependency=afterok:1(failed) ExitCode=0:0 StartTime=Unknown",
     }
     for name, answer in programs.items():
-        program = tmp_path / name
-        program.write_text(f"#!/bin/sh\necho '{answer}'\n")
-        program.chmod(0o755)
+        put(tmp_path, name, f"echo '{answer}'")
     done = run("hpcgender", "jobs", "why", "mine", cwd=tmp_path, PATH=f"{tmp_path}:/nowhere", SGE_ROOT="")
     assert done.stdout.splitlines() == [
         "mine: job 4 on Slurm: pending",
@@ -152,8 +150,6 @@ def test_why_a_job_waits_or_will_never_start(tmp_path: Path, run: Run) -> None:
 def test_a_requeued_job_does_not_run_where_it_ran(tmp_path: Path, run: Run) -> None:
     """squeue's own words of a job that waits to be started again."""
     make_record(tmp_path / "runs" / "mine", "12", "slurm", [start(1, "node1"), end(99, requeued=True)])
-    squeue = tmp_path / "squeue"
-    squeue.write_text("#!/bin/sh\necho '12|PENDING|10:00|2026-11-22T22:55:08||BeginTime|train'\n")
-    squeue.chmod(0o755)
+    put(tmp_path, "squeue", "echo '12|PENDING|10:00|2026-11-22T22:55:08||BeginTime|train'")
     said = run("hpcgender", "jobs", "why", "mine", cwd=tmp_path, PATH=f"{tmp_path}:/nowhere", SGE_ROOT="").stdout
     assert said.splitlines()[:2] == ["mine: job 12 on Slurm, attempt 1: pending", "  ran on node1"]

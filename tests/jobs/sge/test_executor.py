@@ -12,6 +12,7 @@ import pytest
 from jobs.sge import SgeExecutor, SgeJobEnvironment
 from jobs.sge.hostfile import granted_hosts, parse_pe_hostfile
 from jobs.sge.requeue import report_seconds
+from tests.programs import put
 
 
 @pytest.fixture
@@ -22,12 +23,6 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def put(directory: Path, *names: str) -> None:
-    for name in names:
-        (directory / name).write_text("#!/bin/sh\n")
-        (directory / name).chmod(0o755)
-
-
 def test_grid_engine_is_not_taken_for_there_because_of_a_qsub(commands: Path) -> None:
     put(commands, "qsub")
     assert SgeExecutor.affinity() == -1
@@ -36,14 +31,16 @@ def test_grid_engine_is_not_taken_for_there_because_of_a_qsub(commands: Path) ->
 
 
 def test_it_is_chosen_by_itself_only_where_a_cluster_is_set(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(commands, "qsub", "qconf")
+    put(commands, "qsub")
+    put(commands, "qconf")
     assert SgeExecutor.affinity() == 0
     monkeypatch.setenv("SGE_ROOT", "/opt/sge")
     assert SgeExecutor.affinity() == 2
 
 
 def test_unknown_parameters_are_named(commands: Path) -> None:
-    put(commands, "qsub", "qconf")
+    put(commands, "qsub")
+    put(commands, "qconf")
     executor = SgeExecutor(commands / "jobs")
     with pytest.raises(ValueError, match=r"knows no parameter partition: choose from .*queue"):
         executor.update_parameters(partition="gpu")
@@ -96,7 +93,8 @@ print(others)
 
 
 def test_submitit_finds_it_installed(tmp_path: Path) -> None:
-    put(tmp_path, "qsub", "qconf")
+    put(tmp_path, "qsub")
+    put(tmp_path, "qconf")
     program = f"import submitit; print(submitit.AutoExecutor({str(tmp_path)!r}, cluster='sge').cluster)"
     path = f"{tmp_path}:{os.environ['PATH']}"
     done = subprocess.run(

@@ -13,6 +13,7 @@ from jobs.hosts.supervisor import FIRST_LOST, KILLED, REPORTED, Exit, Supervisor
 from jobs.scheduler import Host
 from jobs.schedulers import SCHEDULERS
 from jobs.sge import qrsh, requeue
+from tests.programs import cat, put
 
 ROOT = Path(__file__).parents[3]
 
@@ -42,9 +43,7 @@ def test_a_command_is_quoted_for_the_shell_and_runs_in_the_directory(tmp_path: P
 
 def test_gpus_of_the_first_host_are_not_carried_to_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """qrsh's -V carries all that this process starts it with."""
-    qrsh_here = tmp_path / "qrsh"
-    qrsh_here.write_text('#!/bin/sh\nenv >"$SEEN"\n')
-    qrsh_here.chmod(0o755)
+    put(tmp_path, "qrsh", 'env >"$SEEN"')
     for name, value in {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SEEN": str(tmp_path / "seen")}.items():
         monkeypatch.setenv(name, value)
     for name in ("CUDA_VISIBLE_DEVICES", "SGE_HGR_gpu_card"):
@@ -111,10 +110,8 @@ def job_of_two_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     calls = tmp_path / "calls"
     for name in ("qsub", "qalter", "qmod"):
         refuses = f"if [ {name} = qsub ] && [ -e {tmp_path}/full ]; then echo 'no suitable queues' >&2; exit 1; fi"
-        (tmp_path / name).write_text(f'#!/bin/sh\n{refuses}\necho "{name} $*" >> {calls}\n')
-    (tmp_path / "qstat").write_text(f"#!/bin/sh\n/bin/cat <<'END'\n{QSTAT}END\n")
-    for name in ("qsub", "qalter", "qmod", "qstat"):
-        (tmp_path / name).chmod(0o755)
+        put(tmp_path, name, f'{refuses}\necho "{name} $*" >> {calls}')
+    put(tmp_path, "qstat", cat(QSTAT))
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("JOB_ID", "7")
     monkeypatch.setenv("SGE_TASK_ID", "undefined")
@@ -166,12 +163,9 @@ def test_hosts_that_were_asked_for_are_still_asked_for(resources: str, without: 
 def test_hosts_that_were_left_are_used_again_after_the_next_requeue(
     left: bool, job_of_two_hosts: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "qconf").write_text("#!/bin/sh\necho 'load_report_time             00:00:10'\n")
-    (tmp_path / "qconf").chmod(0o755)
+    put(tmp_path, "qconf", "echo 'load_report_time             00:00:10'")
     if left:
-        (tmp_path / "qstat").write_text(
-            "#!/bin/sh\necho 'hard resource_list:         gpu=1,hostname=(!node1&!node2)'\n"
-        )
+        put(tmp_path, "qstat", "echo 'hard resource_list:         gpu=1,hostname=(!node1&!node2)'")
     assert requeue.put_back() == ""
     delayed, *rest = job_of_two_hosts.read_text().splitlines()
     assert re.fullmatch(r"qalter -a \d{12}\.\d\d 7", delayed)

@@ -14,6 +14,7 @@ from jobs.sge import qstat, scheduler
 from jobs.sge.advice import advise
 from jobs.sge.reasons import closed_queues, parse_why
 from tests.hpcgender.status_records import make_record
+from tests.programs import put
 
 DATA = Path(__file__).parent / "data"
 
@@ -98,10 +99,8 @@ def test_commands_that_are_missing_or_fail_or_hang_are_one_line(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(SchedulerError, match="there is no qnothing here"):
         qstat.call("qnothing")
-    program = tmp_path / "qsomething"
     complaint = "echo 'error: commlib error' >&2\necho 'got select error' >&2"
-    program.write_text(f"#!/bin/sh\n{complaint}\n[ $1 = 0 ] || exec sleep $1\nexit 1\n")
-    program.chmod(0o755)
+    put(tmp_path, "qsomething", f"{complaint}\n[ $1 = 0 ] || exec sleep $1\nexit 1")
     with pytest.raises(SchedulerError, match=r"^qsomething: error: commlib error got select error$"):
         qstat.call("qsomething", "0")
     with pytest.raises(SchedulerError, match="no answer"):
@@ -111,10 +110,9 @@ def test_commands_that_are_missing_or_fail_or_hang_are_one_line(
 def test_commands_are_found_where_a_job_has_them_not_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SGE_ROOT", str(tmp_path))
     monkeypatch.setenv("SGE_ARCH", "lx-amd64")
-    program = tmp_path / "bin" / "lx-amd64" / "qsomewhere"
-    program.parent.mkdir(parents=True)
-    program.write_text('#!/bin/sh\necho "there $1"\n')
-    program.chmod(0o755)
+    programs = tmp_path / "bin" / "lx-amd64"
+    programs.mkdir(parents=True)
+    put(programs, "qsomewhere", 'echo "there $1"')
     assert qstat.call("qsomewhere", "3") == "there 3\n"
 
 
@@ -180,8 +178,7 @@ def test_a_job_on_a_host_that_does_not_answer_is_told_what_to_type(
         f"[ $2 = node2 ] && printf '%s' 'node2{host.format('-')}' || printf '%s' \"$2{host.format('8.51')}\"",
     }
     for name, script in programs.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / name).chmod(0o755)
+        put(tmp_path, name, script)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     engine = scheduler.GridEngine()
     assert engine.advice("57", "", ()).startswith("node2, where it runs, does not answer Grid Engine: qmod -rj 57 ")

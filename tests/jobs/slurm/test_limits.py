@@ -13,6 +13,7 @@ from jobs.schedulers import SCHEDULERS
 from jobs.site import Site
 from jobs.slurm import answers
 from shard_tools.base.errors import UserError
+from tests.programs import cat, put
 
 # scontrol -a -o show partition
 PARTITIONS = """\
@@ -67,15 +68,6 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     put(tmp_path, "sbatch", "echo 'sbatch: Job 1 to start at 2026-11-29T06:47:09 using 1 processors' >&2")
     return tmp_path
-
-
-def cat(text: str) -> str:
-    return f"/bin/cat <<'END'\n{text}END\n"
-
-
-def put(folder: Path, name: str, script: str) -> None:
-    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
-    (folder / name).chmod(0o755)
 
 
 def check(tmp_path: Path, options: tuple[str, ...] = (), qos: str = "", gpu: str = "", **wanted: float) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from jobs.schedulers import SCHEDULERS
 from jobs.slurm import usage
+from tests.programs import put
 
 DATA = Path(__file__).parent / "data"
 SLURM = SCHEDULERS["slurm"]
@@ -33,8 +34,7 @@ def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "sacctmgr": 'case "$*" in *qos*name,*) f=qos ;; *user=\\ *) f=accounts ;; *) f=assoc ;; esac',
     }
     for name, script in programs.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\nexec /bin/cat {tmp_path}/$f.txt\n")
-        (tmp_path / name).chmod(0o755)
+        put(tmp_path, name, f"{script}\nexec /bin/cat {tmp_path}/$f.txt")
     return tmp_path
 
 
