@@ -22,7 +22,7 @@ from hpcgender.models.create import create, described
 from hpcgender.models.network import Network
 from hpcgender.run_directory import resume_command
 from shard_tools.align.recipe import Recipe
-from shard_tools.base.documents import restored, restored_part
+from shard_tools.base.documents import restored_part
 from shard_tools.base.errors import UserError, one_line
 from shard_tools.base.storage import retried, unwritable
 from shard_tools.base.text import byte_size
@@ -163,31 +163,62 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} {error}; use another checkpoint of the run") from None
 
 
+MOVE_AWAY = "move it away, and the run resumes from the one before"
+
+
 @contextmanager
 def restoring(path: Path) -> Iterator[None]:
-    """Makes a UserError of what restoring a run's state by an intact checkpoint raises if it holds another state.
+    """Makes a UserError of what loading states raises where those of an intact checkpoint are not the run's.
 
     What the machine's memory, GPUs and network raise is left: the checkpoint is good.
     """
     try:
         yield
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (KeyError, ValueError, RuntimeError) as error:
         if of_the_machine(error):
             raise
-        raise UserError(
-            f"{path} holds another state than the run has ({one_line(error)[:200]}): remove it, and the run resumes "
-            "from the one before"
-        ) from None
+        raise UserError(f"{path} holds another state than the run has ({one_line(error)[:200]}): {MOVE_AWAY}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Parts:
-    """What every checkpoint has."""
+    """What every checkpoint has: a model's weights, and how they came to be."""
 
     model: dict[str, Any]
     classes: tuple[str, ...]
     config: dict[str, Any]
+    """The options that the run was begun with."""
     epoch: int
+    """Finished epochs."""
+    step: int
+    revision: str
+    manifest: str
+    """What identifies the data, see `hpcgender.data.packs.identity`."""
+    val_manifest: str
+    """The same of --val-data; empty without."""
+    leaks: tuple[str, ...]
+    """What the data sets share across splits."""
+    crop: Recipe | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState(_Parts):
+    """What a run resumes from."""
+
+    number: int
+    """Finished steps of the epoch after the finished ones."""
+    seconds: float
+    """Spent on these steps."""
+    best: float | None
+    """The best `selection_score` so far."""
+    learner: dict[str, Any]
+    tally: dict[str, Any]
+    norms: dict[str, Any]
+
+
+def run_state(content: Mapping[str, Any], path: Path) -> RunState:
+    """The state in the content of a checkpoint; UserError if a part of it is missing, or of another type."""
+    return restored_part(RunState, content, path, MOVE_AWAY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +278,6 @@ def load_trained(path: Path, device: torch.device, classes: Sequence[str] = CLAS
         raise UserError(f"{path} does not fit {options.model}: {one_line(error)[:200]}") from None
     model = model.to(device).to(memory_format=memory_format(options.model, device))
     about = {name: value for name, value in content.items() if name not in ("model", "learner", "tally", "norms")}
-    crop = content.get("crop")  # which checkpoints did not always have
     return Trained(
         model.eval(),
         options,
@@ -255,6 +285,6 @@ def load_trained(path: Path, device: torch.device, classes: Sequence[str] = CLAS
         image_size,
         parts.classes,
         parts.epoch,
-        restored(Recipe, crop, path, again) if crop else None,
+        parts.crop,
         about,
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from shard_tools.base.commands import RUNS
+from shard_tools.base.documents import parse_json
 from shard_tools.base.files import last_record
 
 CHECKPOINTS = "checkpoints"
@@ -65,6 +67,17 @@ def is_finished(run_dir: Path) -> bool:
     if not newest:
         return (run_dir / CHECKPOINTS / BEST).exists()
     return newest[0].name == f"step-{last.get('step', 0):08d}.pt"
+
+
+def read_epochs(run_dir: Path) -> list[dict[str, Any]]:
+    """The records of a run's epochs, in their order; none without a file. A last line that a kill has cut is left out.
+
+    UserError, with its number, for a line that is damaged.
+    """
+    path = run_dir / METRICS
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    again = "remove that line"
+    return [parse_json(line, Path(f"{path}, line {number}"), again) for number, line in enumerate(lines, 1)]
 
 
 def resume_command(run_dir: Path) -> str:

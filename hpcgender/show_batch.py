@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from hpcgender.commands.show_batch import ShowBatchConfig
+from hpcgender.commands.show_batch import ShowBatchConfig, read_config
 from hpcgender.data.augment import Draws, centred
 from hpcgender.data.decoders.decoder import to_pixels
 from hpcgender.data.evaluation import EvaluationLoader
@@ -101,7 +101,7 @@ def show_batch(config: ShowBatchConfig) -> None:
 def check_trained_on(config: ShowBatchConfig, packs: Sequence[Pack]) -> None:
     """Raises UserError if the run was trained on another data set."""
     assert config.run
-    trained_on = json.loads((config.run / "config.json").read_text()).get("manifest")
+    trained_on = read_config(config.run).get("manifest")
     one_of_them = config.split != "train" and packs[0].manifest.sha256 in manifests_in(str(trained_on))
     if trained_on != identity(packs) and not one_of_them:
         raise UserError(

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.lib.format import dtype_to_descr
 
 from shard_tools import tar
+from shard_tools.base.documents import read_json, restored
 from shard_tools.base.errors import UserError, one_line
 from shard_tools.base.files import whole_file, write_whole
 from shard_tools.base.storage import retried
@@ -67,7 +68,8 @@ def write_shard(work: Work, job: ShardJob) -> Shard:
     out = work.directory.parent / job.split
     path, note = out / f"{job.name}.tar", job.written(work) / f"{job.name}.json"
     if note.exists():
-        shard = Shard(**json.loads(note.read_bytes()))
+        again = "remove the directory and pack again"
+        shard = restored(Shard, read_json(note, again, again), note, again)
         if path.exists() and path.stat().st_size == shard.bytes:
             return shard
     with Catalogue(work.directory) as catalogue, whole_file(path) as file:

@@ -13,6 +13,7 @@ import tyro
 from hpcgender.data.augmentation import read_augmentation
 from hpcgender.data.config import BatchConfig, ReadConfig
 from hpcgender.data.packs import joined, only_one, places_of, read_packs
+from hpcgender.run_directory import CONFIG_JSON
 from shard_tools.base.commands import Command
 from shard_tools.base.documents import read_json, restored_part
 from shard_tools.base.errors import UserError
@@ -22,6 +23,9 @@ from shard_tools.manifest import MANIFEST
 
 DECIDES = tuple(field.name for field in fields(BatchConfig) if field not in fields(ReadConfig))
 """The options that decide what is in a batch."""
+
+AGAIN = "it may be another version's; give its options without --run"
+"""What to do about a run's config.json that cannot be used."""
 
 T = TypeVar("T")
 NotAnOption = Annotated[T, tyro.conf.Fixed, tyro.conf.SuppressFixed]
@@ -118,9 +122,13 @@ def augmentation_of(augment: str) -> Any:
 
 def run_options(run: Path) -> tuple[BatchConfig, Any]:
     """What decides a run's batches, by its config.json: its options, and its augmentation as JSON has it."""
-    path, again = run / "config.json", "it may be another version's; give its options without --run"
-    content = read_json(path, "name the directory of a run, as runs/train", again)
-    return restored_part(BatchConfig, content, path, again), content.get("augmentation")
+    content = read_config(run)
+    return restored_part(BatchConfig, content, run / CONFIG_JSON, AGAIN), content.get("augmentation")
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """A run's config.json; UserError if there is none, or if it is damaged."""
+    return read_json(run / CONFIG_JSON, "name the directory of a run, as runs/train", AGAIN)
 
 
 class ShowBatch(Command[ShowBatchConfig]):

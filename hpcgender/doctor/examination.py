@@ -10,12 +10,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -30,6 +29,7 @@ from hpcgender.precision import Precision
 from hpcgender.stop import StopSignal
 from jobs.scheduler import Allocation
 from jobs.schedulers import find_allocation, schedulers_here
+from shard_tools.base.documents import read_document, restored, write_document
 from shard_tools.base.errors import FAILED, REQUEUE, UserError
 from shard_tools.base.text import duration
 from shard_tools.manifest import read_manifest
@@ -42,6 +42,19 @@ LOOPBACK = "127.0.0.1"
 """The address at which the launcher's ranks meet where all are on one host."""
 STOP_SECONDS = 60.0
 """How long ranks wait for the signal that one of them has asked for."""
+_FORM = "hpcgender-interrupted-examination-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interrupted:
+    """What a job's attempt saves before it is requeued."""
+
+    examination: Examination
+    skipped: dict[str, str]
+    job_id: str
+    json: bool
+    time: float
+    """Unix time of the signal."""
 
 
 def examine(config: DoctorConfig) -> int:
@@ -260,8 +273,14 @@ def interrupt(
 ) -> int:
     """Signals this job's agent as a scheduler does near the time limit, saves, and ends with 99."""
     if ranks.is_first:
-        state = {"examination": asdict(examination), "skipped": skipped, "job_id": allocation.job_id}
-        (DOCTOR / INTERRUPTED).write_text(json.dumps({**state, "json": config.json, "time": time.time()}))
+        state = Interrupted(
+            examination=examination,
+            skipped=skipped,
+            job_id=allocation.job_id,
+            json=config.json,
+            time=time.time(),
+        )
+        write_document(DOCTOR / INTERRUPTED, _FORM, asdict(state))
         if config.json:
             report.write(examination)
         else:  # also where the next attempt never comes
@@ -285,24 +304,25 @@ def interrupt(
     return FAILED
 
 
-def read_interrupted(allocation: Allocation) -> dict[str, Any] | None:
-    """What an earlier attempt of this job has saved; None in its first one."""
+def read_interrupted(allocation: Allocation) -> Interrupted | None:
+    """What an earlier attempt of this job has saved; None in its first one. UserError if it is damaged."""
     path = DOCTOR / INTERRUPTED
     if not allocation.scheduler.restarts(os.environ) or not path.exists():
         return None
-    state: dict[str, Any] = json.loads(path.read_text())
-    return state if state["job_id"] == allocation.job_id else None
+    again = f"remove it, and {report.AGAIN}"
+    state = restored(Interrupted, read_document(path, _FORM, again, again), path, again)
+    return state if state.job_id == allocation.job_id else None
 
 
-def conclude(state: dict[str, Any], ranks: Ranks) -> int:
+def conclude(state: Interrupted, ranks: Ranks) -> int:
     """Prints what the job's first attempt has found, and that it was requeued."""
-    examination: Examination = report.from_plain(state["examination"])
-    after = time.time() - state["time"]
+    after = time.time() - state.time
     requeued = green("requeue", f"signalled, saved, requeued and resumed after {duration(after)}", requeue_s=after)
-    examination = replace(examination, findings=report.in_order((*examination.findings, requeued)), time=time.time())
+    findings = report.in_order((*state.examination.findings, requeued))
+    examination = replace(state.examination, findings=findings, time=time.time())
     if ranks.is_first:
         (DOCTOR / INTERRUPTED).unlink()
-        print_report(state["json"], examination, state["skipped"])
+        print_report(state.json, examination, state.skipped)
     return examination.code
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from hpcgender.commands.doctor import DOCTOR, EXAMINATION
 from hpcgender.doctor.finding import STATES, Finding
@@ -57,12 +56,7 @@ def write(examination: Examination, directory: Path = DOCTOR) -> Path:
 
 def read(path: Path) -> Examination:
     """The examination in a file; UserError if there is none, or if it is damaged."""
-    return from_plain(read_document(path, FORM, AGAIN, AGAIN), path)
-
-
-def from_plain(content: Mapping[str, Any], path: Path = DOCTOR) -> Examination:
-    """The examination whose `asdict` is `content`, read from `path`; UserError if it is none."""
-    return restored(Examination, content, path, AGAIN)
+    return restored(Examination, read_document(path, FORM, AGAIN, AGAIN), path, AGAIN)
 
 
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -281,7 +281,7 @@ class Evaluation:
         known = (
             [self.checkpoint.val_manifest] if self.checkpoint.val_manifest else manifests_in(self.checkpoint.manifest)
         )
-        return self.data.manifest in known and self.checkpoint.options.get("val_split", "val") == self.data.split
+        return self.data.manifest in known and self.checkpoint.options.get("val_split") == self.data.split
 
     def table(self, column: str, measure: str = "accuracy") -> GroupTable | None:
         """The table of a score by a column, or None if there is none."""

@@ -60,7 +60,7 @@ def find_overlap(
             why = f"the training data set is no longer at {root}"
     hashes: list[Hashes] = []
     if not why:
-        parts = parts_of(manifests, options.get("limit", 0), options.get("limit_seed", 0))
+        parts = parts_of(manifests, options["limit"], options["limit_seed"])
         for index, part in zip(indexes, parts, strict=True):
             every = np.ascontiguousarray(index["content"])
             hashes.append(every if part.chosen is None else every[part.chosen])

@@ -40,7 +40,7 @@ def metadata(trained: Trained, digest: str, decision: Decision) -> dict[str, str
         "threshold_log_odds": repr(decision.threshold),
         "calibrated_by": decision.calibrated_by,
         "digest": digest,
-        "manifest": str(trained.about.get("manifest", "")),
+        "manifest": trained.about["manifest"],
         "model_card": CARD,
         "checkpoint": json.dumps(dict(trained.about), default=str),
     }

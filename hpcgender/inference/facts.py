@@ -76,9 +76,9 @@ class CheckpointFacts:
     """SHA-256 of the manifest of its training data, of a mixture as HASH=2,HASH=1; empty if not known."""
     options: dict[str, Any]
     """Resolved configuration of its training."""
-    val_manifest: str = ""
+    val_manifest: str
     """The same of --val-data, on which it was validated; empty if that was on its training data."""
-    leaks: tuple[str, ...] = ()
+    leaks: tuple[str, ...]
     """What the data sets of a mixture share across splits, if it was trained with --allow-leaks: a line each."""
 
 

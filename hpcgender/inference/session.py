@@ -59,8 +59,8 @@ class Session(Generic[Options]):
             revision=trained.about["revision"],
             manifest=trained.about["manifest"],
             options=trained.about["config"],
-            val_manifest=trained.about.get("val_manifest", ""),
-            leaks=tuple(trained.about.get("leaks", ())),  # which checkpoints did not always have
+            val_manifest=trained.about["val_manifest"],
+            leaks=tuple(trained.about["leaks"]),
         )
 
     def split_facts(self, left_out: int) -> SplitFacts:

@@ -13,8 +13,7 @@ from hpcgender.commands.evaluate import EvaluateConfig
 from hpcgender.data.packs import manifests_in
 from hpcgender.evaluate.results import FILE as EVALUATION_FILE
 from hpcgender.evaluate.results import Evaluation, read_evaluation
-from hpcgender.run_directory import CONFIG_JSON, METRICS
-from hpcgender.train.log import read_records
+from hpcgender.run_directory import CONFIG_JSON, read_epochs
 from jobs.records import Submission, read_submission
 from shard_tools.base.contracts import SUBMISSIONS
 from shard_tools.base.documents import read_json
@@ -128,7 +127,7 @@ def read_run(directory: Path) -> TrainingRun:
     options = read_json(path, "name the directory of a run, as runs/train", again)
     if not all(isinstance(options.get(name), str) for name in ("data", "manifest")):
         raise UserError(f"{path} is damaged (data and manifest must be text): {again}")
-    return TrainingRun(directory=directory, options=options, records=tuple(read_records(directory / METRICS)))
+    return TrainingRun(directory=directory, options=options, records=tuple(read_epochs(directory)))
 
 
 def run_of(directory: Path, evaluation: Evaluation) -> TrainingRun | None:

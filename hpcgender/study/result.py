@@ -14,9 +14,9 @@ from hpcgender.commands.evaluate import EvaluateConfig
 from hpcgender.commands.study import ResultConfig
 from hpcgender.commands.train import numbers
 from hpcgender.evaluate.results import FILE, read_evaluation
-from hpcgender.run_directory import is_finished
+from hpcgender.run_directory import is_finished, read_epochs
 from hpcgender.study.file import Study
-from hpcgender.study.metrics import read_metrics, score_of
+from hpcgender.study.metrics import score_of
 from hpcgender.study.search import PRUNED
 from shard_tools.base.documents import read_document, write_document
 from shard_tools.base.errors import UserError
@@ -95,7 +95,7 @@ def wanted_of(study: Study) -> dict[str, Any]:
 def look_at(study: Study, name: str) -> Trial:
     """What is known of a trial."""
     results, tasks = study.directory / name, study.trials[name].tasks
-    records = read_metrics(results)
+    records = read_epochs(results)
     scores = [(score, record) for record in records if (score := score_of(record, tasks)) is not None]
     score, record = max(scores, key=lambda pair: pair[0], default=(None, {}))
     kept = numbers(record.get("val"))

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcgender.commands.study import TrialConfig
+from hpcgender.run_directory import read_epochs
 from hpcgender.study.file import Study
-from hpcgender.study.metrics import read_metrics, score_of
+from hpcgender.study.metrics import score_of
 from hpcgender.study.search import PRUNED, Range, Search, keep_values, kept_number
 from shard_tools.base.documents import write_document
 from shard_tools.base.errors import REQUEUE, UserError
@@ -125,7 +126,7 @@ def end(study: Study, results: Path) -> None:
 
 def best_of(study: Study, trial: str) -> float:
     """The score of a trial's best epoch."""
-    scores = [score_of(record, study.trials[trial].tasks) for record in read_metrics(study.directory / trial)]
+    scores = [score_of(record, study.trials[trial].tasks) for record in read_epochs(study.directory / trial)]
     return max(score for score in scores if score is not None)
 
 
@@ -159,7 +160,7 @@ def _report(study: Study, trial: str, ended: threading.Event) -> None:
     asked = optuna.trial.Trial(shared, known._trial_id)
     reported = set(known.intermediate_values)
     while not ended.wait(_LOOK_SECONDS):
-        for epoch, record in enumerate(read_metrics(results), start=1):
+        for epoch, record in enumerate(read_epochs(results), start=1):
             score = score_of(record, options.tasks)
             if score is None or epoch in reported:
                 continue

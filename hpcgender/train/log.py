@@ -15,15 +15,13 @@ import torch
 from hpcgender.distributed import Ranks
 from hpcgender.log_lines import EpochLine, SplitLosses
 from hpcgender.metrics import Scores
-from hpcgender.run_directory import METRICS, resume_command
+from hpcgender.run_directory import METRICS, read_epochs, resume_command
 from hpcgender.trackers.following import Following, close_all, open_tracker
 from hpcgender.trackers.names import TrackerName
 from hpcgender.trackers.tensorboard import TensorBoard
 from hpcgender.trackers.tracker import Point, TrackedRun, run_id
 from shard_tools.base.documents import without_nan
-from shard_tools.base.errors import UserError
 from shard_tools.base.files import write_whole
-from shard_tools.base.parsing import load_json
 from shard_tools.base.storage import unwritable
 
 
@@ -101,21 +99,6 @@ def peak_memory_mb(ranks: Ranks) -> float:
     return float(ranks.sum(of_ranks).max())
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl, without a last line that a kill has truncated; none if there is no file."""
-    lines = path.read_text(errors="replace").split("\n")[:-1] if path.exists() else []
-    records: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            record = load_json(line)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict):
-            raise UserError(f"{path}, line {number} is not a JSON object: remove that line")
-        records.append(record)
-    return records
-
-
 def flattened(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     """The values in a record or in options with names such as `val/f1/female`; without null."""
     for name, value in content.items():
@@ -148,7 +131,7 @@ class RunLog:
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = run_dir / METRICS
-        kept = [record for record in read_records(self.path) if record["epoch"] <= epoch]
+        kept = [record for record in read_epochs(run_dir) if record["epoch"] <= epoch]
         try:
             write_whole(self.path, "".join(f"{json.dumps(record)}\n" for record in kept).encode())
             run = TrackedRun(

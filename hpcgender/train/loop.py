@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from hpcgender.checkpoint import git_revision, read_checkpoint, restoring, save_checkpoint
+from hpcgender.checkpoint import git_revision, read_checkpoint, restoring, run_state, save_checkpoint
 from hpcgender.commands.train import TrainConfig, check_resumed
 from hpcgender.data.evaluation import EvaluationLoader
 from hpcgender.data.limit import parts_of
@@ -373,17 +373,18 @@ class Trainer:
         }
 
     def restore(self, path: Path, content: dict[str, Any]) -> None:
-        """Restores the state of a checkpoint; UserError if it was trained on other data or with other options."""
+        """Restores the state of a checkpoint; UserError if it is none, or of other data or other options."""
+        state = run_state(content, path)
+        begun = {**state.config, "manifest": state.manifest, "val_manifest": state.val_manifest}
+        check_resumed(self.config, begun, identity(self.packs), self.data_facts()["val_manifest"], str(path))
+        self.leaks = state.leaks
+        self.extended_from = begun["epochs"] if begun["epochs"] < self.config.epochs else 0
+        self.epoch, self.epoch_step, self.best = state.epoch, state.number, state.best
+        self.clock = StepClock(state.seconds)
         with restoring(path):
-            begun = {**content["config"], **{name: content.get(name) for name in ("manifest", "val_manifest")}}
-            check_resumed(self.config, begun, identity(self.packs), self.data_facts()["val_manifest"], str(path))
-            self.leaks = tuple(content.get("leaks", ()))
-            self.extended_from = begun["epochs"] if begun["epochs"] < self.config.epochs else 0
-            self.learner.load_state(content["model"], content["learner"])
-            self.epoch, self.epoch_step, self.best = content["epoch"], content["number"], content["best"]
-            self.tally.load_state_dict(content["tally"], self.ranks)
-            self.norms.load_state_dict(content["norms"])
-            self.clock = StepClock(content.get("seconds", 0.0))  # which checkpoints did not always have
+            self.learner.load_state(state.model, state.learner)
+            self.tally.load_state_dict(state.tally, self.ranks)
+            self.norms.load_state_dict(state.norms)
 
     def close(self) -> None:
         self.train_images.close()

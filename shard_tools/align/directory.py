@@ -28,7 +28,7 @@ from shard_tools.align.detector import detector_name
 from shard_tools.align.landmark_file import LandmarkFile
 from shard_tools.align.recipe import ALIGNMENT, CROPS, FORM, FROM_FILE, Recipe
 from shard_tools.align.sheet import PAIRS, alignment_sheet
-from shard_tools.base.documents import write_document
+from shard_tools.base.documents import parse_json, read_json, write_document
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import whole_text, write_file
 from shard_tools.base.progress import progress
@@ -45,6 +45,7 @@ LANDMARKS = tuple(
     f"{name}_{axis}" for name in ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth") for axis in "xy"
 )
 """Columns of landmarks.csv, left and right as seen."""
+ANEW = "remove the directory, and align again"
 
 Finding = dict[str, Any]
 """Of an image: its `image`; the `reason` why it has no crop, or its number of `faces` and the `landmarks` of one."""
@@ -125,7 +126,7 @@ def begin(work: Work) -> None:
     }
     if not note.exists():
         write_file(note, json.dumps(mine, indent=1).encode())
-    if json.loads(note.read_bytes()) != mine:
+    if read_json(note, ANEW, ANEW) != mine:
         raise UserError(
             f"{work.out} holds unfinished work on other images or with other options: give the same ones to resume it, "
             "or remove the directory"
@@ -159,7 +160,9 @@ def crop_file(work: Work, name: str) -> Finding:
 def findings_of(work: Work, chunks: Sequence[Chunk]) -> Iterator[Finding]:
     """The findings of all images, in their order."""
     for chunk in chunks:
-        yield from map(json.loads, work.done(chunk).read_text().splitlines())
+        path = work.done(chunk)
+        for line in path.read_bytes().splitlines():
+            yield parse_json(line, path, ANEW)
 
 
 def finish(work: Work, chunks: Sequence[Chunk]) -> None:

@@ -118,6 +118,9 @@ def untrained(benchmark: PredictBenchmark, path: Path) -> Path:
         "config": config.plain(),
         "manifest": "",
         "revision": "",
+        "val_manifest": "",
+        "leaks": [],
+        "crop": None,
     }
     save_checkpoint(path, content)
     return path

@@ -19,7 +19,7 @@ from typing import Literal
 import tyro
 
 from hpcgender.evaluate.results import Evaluation, read_evaluation
-from hpcgender.study.metrics import read_metrics
+from hpcgender.run_directory import read_epochs
 from shard_tools.base.text import percent
 from shard_tools.manifest import read_manifest
 from tests.conftest import REAL_DATA
@@ -123,7 +123,7 @@ class Bench:
         data = self.pack("training", "folders", self.root / "Training", "--val", 0, "--test", 0)
         val = self.pack("validation", "folders", self.root / "Validation", "--val", 1, "--test", 0)
         run = self.train("resnet50", data, "--val-data", val, "--preset", "resnet50")
-        best = max(read_metrics(run), key=lambda record: record["val"]["accuracy"])
+        best = max(read_epochs(run), key=lambda record: record["val"]["accuracy"])
         found = (
             f"{percent(best['train']['accuracy'], 2)} in training, {percent(best['val']['accuracy'], 2)} in validation"
         )

@@ -29,7 +29,9 @@ def content(classes: tuple[str, ...] = ("female", "male")) -> dict[str, Any]:
         "model": create(RESNET, 2).state_dict(),
         "classes": list(classes),
         "epoch": 3,
+        "step": 30,
         "config": {**asdict(RESNET), "image_size": 32},
+        **{"revision": "", "manifest": "", "val_manifest": "", "leaks": [], "crop": None},
     }
 
 
@@ -66,6 +68,7 @@ def small(tmp_path: Path) -> Path:
         ({"classes": 7}, r"classes must be a list in \[ \], each text in quotes, not 7"),
         ({"classes": ["male", "female"]}, r"was trained for classes male, female, not female, male"),
         ({"epoch": "3"}, r"epoch must be a whole number, not '3'"),
+        ({"leaks": None}, r"leaks must be a list in"),
         ({"config": {"image_size": 32}}, r"has no model"),
         ({"config": {**asdict(RESNET), "model": "no such", "image_size": 32}}, r"unknown model"),
         ({"config": asdict(RESNET)}, r"has no image_size"),

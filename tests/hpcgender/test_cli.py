@@ -63,7 +63,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
         "model": create(ModelConfig(model="resnet18"), 2).state_dict(),
         "classes": ["female", "male"],
         "epoch": 1,
+        "step": 10,
         "config": TrainConfig(model="resnet18", image_size=32).plain(),
+        **{"revision": "", "manifest": "", "val_manifest": "", "leaks": [], "crop": None},
     }
     save_checkpoint(root / "good.pt", content)
     save_checkpoint(root / "swapped.pt", {**content, "classes": ["male", "female"]})

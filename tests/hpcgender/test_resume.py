@@ -10,15 +10,18 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from hpcgender.checkpoint import save_checkpoint
 from hpcgender.commands.train import TrainConfig
 from hpcgender.inference.validation import validate
 from hpcgender.train import loop
+from shard_tools.base.errors import UserError
 from tests.conftest import Run
 
 OPTIONS = (
@@ -202,3 +205,27 @@ def test_an_epoch_that_resumes_at_its_end_knows_its_speed(
     first = json.loads((tmp_path / "a" / "metrics.jsonl").read_text().splitlines()[0])
     assert 0 < first["images_per_s"] <= 256 / content["seconds"]
     assert first["eta"] >= 2 * content["seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"tally": None}, "tally must be a table, not null"),
+        ({"number": "3"}, "number must be a whole number, not '3'"),
+        ({"norms": {}}, r"holds another state than the run has \('values'\)"),
+        ({"model": {}}, r"holds another state than the run has \(Error\(s\) in loading state_dict"),
+    ],
+)
+def test_a_checkpoint_of_another_state_is_to_be_moved_away(
+    change: dict[str, Any], why: str, shards: Path, tmp_path: Path
+) -> None:
+    config = TrainConfig(
+        data=shards, runs=tmp_path, name="a", model="compact", image_size=32, batch_size=32, epochs=1, resume=True
+    )
+    assert loop.train(config) == 0
+    path = (tmp_path / "a" / "checkpoints" / "last.pt").resolve()
+    content = torch.load(path, weights_only=True)
+    content.pop("format")
+    save_checkpoint(path, {**content, **change})
+    with pytest.raises(UserError, match=rf"{path.name} .*{why}.*: move it away, and the run resumes from the one"):
+        loop.train(replace(config, epochs=2))

@@ -59,6 +59,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Make:
         path = tmp_path_factory.mktemp(name) / "best.pt"
         config = TrainConfig(model=name, image_size=32, **options).plain()
         about = {"classes": CLASSES, "config": config, "epoch": 3, "step": 30, "revision": "abc", "manifest": ""}
+        about |= {"val_manifest": "", "leaks": [], "crop": None}
         save_checkpoint(path, {"model": model.state_dict(), **about})
         return path
 

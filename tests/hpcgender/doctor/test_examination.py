@@ -20,6 +20,7 @@ from hpcgender.doctor.finding import Finding, green, yellow
 from hpcgender.doctor.report import Examination
 from hpcgender.stop import StopSignal
 from jobs.schedulers import find_allocation
+from shard_tools.base.errors import UserError
 
 CPU = torch.device("cpu")
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_CPUS_PER_NODE": "16(x2)"}
@@ -70,6 +71,12 @@ def test_a_job_whose_agent_passes_no_signal_on_is_told(
     assert bool(saved) == (code == 99)
     capsys.readouterr()
     if saved:
+        note = Path("runs/doctor/interrupted.json")
+        whole = note.read_text()
+        note.write_text(whole[:-9])
+        with pytest.raises(UserError, match=r"interrupted\.json is damaged .*: remove it, and examine again"):
+            examination.read_interrupted(job)
+        note.write_text(whole)
         assert examination.conclude(saved, ranks) == 0
         assert "signalled, saved, requeued and resumed after" in capsys.readouterr().out
         assert examination.read_interrupted(job) is None

@@ -36,6 +36,8 @@ def save_model(
         "step": 42,
         "config": TrainConfig(**options, **run, image_size=32).plain(),
         "manifest": "of the data",
+        "val_manifest": "",
+        "leaks": [],
         "revision": "of the code",
         "crop": asdict(crop) if crop else None,
     }

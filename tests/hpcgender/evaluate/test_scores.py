@@ -267,7 +267,7 @@ def test_numbers_are_written_and_read_whole(tmp_path: Path) -> None:
     evaluation = Evaluation(
         checkpoint=CheckpointFacts(
             path="/a", digest="b", model="c", image_size=64, tasks=("gender",), epoch=1, step=2, revision="",
-            manifest="", options={"lr": 0.1, "tasks": ["gender"]},
+            manifest="", options={"lr": 0.1, "tasks": ["gender"]}, val_manifest="", leaks=(),
         ),
         data=results.Data(
             path="/d", source="morph", manifest="e", split="test", images=3, left_out=1, classes=("female", "male"),
