@@ -101,17 +101,8 @@ def api_page() -> str:
     lines = [
         "# Python",
         "",
-        "`import hpcgender` takes no time: torch is imported when you use something that needs it. Errors that you can",
-        "correct are `shard_tools.base.errors.UserError`, whose text is one line that says what to do.",
-        "",
-        "```python",
-        "import hpcgender",
-        "",
-        'model = hpcgender.load("runs/faces")',
-        'found = model.predict(["face.jpg"], heat_maps=True)',
-        'images = hpcgender.open("data/faces", "test")',
-        'scores = hpcgender.evaluation("runs/faces/evaluations/faces-test").results',
-        "```",
+        "What `import hpcgender` offers. [In Python](../tasks/python.md) has examples. Errors that you can correct are",
+        "`shard_tools.base.errors.UserError`, whose text is one line that says what to do.",
         "",
     ]
     for file, names in OFFERED:

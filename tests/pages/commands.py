@@ -32,7 +32,10 @@ OTHERS = (
         "apptainer",
         "git",
         "unzip",
+        "tar",
+        "find",
         "ls",
+        "head",
     ),
     *("ch-image", "ch-convert", "ch-fromhost", "mkdir", ".venv/bin/pip", ".venv/bin/ruff", "jupyter", "salloc", "ssh"),
 )

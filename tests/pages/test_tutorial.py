@@ -1,40 +1,108 @@
-"""The tutorial, command by command as it stands there, on fewer and smaller faces and for one epoch."""
+"""Both tutorials and README's six lines, command by command as they stand there, on fewer and smaller faces."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run
+from tests.conftest import REAL_DATA, Run
 from tests.pages.commands import ROOT, commands, parts
 
-PAGE = ROOT / "docs" / "tutorial.md"
+TUTORIAL = ROOT / "docs" / "tutorial.md"
+UTKFACE = ROOT / "docs" / "tutorial-utkface.md"
+README = ROOT / "README.md"
 SMALLER = {"--count": "300", "--size": "48", "--image-size": "32", "--epochs": "1", "--batch-size": "32"}
 """Options whose values are smaller here."""
-MADE = (
-    *("faces.png", "compare.png", "groups.pdf", "report.html", "runs/plain/evaluations/faces-test/errors.png"),
-    *("runs/plain/cams/faces-test/sheet.png", "runs/plain/cams/faces-test/deletion.png"),
-)
-"""Files that the tutorial says are there afterwards."""
+SHORT = ("--epochs", "1", "--image-size", "32")
+"""Options of a training that the page takes from a preset."""
+MODULES = {"hpcgender": "hpcgender", "shard-tools": "shard_tools"}
 
 
-def smaller(words: tuple[str, ...]) -> list[str]:
-    """A command with smaller values."""
-    return [SMALLER.get(before, word) for before, word in zip(("", *words), words, strict=False)]
+def steps(page: Path, ours: Iterable[str] = MODULES) -> list[list[str]]:
+    """Our own commands in the blocks of a page, with smaller values."""
+    return [
+        [SMALLER.get(before, word) for before, word in zip(("", *words), words, strict=False)]
+        for words in (command.words for command in commands(page) if command.whole)
+        if words[0] in ours
+    ]
+
+
+def carry_out(run: Run, step: list[str], directory: Path) -> None:
+    """Runs a command in a directory; it must succeed."""
+    done = run(MODULES[step[0]], *step[1:], cwd=directory)
+    assert done.returncode == 0, f"{' '.join(step)}: {done.stdout}{done.stderr}"
+
+
+def draw_figures(page: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs the Python programs of a page in a directory."""
+    monkeypatch.chdir(directory)
+    for part in parts(page):
+        if part.language == "python":
+            exec("\n".join(part.lines), {})
+
+
+def missing(made: Iterable[str], directory: Path) -> list[str]:
+    """Which of these files are not there."""
+    return [name for name in made if not (directory / name).is_file()]
 
 
 @pytest.mark.slow
 def test_the_tutorial_leads_to_a_figure(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    modules = {"hpcgender": "hpcgender", "shard-tools": "shard_tools"}
-    steps = [command.words for command in commands(PAGE) if command.whole]
-    assert len(steps) == 11
-    for words in steps:
-        program, *arguments = smaller(words)
-        done = run(modules[program], *arguments, cwd=tmp_path)
-        assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
-    figure = next(part for part in parts(PAGE) if part.language == "python")
-    monkeypatch.chdir(tmp_path)
-    exec("\n".join(figure.lines), {})
-    assert [name for name in MADE if not (tmp_path / name).is_file()] == []
-    assert all(name in PAGE.read_text(encoding="utf-8") for name in ("sheet.png", "deletion.png", "report.html"))
+    assert len(steps(TUTORIAL)) == 11
+    for step in steps(TUTORIAL):
+        carry_out(run, step, tmp_path)
+    draw_figures(TUTORIAL, tmp_path, monkeypatch)
+    made = (
+        *("faces.png", "compare.png", "groups.pdf", "report.html", "runs/plain/evaluations/faces-test/errors.png"),
+        *("runs/plain/cams/faces-test/sheet.png", "runs/plain/cams/faces-test/deletion.png"),
+    )
+    assert missing(made, tmp_path) == []
+    assert all(name in TUTORIAL.read_text(encoding="utf-8") for name in ("sheet.png", "deletion.png", "report.html"))
+
+
+@pytest.mark.slow
+def test_the_tutorial_on_utkface_leads_to_a_table(
+    run: Run, real_faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "UTKFace").mkdir()
+    for image in sorted(real_faces.iterdir())[::60]:
+        (tmp_path / "UTKFace" / image.name).symlink_to(image)
+    (study,) = (part for part in parts(UTKFACE) if part.language == "toml")
+    text = "\n".join(study.lines)
+    text = (
+        text.replace('"resnet18", ', "")
+        .replace("0, 1, 2", "0, 1")
+        .replace("[grid]", "epochs = 1\nimage_size = 32\n[grid]")
+    )
+    (tmp_path / "paper.toml").write_text(text)
+    assert len(steps(UTKFACE)) == 11
+    for step in steps(UTKFACE):
+        carry_out(run, step, tmp_path)
+    draw_figures(UTKFACE, tmp_path, monkeypatch)
+    of_a_run = ("cams/utkface-test/sheet.png", "cams/utkface-test/deletion.png", "evaluations/utkface-test/errors.png")
+    made = (
+        *("aligned/sheet.png", "aligned/quarantine.csv", "faces.png", "data/utkface/summary.txt", "compare.png"),
+        *("compare.csv", "runs/paper/result.json", "table.tex", "decades.pdf", "report.html"),
+        *(f"runs/paper/se_resnet18-seed0/{name}" for name in of_a_run),
+    )
+    assert missing(made, tmp_path) == []
+    (row,) = (tmp_path / "table.tex").read_text().splitlines()
+    assert row.startswith(r"se\_resnet18 & $")
+
+
+@pytest.mark.slow
+def test_readmes_six_lines_lead_from_photos_to_a_report(run: Run, tmp_path: Path) -> None:
+    web = REAL_DATA / "gender_dataset_face"
+    if not web.is_dir():
+        pytest.skip(f"no photos in {web}: set HPCGENDER_TEST_DATA to a directory that has gender_dataset_face")
+    for ours, theirs in (("photos/female", "woman"), ("photos/male", "man"), ("new-photos", "man")):
+        (tmp_path / ours).mkdir(parents=True)
+        for image in sorted((web / theirs).iterdir())[:: 100 if ours == "new-photos" else 12]:
+            (tmp_path / ours / image.name).symlink_to(image)
+    six = steps(README)
+    assert [step[1] for step in six] == ["pack", "train", "evaluate", "cam", "report", "predict"]
+    for step in six:
+        carry_out(run, [*step, *SHORT] if step[1] == "train" else step, tmp_path)
+    assert missing(("report.html", "predictions.csv", "runs/mine/cams/mine-test/sheet.png"), tmp_path) == []
