@@ -45,6 +45,8 @@ def git_revision() -> str:
         return subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--dirty=+"],
             cwd=Path(__file__).parent,
+            # Not a checkout that an installation lies in.
+            env={**os.environ, "GIT_CEILING_DIRECTORIES": str(Path(__file__).resolve().parents[2])},
             capture_output=True,
             text=True,
             timeout=10,

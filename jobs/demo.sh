@@ -24,8 +24,8 @@ fi
 [ -z "$images" ] || images=$(realpath "$images")
 cd "$(dirname "$0")/.."
 
-bash jobs/install.sh
-. .venv/bin/activate
+[ ! -f jobs/install.sh ] || bash jobs/install.sh
+[ ! -f .venv/bin/activate ] || . .venv/bin/activate
 # step N TEXT PATH: prints the step; false if PATH, its result, exists already.
 step() {
     if [ -e "$3" ]; then

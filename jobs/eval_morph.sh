@@ -20,10 +20,10 @@
 #SBATCH --gpus-per-node=1
 
 trap '' USR1 USR2 # requests to stop are for the launcher, and would end this shell
-# A scheduler runs a copy of this file from another directory.
-cd "$(dirname "$0")/.." && [ -d hpcgender ] || cd "${SLURM_SUBMIT_DIR:-$SGE_O_WORKDIR}" || exit 2
+# A scheduler runs a copy of this file from another directory, where no profiles are.
+cd "$(dirname "$0")" && [ -d sites ] && cd .. || cd "${SLURM_SUBMIT_DIR:-$SGE_O_WORKDIR}" || exit 2
 [ ! -f .venv/bin/activate ] || . .venv/bin/activate
-command -v python >/dev/null || { echo "$0: no python here: bash jobs/install.sh, or load a module" >&2; exit 2; }
+command -v python >/dev/null || { echo "$0: no python here: bash jobs/install.sh in a clone, or load a module" >&2; exit 2; }
 request=() # a job has its resources already
 [ -n "$SLURM_JOB_ID$SGE_TASK_ID" ] || request=(--nodes 2)
 

@@ -18,10 +18,10 @@
 #SBATCH --cpus-per-task=4
 
 trap '' USR1 USR2 # requests to stop are for the launcher, and would end this shell
-# A scheduler runs a copy of this file from another directory.
-cd "$(dirname "$0")/.." && [ -d hpcgender ] || cd "${SLURM_SUBMIT_DIR:-$SGE_O_WORKDIR}" || exit 2
+# A scheduler runs a copy of this file from another directory, where no profiles are.
+cd "$(dirname "$0")" && [ -d sites ] && cd .. || cd "${SLURM_SUBMIT_DIR:-$SGE_O_WORKDIR}" || exit 2
 [ ! -f .venv/bin/activate ] || . .venv/bin/activate
-command -v python >/dev/null || { echo "$0: no python here: bash jobs/install.sh, or load a module" >&2; exit 2; }
+command -v python >/dev/null || { echo "$0: no python here: bash jobs/install.sh in a clone, or load a module" >&2; exit 2; }
 
 exec python -m hpcgender.launch --cpus 4 -- pack morph --images data/MORPH --out data/morph --val 0 --test 1 \
     --workers "${NSLOTS:-4}" "$@"

@@ -294,8 +294,10 @@ def changes(code: Path) -> str:
 
 
 def _git(code: Path, *arguments: str) -> str:
+    own = {**os.environ, "GIT_CEILING_DIRECTORIES": str(code.parent)}  # not a checkout that an installation lies in
+    command = ["git", *arguments]
     try:
-        done = subprocess.run(["git", *arguments], cwd=code, capture_output=True, timeout=_GIT_SECONDS, check=True)
+        done = subprocess.run(command, cwd=code, env=own, capture_output=True, timeout=_GIT_SECONDS, check=True)
     except (OSError, subprocess.SubprocessError):  # no git, or no checkout: an installed package
         return ""
     return done.stdout.decode(errors="replace")

@@ -47,6 +47,7 @@ LONGEST = (
         "tests/faults/test_faults.py",
     ),
     "tests/pages/test_tutorial.py",
+    "tests/test_wheel.py",
 )
 """What takes half a minute or more, the longest first, so that no worker is busy alone at the end."""
 

@@ -20,8 +20,7 @@ SCRIPT = Path(__file__).parents[2] / "jobs" / "pack_ms1mv2.sh"
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A project's directory with the script and a small MS1MV2: 8 identities of 4 pictures, one of unknown gender."""
-    (tmp_path / "hpcgender").mkdir()
-    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "sites").mkdir(parents=True)
     shutil.copy(SCRIPT, tmp_path / "jobs")
     write_ms1mv2(tmp_path / "data" / "faces_emore")
     return tmp_path
