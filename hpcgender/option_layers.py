@@ -5,13 +5,11 @@ There is a section for each class that a dataclass of options inherits its field
 
 from __future__ import annotations
 
-import ast
 import inspect
 import sys
 import textwrap
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
@@ -21,7 +19,7 @@ from hpcgender.data.packs import joined
 from shard_tools.base.commands import default_is
 from shard_tools.base.documents import Toml, read_toml, shipped
 from shard_tools.base.errors import unknown
-from shard_tools.base.options import expanded, parse
+from shard_tools.base.options import docstrings, expanded, parse
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -125,18 +123,6 @@ def sections(options: type) -> dict[type, dict[str, str]]:
 def title(cls: type) -> str:
     """The name of a class's section."""
     return cls.__name__.removesuffix("Config").lower()
-
-
-def docstrings(cls: type) -> dict[str, str]:
-    """The strings below a class's fields, each on one line."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-    assert isinstance(tree, ast.ClassDef)
-    found = {}
-    for statement, below in pairwise(tree.body):
-        match statement, below:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                found[name] = " ".join(text.split())
-    return found
 
 
 def parse_sections(default: Options, program: str, arguments: Sequence[str]) -> Options:

@@ -9,11 +9,11 @@ from typing import Any
 from docs.site.help import cell, code
 from hpcgender.data.augmentation import LIMITS, PRESETS, Augmentation
 from hpcgender.option_layers import PRESETS as PRESET_FILES
-from hpcgender.option_layers import docstrings
 from jobs.site import ResourceType, Site
 from jobs.sites import PROFILES
 from shard_tools import sources
 from shard_tools.base.documents import shipped
+from shard_tools.base.options import docstrings
 
 
 def shown_type(option: Field[Any]) -> str:

@@ -28,7 +28,7 @@ class SplitConfig(ReadConfig):
     """What its passes keep of each image, for errors."""
 
     checkpoint: Path
-    """Checkpoint, e.g. runs/train/checkpoints/best.pt, or a run, e.g. runs/train, for its best one."""
+    """Checkpoint, e.g. runs/train/checkpoints/best.pt, or a run, by its directory or its name, for its best one."""
     split: str = "test"
     """Split: train, val or test."""
     out: Annotated[

@@ -355,6 +355,8 @@ def parse_options(kind: type[Options], program: str, argv: Sequence[str]) -> Opt
         return options.expanded(from_arguments(program, argv))
     import tyro  # 0.15 s that other modules need not wait for
 
+    if {"-h", "--help"} & set(argv):
+        options.help_in_lines(kind)
     # A flag that is on by default is shown with both of its forms, --decode and --no-decode: one alone reads backwards.
     pairs = any(field.default is True for field in fields(kind))  # type: ignore[arg-type]
     config = (tyro.conf.DisallowNone, *(() if pairs else (tyro.conf.FlagCreatePairsOff,)))

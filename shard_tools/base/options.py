@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import io
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import fields, is_dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from shard_tools.base.errors import BAD_INPUT, UserError, nearest
@@ -46,6 +51,27 @@ def parse(kind: Any, program: str, argv: Sequence[str], **settings: Any) -> Any:
         except SystemExit:
             pass
     raise complaint(box.getvalue(), kind, program)
+
+
+def docstrings(cls: type) -> dict[str, str]:
+    """The strings below a class's fields, each on one line."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    assert isinstance(tree, ast.ClassDef)
+    found = {}
+    for statement, below in pairwise(tree.body):
+        match statement, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = " ".join(text.split())
+    return found
+
+
+def help_in_lines(kind: type) -> None:
+    """Makes --help fold the strings below a dataclass's fields as the terminal is wide, not as the source is."""
+    for cls in filter(is_dataclass, kind.__mro__):
+        words = docstrings(cls)
+        for option in fields(cls):
+            if option.name in words:
+                option.metadata = MappingProxyType({**option.metadata, "help": words[option.name]})
 
 
 def _check_paths(kind: Any, argv: Sequence[str]) -> None:

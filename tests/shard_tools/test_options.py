@@ -42,6 +42,28 @@ class OnByDefault:
     """Whether to decode."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """An option with more words than a line of its source has."""
+
+    count: int = 1
+    """Number of
+    images."""
+
+
+class More(Described):
+    """Inherits it."""
+
+
+def test_help_is_folded_as_the_terminal_is_wide(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "90")
+    with pytest.raises(SystemExit):
+        parse_options(More, "tool", ["--help"])
+    assert "Number of images. (default: 1)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("columns", ["40", "200"])
 @pytest.mark.parametrize(
     ("line", "says"),
