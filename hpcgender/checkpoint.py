@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,12 +17,14 @@ from xxhash import xxh3_128
 from hpcgender.checkpoint_file import FORMAT, MARK, check_checkpoint, read_ending
 from hpcgender.memory import enough_memory, of_the_machine, out_of_memory
 from hpcgender.models.config import ModelConfig, read_model_config
-from hpcgender.models.create import create, described
+from hpcgender.models.create import create, on_meta
 from hpcgender.models.network import Network
+from hpcgender.models.weights_file import larger_than
 from hpcgender.run_directory import resume_command
 from shard_tools.align.recipe import Recipe
 from shard_tools.base.documents import restored_part
 from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.files import whole_file
 from shard_tools.base.storage import retried, unwritable
 from shard_tools.base.text import byte_size
 from shard_tools.manifest import CLASSES
@@ -81,26 +82,15 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     notice changed bytes of a tensor. UserError if it cannot be written, with the command that resumes the run whose
     directory of checkpoints it is in.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
+        with whole_file(path, synced=True) as file:
             hashed = _Hashed(file)
             try:
                 torch.save({"format": FORMAT, **content}, hashed)  # type: ignore[arg-type]  # torch.save calls only write and flush
             except RuntimeError as error:  # torch replaces the OSError by one about an unexpected position
                 raise hashed.error or error from None
             file.write(MARK + hashed.checksum.hexdigest().encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         again = resume_command(path.parent.parent)
         raise unwritable(error, path, f"free space or correct permissions, then resume: {again}") from None
 
@@ -139,7 +129,7 @@ def _load(file: BinaryIO, length: int) -> Any:
     """What torch.save wrote in the first `length` bytes; UnreadableError if that cannot be read, or is compressed."""
     try:
         with ZipFile(file) as archive:
-            larger = sum(record.file_size for record in archive.infolist()) > length
+            larger = larger_than(archive.infolist(), length)
         if not larger:
             file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -269,7 +259,7 @@ def load_trained(path: Path, device: torch.device, classes: Sequence[str] = CLAS
     image_size = restored_part(_Input, parts.config, path, again).image_size
     options.check_image_size(image_size)
     try:
-        needed = sum(value.nbytes for value in described(options, len(classes), image_size).state_dict().values())
+        needed = sum(value.nbytes for value in on_meta(options, len(classes), image_size).state_dict().values())
         if needed > path.stat().st_size:  # before so much memory is taken
             raise TypeError(f"its weights take {byte_size(needed)}, more than the file")
         model = create(options, len(classes), image_size)

@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple
 
 from xxhash import xxh3_64_hexdigest
 
-from hpcgender.run_directory import BEST, CHECKPOINTS, CONFIG_JSON, named
+from hpcgender.run_directory import BEST, CHECKPOINTS, CONFIG_JSON, directory_named
 from shard_tools.base.documents import parse_json, read_json, restored
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import whole_file
@@ -57,7 +57,7 @@ def checkpoint_file(path: Path) -> Path:
 
     A name is that of a run in `runs`, as `mine` or `study/trial`, if there is nothing else of that name.
     """
-    path = named(path)
+    path = directory_named(path)
     if not path.is_dir():
         return path
     return path / BEST if path.name == CHECKPOINTS else path / CHECKPOINTS / BEST
@@ -140,7 +140,7 @@ def keep_temperature(path: Path, checksum: str, temperature: KeptTemperature) ->
     path = path.resolve()
     content = json.dumps(asdict(temperature)).encode()
     try:
-        with path.open("rb") as file, whole_file(path) as new:
+        with path.open("rb") as file, whole_file(path, synced=True) as new:
             ending = read_ending(file)
             if ending is None or ending.checksum != checksum:
                 raise UserError(f"{path} is another checkpoint than the one that was evaluated: evaluate that")
@@ -151,7 +151,6 @@ def keep_temperature(path: Path, checksum: str, temperature: KeptTemperature) ->
             new.truncate()
             new.write(_TEMPERATURE + xxh3_64_hexdigest(content).encode() + b" " + content + b"\n")
             new.flush()
-            os.fsync(new.fileno())
             if digest(path) != checksum:  # a training that goes on has written a better one meanwhile
                 raise UserError(f"{path} is another checkpoint than the one that was evaluated: evaluate that")
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))

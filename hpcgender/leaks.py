@@ -23,7 +23,7 @@ def check_leaks(manifests: Sequence[Manifest], val: Manifest | None = None, val_
     found = leaks_between(manifests, val, val_split)
     if found:
         more = f" (and {len(found) - 1} more such findings)" if len(found) > 1 else ""
-        roots = " ".join(str(manifest.root) for manifest in (*manifests, *([val] if val else [])))
+        roots = " ".join(dict.fromkeys(str(manifest.root) for manifest in (*manifests, *([val] if val else []))))
         raise UserError(
             f"{found[0]}{more}: leave them out of one, or give --allow-leaks, which all results will say; list them: "
             f"shard-tools verify {roots} --leaks"
@@ -39,9 +39,9 @@ def leaks_between(
     """
     roots = [(manifest.root, manifest.sha256) for manifest in manifests]
     lines = [line for first, second in combinations(roots, 2) for line in _between(first, second)]
-    if val:
+    if val and val.sha256 not in [sha256 for _, sha256 in roots]:  # else its splits are compared already
         of_val = (val.root, val.sha256)
-        lines += [line for one in roots if one != of_val for line in _between(one, of_val, (("train", val_split),))]
+        lines += [line for one in roots for line in _between(one, of_val, (("train", val_split),))]
     return tuple(lines)
 
 

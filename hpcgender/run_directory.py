@@ -24,7 +24,7 @@ STUDY_TOML = "study.toml"
 """The file of a study as it was submitted last, in the study's directory: what makes it one."""
 
 
-def named(path: Path) -> Path:
+def directory_named(path: Path) -> Path:
     """The directory that a path names: itself, or else the one of that name in `runs`, as `mine` or `study/trial`."""
     return RUNS / path if not path.exists() and (RUNS / path).is_dir() else path
 
@@ -32,7 +32,7 @@ def named(path: Path) -> Path:
 def runs_named(paths: Iterable[Path]) -> tuple[Path, ...]:
     """The directories that paths name, of a study those of its runs, by name."""
     found: list[Path] = []
-    for path in map(named, paths):
+    for path in map(directory_named, paths):
         runs = sorted(file.parent for file in path.glob(f"*/{CONFIG_JSON}"))
         found += runs if runs and (path / STUDY_TOML).is_file() else [path]
     return tuple(found)

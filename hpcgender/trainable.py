@@ -15,15 +15,14 @@ ROWS = 65_536
 def check_trainable(
     manifests: Sequence[Manifest],
     tasks: Collection[str],
-    validated: Sequence[Manifest] | None = None,
-    val_split: str = "val",
+    validated: Sequence[Manifest],
+    val_split: str,
 ) -> None:
     """Raises UserError unless the data sets of a training have what its tasks need.
 
-    Each needs images in `train`, and one of the `validated` data sets (None: the same) in `val_split`, unless there are
+    Each needs images in `train`, and one of the `validated` data sets in `val_split`, unless there are
     none; all together need in both splits both classes for the task gender, and ages for the task age.
     """
-    validated = manifests if validated is None else validated
     for name, of in (("train", manifests), (val_split, validated)) if validated else (("train", manifests),):
         having = [manifest for manifest in of if name in manifest.splits]
         lacking = [manifest for manifest in of if name not in manifest.splits]

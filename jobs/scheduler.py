@@ -237,8 +237,8 @@ class Scheduler(ABC):
         """More lines about one job that waits, is in error or has ended."""
         return ()
 
-    def number(self, job_id: str) -> str:
-        """The number of its own that a task of an array has besides its id, and its log may have; empty without one."""
+    def raw_id(self, job_id: str) -> str:
+        """The id of its own that a task of an array has besides its id, and its log may have; empty without one."""
         return ""
 
     def meaning(self, job_id: str, reason: str) -> str:

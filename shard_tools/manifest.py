@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from shard_tools.align.recipe import Recipe
 from shard_tools.base.documents import parse_json, restored
 from shard_tools.base.errors import UserError, nearest
+from shard_tools.base.files import write_whole
 from shard_tools.base.storage import retried, unreadable
 
 if TYPE_CHECKING:  # numpy is for those who read an index
@@ -108,12 +108,7 @@ def write_manifest(manifest: Manifest) -> None:
     content = asdict(manifest)
     del content["root"], content["sha256"]
     text = json.dumps({"format": FORMAT, "version": VERSION, **content}, indent=1) + "\n"
-    partial = manifest.root / f".{MANIFEST}.partial"
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(manifest.root / MANIFEST)
+    write_whole(manifest.root / MANIFEST, text.encode(), synced=True)
 
 
 def manifest_sha256(root: Path | None) -> str:

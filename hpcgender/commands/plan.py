@@ -10,12 +10,13 @@ import tyro
 
 from hpcgender.commands.doctor import DOCTOR, EXAMINATION
 from hpcgender.commands.launch import minutes
+from hpcgender.data.packs import read_packs, validation_packs
 from hpcgender.models.config import ModelConfig
 from hpcgender.models.registry import check_model
 from hpcgender.plan.figures import GPUS
 from shard_tools.base.commands import Command, default_is
 from shard_tools.base.errors import UserError, unknown
-from shard_tools.manifest import read_manifest
+from shard_tools.manifest import Manifest, read_manifest
 
 SHORTEST = 10
 """Minutes: a shorter job would hardly do more than begin and stop."""
@@ -28,6 +29,12 @@ class PlanConfig:
 
     data: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("data/shards")
     """Packed data set."""
+    limit: int = 0
+    """Train on a sample of at most so many images; 0: all."""
+    val_data: Annotated[Path | None, default_is("that of --data", "DIR")] = None
+    """Packed data set to validate on."""
+    val_split: str = "val"
+    """Split to validate on; none: no validation."""
     model: Annotated[str, tyro.conf.arg(metavar="NAME")] = "se_resnet50"
     """Model to train."""
     image_size: int = 112
@@ -63,7 +70,18 @@ class PlanConfig:
             raise unknown("GPU", self.gpu, list(GPUS))
         if minutes(self.time, "--time") < SHORTEST:
             raise UserError(f"--time {self.time}: give the time limit of a job, at least {SHORTEST} minutes")
+        if self.limit < 0:
+            raise UserError(f"--limit {self.limit}: give a number of images, or 0 for all")
         read_manifest(self.data).split("train")
+        self.validated()
+
+    def validated(self) -> tuple[Manifest, ...]:
+        """The data set to validate on, or none; UserError if it lacks the split."""
+        packs = validation_packs(read_packs(self.data), self.val_data, self.val_split)
+        if self.val_data or self.val_split != "val":
+            for pack in packs:
+                pack.manifest.split(self.val_split)
+        return tuple(pack.manifest for pack in packs if self.val_split in pack.manifest.splits)
 
 
 COMMANDS = (

@@ -148,10 +148,13 @@ class TrainConfig(SetupConfig, RunConfig, BatchConfig, ModelConfig, Optimization
             counts = [sum(part.counts[name] for part in parts) for name in manifests[0].classes]
             if not all(counts):
                 raise UserError(
-                    f"--limit {self.limit} leaves {counts} images of the classes: give more, or another seed"
+                    f"--limit {self.limit} leaves {counts} images of the classes: give more, or another --limit-seed"
                 )
         if samples < self.batch_size and self.last_batch == "drop":
-            raise UserError(f"train in {self.data} has {samples} images, fewer than --batch-size {self.batch_size}")
+            left = f" after --limit {self.limit} --limit-seed {self.limit_seed}" if self.limit else ""
+            raise UserError(
+                f"train in {self.data} has {samples} images{left}, fewer than --batch-size {self.batch_size}"
+            )
 
 
 MAY_CHANGE = frozenset(field.name for config in (ReadConfig, ComputeConfig, RunConfig) for field in fields(config))

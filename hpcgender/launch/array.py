@@ -9,7 +9,7 @@ from typing import Any
 
 from hpcgender.commands.launch import LaunchConfig
 from hpcgender.launch import CODE
-from hpcgender.launch.submit import job_arguments, launch_in_job, passed_on, submitted
+from hpcgender.launch.submit import job_arguments, launch_in_job, submitted, to_pass_on
 from jobs import records
 from jobs.records import Submission
 from jobs.scheduler import Request
@@ -36,7 +36,7 @@ def submit_array(
 
     `results` is the directory of what they do together. UserError if the scheduler does not take them.
     """
-    tasks = [(job_arguments(config, call, wanted), passed_on(call, wanted, stamp)) for call in calls]
+    tasks = [(job_arguments(config, call, wanted), to_pass_on(call, wanted, stamp)) for call in calls]
     kept = {"revision": records.revision(CODE), **records.who_and_where()}
     around = records.surroundings(os.environ, CODE)
     manifests = {data: manifest_sha256(data) for data in {call.data for call in calls}}

@@ -36,7 +36,7 @@ class Submitted:
     """How many were asked for, 0 if that is not known; the record may not be written yet when the job starts."""
 
 
-def passed_on() -> Submitted:
+def read_passed_on() -> Submitted:
     """Takes what a submission has passed on out of the environment, where no other launch is to find it."""
     text = os.environ.pop(SUBMITTED, "")
     if not text:

@@ -14,7 +14,7 @@ from hpcgender.commands import PROGRAMS
 from hpcgender.commands.launch import LaunchConfig
 from hpcgender.launch.agents import Layout, make_layout
 from hpcgender.launch.attempt import run
-from hpcgender.launch.record import Submitted, begun_with, find_record, note_refusal, passed_on
+from hpcgender.launch.record import Submitted, begun_with, find_record, note_refusal, read_passed_on
 from hpcgender.launch.submit import submit_all
 from hpcgender.log_lines import LAUNCH
 from jobs import machine
@@ -31,7 +31,7 @@ def launch(config: LaunchConfig, site: Site | None = None) -> int:
 
     `site` is one whose settings are not read again.
     """
-    submitted = Submitted(site=site) if site else passed_on()
+    submitted = Submitted(site=site) if site else read_passed_on()
     granted = find_allocation(os.environ, whose_job(config, submitted))
     try:
         plan = prepare(config, submitted, granted)

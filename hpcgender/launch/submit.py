@@ -8,7 +8,7 @@ import re
 import runpy
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,11 +51,7 @@ def submit_all(config: LaunchConfig, calls: list[Call[Any]], site: Site) -> int:
     for call in calls:
         for warning in warnings(call, before):
             print(f"{LAUNCH}{warning}", file=sys.stderr)
-    told: dict[str, str] = {}
-    for pair in pairs:
-        told |= {warning: pair[0].name for warning in scheduler.check(*pair).warnings if warning not in told}
-    for warning, name in told.items():
-        print(f"{LAUNCH}{name}: {warning}", file=sys.stderr)
+    say_once((f"{LAUNCH}{pair[0].name}", scheduler.check(*pair).warnings) for pair in pairs)
     submitted: list[str] = []
     for call, wanted in zip(calls, requests, strict=True):
         try:
@@ -69,6 +65,15 @@ def submit_all(config: LaunchConfig, calls: list[Call[Any]], site: Site) -> int:
         tail = f"tail -F {shlex.quote(os.path.relpath(submission.log))}"
         print(f"job {submission.job_id} {submission.name}{after}: {tail}")
     return 0
+
+
+def say_once(told: Iterable[tuple[str, Iterable[str]]]) -> None:
+    """Prints what each should know, after its name, once all are asked; what several should know, of the first."""
+    first: dict[str, str] = {}
+    for name, warnings_of in told:
+        first |= {warning: name for warning in warnings_of if warning not in first}
+    for warning, name in first.items():
+        print(f"{name}: {warning}", file=sys.stderr)
 
 
 def request(config: LaunchConfig, call: Call[Any], site: Site, first: bool = True) -> Request:
@@ -112,7 +117,7 @@ def submit(config: LaunchConfig, call: Call[Any], wanted: Request, after: tuple[
     """Submits one job and writes its record."""
     wanted = replace(wanted, after=after)
     kept = {"revision": records.revision(CODE), "manifest": manifest_sha256(call.data), **records.who_and_where()}
-    task = (job_arguments(config, call, wanted), passed_on(call, wanted, stamp))
+    task = (job_arguments(config, call, wanted), to_pass_on(call, wanted, stamp))
     (job_id,), file = named(wanted.site.scheduler).submit(wanted, record_of(call, stamp), launch_in_job, [task])
     submission = submitted(call, wanted, job_id, stamp, kept)
     records.write_submission(submission, file.read_text(), records.surroundings(os.environ, CODE))
@@ -120,7 +125,7 @@ def submit(config: LaunchConfig, call: Call[Any], wanted: Request, after: tuple[
     return submission
 
 
-def passed_on(call: Call[Any], wanted: Request, stamp: str) -> str:
+def to_pass_on(call: Call[Any], wanted: Request, stamp: str) -> str:
     """What the job finds in SUBMITTED."""
     record = str(record_of(call, stamp)).removesuffix("-%j")
     return json.dumps({"record": record, "site": wanted.site.plain(), "nodes": wanted.resources.nodes})

@@ -76,6 +76,8 @@ class Cell:
     """Whether all runs have an evaluation of their validation split: else the threshold is 0.5 without temperature."""
     trained_on: int | None
     """Images of the set that lie byte for byte in the training split of a run, the most of all; None: not known."""
+    chose_epoch: bool
+    """Whether the best epoch of a run was chosen on this set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +183,7 @@ def cell(model: str, test_set: str, runs: Sequence[EvaluatedRun]) -> Cell:
         calibration_error=float(np.mean(errors)),
         validated=all(validation.known for validation in validations),
         trained_on=None if unknown else max((one.images or 0) if not one.left_out else 0 for one in trained_on),
+        chose_epoch=any(run.results.chose_epoch for run in runs),
     )
 
 

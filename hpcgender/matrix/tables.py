@@ -19,8 +19,9 @@ from shard_tools.base.documents import without_nan
 from shard_tools.base.figures import bare, chart_style, charts, cut, new_figure
 from shard_tools.base.text import NOTHING, Table, percent
 
-TRAINED, UNKNOWN, UNCALIBRATED = "*", "?", "~"
-"""Marks of a cell: images of the set were trained on; that is not known; threshold and temperature are not known."""
+TRAINED, UNKNOWN, CHOSE, UNCALIBRATED = "*", "?", "!", "~"
+"""Marks of a cell: images of the set were trained on; that is not known; the best epoch was chosen on it; threshold and
+temperature are not known."""
 ROW, COLUMN, EDGE = 46, 112, 150
 """Of the heat map, points: the height of a row, the width of a column, and the room for names."""
 LETTERS = 18
@@ -68,7 +69,7 @@ def table(matrix: Matrix, title: str, text: Callable[[Cell], str]) -> Table:
 def marks(cell: Cell) -> str:
     """The marks of a cell."""
     trained = UNKNOWN if cell.trained_on is None else TRAINED if cell.trained_on else ""
-    return trained + ("" if cell.validated else UNCALIBRATED)
+    return trained + (CHOSE if cell.chose_epoch else "") + ("" if cell.validated else UNCALIBRATED)
 
 
 def notes(matrix: Matrix) -> list[str]:
@@ -84,6 +85,8 @@ def notes(matrix: Matrix) -> list[str]:
         found.append(f"{TRAINED} Images of this set lie in the model's training split, which flatters.")
     if UNKNOWN in used:
         found.append(f"{UNKNOWN} Whether images of this set were trained on could not be checked.")
+    if CHOSE in used:
+        found.append(f"{CHOSE} The best epoch was chosen on this set, which flatters the model.")
     if any(cell.runs > 1 for cell in matrix.cells):
         found.append("Of several seeds: the mean, with intervals that count seeds and images.")
     return found
@@ -159,6 +162,7 @@ def row(cell: Cell) -> dict[str, Any]:
             "calibration_error": cell.calibration_error,
             "validated": cell.validated,
             "trained_on": cell.trained_on,
+            "chose_epoch": cell.chose_epoch,
         }
     )
     return found

@@ -110,7 +110,7 @@ class Compact(Network):
     def outputs_and_gender_features(self, x: torch.Tensor) -> tuple[Outputs, torch.Tensor]:
         assert self.gender is not None, "the network has no gender head"
         trunk = self.features(x)
-        features, gradients = self.cut(self.gender.convolution(trunk))
+        features, gradients = self.detached(self.gender.convolution(trunk))
         with gradients:
             gender = self.gender.classify(features)
         return outputs(gender, None if self.age is None else self.age(trunk)), features

@@ -34,7 +34,7 @@ def create(config: ModelConfig, classes: int, image_size: int | None = None) -> 
     return ResNet(config, classes)
 
 
-def described(config: ModelConfig, classes: int, image_size: int | None = None) -> Network:
+def on_meta(config: ModelConfig, classes: int, image_size: int | None = None) -> Network:
     """The same on the meta device, where tensors have no data."""
     with torch.device("meta"), _Undrawn():
         return create(config, classes, image_size)

@@ -66,7 +66,7 @@ class Pixels(nn.Module):
         return x.mean(1, keepdim=True) if self.grayscale else x
 
 
-class Uncounted(nn.modules.batchnorm._BatchNorm):
+class UncountedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation that does not count its batches: training counts those of all layers in one operation.
 
     Nothing is computed from these counters, and to add 1 to each was a tenth of what a step starts on a GPU.
@@ -78,11 +78,11 @@ class Uncounted(nn.modules.batchnorm._BatchNorm):
         return F.batch_norm(x, *statistics, self.weight, self.bias, self.training, self.momentum, self.eps)
 
 
-class BatchNorm2d(Uncounted, nn.BatchNorm2d):
+class BatchNorm2d(UncountedBatchNorm, nn.BatchNorm2d):
     """Of feature maps."""
 
 
-class BatchNorm1d(Uncounted, nn.BatchNorm1d):
+class BatchNorm1d(UncountedBatchNorm, nn.BatchNorm1d):
     """Of the values in a head."""
 
 
@@ -215,12 +215,13 @@ class Network(nn.Module):
 
         Without a `gender_direction` the predictions have gradients with respect to these, and to nothing before them.
         """
-        features, gradients = self.cut(self.features(x))
+        features, gradients = self.detached(self.features(x))
         with gradients:
             return self.classify(features), features
 
-    def cut(self, features: torch.Tensor) -> tuple[torch.Tensor, AbstractContextManager[Any]]:
-        """The features as heat maps need them, and the context in which what follows is computed."""
+    def detached(self, features: torch.Tensor) -> tuple[torch.Tensor, AbstractContextManager[Any]]:
+        """The features as heat maps need them, detached from what is before where these need gradients; and the context
+        in which what follows is computed."""
         if self.gender_direction() is not None:
             return features, nullcontext()
         return features.detach().requires_grad_(), torch.enable_grad()
@@ -238,7 +239,7 @@ class Network(nn.Module):
         network: Network = nn.SyncBatchNorm.convert_sync_batchnorm(self)  # type: ignore[no-untyped-call]
         return network
 
-    def released(self, tag: str) -> Weights:
+    def pretrained_weights(self, tag: str) -> Weights:
         """The weights that the library of the model knows by a tag, under this network's names."""
         raise NotImplementedError
 

@@ -33,7 +33,7 @@ def load_pretrained(network: Network, config: ModelConfig) -> str:
     """
     source = config.pretrained
     if source.startswith(TIMM):
-        weights = network.released(source.removeprefix(TIMM))
+        weights = network.pretrained_weights(source.removeprefix(TIMM))
     else:
         weights = network.adapted(find(config), source)
     own = {key: value for key, value in network.state_dict().items() if not key.endswith(COUNTER)}

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hpcgender.commands.models import ModelsConfig
 from hpcgender.models.config import ModelConfig
-from hpcgender.models.create import described
+from hpcgender.models.create import on_meta
 from hpcgender.models.registry import MODELS, SOURCES, family, matching
 from shard_tools.base.errors import UserError
 from shard_tools.base.text import Table, print_tables
@@ -91,7 +91,7 @@ def cost_or_error(name: str, image_size: int) -> Cost | Refused:
 def cost(config: ModelConfig, image_size: int) -> Cost:
     """Counted on the meta device, whose tensors have no data."""
     images = 2  # batch normalisation cannot train on a single value
-    network = described(config, len(CLASSES), image_size)
+    network = on_meta(config, len(CLASSES), image_size)
     image = torch.empty(images, 3, image_size, image_size, device="meta")
     state = [*network.parameters(), *network.buffers()]
     weights = {value.untyped_storage()._cdata for value in state}

@@ -70,7 +70,7 @@ class Maps:
     linear: bool
     """What the heads get are the means of the maps."""
     layer: str = ""
-    """The layer that gives them, at which `cutting` cuts; empty for the last features."""
+    """The layer that gives them, whose output `detaching` detaches; empty for the last features."""
 
 
 def find_maps(backbone: nn.Module, image: torch.Tensor, name: str) -> Maps:
@@ -109,10 +109,10 @@ def find_maps(backbone: nn.Module, image: torch.Tensor, name: str) -> Maps:
             seen = output_of(backbone, layer, image)
             tokens = layout_of(seen, prefix) or layout_of(seen, 0)
             if tokens:
-                hook = backbone.get_submodule(layer).register_forward_hook(Cut(tokens))
-                with cutting() as cuts:
+                hook = backbone.get_submodule(layer).register_forward_hook(DetachHook(tokens))
+                with detaching() as detached:
                     pooled = backbone.forward_head(backbone.forward_features(image), pre_logits=True)  # type: ignore[operator]
-                if gradient(pooled, cuts[0]).any():
+                if gradient(pooled, detached[0]).any():
                     return Maps(tokens, linear=False, layer=layer)
                 hook.remove()
     raise UserError(f"{name} has no heat maps, as it pools no cells of its features: use another model for them")
@@ -128,30 +128,31 @@ def output_of(backbone: nn.Module, layer: str, image: torch.Tensor) -> Any:
     return seen[-1]
 
 
-class Cut:
-    """A forward hook that cuts the graph of gradients at a layer's maps: what follows depends on them alone."""
+class DetachHook:
+    """A forward hook that detaches a layer's maps: gradients of what follows end at them."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
 
     def __call__(self, layer: nn.Module, inputs: Any, features: torch.Tensor) -> torch.Tensor | None:
-        cuts = _cuts.get()
-        if cuts is None:
+        detached = _detached.get()
+        if detached is None:
             return None
-        cuts.append(self.layout.maps(features).detach().requires_grad_())
-        return self.layout.features(cuts[-1], features.detach())
+        detached.append(self.layout.maps(features).detach().requires_grad_())
+        return self.layout.features(detached[-1], features.detach())
 
 
-_cuts: ContextVar[list[torch.Tensor] | None] = ContextVar("cuts", default=None)
-"""Where `Cut` puts the maps; None: it does not cut. Each thread has its own."""
+_detached: ContextVar[list[torch.Tensor] | None] = ContextVar("detached", default=None)
+"""Where `DetachHook` puts the maps; None: it does nothing. Each thread has its own."""
 
 
 @contextmanager
-def cutting() -> Iterator[list[torch.Tensor]]:
-    """Has `Cut` cut the forward passes of this thread meanwhile, and put the maps (n, channels, side, side) here."""
-    cuts: list[torch.Tensor] = []
-    token = _cuts.set(cuts)
+def detaching() -> Iterator[list[torch.Tensor]]:
+    """Has `DetachHook` detach maps in this thread's forward passes meanwhile, and put them (n, channels, side, side)
+    here."""
+    detached: list[torch.Tensor] = []
+    token = _detached.set(detached)
     try:
-        yield cuts
+        yield detached
     finally:
-        _cuts.reset(token)
+        _detached.reset(token)

@@ -21,7 +21,7 @@ from hpcgender.models.config import ModelConfig
 from hpcgender.models.network import Network, Outputs, Pixels, age_head, direction, gender_head, outputs
 from hpcgender.models.read_weights import Weights
 from hpcgender.models.registry import TIMM
-from hpcgender.models.timm_maps import Maps, cutting, find_maps, layout_of
+from hpcgender.models.timm_maps import Maps, detaching, find_maps, layout_of
 from shard_tools.base.errors import UserError, one_line, unknown
 
 BACKBONE = "backbone."
@@ -113,17 +113,14 @@ class Timm(Network):
 
     def outputs_and_gender_features(self, x: torch.Tensor) -> tuple[Outputs, torch.Tensor]:
         maps = self.maps
-        if self.gender_direction() is not None:
-            features = self.features(x)
-            return self.classify(features), maps.layout.maps(features)
-        if not maps.layer:
-            features = self.features(x)
-            cut = maps.layout.maps(features).detach().requires_grad_()
-            with torch.enable_grad():
-                return self.classify(maps.layout.features(cut, features.detach())), cut
-        with cutting() as cuts, torch.enable_grad():
-            predicted = self(x)
-        return predicted, cuts[0]
+        if maps.layer:
+            with detaching() as detached, torch.enable_grad():
+                predicted = self(x)
+            return predicted, detached[0]
+        features = self.features(x)
+        seen, gradients = self.detached(maps.layout.maps(features))
+        with gradients:
+            return self.classify(maps.layout.features(seen, features.detach())), seen
 
     def gender_direction(self) -> torch.Tensor | None:
         return direction(self.gender) if self.gender is not None and self.maps.linear else None
@@ -161,7 +158,7 @@ class Timm(Network):
         network: Network = timm.layers.convert_sync_batchnorm(self)
         return network
 
-    def released(self, tag: str) -> Weights:
+    def pretrained_weights(self, tag: str) -> Weights:
         """The weights that timm knows by a tag, downloaded to its cache, under this network's names."""
         name = self.name.removeprefix(TIMM)
         tags = [model.partition(".")[2] for model in timm.list_pretrained(f"{name}.*")]

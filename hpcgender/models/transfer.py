@@ -38,14 +38,14 @@ def freeze(network: Network, what: Literal["none", "backbone"] | int) -> None:
     network.train(network.training)
 
 
-def freeze_untouched(network: Network, described: Network, image_size: int) -> None:
+def freeze_unused(network: Network, meta: Network, image_size: int) -> None:
     """Freezes what no prediction depends on, as some models of timm have: DDP would wait for its gradients.
 
-    `described` is the same network on the meta device.
+    `meta` is the same network on the meta device.
     """
-    predicted = described(torch.empty(2, 3, image_size, image_size, device="meta"))
+    predicted = meta(torch.empty(2, 3, image_size, image_size, device="meta"))
     torch.stack([values.sum() for values in predicted if values is not None]).sum().backward()  # type: ignore[no-untyped-call]
-    for name, parameter in described.named_parameters():
+    for name, parameter in meta.named_parameters():
         if parameter.grad is None:
             network.get_parameter(name).requires_grad_(False)
 

@@ -91,7 +91,7 @@ class VGG(Network):
         """The feature maps are those before the last pooling, with twice the resolution."""
         for layer in list(self.features)[:-1]:  # type: ignore[call-overload]
             x = layer(x)
-        features, gradients = self.cut(x)
+        features, gradients = self.detached(x)
         with gradients:
             return self.classify(self.features[-1](features)), features  # type: ignore[index]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -47,6 +48,11 @@ def weights_format(path: Path) -> Literal["safetensors", "torch"]:
     return "torch"
 
 
+def larger_than(records: Iterable[zipfile.ZipInfo], length: int) -> bool:
+    """Whether the records of an archive take more bytes than it has: compressed ones may grow without end."""
+    return sum(record.file_size for record in records) > length
+
+
 def check_archive(path: Path) -> None:
     """Raises UserError for a zip archive that torch.save did not write, or not to its end."""
     try:
@@ -59,5 +65,5 @@ def check_archive(path: Path) -> None:
         raise UserError(f"{path} is a TorchScript program: load it with torch.jit.load, and {SAVE}")
     if "data.pkl" not in names:
         raise UserError(f"{path} is a zip archive without weights: unpack it, or give a file that {SAVE} wrote")
-    if sum(record.file_size for record in records) > path.stat().st_size:
+    if larger_than(records, path.stat().st_size):
         raise UserError(f"{path} is compressed, or its records are larger than the file: load it, and {SAVE}")

@@ -115,8 +115,8 @@ def work_of(config: PlanConfig, costs: Cost, examined: Examination | None, on_gp
     if memory is None and config.gpu and on_gpu:
         memory = GPUS[config.gpu.lower()].memory_bytes
     return Work(
-        train_images=train.samples,
-        val_images=manifest.split("val").samples if "val" in manifest.splits else 0,
+        train_images=min(config.limit or train.samples, train.samples),
+        val_images=sum(validated.split(config.val_split).samples for validated in config.validated()),
         image_bytes=sum(shard.bytes for shard in train.shards) / train.samples,
         epochs=config.epochs,
         batch_size=config.batch_size,

@@ -78,7 +78,7 @@ def find_log(job_id: str) -> Path | None:
         return None
     names = [f"*.o{job_id}", *([f"*.o{job_id}[._]*"] if job_id == array_id(job_id) else [])]
     if job_id != array_id(job_id):
-        names += [f"*.o{number}" for scheduler in schedulers_here(os.environ) if (number := scheduler.number(job_id))]
+        names += [f"*.o{raw}" for scheduler in schedulers_here(os.environ) if (raw := scheduler.raw_id(job_id))]
     return next((found[-1] for name in names if (found := sorted(LOGS.glob(name)))), None)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from hpcgender.commands import HPCGENDER
 from hpcgender.commands.launch import LaunchConfig
 from hpcgender.commands.study import ResultConfig, StudyConfig
 from hpcgender.launch.array import check_whole, folder, submit_array
-from hpcgender.launch.submit import request
+from hpcgender.launch.submit import request, say_once
 from hpcgender.run_directory import CONFIG_JSON, STUDY_TOML, holds_run
 from hpcgender.study.file import Study, read_study
 from hpcgender.study.local import run_here
@@ -172,13 +171,12 @@ def asked(config: StudyConfig, wanted: Study, stage: Stage, site: Site, after_en
 
 def check_all(config: StudyConfig, wanted: Study, stages: Sequence[Stage], site: Site) -> None:
     """Prints what a person should know of the stages; UserError if the scheduler says that one could never run."""
-    told: dict[str, str] = {}
-    for stage in filter(lambda stage: stage.calls, stages):
-        place = folder(wanted.directory, records.stamp())
-        verdict = named(site.scheduler).check(asked(config, wanted, stage, site), place)
-        told |= {warning: stage.noun for warning in verdict.warnings if warning not in told}
-    for warning, noun in told.items():
-        print(f"study {wanted.name}, {noun}: {warning}", file=sys.stderr)
+    scheduler, place = named(site.scheduler), folder(wanted.directory, records.stamp())
+    say_once(
+        (f"study {wanted.name}, {stage.noun}", scheduler.check(asked(config, wanted, stage, site), place).warnings)
+        for stage in stages
+        if stage.calls
+    )
 
 
 def submit(config: StudyConfig, wanted: Study, stages: Sequence[Stage], site: Site) -> int:

@@ -23,11 +23,11 @@ from hpcgender.data.counter_rng import random_bits
 from hpcgender.data.loader import Batch
 from hpcgender.distributed import Ranks
 from hpcgender.metrics import GradientNorms, Tally
-from hpcgender.models.create import create, described
-from hpcgender.models.network import Network, Uncounted
+from hpcgender.models.create import create, on_meta
+from hpcgender.models.network import Network, UncountedBatchNorm
 from hpcgender.models.pretrained import load_pretrained
 from hpcgender.models.registry import family
-from hpcgender.models.transfer import freeze, freeze_untouched, parameter_groups
+from hpcgender.models.transfer import freeze, freeze_unused, parameter_groups
 from hpcgender.precision import Precision, allow_tf32
 from hpcgender.train.ema import EMA
 from hpcgender.train.mixup import draw_mixing, mix
@@ -56,7 +56,7 @@ class Learner:
         self.pretrained = self.load_pretrained() if fresh and config.pretrained else ""
         """A line on what was loaded of the pretrained weights."""
         if family(config.model) == "timm":
-            freeze_untouched(self.network, described(config, classes, config.image_size), config.image_size)
+            freeze_unused(self.network, on_meta(config, classes, config.image_size), config.image_size)
         freeze(self.network, config.freeze)
         if config.sync_bn and ranks.world_size > 1:
             self.network = self.network.synchronised()
@@ -83,7 +83,9 @@ class Learner:
             # Of depthwise convolutions: only the stride of a dimension of size 1 is another.
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norms = [module for module in self.network.modules() if isinstance(module, Uncounted) and module.training]
+        norms = [
+            module for module in self.network.modules() if isinstance(module, UncountedBatchNorm) and module.training
+        ]
         self.counters = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
         """Of the batches of each layer that is not frozen."""
         self.draws = self.network.draws()
@@ -274,7 +276,7 @@ def check_compute(config: TrainConfig, ranks: Ranks) -> None:
 
 def check_network(config: TrainConfig) -> None:
     """Raises UserError for what only the network itself knows: sizes of images, stages and layers."""
-    network = described(config, len(CLASSES), config.image_size)
+    network = on_meta(config, len(CLASSES), config.image_size)
     freeze(network, config.freeze)
     parameter_groups(network, config.peak_lr, config.weight_decay, layer_decay=config.layer_decay)
 
@@ -284,7 +286,7 @@ def check_micro_batches(config: TrainConfig, world_size: int) -> None:
     smallest = min(map(len, torch.arange(config.batch_size // world_size).chunk(config.accumulate)), default=0)
     if smallest != 1:
         return
-    network = described(config, len(CLASSES), config.image_size)
+    network = on_meta(config, len(CLASSES), config.image_size)
     freeze(network, config.freeze)
     try:
         with torch.no_grad():

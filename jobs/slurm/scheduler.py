@@ -194,7 +194,7 @@ class Slurm(Scheduler):
         limited = re.search(r"\bJobState=PENDING Reason=(QOS|Assoc)", job.partition("\n")[0])
         return (*answers.parse_scontrol(job), *(limits.of_job(job.partition("\n")[0]) if limited else ()))
 
-    def number(self, job_id: str) -> str:
+    def raw_id(self, job_id: str) -> str:
         """What --output has in place of %j."""
         if found := re.search(r"\bJobId=(\d+)", answer(call, "scontrol", "-o", "show", "job", job_id)):
             return found[1]

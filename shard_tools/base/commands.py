@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -248,6 +249,9 @@ class Program:
             raise not_installed(error) from None
 
     def _run(self, argv: Sequence[str]) -> int | None:
+        if argv and argv[0] == "--version":
+            print(f"{self.name} {metadata.version('hpcgender')}")
+            return 0
         if command := self.find(argv):
             call = self.parse(command, argv)
             call.check()  # before the work is imported, and with it torch
@@ -258,7 +262,8 @@ class Program:
         commands = {command.name.removeprefix(f"{group} "): command.summary for command in self.commands(group)}
         if rest and rest[0] not in ("-h", "--help"):
             raise unknown("command", rest[0], list(commands))
-        print(f"usage: {program} COMMAND [OPTIONS]\n\ncommands:")
+        versions = "" if group else f"\n       {program} --version"
+        print(f"usage: {program} COMMAND [OPTIONS]{versions}\n\ncommands:")
         width = max(map(len, commands))
         for name, summary in commands.items():
             print(f"  {name:<{width}}  {summary}")

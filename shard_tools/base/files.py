@@ -20,20 +20,35 @@ TAIL_BYTES = 65_536
 """More than a record of a run's metrics, and many lines of a log."""
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes beside `path`, then renames: it is the old file or the new one, even if two processes write it."""
-    with whole_file(path) as file:
+def write_whole(path: Path, content: bytes, *, synced: bool = False) -> None:
+    """Writes beside `path`, then renames: it is the old file or the new one, even if two processes write it.
+
+    `synced` as of `whole_file`.
+    """
+    with whole_file(path, synced=synced) as file:
         file.write(content)
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which becomes `path` at the end and is removed if anything goes wrong."""
+def whole_file(path: Path, *, synced: bool = False) -> Iterator[BinaryIO]:
+    """A file to write, which becomes `path` at the end and is removed if anything goes wrong.
+
+    If it is `synced`, its content and then its name are on the disk when this returns: a loss of power changes neither.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with io.BufferedWriter(NamedFile(partial, path)) as file:
             yield file
+            if synced:
+                file.flush()
+                os.fsync(file.fileno())
         partial.replace(path)
+        if synced:
+            directory = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

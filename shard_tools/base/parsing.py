@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 if sys.version_info >= (3, 11):
@@ -17,37 +19,26 @@ DEEPEST = 100
 
 def load_json(raw: bytes | str) -> Any:
     """What a JSON text says; ValueError if it is none, or is nested deeper than DEEPEST."""
-    try:
-        content = json.loads(raw)
-    except RecursionError:
-        raise _too_deep() from None
-    _check_depth(content)
-    return content
+    return _followed(json.loads, raw)
 
 
 def load_toml(text: str) -> dict[str, Any]:
     """The tables of a TOML text; ValueError if it is none, or is nested deeper than DEEPEST."""
-    try:
-        content = tomllib.loads(text)
-    except RecursionError:
-        raise _too_deep() from None
-    _check_depth(content)
-    return content
+    return _followed(tomllib.loads, text)  # type: ignore[no-any-return]
 
 
-def _check_depth(content: Any) -> None:
-    level = [content]
-    for _ in range(DEEPEST + 1):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if not level:
-            return
-    raise _too_deep()
-
-
-def _too_deep() -> ValueError:
-    return ValueError(f"it is nested more than {DEEPEST} deep")
+def _followed(parse: Callable[[Any], Any], text: bytes | str) -> Any:
+    """What is parsed, level by level, for whoever follows it."""
+    with suppress(RecursionError):
+        content = parse(text)
+        level = [content]
+        for _ in range(DEEPEST + 1):
+            level = [
+                inner
+                for outer in level
+                if isinstance(outer, dict | list)
+                for inner in (outer.values() if isinstance(outer, dict) else outer)
+            ]
+            if not level:
+                return content
+    raise ValueError(f"it is nested more than {DEEPEST} deep")

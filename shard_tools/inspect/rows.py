@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
 
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import whole_text
@@ -17,31 +16,18 @@ from shard_tools.sources.values import no_formula
 COLUMNS = ("file", "split", "gender", "age", "subject", "group", "key")
 
 
-def write_rows(path: Path, manifest: Manifest, splits: Sequence[str]) -> int:
-    """Writes a row for each image of some splits, in the order of the shards, whole or not at all; returns how many.
+def write_rows(path: Path, manifest: Manifest, splits: Sequence[str]) -> None:
+    """Writes a row for each image of some splits, in the order of the shards, whole or not at all.
 
     Unknown labels are empty, genders words, ages years. `file` is where the source had the image, which is in the JSON
     beside it: all tars are read. What spreadsheets would take for a formula begins with ./ if it is a file, and else
     with an apostrophe. UserError if a tar cannot be read.
     """
     with whole_text(path) as file:
-        try:
-            return _write(file, manifest, splits)
-        except UnicodeEncodeError as error:
-            raise UserError(
-                f"{error.object!r} is no UTF-8, so no CSV file can name it: rename it, and pack again"
-            ) from None
-
-
-def _write(file: TextIO, manifest: Manifest, splits: Sequence[str]) -> int:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    count = 0
-    for split in splits:
-        for row in _rows(manifest, split):
-            writer.writerow(row)
-            count += 1
-    return count
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for split in splits:
+            writer.writerows(_rows(manifest, split))
 
 
 def _rows(manifest: Manifest, split: str) -> Iterator[tuple[str, ...]]:

@@ -58,13 +58,13 @@ class Sample(NamedTuple):
     """Why a file is left out, or what is wrong with the tar."""
 
 
-def read_samples(url: str, most: Mapping[str, int] | None = None) -> Iterator[Sample]:
+def read_samples(url: str, most: Mapping[str, int]) -> Iterator[Sample]:
     """All samples of a tar, then what is wrong with the tar as a whole. One sample is held at a time.
 
-    `most` has the bytes that a file may have, by its suffix; files with others are not read, and empty here. Without
-    it all are read. A file that has more, or with which its sample has more than MAX_BYTES, is left out. By
-    webdataset's rules hidden files and files without a suffix belong to no sample. Raises UserError if the URL cannot
-    be opened or read to its end.
+    `most` has the bytes that a file may have, by its suffix; files with others are not read, and empty here. A file
+    that has more, or with which its sample has more than MAX_BYTES, is left out. By webdataset's rules hidden
+    files and files without a suffix belong to no sample. Raises UserError if the URL cannot be opened or read to its
+    end.
     """
     with without_torch():
         from webdataset import tariterators
@@ -114,7 +114,7 @@ def read_samples(url: str, most: Mapping[str, int] | None = None) -> Iterator[Sa
 def _files(
     stream: TarStream,
     large: list[tuple[str, str]],
-    most: Mapping[str, int] | None,
+    most: Mapping[str, int],
     key_and_suffix: Callable[[str], tuple[str | None, str | None]],
 ) -> Iterator[dict[str, Any]]:
     """The files of a tar, as webdataset groups them; those that are too large to be held are added to `large`.
@@ -133,7 +133,7 @@ def _files(
                     continue
                 if key != last:
                     last, held = key, 0
-                limit = MAX_BYTES if most is None else most.get((suffix or "").lower(), 0)
+                limit = most.get((suffix or "").lower(), 0)
                 size = member.size if limit else 0
                 if size > limit:
                     large.append((member.name, f"it has more than {limit} bytes"))

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ def test_the_console_scripts() -> None:
         path = Path(sys.executable).with_name(script)
         done = subprocess.run([path, "--help"], capture_output=True, text=True, timeout=60, check=True)
         assert f"usage: {script} COMMAND" in done.stdout
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60, check=True)
+        assert done.stdout == f"{script} {version('hpcgender')}\n"
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from hpcgender.cam.maps import evidence_maps
 from hpcgender.models.config import ModelConfig
 from hpcgender.models.create import create
 from hpcgender.models.losses import Loss, task_losses, weighted
-from hpcgender.models.network import DeepHead, Head, Network, Outputs, Uncounted, outputs
+from hpcgender.models.network import DeepHead, Head, Network, Outputs, UncountedBatchNorm, outputs
 from hpcgender.models.transfer import freeze, parameter_groups
 from shard_tools.base.errors import UserError
 
@@ -244,7 +244,7 @@ def test_heads_may_have_hidden_layers(model: str) -> None:
     total = weighted(task_losses(predicted, torch.tensor([0, 1] * 3), torch.full((6,), 40.0), config), config)
     total.backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters() if p.requires_grad)
-    norms = [module for module in network.modules() if isinstance(module, Uncounted)]
+    norms = [module for module in network.modules() if isinstance(module, UncountedBatchNorm)]
     assert {int(norm.num_batches_tracked or 0) for norm in norms} == {0}  # the learner counts the batches of all
 
 

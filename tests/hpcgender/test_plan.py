@@ -144,6 +144,22 @@ def test_a_plan_follows_what_was_examined(place: Path, capsys: pytest.CaptureFix
     assert scaled["high"] > found["high"]
 
 
+def test_a_plan_is_of_the_sample_and_the_validation_that_are_asked_for(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report.write(examined("resnet18"))
+
+    def planned(*words: str) -> dict[str, float]:
+        assert HPCGENDER.run([*OPTIONS, "--json", *words]) == 0
+        found: dict[str, float] = json.loads(capsys.readouterr().out)
+        return found
+
+    whole, half, blind = planned(), planned("--limit", "128"), planned("--val-split", "none")
+    assert blind["validation_s"] == 0 < whole["validation_s"] == half["validation_s"]
+    training = whole["epoch_s"] - whole["validation_s"]
+    assert half["epoch_s"] - half["validation_s"] == pytest.approx(training / 2, rel=0.05)  # of 256 images
+
+
 def test_the_network_between_nodes_is_not_that_within_one(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of two nodes planned from one with two processes: unknown, rather than the memory of one machine."""
     seen = examined("resnet18", processes=2, device="NVIDIA H100 80GB HBM3", precision="bf16")
@@ -183,6 +199,10 @@ def test_a_plan_for_a_gpu_that_was_not_examined_names_its_source(
         (("--gpu", "h1000"), "unknown GPU 'h1000': did you mean h100?"),
         (("--gpu", "a100", "--time", "5m"), "at least 10 minutes"),
         (("--gpu", "a100", "--nodes", "0"), "--nodes 0: at least 1 is needed"),
+        (("--gpu", "a100", "--limit", "-1"), "--limit -1: give a number of images, or 0 for all"),
+        (("--gpu", "a100", "--limit", "10"), "has 10 images, fewer than --batch-size 16"),
+        (("--gpu", "a100", "--val-data", "nowhere"), "no manifest.json in nowhere"),
+        (("--gpu", "a100", "--val-split", "hard"), "hard"),
         (("--gpu", "a100", "--data", "nowhere"), "no manifest.json in nowhere"),
         (("--from", "nowhere.json"), "no nowhere.json in ."),
         (("--gpu", "a100", "--batch-size", "100000"), "fewer than --batch-size 100000"),

@@ -10,7 +10,7 @@ import pytest
 from hpcgender.checkpoint_file import checkpoint_file, newest_checkpoint
 from hpcgender.commands.compare import CompareConfig
 from hpcgender.compare.contenders import runs_of
-from hpcgender.run_directory import named, runs_named
+from hpcgender.run_directory import directory_named, runs_named
 from shard_tools.base.errors import UserError
 
 
@@ -31,10 +31,10 @@ def trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, ...]:
 def test_a_study_stands_for_its_runs_and_names_for_directories_in_runs(trials: tuple[Path, ...]) -> None:
     large, small, mine = trials
     assert runs_named((Path("sizes"), mine)) == runs_named((Path("runs/sizes"), Path("mine"))) == (large, small, mine)
-    assert named(Path("sizes/small")) == small
+    assert directory_named(Path("sizes/small")) == small
     assert checkpoint_file(Path("sizes/small")) == small / "checkpoints" / "best.pt"
     Path("mine").mkdir()
-    assert named(Path("mine")) == Path("mine")  # what is there goes first
+    assert directory_named(Path("mine")) == Path("mine")  # what is there goes first
     with pytest.raises(UserError, match="no directory nowhere: name a run, a study, or an evaluation"):
         CompareConfig(evaluated=(Path("sizes"), Path("nowhere"))).check()
 

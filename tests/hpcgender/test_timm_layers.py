@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hpcgender.models.config import ModelConfig
 from hpcgender.models.create import create
 from hpcgender.models.network import Network
-from hpcgender.models.transfer import freeze, freeze_untouched, parameter_groups
+from hpcgender.models.transfer import freeze, freeze_unused, parameter_groups
 from shard_tools.base.errors import UserError
 from tests.hpcgender.timm_models import CONVNEXT, IMAGES, KINDS, MOBILENET, SIZE, SWIN, VIT, made
 
@@ -101,7 +101,7 @@ def test_what_no_prediction_depends_on_is_frozen_so_that_ranks_do_not_wait_for_i
     network = create(config, 2, SIZE)
     with torch.device("meta"):
         described = create(config, 2, SIZE)
-    freeze_untouched(network, described, SIZE)
+    freeze_unused(network, described, SIZE)
     assert {key for key, p in network.named_parameters() if not p.requires_grad} == {
         "backbone.weights",
         "backbone.weights_dist",

@@ -66,10 +66,15 @@ def with_counts(manifest: Manifest, split: str, **counts: int) -> Manifest:
 def test_one_class_alone_is_not_trained(shards: Path, split: str) -> None:
     manifest = with_counts(read_manifest(shards), split, female=40, male=0)
     with pytest.raises(UserError, match=rf"^{split} in \S+ has no male images, but 40 female: gender needs both"):
-        check_trainable([manifest], ["gender", "age"])
-    check_trainable([manifest], ["age"])
+        check_trainable([manifest], ["gender", "age"], [manifest], "val")
+    check_trainable([manifest], ["age"], [manifest], "val")
     with pytest.raises(UserError, match=rf"^{split} in \S+ has no female and no male images: "):
-        check_trainable([with_counts(manifest, split, female=0, male=0)], ["gender"])
+        check_trainable(
+            [with_counts(manifest, split, female=0, male=0)],
+            ["gender"],
+            [with_counts(manifest, split, female=0, male=0)],
+            "val",
+        )
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -83,15 +88,15 @@ def test_a_task_without_labels_is_refused(shards: Path, tmp_path: Path, split: s
     without = replace(manifest, root=tmp_path)
     for tasks in (["age"], ["gender", "age"]):
         with pytest.raises(UserError, match=rf"^{split} in \S+ has no image of known age: leave age out of --tasks"):
-            check_trainable([without], tasks)
-    check_trainable([without], ["gender"])
+            check_trainable([without], tasks, [without], "val")
+    check_trainable([without], ["gender"], [without], "val")
 
 
 def test_without_validation_images_it_says_what_there_is(shards: Path) -> None:
     manifest = read_manifest(shards)
     train = replace(manifest, splits={"train": Split(**{**vars(manifest.splits["train"]), "samples": 7})})
     with pytest.raises(UserError, match=r"has no validation images \(it has train 7\): pack it again with --val 0\.1"):
-        check_trainable([train], ["gender"])
+        check_trainable([train], ["gender"], [train], "val")
 
 
 @pytest.mark.parametrize(

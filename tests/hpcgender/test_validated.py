@@ -17,6 +17,7 @@ from hpcgender.commands.evaluate import EvaluateConfig
 from hpcgender.commands.train import TrainConfig
 from hpcgender.data.limit import parts_of
 from hpcgender.evaluate.evaluation import evaluate
+from hpcgender.leaks import leaks_between
 from hpcgender.train.loop import train
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
@@ -115,6 +116,21 @@ def test_validation_that_cannot_be_right_is_refused(shards: Path, others: Path, 
     leaking = options(shards, tmp_path, val_split="train", val_data=copied)
     assert f"{shards / 'train'} and {copied / 'train'}: 3 " in refused(leaking)
     options(shards, tmp_path, val_split="train", val_data=copied, allow_leaks=True).check()
+
+
+def test_a_leak_into_a_data_set_of_the_mixture_is_said_once(shards: Path, others: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "copied"
+    shutil.copytree(others, copied)
+    (copied / "manifest.json").write_text((copied / "manifest.json").read_text() + "\n")
+    index = np.load(copied / "val" / "index.npy")
+    index["content"][:3] = read_manifest(shards).index("train")["content"][:3]
+    np.save(copied / "val" / "index.npy", index)
+    manifests = [read_manifest(shards), read_manifest(copied)]
+    (once,) = leaks_between(manifests, manifests[1], "val")
+    assert once.startswith(f"{shards / 'train'} and {copied / 'val'}: 3 ")
+    said = refused(options(Path(f"{shards}=1,{copied}=1"), tmp_path, val_data=copied))
+    assert "more such findings" not in said
+    assert said.endswith(f"shard-tools verify {shards} {copied} --leaks")
 
 
 def test_any_run_can_start_from_the_initial_weights_of_another(shards: Path, tmp_path: Path) -> None:

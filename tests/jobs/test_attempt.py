@@ -13,7 +13,7 @@ from hpcgender.launch import SUBMITTED, attempt
 from hpcgender.launch import record as launch_record
 from hpcgender.launch.agents import Layout, make_layout
 from hpcgender.launch.record import Submitted
-from hpcgender.launch.submit import passed_on
+from hpcgender.launch.submit import to_pass_on
 from jobs.hosts.supervisor import End
 from jobs.nodes import Outcome
 from jobs.records import Resources, read_events
@@ -49,8 +49,8 @@ def test_of_three_granted_hosts_those_are_used_that_were_asked_for(
     monkeypatch.setattr(attempt, "run_layout", run_layout)
     site = read_site("sge")
     request = Request(name="train", site=site, resources=Resources(nodes=2))
-    monkeypatch.setenv(SUBMITTED, passed_on(call, request, "20260101T000000"))
-    submitted = launch_record.passed_on()
+    monkeypatch.setenv(SUBMITTED, to_pass_on(call, request, "20260101T000000"))
+    submitted = launch_record.read_passed_on()
     assert submitted == Submitted(record=str(record.absolute()).removesuffix("-12"), site=site, nodes=2)
     assert attempt.run(LaunchConfig(), call, read_site("sge"), granted, submitted) == 0
     assert [host.name for host in ran[0].allocation.hosts] == ["node1", "node2"]
@@ -64,7 +64,9 @@ def test_a_job_that_an_earlier_version_has_submitted_finds_its_record(monkeypatc
     monkeypatch.setenv(
         SUBMITTED, json.dumps({"record": "/runs/mine/submissions/20260101T000000", "site": site.plain()})
     )
-    assert launch_record.passed_on() == Submitted(record="/runs/mine/submissions/20260101T000000", site=site, nodes=0)
+    assert launch_record.read_passed_on() == Submitted(
+        record="/runs/mine/submissions/20260101T000000", site=site, nodes=0
+    )
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -324,7 +324,7 @@ def test_the_command_and_a_dry_run(run: Run, tars: Path, tmp_path: Path) -> None
 def test_tars_are_read_without_importing_torch(tars: Path) -> None:
     code = (
         "import sys; from shard_tools.sources.tar_stream import read_samples; "
-        "print(len(list(read_samples(sys.argv[1]))), 'torch' in sys.modules)"
+        "print(len(list(read_samples(sys.argv[1], {}))), 'torch' in sys.modules)"
     )
     words = [sys.executable, "-c", code, str(tars / "a-000.tar")]
     assert subprocess.run(words, check=True, capture_output=True, text=True).stdout == "12 False\n"

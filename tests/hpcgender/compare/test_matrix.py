@@ -96,14 +96,24 @@ def test_models_against_test_sets(runs: Path, tmp_path: Path, capsys: pytest.Cap
 def test_marks_say_what_flatters_and_what_is_not_known(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for val in (runs / "lean" / "evaluations").glob("*-val"):
         shutil.rmtree(val)
+    path = runs / "lean" / "evaluations" / "mars-test" / "evaluation.json"
+    content = json.loads(path.read_text())
+    content["checkpoint"]["val_manifest"] = content["data"]["manifest"]
+    content["checkpoint"]["options"]["val_split"] = "test"
+    path.write_text(json.dumps(content))
     matrix(MatrixConfig(evaluated=tuple(sorted(runs.iterdir()))))
     shown = capsys.readouterr().out
     lean, both = (
         next(line for line in shown.splitlines() if line.strip().startswith(name)) for name in ("lean", "both")
     )
-    assert lean.count("*~") == 1
+    assert lean.count("*!~") == 1
     assert both.rstrip().endswith("?")
-    for line in ("* Images of this set lie", "? Whether images of this set", "~ The model has none"):
+    for line in (
+        "* Images of this set lie",
+        "? Whether images of this set",
+        "! The best epoch was chosen on this set",
+        "~ The model has none",
+    ):
         assert line in shown
     gender = read_evaluation(runs / "lean" / "evaluations" / "mars-test").gender
     assert gender
