@@ -100,8 +100,8 @@ def test_what_no_prediction_depends_on_is_frozen_so_that_ranks_do_not_wait_for_i
     config = ModelConfig(model="timm:efficientvim_m1_dist")
     network = create(config, 2, SIZE)
     with torch.device("meta"):
-        described = create(config, 2, SIZE)
-    freeze_unused(network, described, SIZE)
+        on_meta = create(config, 2, SIZE)
+    freeze_unused(network, on_meta, SIZE)
     assert {key for key, p in network.named_parameters() if not p.requires_grad} == {
         "backbone.weights",
         "backbone.weights_dist",
