@@ -84,7 +84,7 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     directory of checkpoints it is in.
     """
     try:
-        with whole_file(path, synced=True) as file:
+        with whole_file(path) as file:
             hashed = _Hashed(file)
             try:
                 torch.save({"format": FORMAT, **content}, hashed)  # type: ignore[arg-type]  # torch.save calls only write and flush

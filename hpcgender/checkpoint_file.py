@@ -140,7 +140,7 @@ def keep_temperature(path: Path, checksum: str, temperature: KeptTemperature) ->
     path = path.resolve()
     content = json.dumps(asdict(temperature)).encode()
     try:
-        with path.open("rb") as file, whole_file(path, synced=True) as new:
+        with path.open("rb") as file, whole_file(path) as new:
             ending = read_ending(file)
             if ending is None or ending.checksum != checksum:
                 raise UserError(f"{path} is another checkpoint than the one that was evaluated: evaluate that")

@@ -108,7 +108,7 @@ def write_manifest(manifest: Manifest) -> None:
     content = asdict(manifest)
     del content["root"], content["sha256"]
     text = json.dumps({"format": FORMAT, "version": VERSION, **content}, indent=1) + "\n"
-    write_whole(manifest.root / MANIFEST, text.encode(), synced=True)
+    write_whole(manifest.root / MANIFEST, text.encode())
 
 
 def manifest_sha256(root: Path | None) -> str:

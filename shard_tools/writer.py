@@ -72,7 +72,7 @@ def write_shard(work: Work, job: ShardJob) -> Shard:
         shard = restored(Shard, read_json(note, again, again), note, again)
         if path.exists() and path.stat().st_size == shard.bytes:
             return shard
-    with Catalogue(work.directory) as catalogue, whole_file(path, synced=True) as file:
+    with Catalogue(work.directory) as catalogue, whole_file(path) as file:
         sha256, idx, index = _write_samples(work, job, catalogue, file)
         size = file.tell()
     write_whole(path.with_suffix(".idx"), "".join([f"v1.2 {len(idx)}\n", *idx]).encode())
@@ -183,7 +183,7 @@ def write_index(work: Work, plan: SplitPlan, shards: Sequence[Shard], jobs: Sequ
     description = {"descr": dtype_to_descr(dtype), "fortran_order": False, "shape": (len(plan.samples),)}
     np.lib.format.write_array_header_1_0(head, description)
     sha256 = hashlib.sha256()
-    with whole_file(path, synced=True) as file:
+    with whole_file(path) as file:
         for block in itertools.chain([head.getvalue()], (np.load(part).astype(dtype).tobytes() for part in parts)):
             sha256.update(block)
             file.write(block)

@@ -189,7 +189,7 @@ class Cam:
         """Writes averages.npz and cam.json, each whole or not at all."""
         buffer = io.BytesIO()
         np.savez(buffer, **self.arrays)  # type: ignore[arg-type]
-        write_whole(directory / ARRAYS, buffer.getvalue(), synced=True)
+        write_whole(directory / ARRAYS, buffer.getvalue())
         content = asdict(self)
         del content["arrays"]
         write_document(directory / FILE, FORMAT, content)

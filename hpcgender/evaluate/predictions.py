@@ -157,7 +157,7 @@ def write_predictions(directory: Path, predictions: Predictions) -> None:
         "age_prediction": numbers(predictions.age_prediction),
         **{name: texts(values) for name, values in predictions.more.items()},
     }
-    with whole_file(directory / PARQUET, synced=True) as file:
+    with whole_file(directory / PARQUET) as file:
         parquet.write_table(pa.table(columns), file)
     write_csv(directory / CSV, predictions)
 

@@ -109,7 +109,7 @@ def write_corrupted(directory: Path, keys: Texts, corrupted: Mapping[str, Corrup
         for place, severity in enumerate(SEVERITIES):
             for kind, values in (("logit", one.logit), ("age", one.age)):
                 columns[f"{name}-{severity} {kind}"] = pa.array(values[:, place], from_pandas=True)  # nan is null
-    with whole_file(directory / FILE, synced=True) as file:
+    with whole_file(directory / FILE) as file:
         parquet.write_table(pa.table(columns), file)
 
 

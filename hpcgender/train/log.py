@@ -21,7 +21,7 @@ from hpcgender.trackers.names import TrackerName
 from hpcgender.trackers.tensorboard import TensorBoard
 from hpcgender.trackers.tracker import Point, TrackedRun, run_id
 from shard_tools.base.documents import without_nan
-from shard_tools.base.files import write_whole
+from shard_tools.base.files import sync, write_whole
 from shard_tools.base.storage import unwritable
 
 
@@ -152,6 +152,7 @@ class RunLog:
         try:
             with self.path.open("a") as file:
                 file.write(line)
+            sync(self.path)  # a checkpoint follows, with which this epoch is not recorded again
         except OSError as error:
             raise self.refused(error) from None
         for following in self.followings:

@@ -30,8 +30,9 @@ from shard_tools.align.recipe import ALIGNMENT, CROPS, FORM, FROM_FILE, Recipe
 from shard_tools.align.sheet import PAIRS, alignment_sheet
 from shard_tools.base.documents import parse_json, read_json, write_document
 from shard_tools.base.errors import UserError
-from shard_tools.base.files import whole_text, write_file
+from shard_tools.base.files import sync_files, whole_text, write_file
 from shard_tools.base.progress import progress
+from shard_tools.base.storage import unwritable
 from shard_tools.base.text import printable
 from shard_tools.commands.align import UNFINISHED, AlignConfig
 from shard_tools.images import ImageError
@@ -139,6 +140,10 @@ def crop_chunk(work: Work, job: tuple[Chunk, Sequence[str]]) -> int:
     chunk, names = job
     if not work.done(chunk).exists():
         findings = [crop_file(work, name) for name in names]
+        try:
+            sync_files(work.out)
+        except OSError as error:
+            raise unwritable(error, work.out) from None
         write_file(work.done(chunk), "".join(json.dumps(finding) + "\n" for finding in findings).encode())
     return chunk.size
 
@@ -153,7 +158,7 @@ def crop_file(work: Work, name: str) -> Finding:
         return {"image": name, "reason": str(error)}
     path = work.out / CROPS / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, crop.encoded)
+    write_file(path, crop.encoded, synced=False)  # `crop_chunk` does that
     return {"image": name, "faces": crop.faces, "landmarks": crop.landmarks.ravel().tolist()}
 
 

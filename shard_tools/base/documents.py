@@ -33,7 +33,7 @@ Place = Sequence[str | int]
 def write_document(path: Path, form: str, content: Mapping[str, Any]) -> None:
     """Writes `content` as a JSON file of the format `form`, whole or not at all, and syncs it."""
     text = json.dumps({"format": form, **without_nan(content)}, indent=1, allow_nan=False) + "\n"
-    write_whole(path, text.encode(), synced=True)
+    write_whole(path, text.encode())
 
 
 def read_document(path: Path, form: str, none: str, again: str) -> dict[str, Any]:

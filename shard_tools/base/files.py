@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import io
 import os
 import shutil
@@ -16,42 +18,59 @@ from shard_tools.base.lock import locked
 from shard_tools.base.parsing import load_json
 from shard_tools.base.storage import unwritable, writing
 
+SYNCFS = ctypes.CDLL(None, use_errno=True).syncfs
+"""syncfs(2), which os does not have."""
 TAIL_BYTES = 65_536
 """More than a record of a run's metrics, and many lines of a log."""
 
 
-def write_whole(path: Path, content: bytes, *, synced: bool = False) -> None:
-    """Writes beside `path`, then renames: it is the old file or the new one, even if two processes write it.
-
-    `synced` as of `whole_file`.
-    """
+def write_whole(path: Path, content: bytes, *, synced: bool = True) -> None:
+    """Writes beside `path`, then renames: it is the old file or the new one, even if two processes write it."""
     with whole_file(path, synced=synced) as file:
         file.write(content)
 
 
 @contextmanager
-def whole_file(path: Path, *, synced: bool = False) -> Iterator[BinaryIO]:
+def whole_file(path: Path, *, synced: bool = True) -> Iterator[BinaryIO]:
     """A file to write, which becomes `path` at the end and is removed if anything goes wrong.
 
-    If it is `synced`, its content and then its name are on the disk when this returns: a loss of power changes neither.
+    It outlives a power cut from then on; where it is one of very many, `synced` may be left to `sync_files`.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with io.BufferedWriter(NamedFile(partial, path)) as file:
             yield file
-            if synced:
-                file.flush()
-                os.fsync(file.fileno())
+        if synced:
+            sync(partial)
         partial.replace(path)
         if synced:
-            directory = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            sync(path.parent)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def sync(path: Path) -> None:
+    """Has the disk keep a file's content, or which files a directory has, before anything that relies on it."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        with writing(path):
+            os.fsync(number)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # of a file system that cannot
+            raise
+    finally:
+        os.close(number)
+
+
+def sync_files(directory: Path) -> None:
+    """`sync` of all files of the directory's file system at once: of very many each one would take long."""
+    number = os.open(directory, os.O_RDONLY)
+    try:
+        if SYNCFS(number):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(directory))
+    finally:
+        os.close(number)
 
 
 @contextmanager
@@ -101,10 +120,10 @@ def last_record(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def write_file(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes, *, synced: bool = True) -> None:
     """`write_whole`; UserError if the disk or its permissions refuse, StorageError if it fails."""
     try:
-        write_whole(path, content)
+        write_whole(path, content, synced=synced)
     except OSError as error:
         raise unwritable(error, path) from None
 
@@ -166,7 +185,9 @@ def new_directory(out: Path) -> Iterator[Path]:
                         left.unlink()
                 yield partial
                 lock.unlink()
+                sync_files(partial)
                 partial.rename(target)
+                sync(target.parent)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise

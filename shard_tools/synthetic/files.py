@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from shard_tools.base.errors import UserError
-from shard_tools.base.files import new_directory, whole_file
+from shard_tools.base.files import NamedFile, new_directory
 from shard_tools.base.progress import track
 from shard_tools.commands.synthetic import SyntheticConfig
 from shard_tools.synthetic.drawing import draw_face
@@ -21,7 +21,7 @@ def run_job(drawing: tuple[SyntheticConfig, Path], job: Job) -> Job:
     subject = sample_subject(config.seed, job.subject)
     for picture in sample_pictures(config.seed, subject)[: job.pictures]:
         image = draw_face(subject, picture, config.size)
-        with whole_file(directory / _NAMING[config.names](subject, picture)) as file:
+        with NamedFile(directory / _NAMING[config.names](subject, picture)) as file:
             image.save(file, "JPEG", quality=config.quality)
     return job
 

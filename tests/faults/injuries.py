@@ -6,18 +6,26 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
-from tests.faults.processes import Running, processes_in, start
+from jobs.machine import PORT_TRIES, candidate_ports, ephemeral_range
+from tests.faults.power import journalled, taken_back
+from tests.faults.preload import library
+from tests.faults.processes import Running, command_line, processes_in, start
 from tests.faults.scenarios import Scenario, Step, Undisturbed, filled
 from tests.violations import ViolationError
 
 MIB = 1 << 20
+PAGE = 4096
+"""Bytes: the smallest disk in memory."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +43,8 @@ class Attempt:
     draw: random.Random
     number: int
 
-    def start(self, **environment: str) -> Running:
-        return start(filled(self.step, self.data), self.cwd, self.number, **environment)
+    def start(self, **more: Any) -> Running:
+        return start(filled(self.step, self.data), self.cwd, self.number, **more)
 
     def moment(self, running: Running) -> bool:
         """Waits for a random moment of the step; whether it still runs then."""
@@ -181,62 +189,20 @@ def lost_shard(how: str) -> Callable[[Attempt], int]:
     return disturb
 
 
-SHIM = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <stdlib.h>
-#include <sys/time.h>
-#include <time.h>
-#include <unistd.h>
-static int reads;
-static long number(const char *name) { const char *text = getenv(name); return text ? atol(text) : 0; }
-static void hang(void) {
-    long nth = number("FAULT_READ");
-    if (nth && __sync_add_and_fetch(&reads, 1) == nth) sleep(number("FAULT_SECONDS"));
-}
-ssize_t pread64(int fd, void *to, size_t size, off_t at) {
-    static ssize_t (*real)(int, void *, size_t, off_t);
-    if (!real) real = dlsym(RTLD_NEXT, "pread64");
-    hang();
-    return real(fd, to, size, at);
-}
-ssize_t pread(int fd, void *to, size_t size, off_t at) {
-    static ssize_t (*real)(int, void *, size_t, off_t);
-    if (!real) real = dlsym(RTLD_NEXT, "pread");
-    hang();
-    return real(fd, to, size, at);
-}
-int clock_gettime(clockid_t id, struct timespec *now) {
-    static int (*real)(clockid_t, struct timespec *);
-    static time_t begin;
-    if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
-    int failed = real(id, now);
-    if (id == CLOCK_REALTIME && number("FAULT_CLOCK")) {
-        if (!begin) begin = now->tv_sec;
-        if (now->tv_sec - begin >= number("FAULT_AFTER")) now->tv_sec += number("FAULT_CLOCK");
-    }
-    return failed;
-}
-"""
-
-
-@cache
-def shim(directory: Path) -> Path:
-    """A library, preloaded, in which one read hangs or the clock jumps."""
-    source, library = directory / "shim.c", directory / "shim.so"
-    source.write_text(SHIM)
-    subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True, capture_output=True)
-    return library
-
-
 def preloaded(attempt: Attempt, **environment: str) -> int:
-    library = str(shim(attempt.cwd.parent))
-    return tidy(attempt.start(LD_PRELOAD=library, **environment), {0})
+    root = attempt.cwd.parent.parent
+    running = attempt.start(LD_PRELOAD=library(root), FAULT_BELOW=str(root), **environment)
+    return tidy(running, {0})
 
 
 def hanging_read(attempt: Attempt) -> int:
-    """One read of a shard that takes five seconds."""
-    return preloaded(attempt, FAULT_READ=str(attempt.draw.randint(1, 40)), FAULT_SECONDS="5")
+    """One read that takes five seconds."""
+    return preloaded(attempt, FAULT_READ=str(attempt.draw.randint(1, 40)))
+
+
+def slow_storage(attempt: Attempt) -> int:
+    """Storage of which each read takes some milliseconds."""
+    return preloaded(attempt, FAULT_SLOW=str(attempt.draw.choice((2, 10, 30))))
 
 
 def clock_jump(attempt: Attempt) -> int:
@@ -245,12 +211,84 @@ def clock_jump(attempt: Attempt) -> int:
     return preloaded(attempt, FAULT_CLOCK=str(day), FAULT_AFTER=str(attempt.draw.randint(2, 6)))
 
 
-def one_process(scenario: Scenario) -> bool:
+def power_cut(attempt: Attempt) -> int:
+    """SIGKILL to all, and renames that no fsync of their directory has made sure are taken back."""
+    journal = attempt.cwd.parent / f"journal-{attempt.number}"
+    running = attempt.start(prepare=partial(journalled, journal))
+    attempt.moment(running)
+    running.send(signal.SIGKILL, processes_in(attempt.cwd))
+    running.ended()
+    taken_back(journal)
+    return -signal.SIGKILL
+
+
+def full_log(attempt: Attempt) -> int:
+    """A disk for the log alone that has room for a few lines or none, by which no result may be lost."""
+    disk = attempt.cwd.parent / f"log-{attempt.number}"
+    disk.mkdir()
+    mount("-t", "tmpfs", "-o", f"size={PAGE}", "tmpfs", str(disk))
+    log = disk / "log"
+    log.write_bytes(b"\n" * attempt.draw.randint(PAGE // 4, PAGE))
+    try:
+        return attempt.start(log=log).ended()
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True, capture_output=True)
+
+
+def one_stops(attempt: Attempt) -> int:
+    """SIGSTOP to one process of several, and SIGCONT seconds later: the others wait."""
+    running = attempt.start()
+    if attempt.moment(running):
+        pids = attempt.draw.sample(processes_in(attempt.cwd) or [running.pid], 1)
+        running.send(signal.SIGSTOP, pids)
+        time.sleep(attempt.draw.uniform(0.5, 6))
+        running.send(signal.SIGCONT, pids)
+    return tidy(running, {0})
+
+
+def one_hangs(attempt: Attempt) -> int:
+    """SIGSTOP to one rank for good: the others wait for --timeout, and all end with a line that says so."""
+    running = attempt.start()
+    ranks: list[int] = []
+    while not ranks and running.poll() is None:
+        ranks = [pid for pid in processes_in(attempt.cwd) if "jobs.rank" in command_line(pid)]
+        time.sleep(0.05)
+    running.wait(attempt.draw.uniform(0, 0.8) * attempt.seconds)
+    hit = running.poll() is None and ranks
+    if hit:
+        running.send(signal.SIGSTOP, attempt.draw.sample(ranks, 1))
+    code = running.ended()
+    if code and (not hit or " failed: " not in running.text):
+        raise ViolationError(f"exit code {code} without a line that says why: {running.text[-2000:]}")
+    return code
+
+
+def taken_ports(attempt: Attempt) -> int:
+    """Other programs on some of the ports that the launcher tries, also while it tries them."""
+    running = attempt.start()
+    ports = candidate_ports(str(running.pid), ephemeral_range())
+    with ExitStack() as stack:
+        running.wait(attempt.draw.uniform(0, 0.5) * attempt.seconds)
+        for port in attempt.draw.sample([*ports], PORT_TRIES - 1):
+            other = stack.enter_context(
+                socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET)
+            )
+            with suppress(OSError):  # the launcher has it
+                other.bind(("", port))
+                other.listen(1)
+        return tidy(running, {0})
+
+
+def forked(scenario: Scenario) -> bool:
     return scenario.light
 
 
+def launched(scenario: Scenario) -> bool:
+    return scenario.ranks > 1
+
+
 def on_disk(scenario: Scenario) -> bool:
-    return scenario.light and can_mount()
+    return can_mount()
 
 
 def with_shards(scenario: Scenario) -> bool:
@@ -258,22 +296,28 @@ def with_shards(scenario: Scenario) -> bool:
 
 
 def with_compiler(scenario: Scenario) -> bool:
-    return scenario.light and scenario.reads_data and shutil.which("gcc") is not None
+    return shutil.which("gcc") is not None
 
 
 FAULTS = (
     Fault("SIGKILL, all", killed("all")),
     Fault("SIGKILL, the first", killed("first")),
     Fault("SIGKILL, any one", killed("one")),
+    Fault("power cut", power_cut, forked),
     Fault("SIGTERM", asked(signal.SIGTERM)),
-    Fault("SIGINT", asked(signal.SIGINT), one_process),
+    Fault("SIGINT", asked(signal.SIGINT), forked),
     Fault("SIGSTOP, SIGCONT", frozen),
-    Fault("twice at once", twice, one_process),
+    Fault("one stops", one_stops, launched),
+    Fault("one hangs", one_hangs, launched),
+    Fault("twice at once", twice),
+    Fault("taken ports", taken_ports, launched),
     Fault("full disk", full, on_disk),
+    Fault("full disk of the log", full_log, on_disk),
     Fault("read-only disk", read_only, on_disk),
     Fault("shard removed", lost_shard("removed"), with_shards),
     Fault("shard cut short", lost_shard("cut short"), with_shards),
     Fault("shard damaged", lost_shard("damaged"), with_shards, same=False),
     Fault("a read hangs", hanging_read, with_compiler),
+    Fault("slow storage", slow_storage, with_compiler),
     Fault("the clock jumps", clock_jump, with_compiler),
 )

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,11 +80,22 @@ class Running:
         return self.log.read_text(errors="replace")
 
 
-def start(words: Sequence[str], cwd: Path, number: int, **environment: str) -> Running:
-    """Starts `python -m <words>`; in a new interpreter where it has an environment of its own or is a launcher."""
-    log = cwd.parent / f"{cwd.name}-{number}.log"
+def start(
+    words: Sequence[str],
+    cwd: Path,
+    number: int,
+    *,
+    log: Path | None = None,
+    prepare: Callable[[], None] = lambda: None,
+    **environment: str,
+) -> Running:
+    """Starts `python -m <words>`; in a new interpreter where it has an environment of its own or is a launcher.
+
+    What it prints goes to the end of `log`, by default a file of its own. One that is forked calls `prepare` first.
+    """
+    log = log or cwd.parent / f"{cwd.name}-{number}.log"
     if environment or words[0] not in ("hpcgender", "shard_tools"):
-        with log.open("wb") as file:
+        with log.open("ab") as file:
             process = subprocess.Popen(
                 [sys.executable, "-m", *words], cwd=cwd, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
                 start_new_session=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
@@ -97,6 +108,7 @@ def start(words: Sequence[str], cwd: Path, number: int, **environment: str) -> R
         try:
             os.setsid()
             become(words, str(cwd), str(log), str(log))
+            prepare()
             try:
                 runpy.run_module(words[0], run_name="__main__", alter_sys=True)
                 code = 0
@@ -120,3 +132,10 @@ def processes_in(cwd: Path) -> list[int]:
             if (path / "cwd").readlink() == cwd and (path / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
                 found.append(int(path.name))
     return found
+
+
+def command_line(pid: int) -> str:
+    """The words of a process; empty if it has ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")
+    return ""

@@ -17,7 +17,7 @@ from tests.violations import ViolationError
 Step = tuple[str, ...]
 TINY = ("--model", "compact", "--image-size", "32", "--batch-size", "8", "--backend", "torchvision", "--lr", "0.01")
 STATE = ("--ema", "0.9", "--mixup", "0.2", "--augment", "light", "--tasks", "gender", "age", "--optimizer", "adamw")
-OFTEN = ("--checkpoint-minutes", "0.0001", "--keep", "2", "--resume")
+OFTEN = ("--checkpoint-minutes", "0.0001", "--keep", "2", "--resume", "--timeout", "1")
 CLOCK = ("images_per_s", "data_wait", "peak_memory_mb", "seconds", "eta")
 
 
@@ -35,6 +35,7 @@ class Scenario:
     """Whether it reads the data set's shards."""
     light: bool = True
     """Whether it is one process, or workers of one, that start within a second."""
+    ranks: int = 1
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def scenarios(base: Path) -> list[Scenario]:
         ),
         Scenario("align", ((*align, "--out", "out", "--workers", "1"),), packed),
         Scenario("train", (("hpcgender", *train),), trained, reads_data=True),
-        Scenario("train, 2 ranks", ((*launch, *train),), trained, reads_data=True, light=False),
+        Scenario("train, 2 ranks", ((*launch, *train),), trained, reads_data=True, light=False, ranks=2),
         Scenario(
             "evaluate",
             (("hpcgender", "evaluate", *on, "--errors", "--temperature-from", "val"),),
