@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import TypeVar
 
 from .hosts.processes import exit_words
+
+Result = TypeVar("Result")
 
 LIMIT_SECONDS = 60.0
 """How long a command may take before it is given up: qacct reads a whole file, and a busy controller is slow."""
@@ -54,6 +58,22 @@ def call(*command: str, seconds: float | None = None) -> str:
         words = " ".join((done.stderr.strip() or done.stdout.strip()).split()).removeprefix(f"{name}: ")
         raise SchedulerError(f"{name}: {words or exit_words(done.returncode)}")
     return done.stdout
+
+
+def reads(program: str) -> Callable[[Callable[[str], Result]], Callable[[str], Result]]:
+    """Has a function of a program's answer raise SchedulerError, in one line, where that is nonsense."""
+
+    def decorate(parse: Callable[[str], Result]) -> Callable[[str], Result]:
+        @wraps(parse)
+        def read(text: str) -> Result:
+            try:
+                return parse(text)
+            except (ValueError, LookupError, ArithmeticError):
+                raise SchedulerError(f"{program}'s answer cannot be read: {text.strip()[:80]!a}") from None
+
+        return read
+
+    return decorate
 
 
 def answer(call: Callable[..., str], *command: str) -> str:

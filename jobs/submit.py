@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.command import SchedulerError
 from jobs.scheduler import Request
 from jobs.site import Site
 from shard_tools.base.errors import UserError, one_line
@@ -38,7 +39,7 @@ def submit_with(
     try:
         with executor.batch():
             jobs = [executor.submit(task, *each) for each in arguments]
-    except (FailedJobError, FailedSubmissionError) as error:
+    except (FailedJobError, FailedSubmissionError, SchedulerError) as error:
         raise UserError(f"{title} did not take the job: {one_line(error)}") from None
     except ValueError as error:  # parameters that do not go together
         raise UserError(one_line(error)) from None

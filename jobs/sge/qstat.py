@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Literal
 from xml.etree import ElementTree
 
-from ..command import SchedulerError
+from ..command import SchedulerError, reads
 from ..command import call as command_output
 from ..hosts.processes import exit_words
 from .reasons import parse_why, parse_xml
@@ -162,6 +162,7 @@ def ended(owner: str = "", since: float | None = None, job_id: str = "") -> dict
     return parse_qacct(text)
 
 
+@reads("qstat")
 def parse_qstat(xml: str) -> dict[str, Job]:
     """The jobs of `qstat -xml`, each task of an array by itself."""
     jobs = {}
@@ -222,6 +223,7 @@ def live_state(letters: str) -> LiveState:
     return "REQUEUED" if "R" in letters else "PENDING"
 
 
+@reads("qacct")
 def parse_qacct(text: str) -> dict[str, Record]:
     """The last record of each job of `qacct -j`. Records of a parallel job's slave tasks come before its own.
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from jobs.command import reads
 from jobs.hosts.processes import exit_words
 from jobs.scheduler import Job, State
 
@@ -88,6 +89,7 @@ REASONS = {
 """What the reasons of waiting jobs mean, by how they begin: the longest that fits counts."""
 
 
+@reads("squeue")
 def parse_squeue(text: str) -> dict[str, Job]:
     """The jobs of `squeue -h -r -o` with the fields above, by id."""
     found: dict[str, Job] = {}
@@ -107,6 +109,7 @@ def parse_squeue(text: str) -> dict[str, Job]:
     return found
 
 
+@reads("sacct")
 def parse_sacct(text: str) -> dict[str, Job]:
     """The jobs of `sacct -X -n -P -o` with the fields above, by id."""
     found: dict[str, Job] = {}
@@ -127,6 +130,7 @@ def parse_sacct(text: str) -> dict[str, Job]:
     return found
 
 
+@reads("scontrol")
 def parse_scontrol(text: str) -> tuple[str, ...]:
     """What `scontrol -o show job` has beyond squeue: what it depends on, its exit code, where and when."""
     fields = dict(re.findall(r"(?:^|\s)([A-Z][\w:/]*)=(\S*)", text.partition("\n")[0]))
@@ -221,7 +225,7 @@ def how_by_sacct(code: str) -> str:
 def end_time(job: str) -> float | None:
     """EndTime of `scontrol show job`, in Unix time; None if it has none."""
     found = re.search(r"\bEndTime=(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)", job)
-    return datetime.fromisoformat(found[1]).timestamp() if found else None
+    return _time(found[1]) if found else None
 
 
 def meaning(job_id: str, reason: str) -> str:

@@ -90,7 +90,7 @@ def look(request: Request) -> Cluster:
     names = [name for name in given.get("partition", site.queue).split(",") if name]
     show = ("scontrol", "-a", "-o", "show", "partition")
     text = "".join(answer(call, *show, name) for name in names) if names else answer(call, *show)
-    partitions = [fields for line in text.splitlines() if (fields := _fields(line))]
+    partitions = [fields for line in text.splitlines() if "PartitionName" in (fields := _fields(line))]
     if not names:
         partitions = [fields for fields in partitions if fields.get("Default") == "YES"]
     nodes = {
@@ -220,7 +220,8 @@ def _of_partition(wanted: Wanted, cluster: Cluster, partition: Mapping[str, str]
 
 
 def _rows_of(cluster: Cluster, partition: str) -> list[list[str]]:
-    return [line.split("|", 5) for line in cluster.nodes.get(partition, "").splitlines()]
+    rows = [line.split("|", 5) for line in cluster.nodes.get(partition, "").splitlines()]
+    return rows if all(len(row) == 6 and row[1].isdecimal() and row[2].isdecimal() for row in rows) else []
 
 
 def _is_one(features: str) -> bool:

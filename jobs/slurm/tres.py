@@ -10,7 +10,7 @@ _NAMES = {"cpu": "cores", "node": "nodes", "gres/gpu": "GPUs"}
 
 def parse(text: str) -> dict[str, float]:
     """Amounts by Slurm's names of them, memory in MB: `cpu=4,gres/gpu=1,mem=62.50G`."""
-    found = re.findall(r"([a-z]+(?:/[\w:.-]+)?)=([\d.]+)([KMGT]?)", text)
+    found = re.findall(r"([a-z]+(?:/[\w:.-]+)?)=(\d+(?:\.\d+)?)([KMGT]?)", text)
     return {kind: number(kind, amount, unit) for kind, amount, unit in found}
 
 
