@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.forked import LIBRARIES
-from tests.hostile import archives, checkpoints, images, texts
+from tests.hostile import archives, checkpoints, images, schedulers, texts
 from tests.hostile.base import Base, make
 from tests.hostile.workers import MEMORY, REFUSED, RIGHT, SECONDS, Result, tried
 
@@ -42,6 +42,7 @@ KINDS: dict[str, Attempt] = {
     "ONNX": checkpoints.onnx,
     "records of runs": texts.records,
     "names and overrides": texts.launched,
+    "schedulers' answers": schedulers.answered,
 }
 AT_ONCE = {"images, packed": images.AT_ONCE, "images, predicted": images.AT_ONCE}
 """Inputs of one attempt, where they are several."""
@@ -129,7 +130,7 @@ def main() -> int:
               f"{slowest:>7.1f} s{most >> 20:>6} MB")  # fmt: skip
     print(
         f"{'all':<22}{sum(totals.values()):>8}{totals[RIGHT]:>8}{totals[REFUSED]:>9}{totals['crashed']:>9}"
-        f"\nbounds: {SECONDS:.0f} s and {MEMORY >> 20} MB for each; {time.monotonic() - start:.0f} s in all"
+        f"\nbounds: {SECONDS:.0f} s of CPU and {MEMORY >> 20} MB for each; {time.monotonic() - start:.0f} s in all"
     )
     return 1 if totals["crashed"] else 0
 

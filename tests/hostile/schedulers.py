@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shlex
-import stat
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,9 +23,11 @@ from jobs.sge import executor
 from shard_tools.base.errors import UserError
 from tests.hostile.base import Base
 from tests.hostile.mutations import damaged, text_damaged
-from tests.hostile.workers import REFUSED, FaultError, command
+from tests.hostile.workers import REFUSED, command
 from tests.hpcgender.status_records import make_record, start
 from tests.jobs.slurm import test_limits as slurm
+from tests.programs import put
+from tests.violations import ViolationError
 
 DATA = Path(__file__).parent.parent / "jobs" / "sge" / "data"
 LIMIT = 0.3
@@ -69,13 +70,10 @@ def rubbish(text: str, draw: random.Random, canary: str) -> bytes:
     return text_damaged(text, draw, canary).encode("utf-8", "surrogatepass")
 
 
-def put(directory: Path, name: str, answer: bytes, *, code: int = 0, hangs: bool = False) -> None:
-    """A program that prints an answer."""
+def answers_with(directory: Path, name: str, answer: bytes, last: str = "") -> None:
+    """A program that prints an answer, and then what `last` does."""
     (directory / f"{name}.answer").write_bytes(answer)
-    last = "exec sleep 60" if hangs else f"exit {code}"
-    program = directory / name
-    program.write_text(f"#!/bin/sh\ncat {shlex.quote(str(directory / name))}.answer\n{last}\n")
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    put(directory, name, f"cat {shlex.quote(str(directory / name))}.answer\n{last}")
 
 
 @contextmanager
@@ -86,10 +84,9 @@ def programs(kind: str, work: Path, draw: random.Random, canary: str) -> Iterato
     names = list(ANSWERS[kind])
     bad = {draw.choice(names)} if draw.random() < 0.7 else set(draw.sample(names, 3))
     for name, text in ANSWERS[kind].items():
-        if name not in bad:
-            put(directory, name, text.encode())
-        else:
-            put(directory, name, rubbish(text, draw, canary), code=draw.choice((0, 0, 0, 1)), hangs=draw.random() < 0.1)
+        answer = rubbish(text, draw, canary) if name in bad else text.encode()
+        last = draw.choice((*[""] * 7, *["exit 1"] * 2, "exec sleep 60")) if name in bad else ""
+        answers_with(directory, name, answer, last)
     with ExitStack() as stack:
         environment = {"PATH": f"{directory}:/usr/bin:/bin", "SGE_ROOT": str(work) if kind == "sge" else ""}
         environment["SLURM_CONF"] = str(directory / "scontrol") if kind == "slurm" else ""
@@ -161,5 +158,5 @@ def inside(kind: str, draw: random.Random) -> Counter[str]:
                 question()
             except (SchedulerError, UserError) as error:  # noqa: PERF203
                 if "\n" in str(error):
-                    raise FaultError(f"more than a line: {error}") from None
+                    raise ViolationError(f"more than a line: {error}") from None
     return Counter({REFUSED: 1})

@@ -20,7 +20,7 @@ SEED = 20
 
 
 def test_a_few_inputs_of_every_kind_are_right_or_refused(run: Run) -> None:
-    done = run("tests.hostile", "--inputs", 78, "--minutes", 4, "--seed", SEED, cwd=REPOSITORY)
+    done = run("tests.hostile", "--inputs", 84, "--minutes", 4, "--seed", SEED, cwd=REPOSITORY)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = dict(re.findall(r"^(.+?) {2,}(\d.*) s +\d+ MB$", done.stdout, re.MULTILINE))
     counts = {kind: list(map(int, row.split()[:4])) for kind, row in rows.items()}
@@ -51,6 +51,7 @@ def test_a_repeated_input_has_the_bounds_of_the_campaign(
         ("large/4", workers.SECONDS, r"it took \d+ MB of memory, more than 1"),
     ):
         monkeypatch.setattr(workers, "SECONDS", seconds)
+        monkeypatch.setattr(workers, "PATIENCE", 1)
         monkeypatch.setattr(sys, "argv", ["hostile", "--repeat", words])
         assert program.main() == 1
         assert re.search(message, capfd.readouterr().out)
