@@ -149,7 +149,6 @@ def inside(kind: str, draw: random.Random) -> Counter[str]:
         lambda: scheduler.requeue(job),
         lambda: scheduler.find(["12", "13"]),
         lambda: scheduler.details("12"),
-        lambda: scheduler.number("12"),
         lambda: scheduler.advice("12", "", ()),
     )
     with patch.dict(os.environ, environ):
