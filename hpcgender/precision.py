@@ -67,7 +67,7 @@ def for_inference(wish: Format | Literal["run"], run: Mapping[str, Any], device:
     """The precision that --precision asks for, and PyTorch's switches set so that it rounds alike each time.
 
     `run`: the precision in which the run of these options is validated on such a device. It is fp32 on a CPU for
-    fp16, which has none. What bf16 and fp16 leave in float32 is rounded to TF32 if the run allows it.
+    fp16, which has none.
     """
     if wish == "run":
         name = run["precision"]
@@ -76,7 +76,7 @@ def for_inference(wish: Format | Literal["run"], run: Mapping[str, Any], device:
             precision = Precision("tf32", device)
     else:
         precision = Precision(wish, device)
-    allow_tf32(device, precision.name == "tf32" or (precision.name != "fp32" and run["tf32"]))
+    allow_tf32(device, precision.name != "fp32")
     torch.backends.cudnn.benchmark = False  # it may choose other algorithms the next time, which round otherwise
     torch.backends.cudnn.deterministic = True
     return precision

@@ -8,7 +8,7 @@
 #                --extra-index-url https://download.pytorch.org/whl/cu126
 #   --cpu        no GPU
 # --index-url URL, --extra-index-url URL and --find-links PLACE are pip's. What is named holds for later calls, too.
-# --again removes what is there and installs everything again. --dry-run only prints the command that installs.
+# --dry-run only prints the command that installs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 say() { printf '%s\n' "$*" >&2; }
@@ -17,7 +17,7 @@ usage() { sed -n '2,11s/^# \{0,1\}//p' jobs/install.sh; }
 again="bash jobs/install.sh"
 pytorch=https://download.pytorch.org/whl
 
-extras='' cuda='' dry='' afresh='' index=()
+extras='' cuda='' dry='' index=()
 while [ $# -gt 0 ]; do
     case $1 in --*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;; esac
     case $1 in
@@ -27,7 +27,6 @@ while [ $# -gt 0 ]; do
         shift
         ;;
     --cpu) cuda=cpu ;;
-    --again) afresh=yes ;;
     --dry-run) dry=yes ;;
     --index-url | --extra-index-url | --find-links)
         [ -n "${2:-}" ] || stop "$1 needs a URL or a directory"
@@ -46,10 +45,9 @@ look() {
     query() { nvidia-smi --query-gpu="$1" --format=csv,noheader 2>/dev/null; }
     # Drivers before 525 may not know compute_cap. Without GPUs or a driver both fail.
     if ! gpus=$(query driver_version,compute_cap) && ! gpus=$(query driver_version); then
-        cuda=${held_cuda:-13}
-        [ -n "$held_cuda" ] ||
-            say "no GPU here: PyTorch for CUDA 13, which computes on CPUs, too. If your GPU nodes have a driver before 580 or" \
-                "GPUs before Turing: $again --cuda 12"
+        cuda=13
+        say "no GPU here: PyTorch for CUDA 13, which computes on CPUs, too. If your GPU nodes have a driver before 580 or" \
+            "GPUs before Turing: $again --cuda 12"
         return
     fi
     read -r driver capability <<<"$(sort -t, -k2V <<<"$gpus" | sed -n '1s/,//;1p')"
@@ -65,53 +63,28 @@ look() {
     elif [ "${driver%%.*}" -lt 580 ] || [ "${capability/./}" -lt 75 ]; then
         cuda=12
     else
-        cuda=${held_cuda:-13} # what is there for CUDA 12 runs here, too, and perhaps on other nodes alone
+        cuda=13
     fi
-    [ "$cuda" = "$held_cuda" ] ||
-        say "driver $driver, compute capability $capability: PyTorch and NVIDIA DALI for CUDA $cuda"
+    say "driver $driver, compute capability $capability: PyTorch and NVIDIA DALI for CUDA $cuda"
 }
 
-# .venv/choice has what is installed, CUDA first and each word for pip on a line of its own; .venv/named what was named.
-lines() { printf '%s\n' "$@"; }
-held=$(cat .venv/choice 2>/dev/null || true)
-held_cuda=${held%%[[:space:]]*}
-was=('')
-[ ! -f .venv/named ] || mapfile -t was <.venv/named
-if [ ${#index[@]} = 0 ] && [ ${#was[@]} -gt 1 ]; then
-    if [ -n "$cuda" ] && [ -n "${was[0]}" ] && [ "$cuda" != "${was[0]}" ]; then # an index may be that of one CUDA
-        say "without ${was[*]:1}, which was named for ${was[0]/#1/CUDA 1}"
-    else
-        index=("${was[@]:1}")
-    fi
+held=$(cat .venv/choice 2>/dev/null || echo 13)
+if [ "$cuda" = cpu ]; then
+    cuda=13
+    [ ${#index[@]} -gt 0 ] || say "PyPI has PyTorch for CPUs only together with CUDA 13's; a smaller one is in PyTorch's own" \
+        "index: $again --cpu --extra-index-url $pytorch/cpu"
+elif [ -z "$cuda" ] && [ ${#index[@]} = 0 ] && [ -f .venv/choice ]; then
+    read -r cuda index_words <<<"$held"
+    read -ra index <<<"$index_words"
+elif [ -z "$cuda" ]; then
+    look
 fi
-if [ "$cuda" = cpu ] && [ ${#index[@]} = 0 ]; then
-    say "PyPI has PyTorch for CPUs only together with CUDA 13's; a smaller one is in PyTorch's own index: $again --cpu" \
-        "--extra-index-url $pytorch/cpu"
-fi
-cuda=${cuda:-${was[0]}}
-named=$(lines "$cuda" ${index[@]+"${index[@]}"})
-case $cuda in '') look ;; cpu) cuda=13 ;; esac
-choice=$(lines "$cuda" ${index[@]+"${index[@]}"})
-
-# Prints the error if PyTorch cannot be imported.
-import_error() {
-    local said
-    said=$(.venv/bin/python -c 'import torch' 2>&1) || echo "exit code $?: ${said##*$'\n'}"
-}
+choice="$cuda${index[*]:+ ${index[*]}}"
 
 wanted=$(cat pyproject.toml constraints*.txt | sha256sum | cut -d' ' -f1)
-if [ -z "$dry$afresh" ] && [ "$choice" = "$held" ]; then
+if [ -z "$dry" ] && [ -f .venv/choice ] && [ "$choice" = "$held" ]; then
     for stamp in .venv/installed-"$extras"*; do # an installation with an extra has everything else, too
-        if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
-            broken=$(import_error)
-            if [ -z "$broken" ]; then
-                echo "$named" >.venv/named
-                exit 0
-            fi
-            say "PyTorch cannot be imported ($broken): installing everything again"
-            afresh=yes
-            break
-        fi
+        if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then exit 0; fi
     done
 fi
 
@@ -139,17 +112,11 @@ if [ -n "$dry" ]; then
     echo
     exit
 fi
-if [ -n "$afresh" ] || [ ! -x .venv/bin/pip ] || [ "$choice" != "$held" ]; then # packages for another CUDA would stay
+if [ ! -x .venv/bin/pip ] || [ "$choice" != "$held" ]; then # packages for another CUDA would stay
     "$python" -m venv --clear .venv || stop "cannot create .venv: install Python's venv module (Debian: python3-venv)"
 fi
 echo "$choice" >.venv/choice
-echo "$named" >.venv/named
 say "installing into $PWD/.venv: about 6 GB, mostly PyTorch with its CUDA libraries; some minutes"
 "${install[@]}" || { say "the installation failed: fix what pip reports above and start again"; exit 1; }
-broken=$(import_error)
-if [ -n "$broken" ]; then
-    say "PyTorch is installed, but cannot be imported here ($broken): correct that, or install all anew with $again --again"
-    exit 1
-fi
 echo "$wanted" >.venv/installed-"$extras"
 say "installed"

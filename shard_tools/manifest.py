@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # numpy is for those who read an index
     from shard_tools.index import Index
 
 FORMAT = "hpcgender-shards"
-VERSION = 1
+VERSION = 2
 CLASSES = ("female", "male")
 MANIFEST = "manifest.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")

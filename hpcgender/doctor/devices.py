@@ -10,7 +10,6 @@ import torch
 
 from hpcgender.distributed import select_device
 from hpcgender.doctor.finding import Finding, green, red, yellow
-from hpcgender.doctor.machine import INSTALL
 from jobs import machine
 from shard_tools.base.contracts import DEVICE
 from shard_tools.base.errors import UserError, one_line
@@ -29,8 +28,7 @@ def gpus(environ: Mapping[str, str]) -> Finding:
         found = f"{DEVICE}=cpu: the CPU computes"
         if not granted:
             return green("GPUs", found, gpus=0)
-        advice = f"unset {DEVICE}; or if the launcher has set it, ask for GPUs on the first node, too"
-        return yellow("GPUs", f"{found}, and {plural(len(granted), 'granted GPU')} idle", advice, gpus=0)
+        return yellow("GPUs", f"{found}, and {plural(len(granted), 'granted GPU')} idle", f"unset {DEVICE}", gpus=0)
     try:
         device = select_device()
     except UserError as error:
@@ -59,7 +57,7 @@ def devices(environ: Mapping[str, str]) -> list[torch.device]:
 def kernel(device: torch.device) -> Finding:
     """Whether a kernel runs on a device, and computes what it should."""
     check = f"kernel on {device}"
-    remedy = f"leave this device or node out, and tell the administrators; a wrong build of torch: {INSTALL}"
+    remedy = "leave this device or node out, and tell the administrators; a wrong build of torch: bash jobs/install.sh"
     whole = torch.arange(SIDE * SIDE, dtype=torch.float32).reshape(SIDE, SIDE) % 7
     expected = whole @ whole
     try:

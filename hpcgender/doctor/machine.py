@@ -19,7 +19,7 @@ from shard_tools.base.text import byte_size
 LEAST_DRIVER = {12: (525, 60), 13: (580, 65)}
 """The first driver of each major version of CUDA that can be installed; all of its minor ones run on it: NVIDIA, CUDA
 Toolkit Release Notes, table "CUDA Toolkit and Minimum Required Driver Version for CUDA Minor Version Compatibility"."""
-INSTALL = "bash jobs/install.sh --again"
+INSTALL = "bash jobs/install.sh"
 ENOUGH_FILES, FEW_FILES = 4096, 512
 """Open files: a training of many shards, and below which Python with torch and DALI alone comes near the limit."""
 ENOUGH_SHARED, FEW_SHARED = 1e9, 64e6
@@ -42,9 +42,7 @@ def packages(backend: str) -> Finding:
         if backend == "torchvision":
             return green("packages", found)
         return yellow(
-            "packages",
-            f"{found}, DALI cannot be imported: {error}",
-            f"install again: {INSTALL}; or give --backend torchvision",
+            "packages", f"{found}, DALI cannot be imported: {error}", "install DALI, or give --backend torchvision"
         )
     return green("packages", f"{found}, DALI {dali.__version__}")
 

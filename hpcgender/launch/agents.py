@@ -22,7 +22,7 @@ from jobs.scheduler import Allocation, Host
 from jobs.site import Site
 from jobs.stopping import StopRequests
 from shard_tools.base.commands import Call
-from shard_tools.base.contracts import CORES, DEVICE, STARTED
+from shard_tools.base.contracts import DEVICE, STARTED
 from shard_tools.base.errors import FAILED, UserError
 
 
@@ -70,15 +70,14 @@ def make_layout(
         check_processes(procs, len(gpus), granted, shares)
     extra: list[dict[str, str]] = []
     for index, host in enumerate(hosts):
-        cores = str(max(1, host.cpus // procs))
-        threads = {} if environ.get("OMP_NUM_THREADS") else {"OMP_NUM_THREADS": cores}
-        extra.append({CORES: cores} | threads | added)
+        threads = {} if environ.get("OMP_NUM_THREADS") else {"OMP_NUM_THREADS": str(max(1, host.cpus // procs))}
+        extra.append(threads | added)
         if gpus and config.gpus_per_node == 0:
             extra[-1]["CUDA_VISIBLE_DEVICES"] = ""
         elif 1 < shares <= shares * procs <= len(gpus):  # two local nodes must not both take the first GPU
             extra[-1]["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[index * procs : (index + 1) * procs])
-        if distributed and DEVICE not in environ and (on_gpus or len(set(hosts)) > 1):
-            extra[-1][DEVICE] = "cuda" if on_gpus else "cpu"  # on all hosts what the first one has
+        if distributed and on_gpus and DEVICE not in environ:
+            extra[-1][DEVICE] = "cuda"  # on all hosts, also on one where no GPU is seen
         if site.scratch:
             extra[-1]["TMPDIR"] = os.path.expandvars(site.scratch)
     return Layout(

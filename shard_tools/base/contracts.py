@@ -8,8 +8,5 @@ SUBMISSIONS = "submissions"
 DEVICE = "HPCGENDER_DEVICE"
 """The environment variable that asks for a device: cpu although there are GPUs, or cuda, so that none is an error."""
 
-CORES = "JOBS_CORES"
-"""The environment variable in which a rank finds how many of its host's cores it has: OMP_NUM_THREADS may be less."""
-
 STARTED = "JOBS_STARTED"
 """The environment variable in which ranks find when their job began, in seconds of Unix time."""

@@ -74,10 +74,10 @@ def test_a_manifest_that_cannot_be_is_damaged(
     assert "\n" not in said
 
 
-@pytest.mark.parametrize("other", [{"format": "shards"}, {"version": 2}, {"format": None}])
+@pytest.mark.parametrize("other", [{"format": "shards"}, {"version": 1}, {"format": None}])
 def test_a_manifest_of_another_format_is_not_read(manifest: Manifest, other: Content) -> None:
     said = edited(manifest, lambda content, _: content.update(other))
-    assert said == f"{manifest.root}/manifest.json is not of format hpcgender-shards 1: pack the data set again"
+    assert said == f"{manifest.root}/manifest.json is not of format hpcgender-shards 2: pack the data set again"
 
 
 def test_what_is_written_is_read(manifest: Manifest) -> None:

@@ -56,6 +56,22 @@ def test_a_decompression_bomb_is_left_out_undecoded(utkface: Path, tmp_path: Pat
     assert "8000x7000 pixels" in (tmp_path / "out" / "quarantine" / "quarantine.csv").read_text()
 
 
+def test_pictures_that_differ_from_top_to_bottom_alone_do_not_look_the_same(tmp_path: Path) -> None:
+    """As the faces of two people do that are cropped alike, with black where the photo ends."""
+    across, down = np.meshgrid(np.linspace(0, 120, 64), np.linspace(0, 120, 64))
+    for number, pixels in enumerate((across + down, across - down + 120)):
+        save(tmp_path / "images" / "male" / f"{number}.png", Image.fromarray(pixels.astype(np.uint8)))
+    plain = Image.new("L", (64, 64))
+    for number in (2, 3):
+        save(tmp_path / "images" / "male" / f"{number}.png", plain.resize((64 + number, 64)))
+    pack(Folders(images=tmp_path / "images", out=tmp_path / "out", val=0, test=0))
+    assert (
+        "0 images are byte-identical copies of others, 0 more look the same"
+        in (tmp_path / "out" / "summary.txt").read_text()
+    )
+    assert sorted(rows(tmp_path / "out")["appearance"] == 0) == [False, False, True, True]
+
+
 def test_a_small_png_that_inflates_to_gigabytes_is_not_inflated_to_its_end() -> None:
     deflate = zlib.compressobj()
     begin = deflate.compress(bytes(1 << 20)) + deflate.flush(zlib.Z_FULL_FLUSH)

@@ -12,7 +12,6 @@ from hpcgender.data.augmentation import Augmentation
 from hpcgender.data.config import BACKEND, Backend
 from hpcgender.data.decoders.decoder import Decoder
 from hpcgender.distributed import Ranks
-from shard_tools.base.contracts import CORES
 from shard_tools.base.errors import UserError, one_line
 
 
@@ -42,7 +41,7 @@ def create_decoder(
         from hpcgender.data.decoders.dali import DaliDecoder
     except (ImportError, OSError) as error:  # OSError: a shared library of it is missing
         raise UserError(
-            f"NVIDIA DALI cannot be imported ({one_line(error)}): install it with bash jobs/install.sh --again, or use "
+            f"NVIDIA DALI cannot be imported ({one_line(error)}): install it with bash jobs/install.sh, or use "
             "--backend torchvision"
         ) from None
     return DaliDecoder(batch_size, image_size, device, augmentation, threads, mixed=mixed)
@@ -57,11 +56,11 @@ def note_missing() -> None:
 def decoder_threads(workers: int | None, ranks: Ranks) -> int:
     """How many threads decode for a rank: as many as asked for, else its share of the cores, or 1 if it computes there.
 
-    Not OMP_NUM_THREADS, which many set to 1, and torchrun, too: decoding would starve a GPU.
+    The launcher notes a rank's cores in OMP_NUM_THREADS.
     """
     if workers is not None:
         return workers
     if ranks.device.type == "cpu":
         return 1
-    noted = os.environ.get(CORES, "")
+    noted = os.environ.get("OMP_NUM_THREADS", "")
     return int(noted) if noted.isdecimal() else max(1, len(os.sched_getaffinity(0)) // ranks.local_world_size)

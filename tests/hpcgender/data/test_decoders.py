@@ -346,13 +346,11 @@ def test_what_a_gpu_decodes_alone_after_its_batch_failed_is_bad_if_it_is_damaged
 def test_a_gpu_is_fed_by_all_cores_of_its_rank(
     workers: int | None, noted: str, device: str, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("JOBS_CORES", noted)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", noted)
     assert decoder_threads(workers, Ranks(0, 1, torch.device(device))) == threads
 
 
 def test_ranks_of_a_node_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("JOBS_CORES", raising=False)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as torchrun sets it
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(12))
     assert [decoder_threads(None, Ranks(0, n, torch.device("cuda"), 0, n)) for n in (1, 4, 16)] == [12, 3, 1]

@@ -48,7 +48,7 @@ def test_a_broken_torch_is_one_red_line(program: str, says: str, tmp_path: Path)
     assert (done.stdout.count("\n"), done.stderr) == (1, "")
     assert done.stdout.startswith("packages: Python 3.")
     assert f"PyTorch cannot be imported: {says}" in done.stdout
-    assert done.stdout.endswith("install again: bash jobs/install.sh --again\n")
+    assert done.stdout.endswith("install again: bash jobs/install.sh\n")
 
 
 @pytest.mark.parametrize(
