@@ -126,8 +126,9 @@ class DaliDecoder:
 
     def feed(self, pipeline: Any, encoded: list[Encoded], draws: Draws) -> None:
         feed = pipeline.feed_input
-        # DALI would look at each array of a plain list in Python.
-        feed("encoded", TensorListCPU([TensorCPU(image) for image in encoded]))
+        # DALI would look at each array of a plain list in Python, and copy them into a contiguous one.
+        tensors = [TensorCPU(image) for image in encoded]
+        feed("encoded", TensorListCPU(tensors, contiguous=False))  # type: ignore[call-overload]  # DALI's stub lacks it
         feed("size", draws.size)
         feed("corner", draws.corner)
         feed("mirror", draws.mirror)

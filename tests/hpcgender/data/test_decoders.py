@@ -171,6 +171,21 @@ def test_batches_come_in_order_and_may_be_small(backend: Backend, drawn: list[En
     assert torch.equal(torch.cat(results), decode(backend, drawn[: sum(sizes)]))
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_decoder_keeps_what_it_reads_until_it_has_ended(backend: Backend) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
+    large = encode(Image.fromarray(noise), "PNG")
+    expected = decode(backend, [large])
+    for results in (PREFETCH, 1):  # of 1, the decoder ends while it decodes the others
+        decoder = create_decoder(backend, 4, SIZE, CPU, None, threads=2)
+        for _ in range(PREFETCH):
+            decoder.submit([large.copy() for _ in range(4)], centred(4))
+        others = [np.zeros_like(large) for _ in range(4 * PREFETCH)]  # in memory that the caller let go of
+        for _ in range(results):
+            assert torch.equal(decoder.result(), expected.expand(4, -1, -1, -1))
+        del decoder, others
+
+
 def bad_image(kind: str, good: Encoded) -> Encoded:
     return {
         "garbage": np.frombuffer(b"garbage" * 40, dtype=np.uint8),
