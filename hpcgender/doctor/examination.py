@@ -10,19 +10,18 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
-from statistics import median
+from typing import NoReturn
 
 import torch
-import torch.distributed as dist
 
 from hpcgender.commands.doctor import DOCTOR, DoctorConfig
 from hpcgender.commands.train import TrainConfig
-from hpcgender.distributed import Ranks, choose_interface, leave, redirect_output, select_device, torchrun_ranks
-from hpcgender.doctor import devices, machine, network, report, scheduler, speed, storage
+from hpcgender.distributed import Ranks, choose_interface, end, leave, redirect_output, select_device, torchrun_ranks
+from hpcgender.doctor import devices, machine, network, report, scheduler, storage, together
 from hpcgender.doctor.finding import Finding, examined, green, red, yellow
 from hpcgender.doctor.report import Examination
 from hpcgender.precision import Precision
@@ -30,7 +29,7 @@ from hpcgender.stop import StopSignal
 from jobs.scheduler import Allocation
 from jobs.schedulers import find_allocation, schedulers_here
 from shard_tools.base.documents import read_document, restored, write_document
-from shard_tools.base.errors import FAILED, REQUEUE, UserError
+from shard_tools.base.errors import FAILED, REQUEUE, UserError, one_line
 from shard_tools.base.text import duration
 from shard_tools.manifest import read_manifest
 from shard_tools.pack import pack
@@ -40,6 +39,8 @@ INTERRUPTED = "interrupted.json"
 """What the job's next attempt goes on with, in the directory of the results."""
 LOOPBACK = "127.0.0.1"
 """The address at which the launcher's ranks meet where all are on one host."""
+REPORT_SECONDS = 10.0
+"""How long a rank that has lost others waits before it ends, and its agent ends all: rank 0 reports meanwhile."""
 STOP_SECONDS = 60.0
 """How long ranks wait for the signal that one of them has asked for."""
 _FORM = "hpcgender-interrupted-examination-1"
@@ -67,8 +68,12 @@ def examine(config: DoctorConfig) -> int:
             return FAILED
         interrupted = ranks.broadcast(read_interrupted(allocation) if ranks.is_first else None)
         if interrupted:
-            return conclude(interrupted, ranks)
-        return begin(config, ranks, allocation, [first] if first else [])
+            code = conclude(interrupted, ranks)
+        else:
+            code = begin(config, ranks, allocation, [first] if first else [])
+        if ranks.world_size > 1:  # a thread may still wait for an all-reduce, and the end of its group would, too
+            end(code)
+        return code
 
 
 @contextmanager
@@ -93,25 +98,93 @@ def ranks_of(environ: dict[str, str] | os._Environ[str]) -> Iterator[tuple[Ranks
         yield ranks, finding
     except BaseException as error:
         leave(error)
-    if dist.is_initialized():
-        dist.destroy_process_group()
+
+
+class Stopped(BaseException):
+    """SIGTERM: another rank has failed, or the job is cancelled. No check takes it for its own failure."""
+
+
+@dataclass
+class SoFar:
+    """What has been examined so far."""
+
+    config: DoctorConfig
+    ranks: Ranks
+    findings: list[Finding]
+    hosts: tuple[str, ...]
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def examination(self) -> Examination:
+        config, device = self.config, self.ranks.device
+        return Examination(
+            time=time.time(),
+            hosts=self.hosts,
+            processes=self.ranks.local_world_size,
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            precision=Precision("auto", device).name,
+            cores_per_process=len(os.sched_getaffinity(0)) / self.ranks.local_world_size,
+            model=config.model,
+            image_size=config.image_size,
+            batch_size=images_in_step(config, self.ranks),
+            findings=report.in_order(self.findings),
+        )
+
+
+@contextmanager
+def reported(so_far: SoFar) -> Iterator[None]:
+    """A context in which ranks that are lost, or a stop, end the process with a report of what was found until then."""
+    if so_far.ranks.world_size == 1:
+        yield
+        return
+
+    def stop(number: int, _: object) -> NoReturn:
+        raise Stopped(f"{signal.Signals(number).name}: another process has failed, or the job was stopped")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except (RuntimeError, Stopped) as error:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if not so_far.ranks.is_first:
+            time.sleep(REPORT_SECONDS)
+            raise
+        advice = f"see what is said above and in {DOCTOR / 'logs'}"
+        so_far.findings.append(red("processes", f"{type(error).__name__}: {one_line(error)}"[:500], advice))
+        print_report(so_far.config.json, so_far.examination(), so_far.skipped)
+        end(FAILED)
+    signal.signal(signal.SIGTERM, before)
 
 
 def begin(config: DoctorConfig, ranks: Ranks, allocation: Allocation, findings: list[Finding]) -> int:
     """All checks; then the job is signalled and requeued, if it is one that can be."""
-    host = socket.gethostname()
+    so_far = SoFar(config=config, ranks=ranks, findings=findings, hosts=(socket.gethostname(),))
+    with reported(so_far):
+        return check_all(so_far, allocation)
+
+
+def check_all(so_far: SoFar, allocation: Allocation) -> int:
+    """All checks, each added to what was found so far."""
+    config, ranks, findings, skipped = so_far.config, so_far.ranks, so_far.findings, so_far.skipped
+    (host,) = so_far.hosts
     gathered = ranks.gather([replace(finding, host=host) for finding in of_node(config, ranks, allocation)])
-    hosts = tuple(dict.fromkeys(ranks.gather(host)))
+    so_far.hosts = tuple(dict.fromkeys(ranks.gather(host))) or so_far.hosts
     findings += [finding for of_rank in gathered for finding in of_rank]
     usable = ranks.broadcast(not any(f.check == "GPUs" and f.state == "red" for f in findings))
     training = train_config(config, ranks)
-    skipped: dict[str, str] = {}
-    if ranks.world_size > 1:
-        findings += together(ranks, host, hosts)
+    several = ranks.world_size > 1
+    if several:
+        findings += together.clocks_and_logs(ranks, host, so_far.hosts)
     else:
         skipped["all-reduce, clocks, log on other nodes"] = "one process; give --nodes 2"
     if usable:
-        findings += speeds(training, ranks, host)
+        judged, own = together.judge_speeds(together.measure(training, ranks, host), ranks)
+        findings += judged
+        if several and ranks.broadcast(own is not None):
+            if ranks.is_first:  # NCCL may end the process
+                path = report.write(so_far.examination())
+                if not config.json:
+                    print(f"examined so far: {path}; next the all-reduce, {network.PATIENCE:.0f} s at most", flush=True)
+            findings += together.all_reduce(ranks, host, own)
     else:
         skipped["speed"] = "its GPUs cannot be used"
     requeues = ranks.broadcast(bool(ranks.is_first and can_requeue(allocation)))
@@ -124,18 +197,7 @@ def begin(config: DoctorConfig, ranks: Ranks, allocation: Allocation, findings: 
     if ranks.is_first and allocation.scheduler.has_queue and not requeues:
         because = allocation.scheduler.cannot_requeue(allocation) or "it was not started by the launcher"
         findings.append(yellow("requeue", because, "submit trainings with python -m hpcgender.launch, or resume them"))
-    examination = Examination(
-        time=time.time(),
-        hosts=hosts,
-        processes=ranks.local_world_size,
-        device=torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "cpu",
-        precision=Precision("auto", ranks.device).name,
-        cores_per_process=len(os.sched_getaffinity(0)) / ranks.local_world_size,
-        model=config.model,
-        image_size=config.image_size,
-        batch_size=images_in_step(config, ranks),
-        findings=report.in_order(findings),
-    )
+    examination = so_far.examination()
     if requeues:
         with StopSignal() as stop:
             ranks.barrier(network.TIMEOUT)  # all are ready for the signal
@@ -173,32 +235,6 @@ def of_node(config: DoctorConfig, ranks: Ranks, allocation: Allocation) -> list[
     return found
 
 
-def together(ranks: Ranks, host: str, hosts: tuple[str, ...]) -> list[Finding]:
-    """The checks that all ranks make together; on rank 0 what they found."""
-    offsets = network.clocks(ranks, host)
-    found = [storage.judge_clocks(offsets)] if ranks.is_first and len(hosts) > 1 else []
-    if len(hosts := ranks.broadcast(hosts)) > 1:
-        seen = ranks.gather((host, seen_line(ranks)))
-        if ranks.is_first:
-            found.append(storage.judge_log({where: after for where, after in seen if where != host and after != -1.0}))
-    return found
-
-
-def seen_line(ranks: Ranks) -> float | None:
-    """After how many seconds this node sees a line that rank 0 writes; -1 on ranks that do not look."""
-    path = DOCTOR / "seen-by-other-nodes"
-    line = f"{ranks.broadcast(time.time())}"
-    with path.open("a") if ranks.is_first else StringIO() as file:
-        file.write(line)
-        file.flush()
-        dist.barrier()
-        seen = -1.0 if ranks.local_rank else storage.wait_for_text(path, line)
-        dist.barrier()  # the file stays open until all have looked, as a log does
-    if ranks.is_first:
-        path.unlink()
-    return seen
-
-
 def train_config(config: DoctorConfig, ranks: Ranks) -> TrainConfig:
     """The training whose steps are timed; without data on drawn faces, its batch is then of one process."""
     part = images_in_step(config, ranks)
@@ -214,38 +250,6 @@ def train_config(config: DoctorConfig, ranks: Ranks) -> TrainConfig:
 def images_in_step(config: DoctorConfig, ranks: Ranks) -> int:
     """Images of a step in each process."""
     return config.batch_size or (256 if ranks.device.type == "cuda" else 16)
-
-
-def speeds(config: TrainConfig, ranks: Ranks, host: str) -> list[Finding]:
-    """What all ranks measure at the same time, as they train; on rank 0 what that means."""
-    measured = examined("step", speed.measure, config, ranks)
-    gathered = ranks.gather((host, measured))
-    failed = ranks.broadcast(any(isinstance(one, Finding) for _, one in gathered))
-    bandwidths = {} if failed else examined("all-reduce", network.bandwidths, ranks)
-    if not ranks.is_first:
-        return []
-    if failed:
-        return [replace(one, host=where) for where, one in gathered if isinstance(one, Finding)]
-    by_step = sorted((one.step_images_per_s, where) for where, one in gathered)
-    own = replace(gathered[0][1], step_images_per_s=median(per_s for per_s, _ in by_step))
-    reader = min((one for _, one in gathered), key=lambda one: one.read_images_per_s)
-    own = replace(
-        own,
-        loaded_images_per_s=min(one.loaded_images_per_s for _, one in gathered),
-        read_images_per_s=reader.read_images_per_s,
-        read_bytes_per_s=reader.read_bytes_per_s,
-    )
-    found = [
-        speed.judge_reading(own),
-        speed.judge_decoding(own),
-        speed.judge_step(own, *by_step[0], Precision("auto", ranks.device).name),
-        speed.judge_loading(own, ranks.device.type == "cuda"),
-    ]
-    if isinstance(bandwidths, Finding):
-        return [*found, bandwidths]
-    return found + [
-        network.judge_bandwidth(where, rate, own.gradient_bytes, own.step_s) for where, rate in bandwidths.items()
-    ]
 
 
 def tried_interruption() -> Finding:

@@ -8,18 +8,22 @@ import time
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from hpcgender.distributed import Ranks, check_interface, interfaces
-from hpcgender.doctor.finding import Finding, green, red, yellow
+from hpcgender.doctor.finding import Finding, examined, green, red, yellow
 from jobs import machine
 from shard_tools.base.text import byte_size
 
 TIMEOUT = timedelta(seconds=120)
 """How long ranks wait for each other: each is busy with its own checks meanwhile."""
+PATIENCE = 120.0
+"""Seconds that all-reduces may take, with the connections that they open."""
 ROUNDS = 3
 GPU_BYTES, CPU_BYTES = 1 << 26, 1 << 24
 """Size of what is all-reduced."""
@@ -97,12 +101,15 @@ def clocks(ranks: Ranks, host: str, rounds: int = 5) -> dict[str, float]:
 
 def all_reduce(ranks: Ranks, members: list[int], group: Any) -> float:
     """Bytes per second at which these ranks sum up a tensor of each; RuntimeError if the sum is wrong."""
-    count = (GPU_BYTES if ranks.device.type == "cuda" else CPU_BYTES) // 4
+    cuda = ranks.device.type == "cuda"
+    if cuda:
+        torch.cuda.set_device(ranks.device)  # each thread has its own
+    count = (GPU_BYTES if cuda else CPU_BYTES) // 4
     seconds = []
     for _ in range(ROUNDS + 1):  # the first one opens connections
         values = torch.full((count,), float(ranks.rank + 1), device=ranks.device)
         synchronize(ranks.device)
-        dist.barrier()
+        dist.barrier(group)
         begin = time.perf_counter()
         dist.all_reduce(values, group=group)
         synchronize(ranks.device)
@@ -121,18 +128,37 @@ def synchronize(device: torch.device) -> None:
 def bandwidths(ranks: Ranks) -> dict[str, float]:
     """Bytes per second of all-reduces `within a node` and `across nodes`, as far as there are several to sum over."""
     size, backend = ranks.local_world_size, "nccl" if ranks.device.type == "cuda" else "gloo"
+    timeout = timedelta(seconds=10 * PATIENCE)  # of NCCL's watchdog, which ends the process: `within` is sooner
     found = {}
     if size > 1:
         for first in range(0, ranks.world_size, size):  # all ranks make all groups
             members = list(range(first, first + size))
-            group = dist.new_group(members, backend=backend, timeout=TIMEOUT)
+            group = dist.new_group(members, backend=backend, timeout=timeout)
             if ranks.rank in members:
                 mine = members, group
         found["within a node"] = all_reduce(ranks, *mine)
     if ranks.world_size > size:
-        everyone = dist.new_group(backend=backend, timeout=TIMEOUT)
+        everyone = dist.new_group(backend=backend, timeout=timeout)
         found["across nodes"] = all_reduce(ranks, list(range(ranks.world_size)), everyone)
     return found
+
+
+def within(seconds: float, ranks: Ranks) -> dict[str, float] | Finding:
+    """`bandwidths`, or what is wrong: also that they do not end within so many seconds, as NCCL may wait in C for ever.
+
+    The thread that waits is left behind: the process must `end`.
+    """
+    found: Queue[dict[str, float] | Finding] = Queue()
+    Thread(target=lambda: found.put(examined("all-reduce", bandwidths, ranks)), daemon=True).start()
+    try:
+        return found.get(timeout=seconds)
+    except Empty:
+        return red(
+            "all-reduce",
+            f"it did not end within {seconds:.0f} s",
+            "NCCL_DEBUG=INFO says what NCCL waits for: set NCCL_SOCKET_IFNAME to an interface that all nodes share, "
+            "have all ports opened between them, and on one node try NCCL_P2P_DISABLE=1",
+        )
 
 
 def judge_bandwidth(where: str, bytes_per_s: float, gradient_bytes: float, step_s: float) -> Finding:

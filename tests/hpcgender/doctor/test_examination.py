@@ -21,6 +21,7 @@ from hpcgender.doctor.report import Examination
 from hpcgender.stop import StopSignal
 from jobs.schedulers import find_allocation
 from shard_tools.base.errors import UserError
+from tests.conftest import REPOSITORY, Run
 
 CPU = torch.device("cpu")
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_CPUS_PER_NODE": "16(x2)"}
@@ -103,6 +104,36 @@ def test_the_table_has_the_worst_first_and_says_where(capsys: pytest.CaptureFixt
     ]
     assert counts == "1 green, 1 yellow, 1 red"
     assert skipped == "not examined: your shards: give --data"
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("hangs", ["all-reduce red it did not end within 2 s -> NCCL_DEBUG=INFO says", "step green", "signals green"]),
+        ("dies", ["processes red", "step green", "cores green"]),
+        ("dies-early", ["processes red", "cores green"]),
+    ],
+)
+def test_ranks_that_hang_or_die_are_reported_with_what_was_found_before(
+    how: str, says: list[str], run: Run, tmp_path: Path
+) -> None:
+    program = ("-m", "tests.hpcgender.doctor.hanging_ranks", how)
+    options = ("--nproc-per-node=2", f"--rank-log={tmp_path}/runs/doctor/logs/rank-{{rank}}.log")
+    done = run(
+        "jobs.agent",
+        *options,
+        *program,
+        cwd=tmp_path,
+        PYTHONPATH=str(REPOSITORY),
+        HPCGENDER_DEVICE="cpu",
+        COLUMNS="999",
+    )
+    assert done.returncode == 1, done.stderr
+    said = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    for words in says:
+        assert any(line.startswith(words) for line in said), done.stdout + done.stderr
+    assert ("examined so far: " in done.stdout) == (how != "dies-early")
+    assert report.read(tmp_path / "runs" / "doctor" / "examination.json").code == 1
 
 
 def test_this_machine_is_examined_on_the_spot(
