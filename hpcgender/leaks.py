@@ -1,12 +1,12 @@
 """What the data sets of a training share across splits: images or subjects that are trained on here and tested there.
 
 Their indexes are compared as `shard-tools verify --leaks` does, but no image is decoded: copies by the hashes of their
-bytes and, where packing looked at the images, of their pictures; subjects where both are of one source.
+bytes and, where packing looked at the images, of their pictures; subjects where equal ids mean the same person.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import combinations, permutations
 from pathlib import Path
@@ -45,6 +45,15 @@ def leaks_between(
     return tuple(lines)
 
 
+def subjects_not_compared(manifests: Sequence[Manifest]) -> Iterator[str]:
+    """A line for each two of the data sets that have subjects, of which equal ids need not mean the same person."""
+    from shard_tools.verify.leaks import not_compared, same_numbering
+
+    each = {manifest.sha256: manifest for manifest in manifests}.values()
+    known = [one for one in each if any((one.index(split)["subject"] != b"").any() for split in one.splits)]
+    yield from (not_compared(*two) for two in combinations(known, 2) if not same_numbering(*two))
+
+
 @cache
 def _between(
     first: tuple[Path, str], second: tuple[Path, str], pairs: tuple[tuple[str, str], ...] = ()
@@ -55,11 +64,11 @@ def _between(
     """
     import numpy as np  # which would slow a submission of one data set
 
-    from shard_tools.verify.leaks import Side, shared
+    from shard_tools.verify.leaks import Side, same_numbering, shared
 
     manifests = [read_manifest(root) for root, _ in (first, second)]
     names = ["content", "appearance"]
-    if manifests[0].source == manifests[1].source:
+    if same_numbering(*manifests):
         names.append("subject")
 
     def side(manifest: Manifest, split: str) -> Side:

@@ -75,6 +75,8 @@ class Manifest:
     quarantined: int
     crop: Recipe | None = None
     """How the images were cropped; None if they are as they were, or if nobody stated it."""
+    numbering: str = ""
+    """Whose ids the subjects have: equal ids mean the same person where this is equal; empty if that is not known."""
     sha256: str = ""
 
     def split(self, name: str) -> Split:

@@ -202,6 +202,7 @@ def _complete(work: Work, workers: Workers, listing: Listing) -> None:
             splits=splits,
             quarantined=len(plan.rejected),
             crop=work.recipe,
+            numbering=source.numbering,
         )
     )
     unfinished.finish(work.directory)

@@ -22,7 +22,7 @@ from hpcgender.data.packs import Pack, identity, names_of, read_packs, validatio
 from hpcgender.data.training import TrainingLoader
 from hpcgender.distributed import Ranks, process_group, redirect_output
 from hpcgender.inference.validation import validate
-from hpcgender.leaks import leaks_between
+from hpcgender.leaks import leaks_between, subjects_not_compared
 from hpcgender.memory import enough_memory
 from hpcgender.metrics import GradientNorms, Scores, Tally
 from hpcgender.run_directory import BEST, CHECKPOINTS, CONFIG_JSON, CONFIG_TOML, INITIAL, LOCK, resume_command
@@ -319,6 +319,7 @@ class Trainer:
         if line := validation_line(config):
             yield line
         yield from (f"WARNING: --allow-leaks: {line}" for line in self.leaks)
+        yield from subjects_not_compared([*self.manifests, *([self.val_data] if self.val_data else [])])
         if self.extended_from:
             lr = learning_rate(config, self.epoch * steps + self.epoch_step, steps)
             yield (

@@ -118,6 +118,11 @@ class Source(CropOptions):
         """Meaning of the source's labels and how they were converted, for the manifest."""
         raise NotImplementedError
 
+    @property
+    def numbering(self) -> str:
+        """Whose ids the subjects have; two packs with the same one mean the same person by an id. Empty: not known."""
+        return ""
+
     def records(self) -> Iterator[Record]:
         """Every image of the source in a fixed order, those it cannot label included; raises UserError if none."""
         raise NotImplementedError

@@ -46,6 +46,10 @@ class Morph(ImageDirectory):
             parts.append("with corrections")
         return "; ".join(parts)
 
+    @property
+    def numbering(self) -> str:
+        return "morph"
+
     def records(self) -> Iterator[Record]:
         names = self.files()
         pictures = [from_name(name) for name in names]

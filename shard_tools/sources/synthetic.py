@@ -30,6 +30,10 @@ class Synthetic(Source):
     def convention(self) -> str:
         return "drawn faces: 0 female, 1 male; groups are ranges of drawn skin tones, 0 to 4"
 
+    @property
+    def numbering(self) -> str:
+        return f"synthetic, seed {self.seed}"
+
     def records(self) -> Iterator[Record]:
         if self.count < 1 or not 32 <= self.size <= 4096:
             raise UserError(f"--count {self.count} --size {self.size}: give 1 or more pictures of 32 to 4096 pixels")

@@ -54,6 +54,11 @@ class Table(Columns, ImageDirectory):
     def convention(self) -> str:
         return f"table: {stated(self, self.mapping).columns.describe()}"
 
+    @property
+    def numbering(self) -> str:
+        # CelebA's and LFW's are their own; in any other table, 1 may be anybody.
+        return str(self.mapping) if str(self.mapping) in ("celeba", "lfw") and not self.subject else ""
+
     def records(self) -> Iterator[Record]:
         columns, parts = self._parts()
         self._remarks += _absent(columns, parts)

@@ -16,7 +16,7 @@ from shard_tools.base.progress import progress
 from shard_tools.base.storage import retried
 from shard_tools.images import MAX_BYTES, ImageError, fingerprint
 from shard_tools.index import Index
-from shard_tools.manifest import Shard
+from shard_tools.manifest import Manifest, Shard
 from shard_tools.verify.files import DataSet, key_of
 from shard_tools.verify.report import Report
 from shard_tools.workers import Workers
@@ -97,18 +97,26 @@ def check_splits(data: DataSet, report: Report) -> str:
 def check_data_sets(first: DataSet, second: DataSet, workers: int, report: Report) -> str:
     """Reports what is in both of two data sets; returns a remark on what could not be compared, or nothing.
 
-    Where an index has no appearances, the images are decoded for them. Subjects are compared only within one source.
+    Where an index has no appearances, the images are decoded for them. Subjects are compared in one numbering only.
     """
-    one_source = first.manifest.source == second.manifest.source
-    sides = [_sides(data, one_source, workers, report) for data in (first, second)]
+    comparable = same_numbering(first.manifest, second.manifest)
+    sides = [_sides(data, comparable, workers, report) for data in (first, second)]
     for a in sides[0]:
         for b in sides[1]:
             _compare(a, b, report)
-    if one_source:
-        return ""
+    return "" if comparable else not_compared(first.manifest, second.manifest)
+
+
+def same_numbering(first: Manifest, second: Manifest) -> bool:
+    """Whether equal ids of subjects mean the same person in two data sets."""
+    return first.numbering == second.numbering != ""
+
+
+def not_compared(first: Manifest, second: Manifest) -> str:
+    """What to say of two data sets whose subjects were not compared."""
     return (
-        f"subjects were not compared: {first.root} is from {first.manifest.source}, {second.root} from "
-        f"{second.manifest.source}, and the ids of different sources do not mean the same people"
+        f"subjects were not compared: {first.root} is from {first.source}, {second.root} is from {second.source}, and "
+        "as far as is known, equal ids in them do not mean the same people"
     )
 
 

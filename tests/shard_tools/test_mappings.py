@@ -70,7 +70,11 @@ def test_celebas_three_lists_are_one_table(celeba: Path) -> None:
     ]
     assert source.remarks() == []
     pack(source)
-    assert sum(split.samples for split in read_manifest(celeba / "out").splits.values()) == 4
+    manifest = read_manifest(celeba / "out")
+    assert sum(split.samples for split in manifest.splits.values()) == 4
+    assert manifest.numbering == "celeba"
+    source.subject = "table"
+    assert source.numbering == ""
 
 
 def test_celeba_as_kaggle_has_it(celeba: Path) -> None:

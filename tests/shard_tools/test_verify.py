@@ -18,6 +18,8 @@ from shard_tools.manifest import Manifest, read_manifest
 from shard_tools.pack import pack
 from shard_tools.sources.folders import Folders
 from shard_tools.sources.morph import Morph
+from shard_tools.sources.synthetic import Synthetic
+from shard_tools.sources.table import Table
 from shard_tools.tar import BLOCK
 from shard_tools.verify import verify
 from shard_tools.verify.leaks import NOT_FOUND
@@ -286,6 +288,32 @@ def test_subjects_are_compared_within_one_source_only(
     assert "second/test: 1 subjects are in both, as 2 and 1 samples: 000003_0" in said.out
     assert said.out.count("\n") == 1
     assert not said.err
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_equal_subject_numbers_of_different_people_are_no_leak(
+    drawn: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two tables that count their people, and two drawings of other seeds; drawings of one seed are the same people."""
+    for place in range(2):
+        out, images = tmp_path / f"out{place}", tmp_path / f"images{place}"
+        if drawn:
+            pack(Synthetic(count=24, size=32, seed=place, out=out))
+            continue
+        images.mkdir()
+        for number in range(1, 5):
+            (images / f"{number}.jpg").write_bytes(jpeg(100 * place + number))
+        rows = "".join(f"{number}.jpg,{'FM'[number % 2]},{number}\n" for number in range(1, 5))
+        (tmp_path / "people.csv").write_text(f"image,sex,person\n{rows}")
+        pack(Table(images=images, table=(tmp_path / "people.csv",), gender="sex", subject="person", out=out))
+    capsys.readouterr()
+    assert verify(VerifyConfig(directories=(tmp_path / "out0", tmp_path / "out1"), leaks=True)) == 0
+    assert "equal ids in them do not mean the same people" in capsys.readouterr().err
+    if drawn:
+        pack(Synthetic(count=12, size=48, seed=1, out=tmp_path / "larger"))
+        capsys.readouterr()
+        assert verify(VerifyConfig(directories=(tmp_path / "out1", tmp_path / "larger"), leaks=True)) == 1
+        assert "subjects are in both" in capsys.readouterr().out
 
 
 def test_several_data_sets_are_each_verified(packed: Path, data: Path, check: Check) -> None:
