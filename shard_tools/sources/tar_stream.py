@@ -24,6 +24,7 @@ from shard_tools import tar
 from shard_tools.base.errors import StorageError, UserError, one_line
 from shard_tools.base.storage import retried
 from shard_tools.images import MAX_BYTES
+from shard_tools.sources.xz import open_xz
 from shard_tools.without_torch import without_torch
 
 PIECE = 1 << 20
@@ -34,7 +35,7 @@ PATIENCE = 100
 DECOMPRESSORS: dict[bytes, Callable[[Any], Any]] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
     b"BZh": bz2.BZ2File,
-    b"\xfd7zXZ\x00": lzma.LZMAFile,
+    b"\xfd7zXZ\x00": open_xz,
 }
 """By the first bytes of the file."""
 DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError)

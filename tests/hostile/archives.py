@@ -6,9 +6,11 @@ import bz2
 import gzip
 import io
 import json
+import lzma
 import random
 import shutil
 import tarfile
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,16 @@ from tests.shard_tools.others_tars import face, packed
 from tests.violations import ViolationError
 
 BLOCK = 512
+
+
+def greedy(raw: bytes) -> bytes:
+    """The bytes as xz that asks for a dictionary of 4 GB, and needs none of it."""
+    file = bytearray(lzma.compress(raw))
+    begin, size = 12, 4 * (file[12] + 1)  # of the header of the first block
+    at = file.index(b"\x21\x01", begin) + 2  # LZMA2, and one byte, the size of the dictionary
+    file[at] = 40
+    file[begin + size - 4 : begin + size] = zlib.crc32(file[begin : begin + size - 4]).to_bytes(4, "little")
+    return bytes(file)
 
 
 def outcome(done: Done, out: Path) -> Counter[str]:
@@ -92,7 +104,7 @@ def hostile_tar(base: Base, draw: random.Random) -> tuple[bytes, set[str]]:
     jpeg = good[0]["jpg"]
     canary = str(base.canary)
     many = json.dumps({"gender": 1, "x": "y" * 200}).encode()
-    trick = draw.randrange(19)
+    trick = draw.randrange(20)
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=draw.choice((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT))) as tar:
         for number, sample in enumerate(good):
@@ -160,6 +172,9 @@ def hostile_tar(base: Base, draw: random.Random) -> tuple[bytes, set[str]]:
                     case 17:
                         member(tar, "label.jpg", jpeg)
                         member(tar, "label.json", b"[" + b"1," * (45 << 20) + b"1]")
+                    case 18:
+                        for _ in range(20_000):
+                            member(tar, "twice.json")
                     case _:
                         member(tar, "large.jpg", bytes(300 << 20))
                         member(tar, "large.json", many)
@@ -178,8 +193,11 @@ def tar(base: Base, work: Path, draw: random.Random) -> Counter[str]:
     else:
         raw = damaged(base.tar.read_bytes(), draw)
     if draw.random() < 0.2:
-        raw = draw.choice((gzip.compress, bz2.compress))(raw)
-        if draw.random() < 0.5:
+        compress = draw.choice((gzip.compress, bz2.compress, lzma.compress, greedy))
+        raw = compress(raw)
+        if compress is greedy:
+            expected = set()
+        elif draw.random() < 0.5:
             raw, expected = damaged(raw, draw), set()
     path.write_bytes(raw)
     out = work / "out"
