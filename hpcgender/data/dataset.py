@@ -16,6 +16,7 @@ from hpcgender.data.augment import centred
 from hpcgender.data.decoders.vision import cropped, normalised
 from hpcgender.data.shards import ShardReader
 from shard_tools.base.errors import UserError
+from shard_tools.base.options import expand
 from shard_tools.images import ImageError, decoded
 from shard_tools.manifest import read_manifest
 
@@ -38,7 +39,9 @@ class SplitDataset(Dataset[Sample]):
     """
 
     def __init__(self, data: str | Path, split: str, image_size: int | None) -> None:
-        self.data, self.split, self.image_size = Path(data), split, image_size
+        if image_size is not None and image_size < 1:
+            raise UserError(f"image_size {image_size} must be positive: give pixels, such as 112")
+        self.data, self.split, self.image_size = expand(Path(data)), split, image_size
         self.manifest = read_manifest(self.data)
         self.index = self.manifest.index(split)
         self.reader = ShardReader(self.index, self.manifest.shard_paths(split))
@@ -87,6 +90,6 @@ def open(data: str | Path, split: str = "train", *, image_size: int | None = Non
 
     With `image_size`, images are tensors of that height and width in pixels, their central square resized as for
     evaluation by Pillow (--backend torchvision), so that a DataLoader makes batches of them; without, as Pillow has
-    them. Raises UserError if there is no such data set or split.
+    them. Raises UserError if there is no such data set or split, or for a size that is not positive.
     """
     return SplitDataset(data, split, image_size)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hpcgender.evaluate.predictions import Predictions, read_predictions
 from hpcgender.evaluate.results import FILE, Evaluation, GroupTable, read_evaluation
+from shard_tools.base.options import expand
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,6 +61,6 @@ def evaluation(path: str | Path) -> FinishedEvaluation:
 
     Raises UserError if there is none, if it is damaged, or if it is of another version.
     """
-    path = Path(path)
-    directory = path.parent if path.name == FILE else path
+    named: Path = expand(Path(path))
+    directory = named.parent if named.name == FILE else named
     return read_whole(directory, read_evaluation(directory))

@@ -20,6 +20,7 @@ from shard_tools.align.crop import align_encoded
 from shard_tools.align.recipe import Recipe, recipe_of
 from shard_tools.align.warp import Points
 from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.options import expand
 from shard_tools.images import MAX_BYTES, ImageError, extension_of, in_8_bits, readable
 from shard_tools.sources.image_files import ImageFiles
 
@@ -62,12 +63,12 @@ class Listing:
         path = Path(argument)
         if argument == STDIN:
             yield from self.from_stdin(stdin)
-        elif path.is_dir():
+        elif is_directory(path):
             yield from self.below(path)
-        elif any(sign in argument for sign in "*?[") and not path.exists():
+        elif any(sign in argument for sign in "*?[") and not os.path.exists(path):  # noqa: PTH110  # as is_directory
             found = sorted(glob(argument, recursive=True))  # noqa: PTH207  # it may be absolute
             if "**" in argument:  # which names what is below a directory, too
-                found = [name for name in found if not Path(name).is_dir()]
+                found = [name for name in found if not is_directory(Path(name))]
             for name in found:
                 yield from self.named(f"./{name}" if name == STDIN else name, stdin)
             if not found:
@@ -76,17 +77,15 @@ class Listing:
             yield Named(argument, path)
 
     def below(self, directory: Path) -> Iterator[Named]:
-        """All image files below a directory, sorted."""
-        try:
-            files = ImageFiles(directory)
-        except UserError as error:
-            yield Named(str(directory), None, str(error))
-            return
+        """All image files below a directory, sorted, then what cannot be read there."""
+        files = ImageFiles(directory, strict=False)
         if left := files.not_taken():
             self.notes.append(left)
         for name in files.names:
             yield Named(str(directory / name), directory / name)
-        if not files.names:
+        for name, reason in files.unreadable:
+            yield Named(str(directory / name), None, f"it cannot be read: {reason}")
+        if not files.names and not files.unreadable:
             yield Named(str(directory), None, "there is no image in this directory")
 
     def from_stdin(self, stdin: BinaryIO) -> Iterator[Named]:
@@ -95,19 +94,40 @@ class Listing:
         try:
             extension_of(given)
         except ImageError:
-            for name in given.split(b"\0" if b"\0" in given else b"\n"):
-                if name.strip():
-                    yield from self.named(f"./{STDIN}" if name == STDIN.encode() else os.fsdecode(name), stdin)
+            lines = given.split(b"\0") if b"\0" in given else [line.removesuffix(b"\r") for line in given.split(b"\n")]
+            names = [os.fsdecode(line) for line in lines if line.strip()]
+            for name in names:
+                yield from self.named(f"./{STDIN}" if name == STDIN else name, stdin)
+            if not names:
+                yield Named("stdin", None, "it is empty: give names of files, or an image")
         else:
             yield Named("stdin", given)
 
 
+def is_directory(path: Path) -> bool:
+    """Whether it is a directory; not where that cannot be known, as of a name too long: reading it says why."""
+    return os.path.isdir(path)  # noqa: PTH112  # Path.is_dir raises there
+
+
 def in_memory(images: Iterable[Content | str]) -> list[Named]:
-    """Images of a Python program with their names: of files their paths, of others their numbers from 0."""
-    return [
-        Named(str(image), Path(image)) if isinstance(image, str | Path) else Named(str(number), image)
-        for number, image in enumerate(images)
-    ]
+    """Images of a Python program with their names: of files their paths, of others their numbers from 0.
+
+    UserError for a single one, which would be taken for a list of letters, bytes or rows of pixels.
+    """
+    if isinstance(images, str | bytes | Path | Image.Image) or getattr(images, "ndim", None) in (2, 3):
+        raise UserError("predict takes a list of images: give a single one as [image]")
+    return [in_program(number, image) for number, image in enumerate(images)]
+
+
+def in_program(number: int, image: object) -> Named:
+    """What a Python program gives as the image of that number, whatever it is."""
+    if isinstance(image, str | Path):
+        if "\0" in str(image):
+            return Named(str(image), None, "its name has a zero byte, which no file's has")
+        return Named(str(image), expand(Path(image)))
+    if isinstance(image, bytes | Image.Image | np.ndarray):
+        return Named(str(number), image)
+    return Named(str(number), None, f"it is {type(image).__name__}, not a path, bytes, a Pillow image, or an array")
 
 
 def read(image: Named, crop: Recipe | None = None) -> Readable:
@@ -118,7 +138,7 @@ def read(image: Named, crop: Recipe | None = None) -> Readable:
     if image.content is None:
         return Readable(None, error=image.error)
     try:
-        if crop and not (isinstance(image.content, Path) and frame_below(image.content.resolve().parent) == crop.frame):
+        if crop and not (isinstance(image.content, Path) and frame_of(image.content) == crop.frame):
             return cropped(encoded_of(image.content), crop)
         encoded, reason = readable(encoded_of(image.content))
     except OSError as error:
@@ -134,6 +154,14 @@ def cropped(encoded: bytes, crop: Recipe) -> Readable:
     several = {"largest": "the largest", "central": "the most central", "refuse": ""}[crop.faces]
     note = f"{several} of {face.faces} faces" if face.faces > 1 else ""
     return Readable(np.frombuffer(face.encoded, dtype=np.uint8), note, "", face.faces, face.landmarks)
+
+
+def frame_of(path: Path) -> str:
+    """What is seen in a file, as `frame_below`; ImageError if what `shard-tools align` noted is damaged."""
+    try:
+        return frame_below(path.resolve().parent)
+    except UserError as error:
+        raise ImageError(str(error)) from None
 
 
 @lru_cache(maxsize=256)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,8 @@ from hpcgender.predict.networks import Results, TorchNetwork
 from hpcgender.predict.onnx_network import CPU, OnnxNetwork
 from shard_tools.align.detector import detector_name
 from shard_tools.align.recipe import Recipe
+from shard_tools.base.errors import UserError, unknown
+from shard_tools.base.options import expand
 from shard_tools.manifest import CLASSES
 
 
@@ -94,7 +97,7 @@ class Model:
 
         An image is a path, the bytes of a file, a Pillow image, or an array uint8 (height, width, 3) of RGB. With a
         `crop` the face in it counts, else its central square. One that cannot be used has an `error`. Raises UserError
-        if memory is short, or if heat maps are asked for and there are none.
+        for one image that is not in a list, if memory is short, or if heat maps are asked for and there are none.
         """
         return list(self.predictions(in_memory(images), heat_maps=heat_maps))
 
@@ -148,8 +151,8 @@ def model_digest(path: Path) -> str:
 def load(
     checkpoint: str | Path,
     *,
-    evaluation: str = "",
-    threshold: str = "",
+    evaluation: str | Path = "",
+    threshold: str | float = "",
     backend: Backend = BACKEND,
     precision: WantedPrecision = "run",
     batch_size: int = 64,
@@ -158,12 +161,22 @@ def load(
     """The model of a checkpoint: a file, also one of `hpcgender export --format onnx`, or a run by its directory or its
     name, for its best one.
 
-    The other arguments are as the options of `hpcgender predict`. Raises UserError for a checkpoint that is missing or
-    damaged, for an evaluation that is not its own, and if faces are to be cropped and the extra `align` is missing.
+    The other arguments are as the options of `hpcgender predict`. Raises UserError for values that those have not, for
+    a checkpoint that is missing or damaged, for an evaluation that is not its own, and if faces are to be cropped and
+    the extra `align` is missing.
     """
-    path = checkpoint_file(Path(checkpoint))
+    for name, value, kind in (
+        ("backend", backend, Backend),
+        ("precision", precision, WantedPrecision),
+        ("crop", crop, WantedCrop),
+    ):
+        if value not in get_args(kind):
+            raise unknown(name, str(value), get_args(kind))
+    if batch_size < 1:
+        raise UserError(f"batch_size {batch_size} must be positive: give a number of images, such as 64")
+    path = checkpoint_file(expand(Path(checkpoint)))
     check_model_file(path, precision)
-    wanted = DecisionConfig(evaluation=evaluation, threshold=threshold)
+    wanted = DecisionConfig(evaluation=expand(str(evaluation)), threshold=str(threshold))
     network: TorchNetwork | OnnxNetwork
     if path.suffix == ONNX:
         device = CPU

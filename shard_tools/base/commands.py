@@ -233,6 +233,7 @@ class Program:
         What ends the process at once, as SIGBUS where a memory-mapped file is cut short, leaves the place on stderr.
         Names of files need not be text that this terminal can show: what it cannot is printed as an escape.
         """
+        open_streams()
         faulthandler.enable()
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
@@ -324,6 +325,17 @@ def not_installed(error: ModuleNotFoundError) -> Exception:
     if activate.is_file() and Path(sys.prefix).resolve() != activate.parents[1].resolve():
         how = f"activate the project's environment: . {activate}"
     return UserError(f"{sys.executable} has no module {missing}: {how}")
+
+
+def open_streams() -> None:
+    """Makes standard streams that are closed, as by `>&-`, those of /dev/null: no file may get their numbers."""
+    number = os.open(os.devnull, os.O_RDWR)
+    while number <= 2:
+        number = os.dup(number)
+    os.close(number)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def guarded(program: str, work: Callable[[], int | None]) -> int:

@@ -15,7 +15,7 @@ from dataclasses import fields, is_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from shard_tools.base.errors import BAD_INPUT, UserError, nearest
 
@@ -107,7 +107,7 @@ def complaint(box: str, kind: Any, program: str) -> UserError:
     listed = f"{program} --help lists all options"
     for section in sections:
         if found := re.match(r"Unrecognized options:\s*(.*)", section):
-            return _unexpected(found[1].split(", "), option_names(kind), listed)
+            return _unexpected(found[1].split(", "), kind, listed)
     first = sections[0]
     if first.startswith("Missing from"):
         needed = re.findall(r"^ {4}(\S.*)$", first, re.MULTILINE)
@@ -122,11 +122,18 @@ def complaint(box: str, kind: Any, program: str) -> UserError:
     return UserError(f"{program}: {' '.join(first.split()) or 'a wrong argument'}: {listed}")
 
 
-def _unexpected(words: Sequence[str], known: Sequence[str], listed: str) -> UserError:
+def _unexpected(words: Sequence[str], kind: Any, listed: str) -> UserError:
     option = next((word.partition("=")[0] for word in words if word.startswith("-")), "")
     if option:
-        return UserError(f"unknown option {option}: {nearest(option.replace('_', '-'), known, listed)}")
-    return UserError(f"unexpected argument {words[0]!r}: {listed}")
+        return UserError(f"unknown option {option}: {nearest(option.replace('_', '-'), option_names(kind), listed)}")
+    import tyro
+
+    several = any(
+        tyro.conf.Positional in getattr(hint, "__metadata__", ()) and get_origin(get_args(hint)[0]) is tuple
+        for hint in get_type_hints(kind, include_extras=True).values()
+    )
+    advice = "give all arguments without an option side by side" if several else listed
+    return UserError(f"unexpected argument {words[0]!r}: {advice}")
 
 
 def _cannot_read(message: str, sections: Sequence[str], listed: str) -> str:

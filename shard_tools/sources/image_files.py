@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shard_tools.base.errors import UserError
+from shard_tools.base.errors import UserError, one_line
 from shard_tools.base.text import printable
 from shard_tools.images import MAX_BYTES, ImageError, extension_of
 
@@ -33,6 +33,8 @@ class ImageFiles:
 
     root: Path
     out: Path | None = None
+    strict: bool = True
+    """Whether what cannot be read is an error; otherwise it is listed as `unreadable`, and so are dangling links."""
     names: list[str] = field(default_factory=list)
     """Their paths below `root`, sorted."""
     others: Counter[str] = field(default_factory=Counter)
@@ -43,9 +45,11 @@ class ImageFiles:
     """Links to a directory that they lie in."""
     special: list[str] = field(default_factory=list)
     """Neither files nor directories, e.g. sockets."""
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    """Paths below `root`, sorted, and why they cannot be read."""
 
     def __post_init__(self) -> None:
-        """Lists them; raises UserError for a directory or a file that cannot be read."""
+        """Lists them; raises UserError for a directory or a file that cannot be read if it is to be strict."""
         real = self.root.resolve()
         self._above = {_identity(path.stat()) for path in (real, *real.parents)}
         self._out = self.out and self.out.resolve()
@@ -53,6 +57,7 @@ class ImageFiles:
         while self._directories:
             self._list(self._directories.pop())
         self.names.sort()
+        self.unreadable.sort()
 
     def not_taken(self) -> str:
         """One line that counts what is not listed, by reason; empty if there is nothing."""
@@ -62,12 +67,13 @@ class ImageFiles:
         reasons = [
             *([f"{self.others.total()} {kinds} not packed ({', '.join(suffixes[:10])})"] if suffixes else []),
             *(
-                f"{len(names)} {reason} ({', '.join(sorted(names)[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
-                for reason, names in (
-                    ("dangling links", self.dangling),
-                    ("links to a directory around them", self.circles),
-                    ("hidden", self.hidden),
-                    ("neither file nor directory", self.special),
+                f"{len(names)} {one if len(names) == 1 else several} "
+                f"({', '.join(sorted(names)[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
+                for one, several, names in (
+                    ("dangling link", "dangling links", self.dangling),
+                    ("link to a directory around it", "links to a directory around them", self.circles),
+                    ("hidden", "hidden", self.hidden),
+                    ("neither file nor directory", "neither file nor directory", self.special),
                 )
                 if names
             ),
@@ -81,12 +87,23 @@ class ImageFiles:
                 for entry in entries:
                     self._take(entry, below)
         except OSError as error:
-            where = error.filename or self.root / below
+            self._refuse(below, error)
+
+    def _refuse(self, name: str, error: OSError) -> None:
+        if self.strict:
+            where = error.filename or self.root / name
             raise UserError(f"cannot read {where}: {error.strerror}; make it readable, or move it away") from None
+        self.unreadable.append((name, error.strerror or one_line(error)))
 
     def _take(self, entry: os.DirEntry[str], below: str) -> None:
         """Takes a file, notes a directory, counts anything else."""
         name = below + entry.name
+        try:
+            self._sort(entry, name)
+        except OSError as error:
+            self._refuse(name, error)
+
+    def _sort(self, entry: os.DirEntry[str], name: str) -> None:
         if entry.name.startswith(".") or entry.name in HIDDEN:
             self.hidden.append(name)
         elif entry.is_symlink():
@@ -105,7 +122,10 @@ class ImageFiles:
         except OSError as error:
             if error.errno not in NOWHERE:
                 raise
-            self.dangling.append(name)
+            if self.strict:
+                self.dangling.append(name)
+            else:
+                self.unreadable.append((name, "a dangling link"))
             return
         if stat.S_ISREG(found.st_mode):
             self._take_file(name)

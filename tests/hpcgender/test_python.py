@@ -83,6 +83,8 @@ def test_a_data_loader_makes_the_batches_of_evaluation(shards: Path) -> None:
 def test_what_cannot_be_opened_is_named(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no manifest\.json in"):
         hpcgender.open(tmp_path)
+    with pytest.raises(UserError, match="image_size 0 must be positive"):
+        hpcgender.open(shards, image_size=0)
     with pytest.raises(UserError, match="no split 'vall'"):
         hpcgender.open(shards, "vall")
     key = damaged(shards, tmp_path / "damaged", "val", 2)

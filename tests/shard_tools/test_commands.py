@@ -196,3 +196,15 @@ def test_options_are_checked_before_the_work_is_imported(tool: Program, capsys: 
 def test_an_exception_on_one_line() -> None:
     assert one_line(ValueError("a\n  b")) == "a b"
     assert one_line(EOFError()) == "EOFError"
+
+
+def test_closed_streams_are_empty_ones() -> None:
+    script = (
+        "import sys; from shard_tools.base.commands import open_streams; open_streams()\n"
+        "file = open(sys.executable); assert file.fileno() > 2\n"
+        "assert sys.stdin.buffer.read() == b''\n"
+        "print('lost'); print('lost', file=sys.stderr)"
+    )
+    shell = '"$0" -c "$1" <&- >&- 2>&-'
+    done = subprocess.run(["sh", "-c", shell, sys.executable, script], cwd=ROOT, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

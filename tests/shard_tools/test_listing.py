@@ -56,6 +56,10 @@ def test_links_are_followed_and_circles_end(tmp_path: Path) -> None:
     line = listed.not_taken()
     assert "2 dangling links (gone.jpg, itself)" in line
     assert "3 links to a directory around them (all, male/deep/up, outside)" in line
+    for name in ("itself", "all", "outside"):
+        (tmp_path / "k" / name).unlink()
+    line = found(tmp_path / "k").not_taken()
+    assert "1 dangling link (gone.jpg), 1 link to a directory around it (male/deep/up)" in line
 
 
 def test_an_image_is_one_whatever_its_suffix(tmp_path: Path) -> None:

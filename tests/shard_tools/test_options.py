@@ -117,6 +117,15 @@ def test_an_option_that_is_on_shows_how_it_is_turned_off(capsys: pytest.CaptureF
     assert "--no-json" not in capsys.readouterr().out
 
 
+def test_an_option_between_arguments_is_said() -> None:
+    with pytest.raises(
+        UserError, match=r"^unexpected argument 'b': give all arguments without an option side by side$"
+    ):
+        parse_options(Options, "tool do", ["a", "--out", "x", "b"])
+    with pytest.raises(UserError, match=r"^unexpected argument 'b': tool do --help lists all options$"):
+        parse_options(OnByDefault, "tool do", ["b"])
+
+
 def test_a_tilde_is_the_home_directory_wherever_a_path_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

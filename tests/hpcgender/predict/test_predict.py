@@ -7,6 +7,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import pytest
+import torch
 from PIL import Image
 
 from hpcgender.checkpoint_file import newest_checkpoint
@@ -21,8 +24,9 @@ from hpcgender.commands.predict import PredictConfig
 from hpcgender.evaluate.predictions import read_predictions
 from hpcgender.evaluate.results import read_evaluation
 from hpcgender.predict.command import predict
-from hpcgender.predict.images import Listing
+from hpcgender.predict.images import Listing, Named, read
 from hpcgender.predict.model import load
+from shard_tools.align.recipe import Recipe
 from shard_tools.base.errors import UserError
 from tests.hpcgender.evaluate.evaluating import evaluated, save_skilled_model
 from tests.hpcgender.evaluate.examples import save_model
@@ -151,6 +155,66 @@ def test_names_and_images_from_stdin(faces: Path) -> None:
     assert [image.content for image in Listing(["-"], io.BytesIO(first.read_bytes())).images] == [first.read_bytes()]
 
 
+def test_lines_of_stdin_may_end_in_a_carriage_return(faces: Path) -> None:
+    first, second = sorted(faces.iterdir())[:2]
+    given = io.BytesIO(f"{first}\r\n{second}\r\n".encode())
+    assert [image.content for image in Listing(["-"], given).images] == [first, second]
+
+
+def test_an_empty_stdin_is_said(predicted: Predict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
+    assert predicted("-") == (
+        2,
+        [{"image": "stdin", "error": "it is empty: give names of files, or an image"}],
+    )
+
+
+def test_a_path_that_cannot_be_read_does_not_end_the_others(run_dir: Path, faces: Path, tmp_path: Path) -> None:
+    first = sorted(faces.iterdir())[0]
+    for name in ("all/a.jpg", "all/closed/b.jpg", "all/deep/c.jpg", "hidden/d.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(first, tmp_path / name)
+    (tmp_path / "all" / "gone.jpg").symlink_to("nowhere.jpg")
+    (tmp_path / "all" / "closed").chmod(0)
+    (tmp_path / "hidden").chmod(0)
+    long = "x" * 300
+    powers = "-dac_override,-dac_read_search"  # of root, who may read everything else
+    root = ["setpriv", f"--inh-caps={powers}", f"--bounding-set={powers}"] if os.geteuid() == 0 else []
+    program = [sys.executable, "-m", "hpcgender", "predict", "--checkpoint", str(run_dir), "--backend", "torchvision"]
+    done = subprocess.run(
+        [*root, *program, "--json", "all", f"{long}.jpg", f"{long}*", "hidden/d.jpg", "-"],
+        cwd=tmp_path,
+        input=f"{long}\nall/a.jpg\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    too_long, denied = "it cannot be read: File name too long", "it cannot be read: Permission denied"
+    assert [(row["image"], row.get("error", "")) for row in json.loads(done.stdout)] == [
+        ("all/a.jpg", ""),
+        ("all/deep/c.jpg", ""),
+        ("all/closed", denied),
+        ("all/gone.jpg", "it cannot be read: a dangling link"),
+        (f"{long}.jpg", too_long),
+        (f"{long}*", "no file has such a name"),
+        ("hidden/d.jpg", denied),
+        (long, too_long),
+        ("all/a.jpg", ""),
+    ]
+    assert "6 of 9 images cannot be used" in done.stderr
+
+
+def test_a_damaged_alignment_does_not_end_the_others(faces: Path, tmp_path: Path) -> None:
+    recipe = Recipe(template="arcface", size=112, margin=0.0, faces="largest", landmarks="file")
+    (tmp_path / "images").mkdir()
+    shutil.copy(sorted(faces.iterdir())[0], tmp_path / "images" / "a.jpg")
+    (tmp_path / "alignment.json").write_text("{")
+    found = read(Named("a", tmp_path / "images" / "a.jpg"), recipe)
+    assert found.encoded is None
+    assert "alignment.json" in found.error
+
+
 def test_heat_maps_are_drawn_over_the_images(faces: Path, predicted: Predict, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     first, second = sorted(faces.iterdir())[:2]
@@ -181,6 +245,44 @@ def test_images_in_memory_are_predicted_as_their_files(run_dir: Path, faces: Pat
     (wrong, empty) = model.predict([np.zeros((4, 4, 3), np.float32), np.zeros((0, 5, 3), np.uint8)])
     assert empty.error == "it does not decode: cannot write empty image"
     assert wrong.error == "it is an array (4, 4, 3) of float32, not of uint8 with the shape (height, width, 3)"
+
+
+def test_one_image_is_no_list(run_dir: Path, faces: Path) -> None:
+    model = load(run_dir, backend="torchvision")
+    path = sorted(faces.iterdir())[0]
+    pixels = np.zeros((4, 5, 3), np.uint8)
+    for one in (str(path), path, path.read_bytes(), Image.fromarray(pixels), pixels, pixels[..., 0], torch.zeros(4, 5)):
+        with pytest.raises(UserError, match=r"predict takes a list of images: give a single one as \[image\]"):
+            model.predict(one)  # type: ignore[arg-type]
+    assert len(model.predict(np.zeros((2, 4, 5, 3), np.uint8))) == 2
+
+
+def test_what_is_no_image_in_memory_is_an_entry(
+    run_dir: Path, faces: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copy(sorted(faces.iterdir())[0], tmp_path / "a.jpg")
+    given: list[Any] = [None, torch.zeros(4, 5, 3), "a\0b", "~/a.jpg", "x" * 300]
+    found = load(run_dir, backend="torchvision").predict(given)
+    kinds = "not a path, bytes, a Pillow image, or an array"
+    assert [(one.image, one.error) for one in found] == [
+        ("0", f"it is NoneType, {kinds}"),
+        ("1", f"it is Tensor, {kinds}"),
+        ("a\0b", "its name has a zero byte, which no file's has"),
+        ("~/a.jpg", ""),
+        ("x" * 300, "it cannot be read: File name too long"),
+    ]
+
+
+def test_values_of_load_are_those_of_the_options(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("crop", "nothing"), ("backend", "pillow"), ("precision", "fp8")):
+        with pytest.raises(UserError, match=f"unknown {name} '{value}': "):
+            load(run_dir, **{name: value})  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="batch_size 0 must be positive"):
+        load(run_dir, batch_size=0)
+    monkeypatch.setenv("HOME", str(run_dir.parent))
+    model = load("~/both", backend="torchvision", threshold=0.6, evaluation=Path("~/both/evaluations/shards-val"))
+    assert model.decision.probability_threshold == pytest.approx(0.6)
 
 
 def test_the_upper_8_of_16_bits_are_seen(run_dir: Path) -> None:
