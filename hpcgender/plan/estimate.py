@@ -13,6 +13,8 @@ CONTEXT_BYTES = 1.5e9
 """Memory of a GPU that CUDA, cuDNN, NCCL and DALI take."""
 FILLED = 0.9
 """Part of a GPU's memory that can be filled: the rest is lost between allocations."""
+SMALLNESS, UNLIKE = 0.2, 1.5
+"""How times may differ from those scaled by operations: by this power of their ratio; in another family of models."""
 START_S = 60.0
 """Seconds from the start of an attempt to its first step."""
 FORWARD = 1 / 3
@@ -42,6 +44,8 @@ class Work:
     """Of one image, in the precision of training."""
     memory_bytes: float | None
     """Of a GPU."""
+    peak_bytes: float | None = None
+    """Memory that steps of this model and batch were seen to take in one process; None: to be counted."""
 
     @property
     def processes(self) -> int:
@@ -86,12 +90,27 @@ class Estimate:
     """To decode as fast as steps take."""
     memory_bytes: float
     """Of one process, with its batch."""
+    gpu_memory_bytes: float | None
+    """What a GPU is taken to have; None: unknown, or no GPU."""
+    fits: bool | None
+    """Whether the batch fits into it."""
     largest_batch: int | None
-    """Global; None if the memory is unknown. 0: not even one image fits."""
+    """Global, as its activations are counted; None if the memory is unknown. 0: not even one image fits."""
     checkpoint_bytes: float
     """All that are kept."""
     requeues: int
     source: str
+
+
+def spread(times: float, operations: float, activations: float, *, alike: bool) -> tuple[float, float]:
+    """Factors for the shortest and the longest time of a model beside another, which was timed.
+
+    `times` is by how much its steps are taken to be longer, `operations` and `activations` how many more it has. Layers
+    of few operations on large maps, as depthwise convolutions, take the time of their memory, so the truth may be as
+    far off as activations are; small networks fill a device less; and other operators run at other speeds.
+    """
+    apart = max(operations, 1 / operations) ** SMALLNESS * (1.0 if alike else UNLIKE)
+    return min(1.0, activations / times) / apart, max(1.0, activations / times) * apart
 
 
 def estimate(work: Work, rates: Rates) -> Estimate:
@@ -106,7 +125,9 @@ def estimate(work: Work, rates: Rates) -> Estimate:
     epoch = steps * step + validation
     total = epoch * work.epochs
     images_per_s = work.batch_size / step
-    fixed = 3 * work.weight_bytes + (CONTEXT_BYTES if work.on_gpu else 0.0)  # weights, gradients, momentum
+    context = CONTEXT_BYTES if work.on_gpu else 0.0
+    fixed = 3 * work.weight_bytes + context  # weights, gradients, momentum
+    memory = fixed + part * work.activation_bytes if work.peak_bytes is None else work.peak_bytes + context
     usable = work.limit_s - margin(work.limit_s) - START_S
     return Estimate(
         epoch_s=epoch,
@@ -119,7 +140,9 @@ def estimate(work: Work, rates: Rates) -> Estimate:
         device_hours=total * work.processes / 3600,
         storage_bytes_per_s=images_per_s * work.image_bytes,
         cores_per_process=images_per_s / work.processes / rates.decoded_per_core,
-        memory_bytes=fixed + part * work.activation_bytes,
+        memory_bytes=memory,
+        gpu_memory_bytes=work.memory_bytes,
+        fits=None if work.memory_bytes is None else memory <= FILLED * work.memory_bytes,
         largest_batch=largest_batch(work, fixed),
         checkpoint_bytes=(KEPT + 1) * 2 * work.weight_bytes + work.weight_bytes,
         requeues=max(0, math.ceil(total / usable) - 1),

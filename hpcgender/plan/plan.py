@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from hpcgender.commands.doctor import DOCTOR, EXAMINATION
 from hpcgender.commands.launch import minutes
@@ -15,7 +15,7 @@ from hpcgender.doctor.report import Examination
 from hpcgender.models.config import ModelConfig
 from hpcgender.models.registry import family
 from hpcgender.models.table import Cost, cost
-from hpcgender.plan.estimate import Estimate, Rates, Work, estimate
+from hpcgender.plan.estimate import Estimate, Rates, Work, estimate, spread
 from hpcgender.plan.figures import DECODED_PER_CORE, GPUS, RESNET50_MACS, SQUEEZE
 from shard_tools.base.errors import UserError
 from shard_tools.base.text import byte_size, duration, plural, print_facts
@@ -70,10 +70,12 @@ def measured(config: PlanConfig, examined: Examination, costs: Cost) -> Rates:
     if any(number is None for number in numbers):
         raise UserError("the examination has no measured speed: see what is red in it, and examine again")
     step, loader, decode = (number or 0.0 for number in numbers)
-    same = (examined.model, examined.image_size) == (config.model, config.image_size)
+    same = is_of_model(examined, config)
+    low, high = 1.0, 1.0
     if not same:
         timed = cost(ModelConfig(model=examined.model), examined.image_size)
         step *= timed.macs / costs.macs
+        low, high = spread_of(costs, timed, costs.macs / timed.macs)
         pixels = (examined.image_size / config.image_size) ** 2
         loader, decode = loader * min(1.0, pixels), decode * min(1.0, pixels)
     reach = "across nodes" if config.nodes > 1 else "within a node"
@@ -85,8 +87,8 @@ def measured(config: PlanConfig, examined: Examination, costs: Cost) -> Rates:
         loaded_images_per_s=loader,
         decoded_per_core=decode / threads,
         all_reduce_bytes_per_s=examined.number(f"all-reduce {reach}", "bytes_per_s"),
-        low=0.8 if same else 0.6,
-        high=1.25 if same else 1.7,
+        low=0.8 if same else 0.6 * low,
+        high=1.25 if same else 1.7 * high,
         source=f"measured by {when}{scaled}",
     )
 
@@ -94,16 +96,30 @@ def measured(config: PlanConfig, examined: Examination, costs: Cost) -> Rates:
 def published(config: PlanConfig, costs: Cost) -> Rates:
     """Rates from published figures of a GPU, scaled by operations."""
     gpu = GPUS[config.gpu.lower()]
-    rate = gpu.images_per_s * RESNET50_MACS / costs.macs * (SQUEEZE if family(config.model) == "se_resnet" else 1.0)
+    squeeze = SQUEEZE if family(config.model) == "se_resnet" else 1.0
+    rate = gpu.images_per_s * RESNET50_MACS / costs.macs * squeeze
+    low, high = spread_of(costs, cost(ModelConfig(model="resnet50"), 224), costs.macs / RESNET50_MACS / squeeze)
     return Rates(
         step_images_per_s=rate,
         loaded_images_per_s=None,
         decoded_per_core=DECODED_PER_CORE * min(1.0, (112 / config.image_size) ** 2),
         all_reduce_bytes_per_s=None,
-        low=0.6,
-        high=2.5,
+        low=0.6 * low,
+        high=2.5 * high,
         source=f"published, {gpu.images_per_s:,.0f} images/s for ResNet-50 at 224 px: {gpu.source}",
     )
+
+
+def is_of_model(examined: Examination, config: PlanConfig) -> bool:
+    """Whether steps of this model, on images of this size, were timed."""
+    return (examined.model, examined.image_size) == (config.model, config.image_size)
+
+
+def spread_of(costs: Cost, timed: Cost, times: float) -> tuple[float, float]:
+    """`spread` of a model whose steps are taken to be `times` as long as those of the one that was timed."""
+    alike = family(costs.name).removeprefix("se_") == family(timed.name).removeprefix("se_")
+    operations, activations = costs.macs / timed.macs, costs.activation_bytes / timed.activation_bytes
+    return spread(times, operations, activations, alike=alike)
 
 
 def work_of(config: PlanConfig, costs: Cost, examined: Examination | None, on_gpu: bool) -> Work:
@@ -114,6 +130,8 @@ def work_of(config: PlanConfig, costs: Cost, examined: Examination | None, on_gp
     memory = examined.number("memory of cuda:0", "total_bytes") if examined else None
     if memory is None and config.gpu and on_gpu:
         memory = GPUS[config.gpu.lower()].memory_bytes
+    processes = config.nodes * (config.gpus_per_node or (examined.processes if examined else 1))
+    seen = examined and is_of_model(examined, config) and examined.batch_size * processes == config.batch_size
     return Work(
         train_images=min(config.limit or train.samples, train.samples),
         val_images=sum(validated.split(config.val_split).samples for validated in config.validated()),
@@ -127,6 +145,7 @@ def work_of(config: PlanConfig, costs: Cost, examined: Examination | None, on_gp
         weight_bytes=costs.weight_bytes,
         activation_bytes=costs.activation_bytes / (2 if halved else 1),
         memory_bytes=memory,
+        peak_bytes=(examined.number("step", "peak_memory_bytes") or None) if examined and seen else None,
     )
 
 
@@ -160,9 +179,17 @@ def show(config: PlanConfig, work: Work, rates: Rates, found: Estimate, examined
         "requeues": f"{found.requeues or 'none'}, at {config.time} a job",
         "from": found.source,
     }
+    if work.peak_bytes is not None:
+        facts["memory"] += ", as measured"
+    if found.fits is False:
+        remedy = "give a smaller --batch-size, more GPUs, or train with --accumulate"
+        facts["memory"] += f": MORE than fits into its {byte_size(work.memory_bytes or 0.0)}: {remedy}"
     if found.largest_batch is not None:
-        largest = f"{found.largest_batch:,} images" if found.largest_batch else "none: not even one image fits"
-        facts["largest batch"] = f"{largest}, as its activations are counted"
+        facts["largest batch"] = largest(found.largest_batch, work)
+        less = GPUS[config.gpu.lower()].less_memory_bytes if config.gpu and not examined else None
+        if less:
+            smaller = estimate(replace(work, memory_bytes=less), rates).largest_batch or 0
+            facts["largest batch"] += f"; on a {config.gpu.lower()} of {byte_size(less)} {smaller:,}"
     if unknown := list(unknowns(config, work, rates, examined)):
         facts["uncertain"] = "; ".join(unknown)
     process = "1 process" if work.processes == 1 else f"{work.processes} processes"
@@ -170,11 +197,21 @@ def show(config: PlanConfig, work: Work, rates: Rates, found: Estimate, examined
     print_facts(facts, title=f"{config.model} at {config.image_size} px, {work.train_images:,} images, {processes}")
 
 
+def largest(batch: int, work: Work) -> str:
+    """The largest batch in words, with the memory that it is for."""
+    images = f"{batch:,} images" if batch else "none: not even one image fits"
+    return f"{images}, as its activations are counted, in {byte_size(work.memory_bytes or 0.0)} for each GPU"
+
+
 def unknowns(config: PlanConfig, work: Work, rates: Rates, examined: Examination | None) -> Iterator[str]:
     """What the estimate leaves out, and how to find out."""
+    again = f"hpcgender doctor --model {config.model} --image-size {config.image_size}"
+    if examined and not is_of_model(examined, config):
+        yield f"{examined.model} at {examined.image_size} px was timed, so the range is wide: examine with {again}"
     if rates.loaded_images_per_s is None:
+        yield f"ResNet-50 at 224 px was timed, so the range is wide: examine a node with {again}"
         yield "small images and batches use a GPU less than the published ones"
-        yield "cores and storage are taken to keep up: examine a node with hpcgender doctor"
+        yield "cores and storage are taken to keep up"
     if examined and 2 * work.batch_size < examined.batch_size * work.processes:
         yield f"steps of {examined.batch_size} images a process were timed: examine with a smaller --batch-size"
     if work.processes > 1 and rates.all_reduce_bytes_per_s is None:

@@ -12,7 +12,7 @@ from hpcgender.commands import HPCGENDER
 from hpcgender.doctor import report
 from hpcgender.doctor.finding import Finding, green
 from hpcgender.doctor.report import Examination
-from hpcgender.plan.estimate import Rates, Work, estimate
+from hpcgender.plan.estimate import Rates, Work, estimate, spread
 
 WORK = Work(
     train_images=102_400,
@@ -54,6 +54,8 @@ def test_a_plan_adds_up() -> None:
         "storage_bytes_per_s": 24e6,
         "cores_per_process": 2.0,
         "memory_bytes": 3e8 + 1.5e9 + 1.28e9,
+        "gpu_memory_bytes": 80e9,
+        "fits": True,
         "largest_batch": 8 * 7020,  # (72e9 - 1.8e9) / 10e6
         "checkpoint_bytes": 9e8,
         "requeues": 0,
@@ -92,7 +94,22 @@ def test_a_run_longer_than_its_jobs_is_requeued(epochs: int, requeues: int) -> N
 
 
 def test_a_batch_may_not_fit_at_all() -> None:
-    assert estimate(replace(WORK, memory_bytes=1e9), RATES).largest_batch == 0
+    found = estimate(replace(WORK, memory_bytes=1e9), RATES)
+    assert (found.largest_batch, found.fits) == (0, False)
+
+
+@pytest.mark.parametrize(("peak", "memory", "fits"), [(None, 3.08e9, True), (2e9, 3.5e9, True), (3e9, 4.5e9, False)])
+def test_memory_that_was_measured_goes_before_what_is_counted(peak: float | None, memory: float, fits: bool) -> None:
+    found = estimate(replace(WORK, memory_bytes=4e9, peak_bytes=peak), RATES)
+    assert found.memory_bytes == pytest.approx(memory)
+    assert found.fits == fits
+
+
+def test_the_range_widens_with_what_a_model_does_otherwise() -> None:
+    """EfficientNet-B0 has a tenth of a ResNet-50's operations on as large maps, and takes nearly as long."""
+    assert spread(2.0, 2.0, 2.0, alike=True) == pytest.approx((0.871, 1.149), abs=1e-3)
+    assert spread(0.1, 0.1, 0.8, alike=False) == pytest.approx((0.421, 19.02), abs=1e-2)
+    assert spread(4.0, 4.0, 0.8, alike=False) == pytest.approx((0.101, 1.979), abs=1e-3)
 
 
 def examined(model: str, **changes: object) -> Examination:
@@ -141,7 +158,10 @@ def test_a_plan_follows_what_was_examined(place: Path, capsys: pytest.CaptureFix
     scaled = json.loads(capsys.readouterr().out)
     assert scaled["images_per_s"] == pytest.approx(1 / (1 / (80 * 2.03) + 1 / 800), rel=0.02)  # of half the operations
     assert scaled["source"].endswith("scaled by operations from resnet34 at 64 px")
-    assert scaled["high"] > found["high"]
+    assert (scaled["low"], scaled["high"]) == pytest.approx((0.521, 2.716), rel=0.01)  # of more activations, too
+    assert HPCGENDER.run([*OPTIONS, "--from", "elsewhere/examination.json"]) == 0
+    said = capsys.readouterr().out
+    assert "the range is wide: examine with hpcgender doctor --model resnet18 --image-size 64" in " ".join(said.split())
 
 
 def test_a_plan_is_of_the_sample_and_the_validation_that_are_asked_for(
@@ -190,6 +210,28 @@ def test_a_plan_for_a_gpu_that_was_not_examined_names_its_source(
     assert said.startswith("se_resnet152 at 112 px, ")
     for words_of in ("8 GPUs", "MLPerf Training v3.0", "largest batch", "requeues", "uncertain", "to decode"):
         assert words_of in said, said
+
+
+def test_a_batch_that_does_not_fit_is_told_and_which_memory_was_assumed(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("plan", "--model", "vgg16", "--image-size", "2048", "--batch-size", "128", "--gpu", "a100")
+    assert HPCGENDER.run([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["fits"] is False
+    assert HPCGENDER.run(words) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "MORE than fits into its 80.0 GB: give a smaller --batch-size" in said
+    assert "for each GPU; on a a100 of 40.0 GB" in said
+
+    seen = examined("resnet18", device="NVIDIA A100-SXM4-40GB", precision="bf16")
+    peak = green("step", "", images_per_s=80.0, peak_memory_bytes=38e9)
+    total = green("memory of cuda:0", "", total_bytes=40e9)
+    report.write(replace(seen, findings=(peak, *seen.findings[1:], total)))
+    for batch, memory, fits in (("16", 39.5e9, False), ("32", 1.7e9, True)):  # another was not measured
+        assert HPCGENDER.run([*OPTIONS[:-1], batch, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["memory_bytes"] == pytest.approx(memory, rel=0.1)
+        assert (found["fits"], found["gpu_memory_bytes"]) == (fits, 40e9)
 
 
 @pytest.mark.parametrize(
