@@ -77,6 +77,7 @@ def memory_remedy(config: TrainConfig) -> str:
     """What to do if the memory does not suffice; a run that is resumed cannot change its batches."""
     halved = 2 * config.accumulate
     steps = f"--accumulate {halved}" if config.batch_size % halved == 0 else "a larger --accumulate"
+    steps += " without --cuda-graphs" if config.cuda_graphs else ""
     return f"give {steps}, with which batches stay the same, or start with a smaller --batch-size"
 
 

@@ -374,3 +374,15 @@ def test_memory_that_runs_out_at_the_first_step_blocks_nothing(
         with pytest.raises(UserError, match=r"give --accumulate 2, .* or start with a smaller --batch-size"):
             loop.train(config)
     assert loop.train(replace(config, batch_size=16)) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({}, "give --accumulate 2, with which batches stay the same"),
+        ({"accumulate": 4}, "give --accumulate 8, with which batches stay the same"),
+        ({"compile": True, "cuda_graphs": True}, "give --accumulate 2 without --cuda-graphs, with which batches stay"),
+    ],
+)
+def test_what_helps_where_memory_is_full_is_not_refused(options: dict[str, Any], says: str) -> None:
+    assert loop.memory_remedy(TrainConfig(batch_size=256, **options)).startswith(says)
