@@ -5,29 +5,33 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
-from hpcgender.distributed import select_device
+from hpcgender.distributed import Ranks, select_device
 from hpcgender.doctor.finding import Finding, green, red, yellow
 from jobs import machine
 from shard_tools.base.contracts import DEVICE
 from shard_tools.base.errors import UserError, one_line
 from shard_tools.base.text import byte_size, plural
 
+DRIVER = Path("/proc/driver/nvidia/version")
+"""What the NVIDIA driver shows while it is loaded, also to a process that no GPU was granted to."""
+SLURM_GPUS = "SLURM_GPUS_ON_NODE"
 SIDE = 512
 """Rows and columns of the product that tries a device."""
 VIDEO = "libnvcuvid.so.1"
 """The driver's library of the GPU's own decoders, which containers have with the capability `video` alone."""
 
 
-def gpus(environ: Mapping[str, str]) -> Finding:
-    """Whether torch sees the GPUs that this node was granted."""
+def gpus(environ: Mapping[str, str], driver: Path = DRIVER) -> Finding:
+    """Whether torch sees the GPUs that this node was granted, and whether none were where its `driver` is loaded."""
     granted = machine.visible_gpus(environ)
     if environ.get(DEVICE) == "cpu":
         found = f"{DEVICE}=cpu: the CPU computes"
         if not granted:
-            return green("GPUs", found, gpus=0)
+            return none_granted(found, driver)
         return yellow("GPUs", f"{found}, and {plural(len(granted), 'granted GPU')} idle", f"unset {DEVICE}", gpus=0)
     try:
         device = select_device()
@@ -41,10 +45,32 @@ def gpus(environ: Mapping[str, str]) -> Finding:
             "see CUDA_VISIBLE_DEVICES, and gpu in the site profile",
             gpus=seen,
         )
+    variable, promised = promised_gpus(environ)
+    if promised > seen:
+        advice = "see CUDA_VISIBLE_DEVICES, and gpu in the site profile"
+        return yellow("GPUs", f"{promised} granted ({variable}), {seen} seen by torch", advice, gpus=seen)
     if not seen:
-        return green("GPUs", "none: the CPU computes", gpus=0)
+        return none_granted("none: the CPU computes", driver)
     names = sorted({torch.cuda.get_device_name(number) for number in range(seen)})
     return green("GPUs", f"{seen} of {', '.join(names)}", gpus=seen)
+
+
+def none_granted(found: str, driver: Path) -> Finding:
+    """No GPU: fine where the machine has none."""
+    if not driver.exists():
+        return green("GPUs", found, gpus=0)
+    advice = (
+        "ask for them if you want them: --gpus-per-node of the launcher, --gres=gpu:N of Slurm, or as the site says"
+    )
+    return yellow("GPUs", f"{found}, but this node has an NVIDIA driver: no GPU was granted", advice, gpus=0)
+
+
+def promised_gpus(environ: Mapping[str, str]) -> tuple[str, int]:
+    """The variable in which the scheduler says how many GPUs it has granted on this node, and how many; else 0."""
+    if (count := environ.get(SLURM_GPUS, "")).isdecimal():
+        return SLURM_GPUS, int(count)
+    variable = environ.get(machine.GPU_VARIABLE, "")
+    return variable, len(environ.get(variable, "").replace(",", " ").split())
 
 
 def devices(environ: Mapping[str, str]) -> list[torch.device]:
@@ -96,14 +122,17 @@ def video(library: str = VIDEO) -> Finding:
     return green("hardware decoder", f"{library} is there")
 
 
-def here(backend: str) -> list[Finding]:
-    """All checks of this node's GPUs."""
-    found = [gpus(os.environ)]
-    if found[0].state == "red":
-        return found
-    if backend == "dali-mixed" and any(device.type == "cuda" for device in devices(os.environ)):
-        found.append(video())
-    for device in devices(os.environ):
+def here(backend: str, ranks: Ranks) -> list[Finding]:
+    """What this rank checks of its node's GPUs: its own one, as that may be for one process alone, and the first rank
+    what is of them all. Where there are more GPUs than ranks, they share the others."""
+    found = []
+    if not ranks.local_rank:
+        found.append(gpus(os.environ))
+        if found[0].state == "red":
+            return found
+        if backend == "dali-mixed" and any(device.type == "cuda" for device in devices(os.environ)):
+            found.append(video())
+    for device in devices(os.environ)[ranks.local_rank :: ranks.local_world_size]:
         found.append(kernel(device))
         if device.type == "cuda":
             found.append(memory(device))

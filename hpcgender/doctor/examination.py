@@ -51,7 +51,6 @@ class Interrupted:
     """What a job's attempt saves before it is requeued."""
 
     examination: Examination
-    skipped: dict[str, str]
     job_id: str
     json: bool
     time: float
@@ -127,6 +126,7 @@ class SoFar:
             image_size=config.image_size,
             batch_size=images_in_step(config, self.ranks),
             findings=report.in_order(self.findings),
+            skipped=dict(self.skipped),
         )
 
 
@@ -150,7 +150,7 @@ def reported(so_far: SoFar) -> Iterator[None]:
             raise
         advice = f"see what is said above and in {DOCTOR / 'logs'}"
         so_far.findings.append(red("processes", f"{type(error).__name__}: {one_line(error)}"[:500], advice))
-        print_report(so_far.config.json, so_far.examination(), so_far.skipped)
+        print_report(so_far.config.json, so_far.examination())
         end(FAILED)
     signal.signal(signal.SIGTERM, before)
 
@@ -201,16 +201,16 @@ def check_all(so_far: SoFar, allocation: Allocation) -> int:
     if requeues:
         with StopSignal() as stop:
             ranks.barrier(network.TIMEOUT)  # all are ready for the signal
-            return interrupt(config, examination, skipped, ranks, stop, allocation)
+            return interrupt(config, examination, ranks, stop, allocation)
     if ranks.is_first:
-        print_report(config.json, examination, skipped)
+        print_report(config.json, examination)
     return int(ranks.broadcast(examination.code))
 
 
 def of_node(config: DoctorConfig, ranks: Ranks, allocation: Allocation) -> list[Finding]:
-    """The checks of this node, by its first rank; of the scheduler by the first of all."""
+    """The checks of this node by its first rank, of its GPUs by each, and of the scheduler by the first of all."""
     if ranks.local_rank:
-        return []
+        return devices.here(config.backend, ranks)
     environ = os.environ
     apart = environ.get("MASTER_ADDR", LOOPBACK) != LOOPBACK
     needed = storage.ENOUGH_SCRATCH
@@ -219,7 +219,7 @@ def of_node(config: DoctorConfig, ranks: Ranks, allocation: Allocation) -> list[
     found = [
         examined("packages", machine.packages, config.backend),
         examined("driver", machine.driver, torch.version.cuda),
-        *devices.here(config.backend),
+        *devices.here(config.backend, ranks),
         examined("cores", machine.cores, ranks.local_world_size, environ),
         examined("open files", machine.open_files),
         examined("shared memory", machine.shared_memory),
@@ -270,7 +270,6 @@ def can_requeue(allocation: Allocation) -> bool:
 def interrupt(
     config: DoctorConfig,
     examination: Examination,
-    skipped: dict[str, str],
     ranks: Ranks,
     stop: StopSignal,
     allocation: Allocation,
@@ -279,7 +278,6 @@ def interrupt(
     if ranks.is_first:
         state = Interrupted(
             examination=examination,
-            skipped=skipped,
             job_id=allocation.job_id,
             json=config.json,
             time=time.time(),
@@ -288,7 +286,7 @@ def interrupt(
         if config.json:
             report.write(examination)
         else:  # also where the next attempt never comes
-            print_report(config.json, examination, skipped)
+            print_report(config.json, examination)
         os.kill(int(os.environ["JOBS_AGENT_PID"]), signal.SIGUSR1)
     for _ in range(int(10 * STOP_SECONDS)):  # all ranks look as often, as looking is collective
         if stop.requested(ranks):
@@ -302,9 +300,7 @@ def interrupt(
         (DOCTOR / INTERRUPTED).unlink()
         remedy = "see what handles signals here: a wrapper, a container, or a shell without exec"
         lost = red("requeue", f"SIGUSR1 to the agent did not reach its ranks in {STOP_SECONDS:.0f} s", remedy)
-        print_report(
-            config.json, replace(examination, findings=report.in_order((*examination.findings, lost))), skipped
-        )
+        print_report(config.json, replace(examination, findings=report.in_order((*examination.findings, lost))))
     return FAILED
 
 
@@ -326,16 +322,16 @@ def conclude(state: Interrupted, ranks: Ranks) -> int:
     examination = replace(state.examination, findings=findings, time=time.time())
     if ranks.is_first:
         (DOCTOR / INTERRUPTED).unlink()
-        print_report(state.json, examination, state.skipped)
+        print_report(state.json, examination)
     return examination.code
 
 
-def print_report(as_json: bool, examination: Examination, skipped: dict[str, str]) -> None:
+def print_report(as_json: bool, examination: Examination) -> None:
     """Prints an examination, and writes it, which may be what fails."""
     if as_json:
         print(json.dumps(asdict(examination), indent=1), flush=True)
     else:
-        report.show(examination, skipped)
+        report.show(examination)
     path = report.write(examination)
     if not as_json:
         print(f"written to {path}", flush=True)

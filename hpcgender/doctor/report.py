@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from hpcgender.commands.doctor import DOCTOR, EXAMINATION
@@ -35,6 +35,8 @@ class Examination:
     batch_size: int
     """Images of a step in each process."""
     findings: tuple[Finding, ...]
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """What was not examined, and why."""
 
     @property
     def code(self) -> int:
@@ -83,7 +85,7 @@ def words(findings: Sequence[Finding], all_hosts: Sequence[str]) -> str:
     return f"{where}{first.found}" + (f" -> {first.advice}" if first.advice else "")
 
 
-def show(examination: Examination, skipped: Mapping[str, str]) -> None:
+def show(examination: Examination) -> None:
     """Prints the table, and below it what was not examined, and why."""
     rows = tuple(
         (findings[0].check, findings[0].state, words(findings, examination.hosts))
@@ -100,5 +102,5 @@ def show(examination: Examination, skipped: Mapping[str, str]) -> None:
     )
     print_tables(table, style=lambda column, cell: cell if column == "state" else "")
     print(", ".join(f"{count} {state}" for state, count in counts.items()))
-    for what, why in skipped.items():
+    for what, why in examination.skipped.items():
         print(f"not examined: {what}: {why}")

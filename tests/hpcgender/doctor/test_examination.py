@@ -64,7 +64,7 @@ def test_a_job_whose_agent_passes_no_signal_on_is_told(
         assert agent.stdout
         agent.stdout.readline()
         monkeypatch.setenv("JOBS_AGENT_PID", str(agent.pid))
-        assert examination.interrupt(DoctorConfig(), WHOLE, {}, ranks, stop, job) == code
+        assert examination.interrupt(DoctorConfig(), WHOLE, ranks, stop, job) == code
         agent.kill()
     assert examination.read_interrupted(job) is None  # in a job that was not started again
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
@@ -91,11 +91,11 @@ def test_the_table_has_the_worst_first_and_says_where(capsys: pytest.CaptureFixt
         Finding(check="GPUs", state="red", found="none", advice="ask for them", host="node2"),
         yellow("loader", "the GPU starves", "more cores"),
     )
-    whole = replace(WHOLE, findings=findings)
+    whole = replace(WHOLE, findings=findings, skipped={"your shards": "give --data"})
     assert whole.code == 1
     path = report.write(whole, tmp_path)
     assert report.read(path) == whole
-    report.show(whole, {"your shards": "give --data"})
+    report.show(whole)
     _, _, *rows, counts, skipped = capsys.readouterr().out.splitlines()
     assert [row.split() for row in rows] == [
         ["GPUs", "red", "on", "node2:", "none", "->", "ask", "for", "them"],
@@ -149,6 +149,7 @@ def test_this_machine_is_examined_on_the_spot(
     told = json.loads(capfd.readouterr().out)
     written = report.read(tmp_path / "runs" / "doctor" / "examination.json")
     assert told["hosts"] == list(written.hosts) == [socket.gethostname()]
+    assert told["skipped"] == {"all-reduce, clocks, log on other nodes": "one process; give --nodes 2"}
     states = {finding["check"]: finding["state"] for finding in told["findings"]}
     assert "red" not in states.values(), told
     assert {"packages", "GPUs", "scratch", "ports", "shards", "decode", "step", "loader", "signals"} <= set(states)
