@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from hpcgender.study.local import run_here
 from hpcgender.study.options import keep_options
 from hpcgender.study.result import RESULT, is_current
 from hpcgender.study.search import kept_number
-from hpcgender.study.standing import Standing, check_unchanged, is_done, look, trains
+from hpcgender.study.standing import Standing, check_unchanged, is_done, look, trained_already, trains
 from hpcgender.study.tuned import check_installed
 from jobs import records
 from jobs.scheduler import Request, array_id
@@ -103,7 +104,8 @@ def planned(config: StudyConfig, wanted: Study, standing: Standing, site: Site) 
     missing = {trial: call for trial, call in trainings.items() if trial not in at_work and not is_done(call)}
     for trial, call in missing.items():
         if kept_number(call.results) is None:  # else Optuna drew it, and it fails by itself, not all of the study
-            wanted.trials[trial].check()
+            with naming(wanted, trial):
+                wanted.trials[trial].check()
     evaluations, waits_for = [], [wanted.directory / trial for trial in at_work]
     if wanted.evaluations and wanted.evaluations.trials == "all":
         for trial in wanted.trials:
@@ -128,6 +130,15 @@ def planned(config: StudyConfig, wanted: Study, standing: Standing, site: Site) 
     ]
 
 
+@contextmanager
+def naming(wanted: Study, trial: str) -> Iterator[None]:
+    """Within its `with`, a UserError names the study's file and the trial."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{wanted.toml.name}, trial {trial}: {error}") from None
+
+
 def result_call(wanted: Study) -> Call[ResultConfig]:
     """The command that comes last."""
     words = ("study", "result", wanted.name)
@@ -149,8 +160,13 @@ def summary(wanted: Study, standing: Standing, stages: Sequence[Stage]) -> str:
     if not any(stage.calls for stage in stages):
         there = wanted.directory / RESULT
         ends.append(f"nothing to start, see {there if there.exists() else f'hpcgender jobs {wanted.name}'}")
-    if others := others_there(wanted):
+    others = others_there(wanted)
+    if others:
         ends.append(f"the file does not name {plural(len(others), 'run')} of it: {', '.join(others)}")
+    new = [call.results.name for call in stages[0].calls]
+    if same := trained_already(wanted, new, others):
+        renamed = ", ".join(f"{other} to {trial}" for trial, other in same.items())
+        ends.append(f"trained already with the same options: rename {renamed} in {wanted.directory} to keep that")
     return f"study {wanted.name}: {'; '.join(ends)}"
 
 
@@ -165,7 +181,8 @@ def asked(config: StudyConfig, wanted: Study, stage: Stage, site: Site, after_en
     one = request(stage.config, stage.calls[0], site)
     for call in stage.calls:
         if call.command.distributed:
-            call.command.check_ranks(call.options, one.resources.nodes * one.resources.procs_per_node)
+            with naming(wanted, call.results.relative_to(wanted.directory).parts[0]):
+                call.command.check_ranks(call.options, one.resources.nodes * one.resources.procs_per_node)
     return replace(one, tasks=len(stage.calls), at_once=config.at_once, after_end=(*stage.after_end, *after_end))
 
 

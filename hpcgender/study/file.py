@@ -231,6 +231,8 @@ def _value(toml: Toml, table: str, place: tuple[str | int, ...], kinds: Mapping[
     if name not in kinds:
         advice = "a study names its runs itself" if name in _OF_THE_STUDY else nearest(name, list(kinds), "see --help")
         raise toml.fault(table, place[:1], f"is unknown: {advice}")
+    if name == "data" and kinds[name] is Path and isinstance(value, list):
+        raise toml.fault(table, place, 'must be text in quotes; a mixture is one text, such as "data/a=2,data/b=1"')
     return structured(kinds[name], value, lambda within, text: toml.fault(table, (*place, *within), text))
 
 

@@ -18,6 +18,7 @@ from hpcgender.commands.launch import JobConfig
 from hpcgender.commands.study import ResultConfig, StudyConfig
 from hpcgender.launch import CODE
 from hpcgender.launch.record import log_path
+from hpcgender.log_lines import AttemptLine
 from hpcgender.option_layers import spelled_out
 from hpcgender.study.file import Study
 from jobs import machine, records
@@ -104,7 +105,8 @@ def print_end(ended: Running, number: str) -> None:
     log = f": see {os.path.relpath(ended.log)}" if code else ""
     print(f"{number} {ended.name}: {exit_words(code) if code else 'done'}, {took}{log}", flush=True)
     if not code and isinstance(ended.call.options, ResultConfig):
-        print(ended.log.read_text(), end="", flush=True)
+        lines = ended.log.read_text().splitlines(keepends=True)
+        print("".join(line for line in lines if not AttemptLine.parse(line.rstrip("\n"))), end="", flush=True)
 
 
 def started(config: StudyConfig, wanted: Study, call: Call[Any], place: int, at_once: int) -> Running:

@@ -66,11 +66,11 @@ def result(config: ResultConfig) -> int:
     looked_at = [trial for trial in trials if trial.finished or trial.stopped_early]
     print_result(study, trials, best.name, len(looked_at))
     content = {"study": study.name, "best": best.name, "looked_at": len(looked_at)}
-    content |= {"evaluate": wanted_of(study), "compared": [], "trials": list(map(asdict, trials))}
+    content |= {"evaluate": wanted_of(study), "compare": [], "compared": [], "trials": list(map(asdict, trials))}
     write_document(study.directory / RESULT, _FORM, content)  # before what may fail
     if study.compared:
-        compare_all(study, finished)
-        write_document(study.directory / RESULT, _FORM, {**content, "compared": study.compared})
+        compared = compare_all(study, finished)
+        write_document(study.directory / RESULT, _FORM, {**content, "compare": study.compared, "compared": compared})
     return 0 if len(looked_at) == len(trials) else 1
 
 
@@ -80,7 +80,7 @@ def is_current(study: Study) -> bool:
         return False
     again = f"remove it; hpcgender study result {study.name} writes it again"
     held = read_document(study.directory / RESULT, _FORM, again, again)
-    if (held.get("evaluate"), held.get("compared")) != (wanted_of(study), list(study.compared)):
+    if (held.get("evaluate"), held.get("compare")) != (wanted_of(study), list(study.compared)):
         return False
     return {trial["name"]: trial["finished"] for trial in held["trials"]} == {
         name: is_finished(study.directory / name) for name in study.trials
@@ -132,13 +132,14 @@ def evaluate_best(study: Study, trial: str) -> int:
     return 0
 
 
-def compare_all(study: Study, trials: Sequence[Trial]) -> None:
-    """Compares the best models by each of the evaluations that are to be compared, as far as two trials have it."""
+def compare_all(study: Study, trials: Sequence[Trial]) -> list[str]:
+    """Compares the best models by each of the evaluations that are to be compared, and returns those that two have."""
     chosen = best_models(study, trials)
     if len(chosen) < len(trials):
         print(
             f"\ncompared: {plural(len(chosen), 'run')}, those of the {_MOST_COMPARED} models best by validation alone"
         )
+    compared = []
     for on in study.compared:
         evaluated = [study.directory / trial for trial in chosen]
         evaluated = [run for run in evaluated if (run / EvaluateConfig.results / on / FILE).is_file()]
@@ -148,6 +149,8 @@ def compare_all(study: Study, trials: Sequence[Trial]) -> None:
             print()
             page = study.directory / f"compare-{on}.html"
             compare(CompareConfig(evaluated=tuple(evaluated), on=on, html=page, csv=page.with_suffix(".csv")))
+            compared.append(on)
+    return compared
 
 
 def best_models(study: Study, trials: Sequence[Trial]) -> list[str]:

@@ -167,6 +167,20 @@ def _difference(study: Study, trial: str, standing: Standing, earlier: Study | N
     return None
 
 
+def trained_already(study: Study, trials: Sequence[str], others: Sequence[str]) -> dict[str, str]:
+    """The trials not begun whose options and data another, finished run in the study's directory has, and its name."""
+    found: dict[str, str] = {}
+    for other in others:
+        if is_finished(study.directory / other):
+            again = "remove the run"
+            begun = read_json(study.directory / other / CONFIG_JSON, again, again)
+            for trial in (trial for trial in trials if not (study.directory / trial).exists()):
+                options = study.trials[trial]
+                if begun.get("manifest") == identity(read_packs(options.data)) and _first(begun, options) is None:
+                    found.setdefault(trial, other)
+    return found
+
+
 def _check_ranges(study: Study, earlier: Study | None) -> None:
     """Raises UserError if a range has changed in which Optuna knows trials."""
     drawn = any(kept_number(study.directory / trial) is not None for trial in study.trials)

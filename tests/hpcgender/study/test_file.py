@@ -88,6 +88,10 @@ def test_mixtures_are_named_by_their_data_sets_and_weights(tmp_path: Path) -> No
             'line 1: base has val_split = "none", and trials are chosen by validation: give a split',
         ),
         ("[grid]\nseed = 3", "line 2: grid.seed must be a list of values in [ ]"),
+        (
+            '[grid]\ndata = ["data/a", ["data/a=2", "data/b=1"]]',
+            'line 2: grid.data[1] must be text in quotes; a mixture is one text, such as "data/a=2,data/b=1"',
+        ),
         ("[grid]\nseed = []", "line 2: grid.seed must be a list of values in [ ]"),
         ("[base]\nlr = 1\n[grid]\nlr = [1, true]", "line 4: grid.lr[1] must be a number, not true"),
         ("[grid]\nseed = [1, 1]", "two trials would be called seed1"),

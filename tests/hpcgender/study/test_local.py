@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from hpcgender.study.file import read_study
 from shard_tools.base.files import last_record
+from shard_tools.manifest import read_manifest
 from tests.conftest import Run
 from tests.hpcgender.study.conftest import Write, epochs, jobs_of
 
@@ -35,6 +37,7 @@ def test_a_study_from_its_start_to_its_result_and_what_is_new_in_it(
     assert "2/2 train runs/mine/seed" in done.stdout
     assert "2/2 evaluate runs/mine/seed" in done.stdout
     assert "shards-test was measured for 2 of 2 runs, and chose none\n" in done.stdout
+    assert "local node" not in done.stdout
     assert "seeds" in done.stdout  # of the comparison
     assert (runs / "mine" / "compare-shards-test.html").is_file()
     result = json.loads((runs / "mine" / "result.json").read_text())
@@ -97,6 +100,37 @@ def test_a_study_from_its_start_to_its_result_and_what_is_new_in_it(
     assert gone.returncode == 2
     assert f"{tmp_path}/gone" in gone.stderr
     assert "other data" not in gone.stderr
+
+
+def test_a_new_option_in_the_grid_says_how_finished_runs_are_kept(
+    tmp_path: Path, shards: Path, run: Run, write: Write
+) -> None:
+    done = read_study(write("seed = [0, 1]")).trials
+    for trial, epoch in (("seed0", 2), ("seed1", 1)):  # the second one is not finished
+        results = tmp_path / "runs" / "mine" / trial
+        (results / "checkpoints").mkdir(parents=True)
+        (results / "checkpoints" / "best.pt").touch()
+        begun = {**done[trial].plain(), "manifest": read_manifest(shards).sha256}
+        (results / "config.json").write_text(json.dumps(begun, default=str))
+        (results / "metrics.jsonl").write_text(json.dumps({"epoch": epoch, "epochs": 2, "step": 1}) + "\n")
+    write('seed = [0, 1]\naugment = ["light", "strong"]')
+    seen = run("hpcgender", "study", "mine.toml", *LOCAL, "--dry-run", cwd=tmp_path)
+    assert seen.returncode == 0, seen.stderr
+    assert seen.stdout.splitlines()[0].endswith(
+        "4 to train; the file does not name 2 runs of it: seed0, seed1; trained already with the same options: rename "
+        "seed0 to seed0-light in runs/mine to keep that"
+    )
+    (tmp_path / "runs" / "mine" / "seed0").rename(tmp_path / "runs" / "mine" / "seed0-light")
+    seen = run("hpcgender", "study", "mine.toml", *LOCAL, "--dry-run", cwd=tmp_path)
+    assert seen.stdout.startswith("study mine: 4 runs, 1 finished, 3 to train;")
+
+
+def test_an_option_that_cannot_work_names_its_trial(tmp_path: Path, run: Run, write: Write) -> None:
+    write("batch_size = [32, 100000]")
+    seen = run("hpcgender", "study", "mine.toml", *LOCAL, "--dry-run", cwd=tmp_path)
+    assert seen.returncode == 2
+    assert seen.stderr.startswith("hpcgender: mine.toml, trial batch_size100000: ")
+    assert seen.stderr.count("\n") == 1
 
 
 def test_a_study_that_is_killed_or_stopped_goes_on_and_trains_nothing_twice(

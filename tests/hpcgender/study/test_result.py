@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from hpcgender.study.file import read_study
-from hpcgender.study.result import Trial, best_models
+from hpcgender.study.result import Trial, best_models, compare_all
 
 
 def test_of_many_models_the_best_by_validation_are_compared_with_all_of_their_seeds(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     rates = [number / 100 for number in range(1, 15)]
-    file.write_text(f"[grid]\nlr = {rates}\nseed = [0, 1]\n")
+    evaluated = '[evaluate]\ndata = ["a"]\n[compare]\n'
+    file.write_text(f"[grid]\nlr = {rates}\nseed = [0, 1]\n{evaluated}")
     study = read_study(file)
 
     def trial(name: str) -> Trial:
@@ -31,3 +32,5 @@ def test_of_many_models_the_best_by_validation_are_compared_with_all_of_their_se
     trials = [trial(name) for name in study.trials]
     assert best_models(study, trials) == [f"lr{rate}-seed{seed}" for rate in rates[2:] for seed in (0, 1)]
     assert best_models(study, trials[4:]) == [trial.name for trial in trials[4:]]
+    assert study.compared == ("a-test",)
+    assert compare_all(study, trials[:1]) == []  # a run alone is compared with nothing
