@@ -14,7 +14,7 @@ from hpcgender.compare.variance import of_images, of_seeds, t_interval, within_1
 from hpcgender.data.packs import manifests_in
 from hpcgender.evaluate.calibration import calibration, fit_temperature
 from hpcgender.evaluate.decision import EVALUATIONS
-from hpcgender.evaluate.gender import gender_scores
+from hpcgender.evaluate.gender import equal_error, gender_scores, roc_curve
 from hpcgender.evaluate.groups import columns_of, group_tables
 from hpcgender.evaluate.predictions import Predictions, read_predictions
 from hpcgender.evaluate.resample import clusters_of
@@ -29,14 +29,16 @@ GROUPS = ("group", "gender")
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """What a run's evaluation of its validation split says of its log-odds."""
+    """What a run's evaluations on what it was validated on say of its log-odds, together if there are several."""
 
     threshold: float = 0.0
     """Log-odds above which male is predicted: where both classes' errors are equal."""
     temperature: float = 1.0
-    """What log-odds are divided by for calibrated probabilities."""
+    """What log-odds are divided by for calibrated probabilities; 1 if `calibrated` is false."""
     known: bool = False
     """Whether there is such an evaluation, with images of both classes."""
+    calibrated: bool = False
+    """Whether a temperature fits: none does where all images are classified correctly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,9 @@ class Cell:
     calibration_error: float
     """Expected calibration error with the temperature of validation, mean over the seeds."""
     validated: bool
-    """Whether all runs have an evaluation of their validation split: else the threshold is 0.5 without temperature."""
+    """Whether all runs have an evaluation on what they were validated on: else the threshold is 0.5, no temperature."""
+    calibrated: bool
+    """Whether a temperature fits of all runs; where none does, log-odds are as they are."""
     trained_on: int | None
     """Images of the set that lie byte for byte in the training split of a run, the most of all; None: not known."""
     chose_epoch: bool
@@ -99,7 +103,7 @@ def matrix_of(parts: Sequence[Part]) -> Matrix:
         EvaluatedRun(name=part.name, results=evaluation, directory=directory)
         for part in parts
         for directory, evaluation in part.evaluations.items()
-        if evaluation.gender and not is_validation(evaluation)
+        if evaluation.gender and not (is_validation(evaluation) and evaluation.data.split == VALIDATION)
     ]
     sets = test_sets(run.results for run in runs)
     first_of_each = {run.results.checkpoint.digest: run for run in reversed(runs)}
@@ -119,9 +123,11 @@ def matrix_of(parts: Sequence[Part]) -> Matrix:
 
 
 def is_validation(evaluation: Evaluation) -> bool:
-    """Whether it is of the split by which its run chose its best checkpoint."""
-    data = evaluation.data
-    return data.split == VALIDATION and data.manifest in manifests_in(evaluation.checkpoint.manifest)
+    """Whether its run chose its best epoch on these images; of one that chose none, whether they are its `val`."""
+    data, checkpoint = evaluation.data, evaluation.checkpoint
+    if checkpoint.options.get("val_split") == "none":
+        return data.split == VALIDATION and data.manifest in manifests_in(checkpoint.manifest)
+    return evaluation.chose_epoch
 
 
 def set_of(evaluation: Evaluation) -> tuple[str, str, bool, bool]:
@@ -182,29 +188,41 @@ def cell(model: str, test_set: str, runs: Sequence[EvaluatedRun]) -> Cell:
         gap=gap(decided),
         calibration_error=float(np.mean(errors)),
         validated=all(validation.known for validation in validations),
+        calibrated=all(validation.calibrated for validation in validations),
         trained_on=None if unknown else max((one.images or 0) if not one.left_out else 0 for one in trained_on),
         chose_epoch=any(run.results.chose_epoch for run in runs),
     )
 
 
 def validation_of(evaluation: Evaluation, directory: Path) -> Validation:
-    """Threshold and temperature by the evaluation of the same checkpoint on its validation split, if there is one."""
+    """Threshold and temperature by the evaluations of the same checkpoint on what it was validated on, if there is one.
+
+    Of a mixture all of its data sets that were evaluated count, an image like any other. Where the best epoch was
+    chosen on the images of `evaluation` themselves, they do not count.
+    """
     checkpoint = evaluation.checkpoint
     beside = {directory.resolve().parent, (Path(checkpoint.path).parent.parent / EVALUATIONS).resolve()}
-    fitting = []
+    newest_on: dict[str, tuple[str, Path]] = {}
     for file in sorted(file for folder in beside for file in folder.glob(f"*/{FILE}")):
         with suppress(UserError):  # of another version, which nobody asked for
             found = read_evaluation(file.parent)
             same = found.checkpoint.digest == checkpoint.digest and found.options.flip == evaluation.options.flip
-            if same and is_validation(found) and found.gender and found.gender.equal_error:
-                fitting.append((found.run.began, file.parent, found.gender.equal_error.threshold))
-    if not fitting:
+            itself = (found.data.manifest, found.data.split) == (evaluation.data.manifest, evaluation.data.split)
+            if same and found.gender and is_validation(found) and not itself:
+                this = (found.run.began, file.parent)
+                newest_on[found.data.manifest] = max(newest_on.get(found.data.manifest, this), this)
+    of_each = [read_predictions(path) for _, path in newest_on.values()]
+    of_each = [one.rows(one.gender_known) for one in of_each]
+    male = np.concatenate([one.label == 1 for one in of_each]) if of_each else np.zeros(0, dtype=bool)
+    if not male.any() or male.all():
         return Validation()
-    _, newest_one, threshold = max(fitting)
-    of_both = read_predictions(newest_one)
-    known = of_both.rows(of_both.gender_known)
+    logit = np.concatenate([one.logit for one in of_each])
+    temperature = fit_temperature(logit, male)
     return Validation(
-        threshold=threshold, temperature=fit_temperature(known.logit, known.label == 1) or 1.0, known=True
+        threshold=equal_error(logit, male, *roc_curve(logit, male)).threshold,
+        temperature=temperature or 1.0,
+        known=True,
+        calibrated=temperature is not None,
     )
 
 

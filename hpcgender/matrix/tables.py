@@ -19,9 +19,9 @@ from shard_tools.base.documents import without_nan
 from shard_tools.base.figures import bare, chart_style, charts, cut, new_figure
 from shard_tools.base.text import NOTHING, Table, percent
 
-TRAINED, UNKNOWN, CHOSE, UNCALIBRATED = "*", "?", "!", "~"
+TRAINED, UNKNOWN, CHOSE, UNCALIBRATED, UNFITTED = "*", "?", "!", "~", "#"
 """Marks of a cell: images of the set were trained on; that is not known; the best epoch was chosen on it; threshold and
-temperature are not known."""
+temperature are not known; no temperature fits."""
 ROW, COLUMN, EDGE = 46, 112, 150
 """Of the heat map, points: the height of a row, the width of a column, and the room for names."""
 LETTERS = 18
@@ -40,7 +40,12 @@ def largest_gap(cell: Cell) -> str:
 
 
 def calibration_error(cell: Cell) -> str:
-    return percent(cell.calibration_error)
+    return f"{percent(cell.calibration_error)}{UNFITTED if unfitted(cell) else ''}"
+
+
+def unfitted(cell: Cell) -> bool:
+    """Whether the threshold of validation is known, and no temperature."""
+    return cell.validated and not cell.calibrated
 
 
 def section(matrix: Matrix) -> dict[str, object]:
@@ -74,12 +79,20 @@ def marks(cell: Cell) -> str:
 
 def notes(matrix: Matrix) -> list[str]:
     """What the marks mean, of those that there are, and how several seeds are shown."""
-    found = ["Threshold and temperature are those of each model's evaluation on val."]
+    found = [
+        "Threshold and temperature are those of each model's evaluation on what it was validated on, such as val; of a "
+        "mixture those on all of its data sets that were evaluated."
+    ]
     used = {mark for cell in matrix.cells for mark in marks(cell)}
     if UNCALIBRATED in used:
         found.append(
             f"{UNCALIBRATED} The model has none: its threshold is 0.5, and its probabilities are as they are "
             "(hpcgender evaluate --split val)."
+        )
+    if any(map(unfitted, matrix.cells)):
+        found.append(
+            f"{UNFITTED} No temperature fits, as where all images of validation are classified correctly: "
+            "probabilities are as they are."
         )
     if TRAINED in used:
         found.append(f"{TRAINED} Images of this set lie in the model's training split, which flatters.")
@@ -161,6 +174,7 @@ def row(cell: Cell) -> dict[str, Any]:
             "gap_high": gap.score.high if gap else math.nan,
             "calibration_error": cell.calibration_error,
             "validated": cell.validated,
+            "calibrated": cell.calibrated,
             "trained_on": cell.trained_on,
             "chose_epoch": cell.chose_epoch,
         }

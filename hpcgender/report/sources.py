@@ -13,7 +13,7 @@ from hpcgender.commands.evaluate import EvaluateConfig
 from hpcgender.data.packs import manifests_in
 from hpcgender.evaluate.results import FILE as EVALUATION_FILE
 from hpcgender.evaluate.results import Evaluation, read_evaluation
-from hpcgender.run_directory import CONFIG_JSON, read_epochs
+from hpcgender.run_directory import CONFIG_JSON, STUDY_TOML, read_epochs
 from jobs.records import Submission, read_submission
 from shard_tools.base.contracts import SUBMISSIONS
 from shard_tools.base.documents import read_json
@@ -32,7 +32,10 @@ class TrainingRun:
 
     @property
     def name(self) -> str:
-        return self.directory.resolve().name
+        """That of its directory; of a run of a study with the study's, as table/resnet18-seed0."""
+        directory = self.directory.resolve()
+        of_study = (directory.parent / STUDY_TOML).is_file()
+        return f"{directory.parent.name}/{directory.name}" if of_study else directory.name
 
     @property
     def seconds(self) -> float:

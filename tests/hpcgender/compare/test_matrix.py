@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hpcgender.commands.compare import CompareConfig
 from hpcgender.commands.matrix import MatrixConfig
 from hpcgender.commands.report import ReportConfig
+from hpcgender.compare.comparison import compare
 from hpcgender.evaluate.calibration import calibration, fit_temperature
-from hpcgender.evaluate.predictions import read_predictions
+from hpcgender.evaluate.gender import equal_error, roc_curve
+from hpcgender.evaluate.predictions import read_predictions, write_predictions
 from hpcgender.evaluate.results import read_evaluation
 from hpcgender.matrix.command import matrix
 from hpcgender.report.page import report
@@ -118,6 +122,99 @@ def test_marks_say_what_flatters_and_what_is_not_known(runs: Path, capsys: pytes
     gender = read_evaluation(runs / "lean" / "evaluations" / "mars-test").gender
     assert gender
     assert f"{gender.accuracy.value * 100:.1f} %" in lean
+
+
+def test_runs_of_studies_have_their_names(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for study, members in (("light", ["both-0", "both-1"]), ("strong", ["lean"])):
+        (runs / study).mkdir()
+        (runs / study / "study.toml").touch()
+        for seed, member in enumerate(members):
+            moved = Path(shutil.move(runs / member, runs / study / f"seed{seed}"))
+            for evaluation in (moved / "evaluations").iterdir():
+                of_seed(evaluation, seed if study == "light" else 2, moved)
+    shutil.copytree(runs / "strong" / "seed0", runs / "strong" / "seed1")
+    for evaluation in (runs / "strong" / "seed1" / "evaluations").iterdir():
+        of_seed(evaluation, 3, runs / "strong" / "seed1")
+    matrix(MatrixConfig(evaluated=(runs / "light", runs / "strong"), json=True))
+    assert json.loads(capsys.readouterr().out)["models"] == ["light", "strong"]
+    compare(CompareConfig(evaluated=(runs / "light", runs / "strong"), on="mars-test", json=True))
+    compared = json.loads(capsys.readouterr().out)
+    assert [model["name"] for model in compared["models"]] == ["light", "strong"]
+    assert compared["models"][0]["runs"] == ["light/seed0", "light/seed1"]
+
+
+def with_options(run: Path, val_manifest: str, **options: Any) -> None:
+    """Makes all evaluations of a run those of one that was validated so."""
+    for file in (run / "evaluations").glob("*/evaluation.json"):
+        content = json.loads(file.read_text())
+        content["checkpoint"]["val_manifest"] = val_manifest
+        content["checkpoint"]["options"].update(options)
+        file.write_text(json.dumps(content))
+
+
+def shifted(evaluation: Path, by: float) -> None:
+    """Adds a number to all log-odds of an evaluation."""
+    held = read_predictions(evaluation)
+    write_predictions(evaluation, replace(held, logit=held.logit + np.float32(by)))
+
+
+def cells_of(runs: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, Any]]:
+    """The cells of the run `lean` by their test sets."""
+    matrix(MatrixConfig(evaluated=(runs / "lean",), json=True))
+    return {cell["test_set"]: cell for cell in json.loads(capsys.readouterr().out)["cells"]}
+
+
+def test_the_threshold_is_that_of_what_the_run_was_validated_on(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On another data set with --val-data, on another split with --val-split, and on all data sets of a mixture."""
+    run = runs / "lean"
+    (val,) = (run / "evaluations").glob("*-val")
+    before = cells_of(runs, capsys)["mars, test"]
+    venus = add_set(run, "venus")
+    shifted(venus, 100)  # all are male, unless the threshold is that of these images
+    shifted(run / "evaluations" / "mars-test", 100)
+    change(venus, split="val")
+    with_options(run, "venus".ljust(64, "0"))
+    found = cells_of(runs, capsys)
+    assert set(found) == {"mars, test", f"{read_evaluation(val).data.path.rpartition('/')[2]}, val"}
+    assert found["mars, test"]["accuracy"]["value"] == pytest.approx(before["accuracy"]["value"])
+
+    change(venus, split="train")
+    with_options(run, "venus".ljust(64, "0"), val_split="train")
+    found = cells_of(runs, capsys)
+    assert found["mars, test"]["accuracy"]["value"] == pytest.approx(before["accuracy"]["value"])
+    assert (found["venus, train"]["chose_epoch"], found["venus, train"]["validated"]) == (True, False)
+
+
+def test_of_a_mixture_all_validation_images_decide(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = runs / "lean"
+    (val,) = (run / "evaluations").glob("*-val")
+    venus = add_set(run, "venus")
+    shifted(venus, 3)
+    change(venus, split="val")
+    for file in (run / "evaluations").glob("*/evaluation.json"):
+        content = json.loads(file.read_text())
+        content["checkpoint"]["manifest"] = f"{read_evaluation(val).data.manifest}=1,{'venus'.ljust(64, '0')}=1"
+        file.write_text(json.dumps(content))
+    (cell,) = cells_of(runs, capsys).values()
+    predictions = [one.rows(one.gender_known) for one in (read_predictions(val), read_predictions(venus))]
+    logit = np.concatenate([one.logit for one in predictions])
+    male = np.concatenate([one.label for one in predictions]) == 1
+    threshold = equal_error(logit, male, *roc_curve(logit, male)).threshold
+    expected = np.mean((predictions[0].logit > threshold) == (predictions[0].label == 1))  # mars is as val
+    assert cell["accuracy"]["value"] == pytest.approx(expected)
+
+
+def test_where_no_temperature_fits_a_mark_says_so(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = runs / "lean"
+    (val,) = (run / "evaluations").glob("*-val")
+    held = read_predictions(val)
+    write_predictions(val, replace(held, logit=np.where(held.label == 1, 2, -2).astype(np.float32)))
+    (cell,) = cells_of(runs, capsys).values()
+    assert (cell["validated"], cell["calibrated"]) == (True, False)
+    matrix(MatrixConfig(evaluated=(run,)))
+    shown = capsys.readouterr().out
+    assert f"{cell['calibration_error'] * 100:.1f} %#" in shown
+    assert "# No temperature fits" in shown
 
 
 def test_the_report_has_the_matrix_and_a_browser_shows_it(runs: Path, tmp_path: Path) -> None:
