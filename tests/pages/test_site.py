@@ -21,7 +21,7 @@ from docs.site.python_api import api_page
 from hpcgender.commands import PROGRAMS
 from tests.pages.commands import ROOT
 
-LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src"}
+LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "srcset", "video": "src", "audio": "src"}
 """Elements by which a browser loads something; of `link` all but those that only name this page."""
 
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ import pytest
 from PIL import Image
 
 from hpcgender.commands.compare import CompareConfig
-from hpcgender.compare.charts import curves_of_runs
+from hpcgender.compare.charts import COSTS, against, chart_of, curves_of_runs
 from hpcgender.compare.comparison import compare
+from hpcgender.compare.rows import Row
 from hpcgender.evaluate.results import read_evaluation
 from hpcgender.evaluate.summary import against_baseline
 from shard_tools.base.errors import UserError
@@ -235,3 +238,19 @@ def test_curves_of_training_and_validation_are_in_one_picture_with_the_gap() -> 
     assert [text.get_text() for text in axes.texts] == ["+15.0"]
     assert len(axes.collections) == 1  # what is shaded between the two
     assert figure.axes == [axes]
+
+
+def test_the_numbers_of_a_cost_do_not_run_into_each_other() -> None:
+    """Two models of 0.0163 and 0.0365 billion operations, both right on four of five images."""
+    kinds: dict[str, Any] = {"str": "a", "int": 1, "float": 0.8}
+    row = Row(**{field.name: kinds[str(field.type)] for field in fields(Row)})
+    rows = [replace(row, macs=16_300_000), replace(row, macs=36_500_000)]
+    cost = next(cost for cost in COSTS if cost.label.startswith("multiply"))
+    figure = chart_of(lambda axes: against(axes, rows, cost))
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    low, high = axes.get_xlim()
+    labels = [label for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
+    boxes = [label.get_window_extent() for label in labels]
+    assert len(boxes) > 2
+    assert all(left.x1 + 10 < right.x0 for left, right in pairwise(boxes))
