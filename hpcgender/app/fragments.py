@@ -82,12 +82,13 @@ def facts_of(shown: ShownModel) -> dict[str, str]:
     }
     if model.network.has_gender:
         by, temperature = model.decision.calibrated_by, model.decision.temperature
-        name = Path(by).name if Path(by).is_dir() else by
-        lines["confidence"] = f"calibrated by {name}, temperature {temperature:.3g}" if by else "not calibrated"
+        lines["confidence"] = f"calibrated by {by}, temperature {temperature:.3g}" if by else "not calibrated"
+        lines["threshold"] = f"male is predicted above {model.decision.probability_threshold:.4g}"
     for one in shown.evaluated:
         scores = []
         if gender := one.results.gender:
-            scores.append(f"accuracy {percent(gender.accuracy.value)} ({interval(gender.accuracy)})")
+            at = " at a threshold of 0.5" if model.decision.threshold else ""
+            scores.append(f"accuracy{at} {percent(gender.accuracy.value)} ({interval(gender.accuracy)})")
         if age := one.results.age:
             scores.append(f"age MAE {age.mae.value:.1f} years ({interval(age.mae, fraction=False)})")
         title = one.title if one.title not in lines else f"{one.title} ({one.directory_name})"

@@ -102,7 +102,8 @@ def shown_model(
     shown = ShownModel(name, checkpoint, model, evaluated, tuple(maps), ())
     if shown.of_gender is None:
         return shown
-    return replace(shown, bins=confidence_bins(shown.of_gender.predictions, model.decision.temperature))
+    decision = model.decision
+    return replace(shown, bins=confidence_bins(shown.of_gender.predictions, decision.temperature, decision.threshold))
 
 
 def fits_temperature(evaluation: Evaluation) -> bool:

@@ -12,8 +12,8 @@ from hpcgender.evaluate.predictions import Predictions, sigmoid
 from hpcgender.evaluate.resample import clusters_of, count_subjects, proportion_score, resampled_sums
 from hpcgender.evaluate.results import Score
 
-EDGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
-"""Of the bins: finer where most confidences are."""
+EDGES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+"""Of the bins: finer where most confidences are; below 0.5 are those that a threshold of male other than 0.5 leaves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +29,16 @@ class ConfidenceBin:
     """The part of them that is right, with its interval of 95 %; nan of none."""
 
 
-def confidence_bins(predictions: Predictions, temperature: float) -> tuple[ConfidenceBin, ...]:
-    """The bins between EDGES, of the images of known gender; log-odds are divided by the temperature first."""
+def confidence_bins(predictions: Predictions, temperature: float, threshold: float = 0.0) -> tuple[ConfidenceBin, ...]:
+    """The bins between EDGES, of the images of known gender, male where the log-odds are above the threshold.
+
+    For the confidence, log-odds are divided by the temperature first.
+    """
     known = predictions.rows(predictions.gender_known)
     probability = sigmoid(known.logit / temperature)
-    right = known.prediction == known.label
-    place = bins_of(np.maximum(probability, 1 - probability), np.array(EDGES))
+    male = known.logit > threshold
+    right = male == known.label
+    place = bins_of(np.where(male, probability, 1 - probability), np.array(EDGES))
     inside = place[:, None] == np.arange(len(EDGES) - 1)
     features = np.column_stack([inside, inside & right[:, None]]).astype(np.float64)
     drawn = np.split(resampled_sums(features, clusters_of(known.subject)), 2, axis=1) if len(known) else []
@@ -52,5 +56,5 @@ def confidence_bins(predictions: Predictions, temperature: float) -> tuple[Confi
 
 
 def bin_of(confidence: float, bins: tuple[ConfidenceBin, ...]) -> ConfidenceBin:
-    """The bin that a confidence, 0.5 to 1, lies in."""
+    """The bin that a confidence, 0 to 1, lies in."""
     return bins[int(bins_of(np.array([confidence]), np.array(EDGES))[0])]

@@ -16,6 +16,8 @@ from shard_tools.base.errors import UserError, nearest
 EVALUATIONS = "evaluations"
 """Directory of evaluations within a run directory."""
 EQUAL_ERROR, FALSE_POSITIVES = "equal-error", "fpr="
+VAL = "val"
+"""The split on which thresholds are chosen, so that those of test can tell how good they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,9 @@ class Decision:
     threshold: float = 0.0
     """Log-odds, as the network outputs them, above which an image is predicted male."""
     calibrated_by: str = ""
-    """The evaluation that fitted the temperature, or that it was kept in the file; empty if there is none."""
+    """The images that the temperature was fitted on, and where it was found; empty if there is none."""
+    threshold_from: str = ""
+    """The images and the evaluation that the threshold was chosen on; empty if it is a number."""
 
     def probability(self, logit: float) -> float:
         """The calibrated probability of male."""
@@ -46,7 +50,8 @@ class Decision:
             calibrated = f"confidence is calibrated by {self.calibrated_by} (temperature {self.temperature:.3g})"
         else:
             calibrated = "confidence is not calibrated"
-        at = "" if self.threshold == 0 else f"; male is predicted above {self.probability_threshold:.4g}"
+        by = f", {self.threshold_from}" if self.threshold_from else ""
+        at = f"; male is predicted above {self.probability_threshold:.4g}{by}" if self.threshold or by else ""
         return f"{calibrated}{at}"
 
 
@@ -62,7 +67,8 @@ class DecisionConfig:
         ),
     ] = ""
     """Evaluation of this checkpoint by which confidence is calibrated, made with evaluate --temperature-from, and from
-    which --threshold is taken: its directory, or its name in the run, e.g. morph-test. none: no calibration."""
+    which --threshold is taken, by default from the newest on a split val, else the newest: its directory, or its name
+    in the run, e.g. morph-val. none: no calibration."""
     threshold: Annotated[str, default_is("0.5, or that of an exported file", "P|equal-error|fpr=RATE")] = ""
     """Probability of male above which male is predicted, e.g. 0.6; or equal-error, where as large a part of the women
     as of the men was predicted wrongly in the evaluation; or fpr=0.01, where one woman in a hundred was."""
@@ -91,12 +97,19 @@ class DecisionConfig:
         """
         self.check_threshold()
         from_evaluation = self.threshold == EQUAL_ERROR or self.threshold.startswith(FALSE_POSITIVES)
-        found = self.find(checkpoint, digest, fitted=not from_evaluation)
+        given = self.evaluation not in ("", "none")
+        found = self.find(checkpoint, digest, fitted=not (given and from_evaluation))
         fitted = found and self.evaluation != "none" and found[1].gender and found[1].gender.temperature
         if kept and not self.evaluation:
             temperature, by = kept.value, f"{kept.fitted_on}, as kept in {checkpoint.name}"
+        elif found and fitted:
+            on = f"{fitted.images:,} images of {images_of(found[1], fitted.fitted_on)}"
+            temperature, by = fitted.value, f"{on}, as fitted in {found[0].resolve().name}"
         else:
-            temperature, by = (fitted.value, str(found[0])) if found and fitted else (1.0, "")
+            temperature, by = 1.0, ""
+        chosen_on = ""
+        if from_evaluation and not given:
+            found = self.find(checkpoint, digest, fitted=False)
         if not self.threshold:
             threshold = own_threshold
         elif not from_evaluation:
@@ -109,12 +122,16 @@ class DecisionConfig:
             )
         else:
             threshold = self.of_evaluation(*found)
-        return Decision(temperature=temperature, threshold=threshold, calibrated_by=by)
+            split = found[1].data.split
+            chosen_on = f"{self.threshold} on {images_of(found[1], split)}, by {found[0].resolve().name}"
+            if split != VAL:
+                chosen_on += f" (WARNING: scores on {split} are too good with it; choose it on {VAL})"
+        return Decision(temperature=temperature, threshold=threshold, calibrated_by=by, threshold_from=chosen_on)
 
     def find(self, checkpoint: Path, digest: str, *, fitted: bool) -> tuple[Path, Evaluation] | None:
         """The evaluation to use, of this checkpoint, without --flip; None if there is none and none was given.
 
-        `fitted`: one without a temperature is of no use.
+        `fitted`: one without a temperature is of no use, and the newest is used; else the newest on val, or of all.
         """
         evaluations = checkpoint.absolute().parent.parent / EVALUATIONS
         if self.evaluation not in ("", "none"):
@@ -140,7 +157,7 @@ class DecisionConfig:
         ]
         return max(
             fitting,
-            key=lambda item: (bool(item[1].gender and item[1].gender.temperature), item[1].run.began, item[0].name),
+            key=lambda item: (not fitted and item[1].data.split == VAL, item[1].run.began, item[0].name),
             default=None,
         )
 
@@ -174,3 +191,8 @@ class DecisionConfig:
         if math.isnan(lowest):
             return gender.roc[1].threshold
         return math.nextafter(lowest, -math.inf)
+
+
+def images_of(evaluation: Evaluation, of: str) -> str:
+    """A split of the evaluation's data set, such as `val of faces`; or of another evaluation's directory its name."""
+    return Path(of).name if Path(of).is_absolute() else f"{of} of {Path(evaluation.data.path).resolve().name}"

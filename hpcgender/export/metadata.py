@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from hpcgender.checkpoint import Trained
 from hpcgender.evaluate.decision import Decision
@@ -39,11 +40,23 @@ def metadata(trained: Trained, digest: str, decision: Decision) -> dict[str, str
         "temperature": repr(decision.temperature),
         "threshold_log_odds": repr(decision.threshold),
         "calibrated_by": decision.calibrated_by,
+        "threshold_from": decision.threshold_from,
         "digest": digest,
         "manifest": trained.about["manifest"],
         "model_card": CARD,
-        "checkpoint": json.dumps(dict(trained.about), default=str),
+        "checkpoint": json.dumps(without_directories(dict(trained.about)), default=str),
     }
+
+
+def without_directories(value: Any) -> Any:
+    """What a checkpoint says of itself, with absolute paths shortened to names."""
+    if isinstance(value, Mapping):
+        return {name: without_directories(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_directories(inner) for inner in value]
+    if isinstance(value, str | Path) and str(value).startswith("/"):
+        return Path(value).name
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)

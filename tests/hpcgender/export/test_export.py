@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from hpcgender.checkpoint import load_trained
 from hpcgender.commands.export import ExportConfig
 from hpcgender.export.export import export
+from hpcgender.export.metadata import without_directories
 from hpcgender.export.parity import chosen_pixels, expected
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
@@ -149,3 +150,12 @@ def test_a_model_that_computes_otherwise_is_not_published(
 def wrong(trained: Any) -> dict[str, torch.Tensor]:
     state = {name: value.contiguous() for name, value in trained.model.state_dict().items() if "fc_age" not in name}
     return {**state, "fc.weight": -state["fc.weight"]}
+
+
+def test_metadata_has_no_absolute_path() -> None:
+    about = {"config": {"data": "/home/me/faces", "runs": "runs", "also": ["/a/b", 1]}, "out": Path("/x/y"), "step": 7}
+    assert without_directories(about) == {
+        "config": {"data": "faces", "runs": "runs", "also": ["b", 1]},
+        "out": "y",
+        "step": 7,
+    }
