@@ -106,7 +106,8 @@ def against(axes: Axes, rows: Sequence[Row], cost: Axis) -> None:
         axes.margins(x=0.12)
     else:
         axes.set_xlim(0, max(values) * 1.12 or 1)
-        axes.xaxis.set_major_locator(MaxNLocator(5))  # more numbers, as 0.015, would run into each other
+        few = MaxNLocator(5, steps=[1, 2, 5, 10])  # more numbers, as 0.015, would run into each other
+        axes.xaxis.set_major_locator(few)
     axes.set_xlabel(cost.label)
     axes.set_ylabel("accuracy")
     percent_axis(axes, "y")
