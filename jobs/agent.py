@@ -8,6 +8,7 @@
   with `FIRST_LOST` if the launcher's host is lost.
 * A failure is one line, after the traceback of a rank above 0, from torch's `record` or its log; rank 0 writes its own.
   Codes 2 and 99 need no line: the rank has written one.
+* Where a rank fails, the others have `GRACE_SECONDS` to end.
 * TERM, INT, HUP, USR1 and USR2 all reach the ranks as TERM, and the ranks' own exit codes still count afterwards. To
   die of it, as a rank does that is importing torch, counts as 99, and so does a stop before there are ranks.
 * Where the first host gives no answer at the rendezvous port for a minute it ends with a line, instead of waiting on.
@@ -43,6 +44,10 @@ from shard_tools.base.files import tail
 
 PORT_TAKEN = 98
 """Exit code of an agent: the rendezvous port belongs to another program."""
+
+GRACE_SECONDS = 15
+"""How long ranks have from TERM to KILL once another has failed: half of torchrun's time. NCCL waits in C, where no
+Python handler of TERM runs."""
 
 END_SECONDS = 10.0
 """How long ranks have from TERM to KILL once the launcher is gone."""
@@ -108,7 +113,7 @@ def run_agent(argv: Sequence[str], overseer: Overseer) -> int:
     """Runs torchrun's `argv`, reports a failure, and returns the exit code of the rank that failed first."""
     import torch.distributed as dist
     from torch.distributed import run as torchrun
-    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing import PContext, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     parser = torchrun.get_args_parser()
@@ -117,6 +122,12 @@ def run_agent(argv: Sequence[str], overseer: Overseer) -> int:
     if not args.module:
         parser.error("give the ranks' program as -m MODULE")
     args.signals_to_handle = "SIGQUIT"  # the overseer has the others
+    close = PContext.close
+
+    def close_sooner(context: PContext, death_sig: signal.Signals | None = None, timeout: int = 0) -> None:
+        close(context, death_sig, GRACE_SECONDS)
+
+    PContext.close = close_sooner  # type: ignore[assignment, method-assign]  # --shutdown-timeout is not for ranks that fail
     args.training_script, args.training_script_args = "jobs.rank", [args.training_script, *args.training_script_args]
     os.environ["JOBS_AGENT_PID"] = str(os.getpid())
     host = socket.gethostname()
