@@ -176,26 +176,31 @@ def stepping(config: TrainConfig, alone: Ranks, part: int) -> tuple[float, Learn
             return (time.perf_counter() - begin) / (done - STEPS), learner
 
 
+def rate(per_s: float) -> str:
+    """A speed for people: 1,234, or 0.12 where it is slow."""
+    return f"{per_s:,.0f}" if per_s >= 10 else f"{per_s:.2g}"
+
+
 def judge_reading(speeds: Speeds) -> Finding:
     """Whether shards are read as fast as steps need their images."""
     numbers = {"images_per_s": speeds.read_images_per_s, "bytes_per_s": speeds.read_bytes_per_s}
-    found = f"{speeds.read_bytes_per_s / 1e6:,.0f} MB/s, {speeds.read_images_per_s:,.0f} images/s in each process"
+    found = f"{rate(speeds.read_bytes_per_s / 1e6)} MB/s, {rate(speeds.read_images_per_s)} images/s in each process"
     if speeds.read_images_per_s < ROOM * speeds.step_images_per_s:
         advice = "copy the shards to the nodes' own disks: --stage-to; or see whether the file system is busy"
-        return yellow("shards", f"{found}, and steps take {speeds.step_images_per_s:,.0f}", advice, **numbers)
+        return yellow("shards", f"{found}, and steps take {rate(speeds.step_images_per_s)}", advice, **numbers)
     return green("shards", found, **numbers)
 
 
 def judge_decoding(speeds: Speeds) -> Finding:
     """How fast images are decoded; whether that suffices is `judge_loading`'s."""
     per_s = speeds.decoded_images_per_s
-    return green("decode", f"{per_s:,.0f} images/s in each process", images_per_s=per_s)
+    return green("decode", f"{rate(per_s)} images/s in each process", images_per_s=per_s)
 
 
 def judge_step(speeds: Speeds, slowest: float, where: str, precision: str) -> Finding:
     """How fast steps are, and whether a rank, which runs on the host `where`, is slow beside the others."""
     per_s = speeds.step_images_per_s
-    found = f"{per_s:,.0f} images/s in each process, {1e3 * speeds.step_s:,.0f} ms a step, {precision}"
+    found = f"{rate(per_s)} images/s in each process, {1e3 * speeds.step_s:,.0f} ms a step, {precision}"
     numbers = {
         "images_per_s": per_s,
         "step_s": speeds.step_s,
@@ -204,14 +209,14 @@ def judge_step(speeds: Speeds, slowest: float, where: str, precision: str) -> Fi
     }
     if slowest < 0.8 * per_s:
         advice = f"leave {where} out: all others wait for it; its GPU may be hot, shared or throttled (nvidia-smi -q)"
-        return yellow("step", f"{found}, but {slowest:,.0f} on {where}", advice, **numbers)
+        return yellow("step", f"{found}, but {rate(slowest)} on {where}", advice, **numbers)
     return green("step", found, **numbers)
 
 
 def judge_loading(speeds: Speeds, on_gpu: bool) -> Finding:
     """Whether steps wait for images. On a CPU both take turns on the same cores."""
     loaded, step = speeds.loaded_images_per_s, speeds.step_images_per_s
-    found = f"{loaded:,.0f} images/s beside steps of {step:,.0f}"
+    found = f"{rate(loaded)} images/s beside steps of {rate(step)}"
     numbers = {"images_per_s": loaded}
     if on_gpu and loaded < ROOM * step:
         return yellow(

@@ -32,6 +32,9 @@ def test_what_starves_is_told() -> None:
     assert "starves" in speed.judge_loading(slow, on_gpu=True).found
     assert speed.judge_loading(slow, on_gpu=False).state == "yellow"
     assert speed.judge_step(fast, 95.0, "node2", "bf16").state == "green"
+    crawling = speed.Speeds(**{**SPEEDS.__dict__, "step_images_per_s": 0.123, "read_bytes_per_s": 4e4})
+    assert speed.judge_step(crawling, 0.12, "node2", "fp32").found.startswith("0.12 images/s in each process")
+    assert speed.judge_reading(crawling).found == "0.04 MB/s, 1,000 images/s in each process"
     assert "60 on node2" in speed.judge_step(fast, 60.0, "node2", "bf16").found
 
 
