@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from shutil import copyfileobj
@@ -66,11 +68,15 @@ def checkpoint_file(path: Path) -> Path:
 def newest_checkpoint(runs: Path, model: str = "") -> Path:
     """The best checkpoint of the run, of a study or not, of that architecture or of any, that wrote its own last.
 
-    UserError if there is none.
+    A directory whose options cannot be read is passed over with a note. UserError if there is none.
     """
     found: dict[str, list[Path]] = {}
     for path in chain.from_iterable(runs.glob(f"{of_study}*/{CHECKPOINTS}/{BEST}") for of_study in ("", "*/")):
-        config = read_json(path.parent.parent / CONFIG_JSON, "name the directory of a run", "give --checkpoint")
+        try:
+            config = read_json(path.parent.parent / CONFIG_JSON, "name the directory of a run", "give --checkpoint")
+        except UserError as error:
+            note_passed(path.parent.parent, str(error))
+            continue
         found.setdefault(str(config.get("model")), []).append(path)
     fitting = found.get(model, []) if model else [path for paths in found.values() for path in paths]
     if not fitting:
@@ -79,6 +85,12 @@ def newest_checkpoint(runs: Path, model: str = "") -> Path:
             f"no run{f' of {model}' if model else ''} in {runs} has a checkpoint{of_others}: give one as --checkpoint"
         )
     return max(fitting, key=lambda path: path.stat().st_mtime)
+
+
+@cache
+def note_passed(run_dir: Path, why: str) -> None:
+    """Says once that a directory is no run to choose from."""
+    print(f"passed over {run_dir}: {why}", file=sys.stderr)
 
 
 def check_checkpoint(path: Path) -> None:

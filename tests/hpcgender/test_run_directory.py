@@ -60,3 +60,13 @@ def test_the_newest_checkpoint_may_be_one_of_a_study(trials: tuple[Path, ...]) -
             os.utime(run / "checkpoints" / "best.pt", (2, 2) if run == newest else (1, 1))
         assert newest_checkpoint(Path("runs"), "resnet18") == newest_checkpoint(Path("runs"))
         assert newest_checkpoint(Path("runs")) == newest / "checkpoints" / "best.pt"
+
+
+def test_a_directory_without_options_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("copied", "mine"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        (tmp_path / name / "checkpoints" / "best.pt").touch()
+    (tmp_path / "mine" / "config.json").write_text('{"model": "resnet50"}')
+    for model in ("", "resnet50"):
+        assert newest_checkpoint(tmp_path, model) == tmp_path / "mine" / "checkpoints" / "best.pt"
+    assert capsys.readouterr().err.startswith(f"passed over {tmp_path / 'copied'}: no config.json in ")
