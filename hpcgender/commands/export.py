@@ -10,7 +10,7 @@ from hpcgender.checkpoint_file import check_checkpoint, checkpoint_file
 from hpcgender.evaluate.decision import DecisionConfig
 from shard_tools.base.commands import Command, default_is
 from shard_tools.base.errors import UserError
-from shard_tools.base.files import check_file
+from shard_tools.base.files import check_directory, check_file
 from shard_tools.manifest import read_manifest
 
 SUFFIXES = {
@@ -71,6 +71,8 @@ class ExportConfig(DecisionConfig):
             raise UserError(f"--images {self.images} must be positive")
         if self.out:
             check_file(self.out, SUFFIXES[self.format])
+        else:
+            check_directory(self.file.parent)
 
 
 COMMANDS = (

@@ -126,7 +126,8 @@ def crop_warning(trained: Recipe | None, manifest: Manifest) -> str:
     frames = [recipe.frame if recipe else "images of which no crop is known" for recipe in (trained, manifest.crop)]
     if frames[0] == frames[1]:
         return ""
+    advice = "pack them with --align, or state with --aligned that they are such crops already"
     return (
         f"WARNING: the model was trained on {frames[0]}, and {manifest.root} has {frames[1]}: scores may be lower for"
-        " that reason alone; pack crops with --align, or state with --aligned that the images are crops already"
+        f" that reason alone; {advice if trained else 'pack them as they are'}"
     )

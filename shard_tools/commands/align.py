@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from shard_tools.align.recipe import CropOptions
+from shard_tools.align.recipe import CropOptions, recipe_of
 from shard_tools.base.commands import Command
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import check_directory
@@ -45,6 +45,8 @@ class AlignConfig(CropOptions):
             raise UserError("--workers must be positive")
         if not self.images.is_dir():
             raise UserError(f"no directory {self.images}: give the one with the images as --images")
+        if recipe_of(self.images):
+            raise UserError(f"{self.images} was made by shard-tools align: give the images that it was made of")
         check_directory(self.out)
 
 

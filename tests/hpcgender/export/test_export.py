@@ -47,6 +47,13 @@ def wanted(run_dir: Path, shards: Path) -> tuple[torch.Tensor, dict[str, Any]]:
     return pixels, dict(expected(trained, pixels))
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path, shards: Path) -> None:
+    save_model(tmp_path / "mine" / "checkpoints" / "best.pt")
+    (tmp_path / "mine" / "exports").touch()
+    with pytest.raises(UserError, match=r"exports is no directory: give another one as --out$"):
+        ExportConfig(checkpoint=tmp_path / "mine", data=shards, format="onnx").check()
+
+
 def test_onnx_holds_all_that_a_program_needs(run_dir: Path, shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = exported(run_dir, shards, format="onnx", threshold="0.6")
     assert path == run_dir / "exports" / "mine.onnx"

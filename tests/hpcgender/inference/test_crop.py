@@ -37,6 +37,10 @@ def test_a_model_knows_how_its_images_were_cropped(tmp_path: Path, capsys: Any) 
     assert load_trained(checkpoint, torch.device("cpu")).crop == recipe
 
     assert crop_warning(recipe, read_manifest(crops)) == ""
+    assert crop_warning(recipe, read_manifest(plain)).endswith(
+        "; pack them with --align, or state with --aligned that they are such crops already"
+    )
+    assert crop_warning(None, read_manifest(crops)).endswith("; pack them as they are")
     capsys.readouterr()
     evaluate(EvaluateConfig(data=plain, checkpoint=checkpoint, split="val", backend="torchvision"))
     warning = f"WARNING: the model was trained on arcface crops, and {plain} has images of which no crop is known"

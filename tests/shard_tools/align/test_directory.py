@@ -55,6 +55,10 @@ def test_crops_keep_their_names_and_the_recipe_lies_beside_them(tmp_path: Path, 
     recipe = Recipe(template="arcface", size=96, margin=0.0, faces="largest", landmarks="file")
     assert recipe_of(out / "images") == recipe
     assert recipe_of(images) is None
+    assert align(out / "images", tmp_path / "again") == 2
+    assert capsys.readouterr().err == (
+        f"shard-tools: {out / 'images'} was made by shard-tools align: give the images that it was made of\n"
+    )
     with Image.open(out / "sheet.png") as sheet:
         assert sheet.width > 900
 
