@@ -21,7 +21,7 @@ from tests.conftest import REPOSITORY
 PACKAGES = ("hpcgender", "shard_tools", "jobs")
 OF_A_CLONE = {"jobs/install.sh", "jobs/Dockerfile", "jobs/container.def"}
 """What installs a clone, and so is in no wheel."""
-SMALL = ("--model", "compact", "--image-size", "32", "--batch-size", "16", "--epochs", "1")
+SMALL = ("--model", "compact", "--image-size", "32", "--batch-size", "16", "--epochs", "1", "--backend", "torchvision")
 
 
 def done(command: Sequence[str | Path], cwd: Path, environ: dict[str, str] | None = None) -> str:
