@@ -85,6 +85,8 @@ class TrainConfig(SetupConfig, RunConfig, BatchConfig, ModelConfig, Optimization
             raise UserError(
                 "--cuda-graphs needs --accumulate 1: graphs overwrite the gradients of the micro-batch before"
             )
+        if self.compile and self.sync_bn:
+            raise UserError("--compile needs --no-sync-bn: ranks cannot meet within a compiled pass")
         read_augmentation(self.augment)
         check_installed(self.track)
         self.check_run()

@@ -40,9 +40,9 @@ def interface(apart: bool, environ: Mapping[str, str], host: str | None = None) 
     name = host or socket.gethostname()
     fast = sorted(path.name for path in Path("/sys/class/infiniband").glob("*"))
     also = f", InfiniBand: {', '.join(fast)}" if fast else ""
-    chosen = environ.get("GLOO_SOCKET_IFNAME") or environ.get("NCCL_SOCKET_IFNAME")
-    if chosen:
-        return green("interface", f"{chosen}, as the environment says{also}")
+    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        if chosen := environ.get(variable):
+            return green("interface", f"{chosen}, by {variable}{also}")
     try:
         address = socket.gethostbyname(name)
     except OSError as error:

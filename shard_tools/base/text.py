@@ -48,7 +48,9 @@ def percent(fraction: float, digits: int = 1) -> str:
 
 
 def byte_size(count: float) -> str:
-    """Bytes in powers of 1000: 0.4 MB, 1,234.5 MB, 12.3 GB."""
+    """Bytes in powers of 1000: 1.2 kB, 0.4 MB, 1,234.5 MB, 12.3 GB."""
+    if 0 < count < 1e5:
+        return f"{count / 1e3:,.1f} kB"
     return f"{count / 1e6:,.1f} MB" if count < 1e10 else f"{count / 1e9:,.1f} GB"
 
 

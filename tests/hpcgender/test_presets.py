@@ -226,6 +226,7 @@ def test_any_values_survive_a_file(tmp_path_factory: pytest.TempPathFactory, **v
         ("--accumulate 3 --batch-size 16", "--batch-size 16 does not divide by --accumulate 3"),
         ("--cuda-graphs", "--cuda-graphs needs --compile"),
         ("--cuda-graphs --compile --accumulate 2", "--cuda-graphs needs --accumulate 1"),
+        ("--sync-bn --compile", "--compile needs --no-sync-bn"),
         ("--epochs 2 --warmup-epochs 3", "--warmup-epochs 3: give a number from 0 to --epochs 2, or auto"),
         ("--stop-after -1", "--stop-after -1.0 must be at least 0"),
         ("--model se_resnet51", "did you mean se_resnet50?"),

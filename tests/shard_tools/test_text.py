@@ -4,7 +4,7 @@ import pytest
 
 from shard_tools.base.commands import guarded
 from shard_tools.base.errors import LONGEST, UserError
-from shard_tools.base.text import LOG_WIDTH, Table, duration, print_facts, print_tables
+from shard_tools.base.text import LOG_WIDTH, Table, byte_size, duration, print_facts, print_tables
 
 
 @pytest.mark.parametrize(
@@ -12,6 +12,14 @@ from shard_tools.base.text import LOG_WIDTH, Table, duration, print_facts, print
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0.0 MB"), (1_234, "1.2 kB"), (4e5, "0.4 MB"), (1.2345e9, "1,234.5 MB"), (1.23e10, "12.3 GB")],
+)
+def test_sizes(count: float, text: str) -> None:
+    assert byte_size(count) == text
 
 
 def test_tables_in_a_log_are_plain_and_aligned(capsys: pytest.CaptureFixture[str]) -> None:

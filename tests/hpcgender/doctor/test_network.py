@@ -30,7 +30,7 @@ def test_an_interface_that_others_cannot_reach_is_told(monkeypatch: pytest.Monke
     assert network.interface(False, {}, "localhost").state == "green"
     assert network.interface(True, {}, "localhost").state == "red"
     assert network.interface(True, {}, "no.such.host.invalid").state == "red"
-    assert network.interface(True, {"GLOO_SOCKET_IFNAME": "lo"}).found == "lo, as the environment says"
+    assert network.interface(True, {"GLOO_SOCKET_IFNAME": "lo"}).found == "lo, by GLOO_SOCKET_IFNAME"
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nowhere0")
     found = examined("interface", network.interface, True, os.environ)
     assert found.state == "red"
