@@ -37,8 +37,7 @@ def scratch(directory: Path, needed: float = ENOUGH_SCRATCH, size: int = SCRATCH
     if free < needed:
         return yellow("scratch", found, f"{byte_size(needed)} would be needed for --stage-to: {advice}", **numbers)
     if speed < SLOW_SCRATCH:
-        slow = f"if that is not the node's own disk, {advice}; if it is, the disk is slow or busy"
-        return yellow("scratch", found, slow, **numbers)
+        return yellow("scratch", found, f"{advice}, if this is not one already", **numbers)
     return green("scratch", found, **numbers)
 
 
