@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+from collections import defaultdict
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,13 @@ from nvidia.dali import fn, pipeline_def
 from PIL.PngImagePlugin import PngInfo
 
 from shard_tools.base.errors import UserError
+from shard_tools.images import decoded
 from shard_tools.manifest import read_manifest
 from shard_tools.pack import pack
 from shard_tools.sources.folders import Folders
 from shard_tools.sources.morph import Morph
 from shard_tools.sources.utkface import Utkface
+from tests.benchmarks.copies import CORRELATED, pattern
 from tests.conftest import Run
 from tests.shard_tools.pictures import digest, picture, rows, save
 
@@ -303,16 +307,30 @@ def test_a_place_below_a_file_is_refused(utkface: Path, tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "a person's notes"
 
 
-def test_real_faces_are_split_by_duplicate_group(real_faces: Path, tmp_path: Path) -> None:
-    labels = real_faces.parent / "labels.csv"
+def test_real_faces_are_split_by_copies(real_faces: Path, tmp_path: Path) -> None:
+    """All of equal bytes; of pictures whose rows alone look the same (`dup_group`), those of the same pixels."""
     pack(Utkface(images=real_faces, out=tmp_path / "out", val=0.2, test=0))
     manifest = read_manifest(tmp_path / "out")
     assert manifest.quarantined == 3
-    with labels.open(newline="") as file:
-        group = {row["file"].split(".")[0].strip(): row["dup_group"] for row in csv.DictReader(file)}
-    sides = [
-        {group[key.decode()] for key in manifest.index(name)["key"] if key.decode() in group}
-        for name in ("train", "val")
-    ]
-    assert sum(map(len, sides)) > 11_000
-    assert not sides[0] & sides[1]
+    place, appearance = {}, {}
+    for split in ("train", "val"):
+        for row in manifest.index(split):
+            place[row["key"].decode()], appearance[row["key"].decode()] = split, row["appearance"]
+    groups: dict[str, list[tuple[str, Path, str]]] = defaultdict(list)
+    with (real_faces.parent / "labels.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            key = row["file"].split(".")[0].strip()
+            if key in place:
+                groups[row["dup_group"]].append((key, real_faces / row["file"], row["md5"]))
+    equal = same = found = 0
+    for members in groups.values():
+        for (key, path, md5), (other, other_path, other_md5) in combinations(members, 2):
+            if md5 == other_md5:
+                equal += 1
+                assert place[key] == place[other]
+            elif pattern(decoded(path.read_bytes())) @ pattern(decoded(other_path.read_bytes())) > CORRELATED:
+                same += 1
+                found += bool(appearance[key] == appearance[other])
+                assert appearance[key] != appearance[other] or place[key] == place[other]
+    assert equal > 90
+    assert found > 0.65 * same > 40

@@ -20,6 +20,9 @@ from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
 from tests.hpcgender.evaluate.examples import save_model
 
+WHOLE = {"limit": 0, "limit_seed": 0}
+"""Options of a run that was trained on all images."""
+
 SHARED = 5
 
 
@@ -51,7 +54,8 @@ def test_they_are_found_by_the_hashes_of_both_indexes(shards: Path, other: Path,
     digest = read_manifest(shards).sha256
 
     def shared(data: Path, split: str, training: Path = shards) -> tuple[int | None, str]:
-        facts = find_overlap({"data": str(training)}, digest, read_manifest(data), split, leave_out=False).facts
+        options = {**WHOLE, "data": str(training)}
+        facts = find_overlap(options, digest, read_manifest(data), split, leave_out=False).facts
         return facts.images, facts.why
 
     train = read_manifest(shards).split("train").samples
@@ -68,9 +72,9 @@ def test_they_are_found_by_the_hashes_of_both_indexes(shards: Path, other: Path,
     assert shared(other, "test", tmp_path / "moved") == (None, gone)
     assert shared(other, "test", other) == (None, f"the training data set {other} has been packed again since")
     with pytest.raises(UserError, match=f"--without-trained cannot leave images out, because {gone}"):
-        find_overlap({"data": str(tmp_path / "moved")}, digest, read_manifest(other), "test", leave_out=True)
+        find_overlap({**WHOLE, "data": str(tmp_path / "moved")}, digest, read_manifest(other), "test", leave_out=True)
     with pytest.raises(UserError, match="--without-trained leaves no image of train"):
-        find_overlap({"data": str(shards)}, digest, read_manifest(other), "train", leave_out=True)
+        find_overlap({**WHOLE, "data": str(shards)}, digest, read_manifest(other), "train", leave_out=True)
 
 
 def test_they_are_reported_and_left_out_on_request(
