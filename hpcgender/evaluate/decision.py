@@ -89,11 +89,11 @@ class DecisionConfig:
             )
 
     def decision(
-        self, checkpoint: Path, digest: str, kept: KeptTemperature | None, own_threshold: float = 0.0
+        self, checkpoint: Path, digest: str, kept: KeptTemperature | None, own: Decision | None = None
     ) -> Decision:
         """What the options ask for, of a checkpoint with that checksum; UserError if there is no such evaluation.
 
-        `kept` is the temperature in its file, and `own_threshold` its threshold, log-odds.
+        `kept` is the temperature in its file, and `own`, of an exported file, has its threshold.
         """
         self.check_threshold()
         from_evaluation = self.threshold == EQUAL_ERROR or self.threshold.startswith(FALSE_POSITIVES)
@@ -107,11 +107,12 @@ class DecisionConfig:
             temperature, by = fitted.value, f"{on}, as fitted in {found[0].resolve().name}"
         else:
             temperature, by = 1.0, ""
-        chosen_on = ""
+        threshold, chosen_on = 0.0, ""
         if from_evaluation and not given:
             found = self.find(checkpoint, digest, fitted=False)
         if not self.threshold:
-            threshold = own_threshold
+            if own:
+                threshold, chosen_on = own.threshold, own.threshold_from
         elif not from_evaluation:
             value = float(self.threshold)
             threshold = temperature * math.log(value / (1 - value))

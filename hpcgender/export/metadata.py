@@ -72,6 +72,7 @@ class Exported:
     threshold_log_odds: float
     calibrated_by: str
     """Empty without a temperature."""
+    threshold_from: str
     digest: str
     """Of the checkpoint that was exported, which its evaluations refer to."""
 
@@ -85,7 +86,7 @@ def read_metadata(texts: Mapping[str, str], path: Path) -> Exported:
         content = {
             **{name: load_json(texts[name]) for name in ("classes", "tasks", "image_size", "crop")},
             **{name: float(texts[name]) for name in ("temperature", "threshold_log_odds")},
-            **{name: texts[name] for name in ("calibrated_by", "digest")},
+            **{name: texts[name] for name in ("calibrated_by", "threshold_from", "digest")},
         }
     except KeyError as error:
         raise UserError(f"{path} is damaged (it has no metadata {error}): {again}") from None

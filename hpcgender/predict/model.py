@@ -181,7 +181,7 @@ def load(
     if path.suffix == ONNX:
         device = CPU
         network = OnnxNetwork(path)
-        decision = wanted.decision(path, network.digest, network.temperature, network.threshold)
+        decision = wanted.decision(path, network.digest, network.temperature, network.decision)
     else:
         decision = wanted.decision(path, digest(path), kept_temperature(path))
         device = select_device()

@@ -28,7 +28,7 @@ from shard_tools.align.detector import detector_name
 from shard_tools.align.landmark_file import LandmarkFile
 from shard_tools.align.recipe import ALIGNMENT, CROPS, FORM, FROM_FILE, Recipe
 from shard_tools.align.sheet import PAIRS, alignment_sheet
-from shard_tools.base.documents import parse_json, read_json, write_document
+from shard_tools.base.documents import parse_json, read_document, read_json, write_document
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import sync_files, whole_text, write_file
 from shard_tools.base.progress import progress
@@ -62,6 +62,16 @@ class Work:
     quality: int
     landmarks: LandmarkFile | None
 
+    @property
+    def note(self) -> dict[str, Any]:
+        """What decides the crops, as JSON has it, but for what is in the images."""
+        return {
+            "images": str(self.images.resolve()),
+            "landmarks": self.landmarks.digest if self.landmarks else "",
+            "recipe": asdict(self.recipe),
+            "quality": self.quality,
+        }
+
     def done(self, chunk: Chunk) -> Path:
         """The findings of a chunk, a line of JSON each; it is there if the chunk is done."""
         return self.out / UNFINISHED / "done" / f"{chunk.name}.jsonl"
@@ -73,17 +83,21 @@ def align_directory(config: AlignConfig) -> None:
     recipe = config.recipe_by(FROM_FILE if config.landmarks else detector_name())
     landmarks = LandmarkFile(config.landmarks, config.images) if config.landmarks else None
     work = Work(config.images, config.out, recipe, config.quality, landmarks)
+    names = list_images(config)
+    chunks = [
+        Chunk(number, hashlib.sha256(json.dumps(some).encode()).hexdigest(), len(some))
+        for number, some in enumerate(chunked(names))
+    ]
+    already = f"{config.out} was aligned already"
+    if is_aligned(work, chunks) and not (config.out / UNFINISHED).exists():
+        print(already)
+        return
     with unfinished.held(config.out, part, parts, name=UNFINISHED):
-        begin(work)
-        if (config.out / ALIGNMENT).exists():  # killed after the last step but one
+        if is_aligned(work, chunks):  # killed after the last step but one
             shutil.rmtree(config.out / UNFINISHED)
-            print(f"{config.out} was aligned already")
+            print(already)
             return
-        names = list_images(config)
-        chunks = [
-            Chunk(number, hashlib.sha256(json.dumps(some).encode()).hexdigest(), len(some))
-            for number, some in enumerate(chunked(names))
-        ]
+        begin(work)
         mine = [
             (chunk, some) for chunk, some in zip(chunks, chunked(names), strict=True) if chunk.number % parts == part
         ]
@@ -115,19 +129,23 @@ def list_images(config: AlignConfig) -> list[str]:
     return files.names
 
 
+def is_aligned(work: Work, chunks: Sequence[Chunk]) -> bool:
+    """Whether this work on the images as they are named now has come to its end; UserError if its file is damaged."""
+    path = work.out / ALIGNMENT
+    return path.exists() and read_document(path, FORM, ANEW, ANEW).get("made_of") == made_of(work, chunks)
+
+
+def made_of(work: Work, chunks: Sequence[Chunk]) -> str:
+    """Identifies the work and the names of its images."""
+    return hashlib.sha256(json.dumps([work.note, [chunk.name for chunk in chunks]]).encode()).hexdigest()
+
+
 def begin(work: Work) -> None:
     """Notes what is being done, or compares it with the note; UserError if the directory is another work's."""
     note = work.out / UNFINISHED / "work.json"
-    landmarks = work.landmarks.digest if work.landmarks else ""
-    mine = {
-        "images": str(work.images.resolve()),
-        "landmarks": landmarks,
-        "recipe": asdict(work.recipe),
-        "quality": work.quality,
-    }
     if not note.exists():
-        write_file(note, json.dumps(mine, indent=1).encode())
-    if read_json(note, ANEW, ANEW) != mine:
+        write_file(note, json.dumps(work.note, indent=1).encode())
+    if read_json(note, ANEW, ANEW) != work.note:
         raise UserError(
             f"{work.out} holds unfinished work on other images or with other options: give the same ones to resume it, "
             "or remove the directory"
@@ -202,7 +220,9 @@ def finish(work: Work, chunks: Sequence[Chunk]) -> None:
     sheet.save(buffer, "PNG")
     write_file(work.out / "sheet.png", buffer.getvalue())
     counts = {"cropped": cropped, "several_faces": several, "left_out": left_out}
-    write_document(work.out / ALIGNMENT, FORM, {"recipe": asdict(work.recipe), **counts})
+    write_document(
+        work.out / ALIGNMENT, FORM, {"recipe": asdict(work.recipe), "made_of": made_of(work, chunks), **counts}
+    )
     shutil.rmtree(work.out / UNFINISHED)
     print(f"{images} images: {cropped} cropped, {several} of them have several faces")
     if left_out:

@@ -72,7 +72,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker("cluster")
-            item.add_marker(pytest.mark.timeout(1200))  # a scenario waits for its turn, too
+            item.add_marker(pytest.mark.timeout(3000))  # a scenario waits for its turn, too
     items.sort(key=lambda item: item.path.name == "test_interruptions.py")  # the longest last: it is under way
 
 

@@ -50,7 +50,7 @@ def start(cluster: Cluster, folder: Path, pool: ThreadPoolExecutor) -> Mapping[s
 
 def run(cluster: Cluster, scenario: str, cwd: Path, user: str = USER) -> Any:
     """Runs one scenario to its end, and returns what the program says of it."""
-    done = cluster.run("python", PROGRAM, scenario, user=user, cwd=cwd, timeout=240, check=False)
+    done = cluster.run("python", PROGRAM, scenario, user=user, cwd=cwd, timeout=900, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

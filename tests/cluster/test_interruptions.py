@@ -38,12 +38,12 @@ def ended(cluster: Cluster, job: str, project: Path, timeout: float = 300) -> Tr
 
 def limit(cluster: Cluster, data: Path) -> Training:
     """A training whose time limit comes before its end."""
-    job, project = launch_training(cluster, data, "--time", "2m")
+    job, project = launch_training(cluster, data, "--time", "4m")
     wait_for_checkpoint(cluster, project, job, hurry)
     signal_ranks(cluster, signal.SIGSTOP)  # a training that takes longer, and no processor
     cluster.wait_until(
         lambda: are_asked_to_stop(cluster) or cluster.end(job),
-        300,
+        400,
         "the ranks are asked to stop",
         lambda: f"{cluster.state(job)}\n{read_log(project, job)}",
     )

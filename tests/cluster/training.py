@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from tests.cluster.cluster import Cluster, End
+from tests.cluster.cluster import PATIENCE, Cluster, End
 from tests.cluster.hosts import USER
 
 EPOCHS = 12
@@ -98,13 +98,13 @@ def wait_for_checkpoint(
     cluster: Cluster, project: Path, job: str, meanwhile: Callable[[Cluster], None] = lambda _: None
 ) -> None:
     """Waits until the training of `launch_training` has its first checkpoint, which is seconds before its end."""
-    deadline, asked = time.monotonic() + 180, 0.0
+    began, asked = time.monotonic(), 0.0
     while not list((project / "runs" / "small" / "checkpoints").glob("step-*.pt")):
         if time.monotonic() > asked + 2:
             asked = time.monotonic()
             meanwhile(cluster)
             assert not cluster.end(job), read_log(project, job)
-        assert asked < deadline, f"no checkpoint: {cluster.state(job)}\n{read_log(project, job)}"
+        assert asked < began + PATIENCE * 180, f"no checkpoint: {cluster.state(job)}\n{read_log(project, job)}"
         time.sleep(0.05)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,13 @@ def test_a_threshold_and_an_evaluation_of_its_checkpoint_are_its_own(run_dir: Pa
         of_file, of_checkpoint = (load(one, threshold=threshold).decision for one in (path, run_dir))
         assert of_file.threshold == of_checkpoint.threshold != 0
     assert load(path, evaluation="none").decision.temperature == 1
+
+
+def test_it_knows_what_its_threshold_was_chosen_on(run_dir: Path, shards: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run_dir, tmp_path / "mine")
+    decision = load(exported(copy, shards, threshold="equal-error")).decision
+    assert decision.threshold_from == load(copy, threshold="equal-error").decision.threshold_from != ""
+    assert decision.threshold_from in decision.words
 
 
 def test_it_crops_by_the_recipe_in_its_metadata(shards: Path, faces: Path, tmp_path: Path) -> None:

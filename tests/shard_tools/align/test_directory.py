@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,6 +101,25 @@ def test_workers_tasks_and_a_kill_change_no_byte(tmp_path: Path) -> None:
     assert digest(killed) == whole
 
 
+def test_what_is_aligned_is_not_aligned_again_unless_something_is_new(tmp_path: Path, capsys: Any) -> None:
+    images, out = photos(tmp_path, 4), tmp_path / "out"
+    given = ("--landmarks", tmp_path / "landmarks.csv")
+    assert align(images, out, *given) == 0
+    whole = digest(out)
+    capsys.readouterr()
+    for task in ((), ("--task", "2/3")):
+        assert align(images, out, *given, *task) == 0
+        assert capsys.readouterr().out == f"{out} was aligned already\n"
+    (out / ".aligning").mkdir()  # as if it had been killed just before its end
+    assert align(images, out, *given) == 0
+    assert digest(out) == whole
+    shutil.copy(next(images.rglob("0.png")), images / "new.png")
+    for more in ((), ("--quality", 90)):
+        assert align(images, out, *given, *more) == 2
+        assert "is not empty" in capsys.readouterr().err
+    assert digest(out) == whole
+
+
 def test_wrong_input_is_one_line_and_leaves_nothing(tmp_path: Path, capsys: Any) -> None:
     images = photos(tmp_path, 4)
     list_ = tmp_path / "landmarks.csv"
@@ -116,7 +136,7 @@ def test_wrong_input_is_one_line_and_leaves_nothing(tmp_path: Path, capsys: Any)
     assert "no table" in refused("x", "--landmarks", tmp_path / "missing.csv")
     assert not (tmp_path / "x").exists()
     assert align(images, tmp_path / "done", "--landmarks", list_) == 0
-    assert "is not empty" in refused("done", "--landmarks", list_)
+    assert "is not empty" in refused("done", "--landmarks", list_, "--crop-size", 64)
     assert align(images, tmp_path / "part", "--landmarks", list_, "--task", "1/2") == 0
     assert "other options" in refused("part", "--landmarks", list_, "--crop-size", 64)
     (done,) = (tmp_path / "part").glob(".*/done/*.jsonl")
