@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
@@ -49,12 +50,14 @@ class Workers:
     def map(self, function: Callable[[Any, Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
         """`function(context, job)` of every job, in order; UserError if a process dies.
 
-        All jobs are taken before this returns; workers start on the first ones meanwhile.
+        All jobs are taken before this returns; workers start on the first ones meanwhile. One job alone starts none.
         """
-        if not self.pool:
-            return map(partial(function, self.context), list(jobs))
+        jobs = iter(jobs)
+        first = list(itertools.islice(jobs, 2))
+        if not self.pool or len(first) < 2:
+            return map(partial(function, self.context), [*first, *jobs])
         futures: deque[Future[Result]] = deque()
-        for job in jobs:
+        for job in itertools.chain(first, jobs):
             try:
                 futures.append(self.pool.submit(_call, function, job))
             except BlockingIOError as error:  # noqa: PERF203

@@ -27,6 +27,9 @@ SLOW_TO_IMPORT = {
 }
 """Commands that import torch or matplotlib."""
 
+SLOW_MODULES = ("jobs.agent", "torch.distributed.run", "tests.hpcgender.inference.interrupted")
+"""Modules that do, whatever their arguments."""
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -87,7 +90,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     def run(*arguments: object, cwd: Path = elsewhere, **environment: str) -> subprocess.CompletedProcess[str]:
         words = list(map(str, arguments))
         variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-        slow = tuple(words[:2]) in SLOW_TO_IMPORT or words[0] == "tests.hpcgender.inference.interrupted"
+        slow = tuple(words[:2]) in SLOW_TO_IMPORT or words[0] in SLOW_MODULES
         if slow and fixed(variables) == fixed(forks.environment):
             return forks.run(words, cwd, variables, timeout=300)
         return subprocess.run(

@@ -8,6 +8,7 @@ changes it is a process of its own). Its command line in /proc is that of this f
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
@@ -22,9 +23,11 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 LIBRARIES = (
-    *("torch.distributed", "torch.utils.tensorboard", "torchvision.models", "torchvision.transforms.v2"),
+    *("torch.distributed", "torch._dynamo", "torch._inductor.config", "torch.utils.tensorboard"),
+    *("torchvision.models", "torchvision.transforms.v2"),
     *("nvidia.dali.fn", "nvidia.dali.plugin.pytorch", "matplotlib.figure", "scipy.stats", "safetensors.torch"),
     *("pyarrow.parquet", "cattrs", "jinja2", "rich.progress", "rich.table", "tyro", "webdataset"),
 )
@@ -121,6 +124,25 @@ def serve() -> list[str]:
     sys.exit()
 
 
+def end(words: list[str]) -> NoReturn:
+    """Runs a command, and ends this fork with its code: as the interpreter does, but that it frees nothing."""
+    code: object = 0
+    try:
+        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+    except SystemExit as exit:
+        code = exit.code
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
 if __name__ == "__main__":
     with warnings.catch_warnings(record=True) as told:
         for library in LIBRARIES:
@@ -128,4 +150,4 @@ if __name__ == "__main__":
     assert not told, told
     gc.collect()
     gc.freeze()  # what is never freed is not copied when a fork ends
-    runpy.run_module(serve()[0], run_name="__main__", alter_sys=True)
+    end(serve())

@@ -301,7 +301,8 @@ def check_micro_batches(config: TrainConfig, world_size: int) -> None:
 
 def set_up_device(config: TrainConfig, device: torch.device) -> None:
     """Sets torch's global switches: deterministic algorithms, cuDNN autotuning, TF32."""
-    torch.use_deterministic_algorithms(config.deterministic)
+    if config.deterministic != torch.are_deterministic_algorithms_enabled():  # to ask for it imports torch._inductor
+        torch.use_deterministic_algorithms(config.deterministic)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = not config.deterministic

@@ -26,6 +26,13 @@ from tests.conftest import Run
 
 SMALL = ("--model", "se_resnet18", "--image-size", 32, "--output-stride", 16, "--batch-size", 32, "--lr", 0.02)
 LAUNCH = ("hpcgender.launch", "--nodes", 2, "--")
+
+
+def agent(processes: int) -> tuple[str, ...]:
+    """Runs a module on so many processes of one node, as a launch of more nodes does on each."""
+    return "jobs.agent", f"--nproc-per-node={processes}", "-m"
+
+
 EPOCH_LINE = re.compile(
     r"epoch (\d+)/3 \| train loss (\d+\.\d{4}) acc \d+\.\d\d% \| val loss \d+\.\d{4} acc \d+\.\d\d% "
     r"\(female \d+\.\d\d% male \d+\.\d\d%\) \| lr \d\.\de[+-]\d\d \| \d+ img/s \| data wait \d+\.\d% \| eta \w+"
@@ -135,7 +142,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(trained: tuple[Path, str], run
     assert all(torch.equal(weights[key], value) for key, value in expected.items())
     assert [r["val"] for r in metrics(killed)] == [r["val"] for r in metrics(run_dir)]
 
-    again = run(*train, cwd=cwd)
+    again = run("hpcgender", *train[len(LAUNCH) :], cwd=cwd)
     assert again.returncode == 0
     assert "runs/killed is finished: 3 epochs" in again.stdout
 
@@ -160,7 +167,7 @@ def test_a_run_is_not_trained_over_nor_gone_on_with_otherwise(
 
 
 def evaluate(run: Run, nodes: int, shards: Path, checkpoint: Path, split: str, out: Path) -> list[dict[str, str]]:
-    program = ("hpcgender.launch", "--nodes", nodes, "--") if nodes > 1 else ("hpcgender",)
+    program = (*agent(nodes), "hpcgender") if nodes > 1 else ("hpcgender",)
     options = ("--checkpoint", checkpoint, "--data", shards, "--split", split, "--out", out, "--batch-size", 16)
     done = run(*program, "evaluate", *options)
     assert done.returncode == 0, done.stderr
@@ -243,12 +250,16 @@ def test_two_ranks_go_on_past_bad_images_with_staged_shards_and_balanced_classes
     assert f"{bad['train']} in " in logs
 
     checkpoint = run_dir / "checkpoints" / "best.pt"
-    done = run(*LAUNCH, "evaluate", "--checkpoint", checkpoint, "--data", copy, "--max-bad", 0.5, cwd=tmp_path)
+    done = run(
+        *agent(2), "hpcgender", "evaluate", "--checkpoint", checkpoint, "--data", copy, "--max-bad", 0.5, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert f"1 of {manifest.split('test').samples} images do not decode" in done.stdout
     rows = list(csv.DictReader((run_dir / "evaluations" / "copy-test" / "predictions.csv").read_text().splitlines()))
     assert [row["key"] for row in rows if not row["prediction"]] == [bad["test"]]
-    done = run(*LAUNCH, "cam", "--checkpoint", checkpoint, "--data", copy, "--max-bad", 0.5, cwd=tmp_path)
+    done = run(
+        *agent(2), "hpcgender", "cam", "--checkpoint", checkpoint, "--data", copy, "--max-bad", 0.5, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((run_dir / "cams" / "copy-test" / "maps.csv").read_text().splitlines()))
     assert [row["key"] for row in rows if not row["prediction"]] == [bad["test"]]

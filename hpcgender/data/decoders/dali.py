@@ -30,7 +30,6 @@ from shard_tools.base.errors import one_line
 from shard_tools.images import ImageError, fingerprint
 
 
-@pipeline_def(enable_conditionals=True)  # type: ignore[untyped-decorator]
 def graph(image_size: int, gpu: bool, mixed: bool, augmentation: Augmentation) -> Any:
     """Crop of each image, resized, augmented, normalised: float32 (n, 3, size, size). Unused augmentations are omitted.
 
@@ -105,7 +104,9 @@ class DaliDecoder:
 
     def build(self, batch_size: int) -> Any:
         gpu = self.device.type == "cuda"
-        pipeline = graph(
+        # For `if`s on an image's numbers DALI rewrites the function's source, which takes it seconds.
+        branches = self.augmentation.rotates or self.augmentation.blur > 0
+        pipeline = pipeline_def(graph, enable_conditionals=branches)(
             self.image_size,
             gpu,
             self.mixed,
