@@ -137,7 +137,7 @@ class Cluster(ABC):
         """The command line, for subprocess, that runs a command on a host as a user."""
         home = "/root" if user == "root" else str(self.hosts.home)
         login = {
-            "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            "PATH": self.path(),
             **{"HOME": home, "USER": user, "LOGNAME": user, "SHELL": "/bin/bash", "LANG": "C.UTF-8"},
             "HPCGENDER_DEVICE": "cpu",  # nobody can open the GPUs that are granted
             "OMP_NUM_THREADS": "1",  # each node claims more cores than this machine has
@@ -146,6 +146,12 @@ class Cluster(ABC):
         variables = {**login, **self.environ, **(environ or {})}
         words = [str(argument) for argument in argv]
         return self.hosts.command(host, words, user=user, cwd=cwd or Path(home), environ=variables)
+
+    @staticmethod
+    def path(*more: Path) -> str:
+        """Where users find programs: this Python first."""
+        standard = ("/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin")
+        return ":".join(map(str, (Path(sys.executable).parent, *more, *standard)))
 
     def project(self, user: str = USER) -> Path:
         """A new directory of the user's to submit from: this repository, linked, with nothing packed or trained."""

@@ -109,6 +109,8 @@ class GridEngine(Cluster):
         (cell / "cluster_name").write_text("test\n")
         self.environ = {"SGE_ROOT": str(root), "SGE_CELL": "default", "SGE_ARCH": arch, "SGE_CLUSTER_NAME": "test"}
         self.environ |= {"SGE_QMASTER_PORT": "6444", "SGE_EXECD_PORT": "6445"}
+        # The programs themselves: Debian's scripts around them compile something at each call to learn ARCH.
+        self.environ["PATH"] = self.path(_PROGRAMS)
         text = (_SHARED / "default-configuration").read_text()
         reporting = (
             "accounting=true reporting=false joblog=false sharelog=00:00:00 flush_time=00:00:01 "
