@@ -3,7 +3,8 @@
 #   qsub -t 1-16 jobs/pack_ms1mv2.sh        qsub -hold_jid pack_ms1mv2 -N join_ms1mv2 jobs/pack_ms1mv2.sh finalize
 #   sbatch --array=1-16 jobs/pack_ms1mv2.sh         sbatch --dependency=singleton jobs/pack_ms1mv2.sh finalize
 # or all of it in one job: qsub, sbatch or bash jobs/pack_ms1mv2.sh. Started again after a kill, each resumes.
-# Options of `pack ms1mv2` may follow the file's name: your list of genders, and what its values mean.
+# Options of `pack ms1mv2` may follow the file's name: your list of genders, and what its values mean. --aligned notes that
+# the images are crops to ArcFace's template, so that photos are cropped likewise when a network predicts them.
 # Adapt to your site: the parallel environment and its slots, GPUs, queue or partition, time limit.
 # bash submits on a login node, with the resources of site.toml (see jobs/sites); elsewhere it runs on this machine.
 #$ -N pack_ms1mv2
@@ -40,4 +41,4 @@ elif [ "${SGE_TASK_ID:-undefined}" != undefined ]; then
     task=(--task "$SGE_TASK_ID/$SGE_TASK_LAST")
 fi
 exec "${launch[@]}" pack ms1mv2 --rec data/faces_emore/train.rec --labels data/faces_emore/genders.txt --by key \
-    --male 1 --female 0 --unknown-value=-1 --vote identity --out $out "${workers[@]}" "${task[@]}" "$@"
+    --male 1 --female 0 --unknown-value=-1 --vote identity --aligned --out $out "${workers[@]}" "${task[@]}" "$@"

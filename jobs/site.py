@@ -74,7 +74,8 @@ class Site:
     gpu_per: Literal["host", "slot"] = "host"
     """Whether the number of GPUs is meant for each host or each slot."""
     memory: str = ""
-    """Grid Engine's complex for memory, such as m_mem_free or h_vmem; default: one for memory that is used."""
+    """Grid Engine's complex for memory, such as m_mem_free, not h_vmem, which limits the address space; default: one
+    for memory that is used."""
     memory_per: Literal["host", "slot"] = "slot"
     """Whether the amount of memory is meant for each host or each slot."""
     resource_types: Mapping[str, ResourceType] = field(default_factory=dict)

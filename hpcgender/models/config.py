@@ -34,7 +34,7 @@ class ModelConfig:
     parameters, multiply-accumulates and memory."""
     output_stride: Literal[8, 16, 32] = 32
     """Image size divided by the size of the last feature map, for ResNets and models of timm that take it: 16 or 8 make
-    heat maps finer and cost a ResNet 1.5 or 5 times the computation."""
+    heat maps finer and cost a ResNet 1.5 to 1.7 or about 5 times the computation."""
     stem: Literal["standard", "small"] = "standard"
     """First layers of a ResNet: standard (7x7 convolution with stride 2, max pooling), or small (3x3 convolution with
     stride 1, for images of 32 to 64 pixels), which costs about 15 times the computation and 10 to 15 times the memory;
