@@ -11,7 +11,6 @@ import json
 import os
 import sys
 from dataclasses import asdict, dataclass
-from functools import cache
 from itertools import chain
 from pathlib import Path
 from shutil import copyfileobj
@@ -75,7 +74,7 @@ def newest_checkpoint(runs: Path, model: str = "") -> Path:
         try:
             config = read_json(path.parent.parent / CONFIG_JSON, "name the directory of a run", "give --checkpoint")
         except UserError as error:
-            note_passed(path.parent.parent, str(error))
+            print(f"passed over {path.parent.parent}: {error}", file=sys.stderr)
             continue
         found.setdefault(str(config.get("model")), []).append(path)
     fitting = found.get(model, []) if model else [path for paths in found.values() for path in paths]
@@ -85,12 +84,6 @@ def newest_checkpoint(runs: Path, model: str = "") -> Path:
             f"no run{f' of {model}' if model else ''} in {runs} has a checkpoint{of_others}: give one as --checkpoint"
         )
     return max(fitting, key=lambda path: path.stat().st_mtime)
-
-
-@cache
-def note_passed(run_dir: Path, why: str) -> None:
-    """Says once that a directory is no run to choose from."""
-    print(f"passed over {run_dir}: {why}", file=sys.stderr)
 
 
 def check_checkpoint(path: Path) -> None:
@@ -163,6 +156,7 @@ def keep_temperature(path: Path, checksum: str, temperature: KeptTemperature) ->
             new.truncate()
             new.write(_TEMPERATURE + xxh3_64_hexdigest(content).encode() + b" " + content + b"\n")
             new.flush()
+            os.fsync(new.fileno())  # which takes long: only a rename is to follow the look at what is there
             if digest(path) != checksum:  # a training that goes on has written a better one meanwhile
                 raise UserError(f"{path} is another checkpoint than the one that was evaluated: evaluate that")
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))

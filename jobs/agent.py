@@ -118,14 +118,15 @@ def run_agent(argv: Sequence[str], overseer: Overseer) -> int:
 
     parser = torchrun.get_args_parser()
     parser.add_argument("--rank-log", default="", help="where a rank above 0 writes its output, with {rank} in it")
+    parser.set_defaults(shutdown_timeout=GRACE_SECONDS)
     args = parser.parse_args(list(argv))
     if not args.module:
         parser.error("give the ranks' program as -m MODULE")
     args.signals_to_handle = "SIGQUIT"  # the overseer has the others
     close = PContext.close
 
-    def close_sooner(context: PContext, death_sig: signal.Signals | None = None, timeout: int = 0) -> None:
-        close(context, death_sig, GRACE_SECONDS)
+    def close_sooner(context: PContext, death_sig: signal.Signals | None = None, timeout: int = GRACE_SECONDS) -> None:
+        close(context, death_sig, timeout)
 
     PContext.close = close_sooner  # type: ignore[assignment, method-assign]  # --shutdown-timeout is not for ranks that fail
     args.training_script, args.training_script_args = "jobs.rank", [args.training_script, *args.training_script_args]

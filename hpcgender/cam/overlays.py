@@ -49,4 +49,4 @@ def write_overlay(path: Path, pixels: npt.NDArray[np.uint8], values: npt.NDArray
     """Writes an overlay as JPEG."""
     buffer = io.BytesIO()
     overlay(pixels, values, limit).save(buffer, "JPEG", quality=92)
-    write_whole(path, buffer.getvalue())
+    write_whole(path, buffer.getvalue(), synced=False)  # one of very many, which can be made again

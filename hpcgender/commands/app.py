@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -50,7 +51,7 @@ class AppConfig:
         if not low <= self.port <= high:
             raise UserError(f"--port {self.port} is not from {low} to {high}")
 
-    @property
+    @cached_property  # a training may write a newer one meanwhile
     def checkpoints(self) -> tuple[Path, ...]:
         """The files of the checkpoints, each once; UserError if none is named and no run has one."""
         if self.checkpoint:

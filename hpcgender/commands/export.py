@@ -72,7 +72,7 @@ class ExportConfig(DecisionConfig):
         if self.out:
             check_file(self.out, SUFFIXES[self.format])
         else:
-            check_directory(self.file.parent)
+            check_directory(self.file.parent, "--out, with a file's name")
 
 
 COMMANDS = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -92,7 +93,7 @@ class PredictConfig(DecisionConfig):
                 raise UserError(f"--cam needs a checkpoint: {path} was exported, and has no heat maps")
             check_directory(self.cam, "--cam")
 
-    @property
+    @cached_property  # a training may write a newer one meanwhile
     def checkpoint_path(self) -> Path:
         """The file of the checkpoint; UserError if no run has the model that is asked for."""
         return checkpoint_file(self.checkpoint) if self.checkpoint else newest_checkpoint(RUNS, self.model)

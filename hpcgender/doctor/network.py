@@ -22,8 +22,9 @@ from shard_tools.base.text import byte_size
 
 TIMEOUT = timedelta(seconds=120)
 """How long ranks wait for each other: each is busy with its own checks meanwhile."""
-PATIENCE = 120.0
-"""Seconds that all-reduces may take, with the connections that they open."""
+PATIENCE = 60.0
+"""Seconds that all-reduces may take, with the connections that they open: less than TIMEOUT, in which a rank whose own
+have failed at once waits to hear of the others."""
 ROUNDS = 3
 GPU_BYTES, CPU_BYTES = 1 << 26, 1 << 24
 """Size of what is all-reduced."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ CARD = (
     "who are neither female nor male are not represented. Scores on other images than those of its evaluation are "
     "usually lower, and probabilities less calibrated."
 )
+DIRECTORIES = re.compile(r"(?<![^\s,=('\"])/(?:[^\s,:=/]+/)*(?=[^\s/])")
+"""What stands before the names of absolute paths, wherever in a text they are."""
 INPUT = "square images of faces, RGB"
 
 
@@ -49,14 +52,14 @@ def metadata(trained: Trained, digest: str, decision: Decision) -> dict[str, str
 
 
 def without_directories(value: Any) -> Any:
-    """What a checkpoint says of itself, with absolute paths shortened to names."""
+    """What a checkpoint says of itself, with absolute paths shortened to names, also within a text."""
     if isinstance(value, Mapping):
         return {name: without_directories(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [without_directories(inner) for inner in value]
-    if isinstance(value, str | Path) and str(value).startswith("/"):
-        return Path(value).name
-    return value
+    if isinstance(value, Path):
+        return value.name
+    return DIRECTORIES.sub("", value) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True, kw_only=True)

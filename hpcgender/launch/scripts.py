@@ -29,9 +29,11 @@ def copy_scripts(config: ScriptsConfig) -> None:
         for directory in (config.out / "sites", project / "logs"):
             directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise unwritable(error, config.out) from None
+        raise unwritable(error, error.filename or config.out) from None
     for path, content in files.items():
         write_file(path, content)
+        if path.suffix == ".sh":
+            path.chmod(path.stat().st_mode | 0o111)
     print(f"the job scripts are in {config.out}, and site profiles in {config.out / 'sites'}")
     print(f"they run in {project}: data, runs and logs are there")
 

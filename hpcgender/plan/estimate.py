@@ -128,6 +128,7 @@ def estimate(work: Work, rates: Rates) -> Estimate:
     context = CONTEXT_BYTES if work.on_gpu else 0.0
     fixed = 3 * work.weight_bytes + context  # weights, gradients, momentum
     memory = fixed + part * work.activation_bytes if work.peak_bytes is None else work.peak_bytes + context
+    share = FILLED if work.peak_bytes is None else 1.0  # what was reserved has the gaps in it
     usable = work.limit_s - margin(work.limit_s) - START_S
     return Estimate(
         epoch_s=epoch,
@@ -142,7 +143,7 @@ def estimate(work: Work, rates: Rates) -> Estimate:
         cores_per_process=images_per_s / work.processes / rates.decoded_per_core,
         memory_bytes=memory,
         gpu_memory_bytes=work.memory_bytes,
-        fits=None if work.memory_bytes is None else memory <= FILLED * work.memory_bytes,
+        fits=None if work.memory_bytes is None else memory <= share * work.memory_bytes,
         largest_batch=largest_batch(work, fixed),
         checkpoint_bytes=(KEPT + 1) * 2 * work.weight_bytes + work.weight_bytes,
         requeues=max(0, math.ceil(total / usable) - 1),

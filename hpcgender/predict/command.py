@@ -19,7 +19,7 @@ from shard_tools.base.text import printable
 def predict(config: PredictConfig) -> int:
     """Prints or writes the prediction of each image; returns FAILED if some cannot be used, BAD_INPUT if none can."""
     config.check()
-    checkpoint = config.checkpoint_path  # the newest may be another one later
+    checkpoint = config.checkpoint_path
     listing = Listing(config.images, sys.stdin.buffer)
     for note in listing.notes:
         print(note, file=sys.stderr)

@@ -152,7 +152,7 @@ class RunLog:
         try:
             with self.path.open("a") as file:
                 file.write(line)
-            sync(self.path)  # a checkpoint follows, with which this epoch is not recorded again
+                sync(file, self.path)  # a checkpoint follows, with which this epoch is not recorded again
         except OSError as error:
             raise self.refused(error) from None
         for following in self.followings:

@@ -15,7 +15,7 @@ import torch
 from hpcgender.checkpoint import UnreadableError, read_verified, save_checkpoint
 from hpcgender.run_directory import BEST, newest_first
 from shard_tools.base.errors import StorageError, UserError
-from shard_tools.base.files import sync
+from shard_tools.base.files import sync_directory
 from shard_tools.base.storage import unwritable
 
 
@@ -93,7 +93,7 @@ class Saver:
             link = self.directory / ".last.pt.partial"
             link.symlink_to(path.name)
             link.replace(self.directory / "last.pt")
-            sync(self.directory)  # before those that it named are removed
+            sync_directory(self.directory)  # before those that it named are removed
             # Checkpoints of later steps are damaged: otherwise the run would have resumed from them.
             kept = [other for other in newest_first(self.directory) if other <= path][: self.keep]
             for other in newest_first(self.directory):

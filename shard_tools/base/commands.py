@@ -331,11 +331,12 @@ def open_streams() -> None:
     """Makes standard streams that are closed, as by `>&-`, those of /dev/null: no file may get their numbers."""
     number = os.open(os.devnull, os.O_RDWR)
     while number <= 2:
+        os.set_inheritable(number, True)  # nor may a file of the programs that are started
         number = os.dup(number)
     os.close(number)
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def guarded(program: str, work: Callable[[], int | None]) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO, TextIO
+from typing import IO, Any, BinaryIO, TextIO
 
 from shard_tools.base.errors import UserError
 from shard_tools.base.lock import locked
@@ -20,6 +20,8 @@ from shard_tools.base.storage import unwritable, writing
 
 SYNCFS = ctypes.CDLL(None, use_errno=True).syncfs
 """syncfs(2), which os does not have."""
+NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
+"""What file systems say that cannot sync a directory: CIFS, FUSE and others."""
 TAIL_BYTES = 65_536
 """More than a record of a run's metrics, and many lines of a log."""
 
@@ -40,31 +42,47 @@ def whole_file(path: Path, *, synced: bool = True) -> Iterator[BinaryIO]:
     try:
         with io.BufferedWriter(NamedFile(partial, path)) as file:
             yield file
-        if synced:
-            sync(partial)
+            if synced:
+                sync(file, path)
         partial.replace(path)
         if synced:
-            sync(path.parent)
+            sync_directory(path.parent)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
 
 
-def sync(path: Path) -> None:
-    """Has the disk keep a file's content, or which files a directory has, before anything that relies on it."""
-    number = os.open(path, os.O_RDONLY)
+def sync(file: IO[Any], path: Path) -> None:
+    """Has the disk keep what was written into a file, before anything that relies on it; errors name `path`."""
+    with writing(path):
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_directory(directory: Path) -> None:
+    """Has the disk keep which files a directory has, before anything that relies on it.
+
+    Does nothing where the file system cannot, or the directory may be written and not read.
+    """
     try:
-        with writing(path):
+        number = os.open(directory, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        with writing(directory):
             os.fsync(number)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # of a file system that cannot
+        if error.errno not in NO_SYNC:
             raise
     finally:
         os.close(number)
 
 
 def sync_files(directory: Path) -> None:
-    """`sync` of all files of the directory's file system at once: of very many each one would take long."""
+    """`sync` of all files of the directory's file system at once: of very many each one would take long.
+
+    It waits for what others have written there, too. Before Linux 5.8 it does not tell of errors.
+    """
     number = os.open(directory, os.O_RDONLY)
     try:
         if SYNCFS(number):
@@ -79,11 +97,10 @@ def whole_text(path: Path) -> Iterator[TextIO]:
 
     What no UTF-8 can have, as a file's name may, is an escape such as \\udcff.
     """
-    with (
-        whole_file(path) as file,
-        io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="") as text,
-    ):
+    with whole_file(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
         yield text
+        text.detach()  # which flushes it
 
 
 class NamedFile(io.FileIO):
@@ -187,7 +204,7 @@ def new_directory(out: Path) -> Iterator[Path]:
                 lock.unlink()
                 sync_files(partial)
                 partial.rename(target)
-                sync(target.parent)
+                sync_directory(target.parent)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise

@@ -27,7 +27,8 @@ class _Xz(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         data = b""
         while not data:
-            if self.decoder.eof:  # another stream may follow, behind zeros
+            follows = self.decoder.eof
+            if follows:  # another stream may follow, behind zeros
                 more = self.decoder.unused_data.lstrip(b"\0") or self.file.read(_PIECE)
                 if not more:
                     return 0
@@ -38,6 +39,11 @@ class _Xz(io.RawIOBase):
                 more = self.file.read(_PIECE) if self.decoder.needs_input else b""
                 if self.decoder.needs_input and not more:
                     raise EOFError("it ends before its end")
-            data = self.decoder.decompress(more, len(buffer))
+            try:
+                data = self.decoder.decompress(more, len(buffer))
+            except lzma.LZMAError:
+                if follows:  # what is behind the end is no stream
+                    return 0
+                raise
         buffer[: len(data)] = data
         return len(data)

@@ -104,7 +104,7 @@ def check_data_sets(first: DataSet, second: DataSet, workers: int, report: Repor
     for a in sides[0]:
         for b in sides[1]:
             _compare(a, b, report)
-    return "" if comparable else not_compared(first.manifest, second.manifest)
+    return not_compared(first.manifest, second.manifest)
 
 
 def same_numbering(first: Manifest, second: Manifest) -> bool:
@@ -113,11 +113,18 @@ def same_numbering(first: Manifest, second: Manifest) -> bool:
 
 
 def not_compared(first: Manifest, second: Manifest) -> str:
-    """What to say of two data sets whose subjects were not compared."""
+    """What to say of two data sets that have subjects, if they were not compared; nothing if they were."""
+    if same_numbering(first, second) or not (has_subjects(first) and has_subjects(second)):
+        return ""
     return (
         f"subjects were not compared: {first.root} is from {first.source}, {second.root} is from {second.source}, and "
-        "as far as is known, equal ids in them do not mean the same people"
+        "it is not known whether equal ids in them mean the same people"
     )
+
+
+def has_subjects(manifest: Manifest) -> bool:
+    """Whether any image of a data set has a known subject."""
+    return any((manifest.index(split)["subject"] != b"").any() for split in manifest.splits)
 
 
 def looks_of(root: Path, task: LookTask) -> tuple[npt.NDArray[np.uint64], Report]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import tyro
 from PIL import Image
 
@@ -29,10 +30,12 @@ class Options:
     """Directory of images."""
 
 
-def pattern(image: Image.Image) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+def pattern(image: Image.Image) -> npt.NDArray[np.float32]:
     """Gray pixels at 32x32 less their mean, as a vector of length 1: products of two are correlations."""
-    pixels = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BILINEAR), dtype=np.float32).ravel()
-    return (pixels - pixels.mean()) / max(float(np.linalg.norm(pixels - pixels.mean())), 1e-9)
+    gray = image.convert("L").resize((32, 32), Image.Resampling.BILINEAR)
+    pixels: npt.NDArray[np.float32] = np.asarray(gray).astype(np.float32).ravel()
+    pixels -= pixels.mean()
+    return pixels / np.float32(max(float(np.linalg.norm(pixels)), 1e-9))
 
 
 def main(options: Options) -> None:
@@ -51,9 +54,9 @@ def main(options: Options) -> None:
         pairs = (content[part, None] != content) & (np.arange(len(vectors)) > np.arange(len(vectors))[part, None])
         copies = vectors[part] @ vectors.T > CORRELATED
         alike = (appearance[part, None] == appearance) & (appearance != 0)
-        found += np.count_nonzero(pairs & copies & alike)
-        missed += np.count_nonzero(pairs & copies & ~alike)
-        others += np.count_nonzero(pairs & ~copies & alike)
+        found += int(np.count_nonzero(pairs & copies & alike))
+        missed += int(np.count_nonzero(pairs & copies & ~alike))
+        others += int(np.count_nonzero(pairs & ~copies & alike))
     print(
         f"{len(vectors)} images: {found} pairs of copies found, {missed} missed, {others} pairs of others look the same"
     )
