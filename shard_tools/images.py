@@ -35,9 +35,9 @@ class Fingerprint(NamedTuple):
     content: int
     """XXH3 hash of the encoded bytes, 64 bits."""
     appearance: int
-    """XXH3 hash, 64 bits, of a difference hash of 100: which gray pixels are darker than their right neighbour, in 9x8,
-    and than the second one below, in 6x8. 0 if not asked for, or if no pixel is. It finds all copies of equal bytes,
-    and of pictures that were encoded or cropped anew about a third (`python -m tests.benchmarks.copies`)."""
+    """XXH3 hash, 64 bits, of a difference hash of 110: which gray pixels are darker than the second one to the right,
+    in 12x8, and than the one below, in 5x7. 0 if not asked for, or if no pixel is. It finds all copies of equal bytes,
+    and of pictures that were encoded or cropped anew about three in ten (`python -m tests.benchmarks.copies`)."""
     turned: bool = False
     """Whether an EXIF tag rotates the stored image. Decoders, DALI among them, and `reencode` apply it."""
 
@@ -156,7 +156,7 @@ def in_8_bits(image: Image.Image) -> Image.Image:
 
 def _difference_hash(image: Image.Image) -> int:
     gray = image if image.mode == "L" else image.convert("L")
-    rows = np.asarray(gray.resize((9, 8), Image.Resampling.BILINEAR))
-    columns = np.asarray(gray.resize((6, 8), Image.Resampling.BILINEAR))
-    darker = np.concatenate([(rows[:, :-1] < rows[:, 1:]).ravel(), (columns[:-2] < columns[2:]).ravel()])
+    rows = np.asarray(gray.resize((12, 8), Image.Resampling.BILINEAR))
+    columns = np.asarray(gray.resize((5, 7), Image.Resampling.BILINEAR))
+    darker = np.concatenate([(rows[:, :-2] < rows[:, 2:]).ravel(), (columns[:-1] < columns[1:]).ravel()])
     return xxh3_64_intdigest(np.packbits(darker).tobytes()) if darker.any() else 0

@@ -80,7 +80,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Runs `python -m <arguments>` and returns the completed process; for at most 5 minutes.
+    """Runs `python -m <arguments>` and returns the completed process; for at most 15 minutes.
 
     The commands that import torch are forked of a process that has done so.
     """
@@ -92,10 +92,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
         slow = tuple(words[:2]) in SLOW_TO_IMPORT or words[0] in SLOW_MODULES
         if slow and fixed(variables) == fixed(forks.environment):
-            return forks.run(words, cwd, variables, timeout=300)
+            return forks.run(words, cwd, variables, timeout=900)
         return subprocess.run(
             [sys.executable, "-m", *words],
-            cwd=cwd, env=variables, capture_output=True, text=True, timeout=300, check=False,
+            cwd=cwd, env=variables, capture_output=True, text=True, timeout=900, check=False,
         )  # fmt: skip
 
     yield run

@@ -26,7 +26,7 @@ class VerifyConfig:
     """Check the manifest, the sizes of all files and the index only; no shard is read."""
     leaks: bool = False
     """Search only for what several data sets share, or the splits of one: equal bytes, equal subjects, and pictures
-    with the same 64-bit hash of 9x8 gray pixels. Other crops of the same photograph are not found."""
+    with the same difference hash of small gray pixels. Other crops of the same photograph are not found."""
     workers: int = 2
     """Processes that read and decode."""
 

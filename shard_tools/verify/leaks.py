@@ -30,7 +30,7 @@ KINDS = {
     "subject": "subjects",
 }
 NOT_FOUND = (
-    "not found by this: other crops of the same photograph, pictures changed so much that their hash of 9x8 pixels is "
+    "not found by this: other crops of the same photograph, pictures changed so much that their difference hash is "
     "another, and people without a subject or with several"
 )
 
@@ -71,7 +71,7 @@ def compared(sets: Sequence[DataSet], *, subjects: bool = True) -> str:
     looked = len(sets) > 1 or (
         bool(sets[0].manifest.options.get("near_duplicates")) and any(index["appearance"].any() for index in indexes)
     )
-    known = subjects and any((index["subject"] != b"").any() for index in indexes)
+    known = subjects and all(has_subjects(data.manifest) for data in sets)
     kinds = ["bytes", *(["picture"] if looked else []), *(["subject"] if known else [])]
     return " and ".join(filter(None, (", ".join(kinds[:-1]), kinds[-1])))
 

@@ -199,7 +199,7 @@ def test_subjects_of_one_numbering_in_another_split_are_refused(
     mixed = options(f"{shards}=1,{other}=1", tmp_path)
     mixed.check()
     assert train(mixed) == 0
-    says = f"subjects were not compared: {shards} is from morph, {other} is from table, and as far as is known"
+    says = f"subjects were not compared: {shards} is from morph, {other} is from table, and it is not known"
     assert capsys.readouterr().out.count(says) == 1
 
 
