@@ -119,9 +119,9 @@ def assert_equal(a: Any, b: Any, place: str = "") -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)  # eight trainings of up to two processes each
-@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize(("world_size", "attempts"), [(1, 5), (2, 3)])
 def test_killed_and_stopped_repeatedly_it_ends_with_the_same_bits(
-    shards: Path, tmp_path: Path, world_size: int
+    shards: Path, tmp_path: Path, world_size: int, attempts: int
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
@@ -130,7 +130,7 @@ def test_killed_and_stopped_repeatedly_it_ends_with_the_same_bits(
     assert code == 0, output
     draw = random.Random(world_size)
     steps = []
-    for attempt in range(5):
+    for attempt in range(attempts):
         how = (signal.SIGKILL, signal.SIGTERM)[attempt % 2]
         step = newest(broken) + draw.randint(14, 20) if attempt else 0
         code, output = run_until(command(shards, world_size), broken, step, how)
@@ -140,13 +140,13 @@ def test_killed_and_stopped_repeatedly_it_ends_with_the_same_bits(
             break
     code, output = run_until(command(shards, world_size), broken, None, signal.SIGKILL)
     assert code == 0, output
-    assert len(set(steps)) >= 4, steps  # it was resumed in the middle, again and again
+    assert len(set(steps)) >= attempts - 1, steps  # it was resumed in the middle, again and again
     (expected, records), (content, own_records) = result(whole), result(broken)
     for of_run in (expected, content):
         del of_run["config"], of_run["seconds"]
     assert_equal(content, expected)
     assert own_records == records
-    code, output = run_until(command(shards, world_size), broken, None, signal.SIGKILL)
+    code, output = run_until(command(shards, 1), broken, None, signal.SIGKILL)
     assert code == 0
     assert "runs/train is finished: 5 epochs" in output
 
