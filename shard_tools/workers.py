@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import signal
@@ -50,14 +49,12 @@ class Workers:
     def map(self, function: Callable[[Any, Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
         """`function(context, job)` of every job, in order; UserError if a process dies.
 
-        All jobs are taken before this returns; workers start on the first ones meanwhile. One job alone starts none.
+        All jobs are taken before this returns; workers start on the first ones meanwhile.
         """
-        jobs = iter(jobs)
-        first = list(itertools.islice(jobs, 2))
-        if not self.pool or len(first) < 2:
-            return map(partial(function, self.context), [*first, *jobs])
+        if not self.pool:
+            return map(partial(function, self.context), list(jobs))
         futures: deque[Future[Result]] = deque()
-        for job in itertools.chain(first, jobs):
+        for job in jobs:
             try:
                 futures.append(self.pool.submit(_call, function, job))
             except BlockingIOError as error:  # noqa: PERF203
