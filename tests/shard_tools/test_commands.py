@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,3 +209,16 @@ def test_closed_streams_are_empty_ones() -> None:
     shell = '"$0" -c "$1" <&- >&- 2>&-'
     done = subprocess.run(["sh", "-c", shell, sys.executable, script], cwd=ROOT, capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_closed_streams_are_open_for_the_programs_that_are_started_too() -> None:
+    code = (
+        "import os, subprocess, sys; from shard_tools.base.commands import open_streams; open_streams(); "
+        "print('lost'); sys.stdout.flush(); os.dup2(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT), 1); "
+        "print('kept', flush=True); subprocess.run(['sh', '-c', 'echo told; echo told >&2'], check=True)"
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        out = Path(directory, "out")
+        line = '"$0" -c "$1" "$2" <&- >&- 2>&-'
+        done = subprocess.run(["sh", "-c", line, sys.executable, code, str(out)], cwd=ROOT, check=False)
+        assert (done.returncode, out.read_text()) == (0, "kept\ntold\n")

@@ -19,6 +19,10 @@ def test_several_streams_with_zeros_between_them_are_one_file() -> None:
     assert open_xz(io.BytesIO(raw)).read() == CONTENT + b"second"
 
 
+def test_what_stands_behind_the_end_is_no_stream() -> None:
+    assert open_xz(io.BytesIO(lzma.compress(CONTENT) + b"a signature of the publisher's")).read() == CONTENT
+
+
 def test_a_file_that_is_cut_short_is_an_error() -> None:
     with pytest.raises(EOFError):
         open_xz(io.BytesIO(lzma.compress(CONTENT)[:-20])).read()

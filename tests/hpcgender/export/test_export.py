@@ -166,3 +166,10 @@ def test_metadata_has_no_absolute_path() -> None:
         "out": "y",
         "step": 7,
     }
+    texts = {
+        "/scratch/me/a=2,/scratch/me/b=1": "a=2,b=1",
+        "data/a=2,/scratch/me/b=1": "data/a=2,b=1",
+        "/s/a/train and /s/b/val: 3 are in both: x/1, /t/y.jpg": "train and val: 3 are in both: x/1, y.jpg",
+        "50 images/s, 1 / 2, https://example.org/a": "50 images/s, 1 / 2, https://example.org/a",
+    }
+    assert without_directories(list(texts)) == list(texts.values())
