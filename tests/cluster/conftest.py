@@ -72,8 +72,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker("cluster")
-            item.add_marker(pytest.mark.timeout(3000))  # a scenario waits for its turn, too
-    items.sort(key=lambda item: item.path.name == "test_interruptions.py")  # the longest last: it is under way
+            item.add_marker(pytest.mark.timeout(4500))  # the first one waits for all scenarios
+    last = ("test_interruptions.py", "test_container.py")  # the longest, and what begins last: they are under way
+    items.sort(key=lambda item: last.index(item.path.name) if item.path.name in last else -1)
 
 
 def bring_up(kind: type[Cluster]) -> Iterator[Cluster]:
