@@ -189,7 +189,7 @@ def show(config: PlanConfig, work: Work, rates: Rates, found: Estimate, examined
         less = GPUS[config.gpu.lower()].less_memory_bytes if config.gpu and not examined else None
         if less:
             smaller = estimate(replace(work, memory_bytes=less), rates).largest_batch or 0
-            facts["largest batch"] += f"; on a {config.gpu.lower()} of {byte_size(less)} {smaller:,}"
+            facts["largest batch"] += f"; on one of {byte_size(less)} {smaller:,}"
     if unknown := list(unknowns(config, work, rates, examined)):
         facts["uncertain"] = "; ".join(unknown)
     process = "1 process" if work.processes == 1 else f"{work.processes} processes"

@@ -150,7 +150,7 @@ def check_file(path: Path, suffix: str = "") -> None:
     if path.is_dir():
         raise UserError(f"{path} is a directory: name a file")
     if suffix and path.suffix.lower() != suffix:
-        raise UserError(f"{path} would be a {suffix[1:].upper()} file: name it {path.with_suffix(suffix).name}")
+        raise UserError(f"{path} does not end in {suffix}: name it {path.with_suffix(suffix).name}")
     if not path.parent.is_dir():
         raise UserError(f"no directory {path.parent} to write {path.name} into: make it first")
     check_writable(path.parent, f"name another directory for {path.name}")

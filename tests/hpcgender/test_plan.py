@@ -221,7 +221,7 @@ def test_a_batch_that_does_not_fit_is_told_and_which_memory_was_assumed(
     assert HPCGENDER.run(words) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "MORE than fits into its 80.0 GB: give a smaller --batch-size" in said
-    assert "for each GPU; on a a100 of 40.0 GB" in said
+    assert "for each GPU; on one of 40.0 GB" in said
 
     seen = examined("resnet18", device="NVIDIA A100-SXM4-40GB", precision="bf16")
     peak = green("step", "", images_per_s=80.0, peak_memory_bytes=39e9)

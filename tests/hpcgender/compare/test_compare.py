@@ -175,7 +175,7 @@ def copy(evaluation: Path, out: Path, **data: Any) -> Path:
         (["both", "twice"], {}, "the runs have a and b: say which with --on"),
         (["both", "lean"], {"rounds": 0}, "--rounds 0 must be positive"),
         (["both", "lean"], {"html": Path("nowhere/page.html")}, "no directory nowhere to write page.html into"),
-        (["both", "lean"], {"picture": Path("all.jpg")}, "all.jpg would be a PNG file: name it all.png"),
+        (["both", "lean"], {"picture": Path("all.jpg")}, "all.jpg does not end in .png: name it all.png"),
     ],
 )
 def test_a_wrong_option_is_one_line(

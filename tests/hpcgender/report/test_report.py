@@ -291,7 +291,7 @@ def test_equal_reports_are_equal(evaluated: Path, tmp_path: Path) -> None:
         ({"inputs": (Path(),)}, r"\. is neither a run nor an evaluation"),
         ({"faces": -1}, "--faces -1 must not be negative"),
         ({"out": Path("nowhere/page.html")}, "no directory nowhere to write page.html into"),
-        ({"out": Path("page.pdf")}, "page.pdf would be a HTML file: name it page.html"),
+        ({"out": Path("page.pdf")}, "page.pdf does not end in .html: name it page.html"),
     ],
 )
 def test_a_wrong_option_is_one_line(
