@@ -115,10 +115,10 @@ def takes(names: tuple[str, ...]) -> str:
 
 
 def safetensors(trained: Trained, decision: Decision, about: dict[str, str]) -> Made:
-    from safetensors.torch import load, save
+    from safetensors.torch import load
 
     state = {name: value.contiguous() for name, value in trained.model.state_dict().items()}
-    content = save(state, metadata=about)
+    content = tensors(state, about)
     network = create(trained.config, len(trained.classes), trained.image_size)
     network.load_state_dict(load(content))
     network.eval()
@@ -133,16 +133,29 @@ def safetensors(trained: Trained, decision: Decision, about: dict[str, str]) -> 
     )
 
 
+def tensors(state: dict[str, torch.Tensor], about: dict[str, str]) -> bytes:
+    """A safetensors file, of the same bytes each time: the library writes metadata in an order that it draws."""
+    from safetensors.torch import save
+
+    content = save(state, metadata=about)
+    begin = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:begin])
+    header["__metadata__"] = dict(sorted(about.items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # as the library does, so that the numbers are aligned
+    return len(text).to_bytes(8, "little") + text + content[begin:]
+
+
 def of_library(library: str) -> Callable[[Trained, Decision, dict[str, str]], Made]:
     def made(trained: Trained, decision: Decision, about: dict[str, str]) -> Made:
-        from safetensors.torch import load, save
+        from safetensors.torch import load
 
         model, call = peer(trained, library)
         state = plain_state(trained, decision.temperature)
         mean, std = normalisation(trained)
         size = trained.image_size
         if library == "timm":
-            content = save(state, metadata=about)
+            content = tensors(state, about)
             read = load(content)
         else:
             buffer = io.BytesIO()

@@ -50,7 +50,7 @@ def wanted(run_dir: Path, shards: Path) -> tuple[torch.Tensor, dict[str, Any]]:
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path, shards: Path) -> None:
     save_model(tmp_path / "mine" / "checkpoints" / "best.pt")
     (tmp_path / "mine" / "exports").touch()
-    with pytest.raises(UserError, match=r"exports is no directory: give another one as --out$"):
+    with pytest.raises(UserError, match=r"exports is no directory: give another one as --out, with a file's name$"):
         ExportConfig(checkpoint=tmp_path / "mine", data=shards, format="onnx").check()
 
 
@@ -115,8 +115,10 @@ def test_timm_torchvision_and_safetensors_load_the_weights(
         logits = other(images)
     np.testing.assert_allclose(logits[:, 1] - logits[:, 0], wanted(vgg, shards)[1]["logit"], rtol=1e-3, atol=1e-3)
 
-    state = load_file(exported(run_dir, shards, format="safetensors"))
-    assert "fc_age.weight" in state
+    path = exported(run_dir, shards, format="safetensors")
+    first = path.read_bytes()
+    assert "fc_age.weight" in load_file(path)
+    assert exported(run_dir, shards, format="safetensors").read_bytes() == first
 
 
 def test_a_head_with_hidden_layers_is_in_onnx_and_refused_by_others(shards: Path, tmp_path: Path) -> None:
