@@ -21,7 +21,7 @@ from xxhash import xxh3_64_hexdigest
 from hpcgender.run_directory import BEST, CHECKPOINTS, CONFIG_JSON, directory_named
 from shard_tools.base.documents import parse_json, read_json, restored
 from shard_tools.base.errors import UserError
-from shard_tools.base.files import whole_file
+from shard_tools.base.files import sync, whole_file
 from shard_tools.base.storage import unwritable
 
 FORMAT = "hpcgender-checkpoint-2"
@@ -155,8 +155,7 @@ def keep_temperature(path: Path, checksum: str, temperature: KeptTemperature) ->
             new.seek(ending.length + len(MARK) + _DIGEST_BYTES + 1)
             new.truncate()
             new.write(_TEMPERATURE + xxh3_64_hexdigest(content).encode() + b" " + content + b"\n")
-            new.flush()
-            os.fsync(new.fileno())  # which takes long: only a rename is to follow the look at what is there
+            sync(new, path)  # which takes long: only a rename is to follow the look at what is there
             if digest(path) != checksum:  # a training that goes on has written a better one meanwhile
                 raise UserError(f"{path} is another checkpoint than the one that was evaluated: evaluate that")
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))

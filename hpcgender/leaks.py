@@ -47,10 +47,12 @@ def leaks_between(
 
 def subjects_not_compared(manifests: Sequence[Manifest]) -> Iterator[str]:
     """A line for each two of the data sets that have subjects, of which equal ids need not mean the same person."""
-    from shard_tools.verify.leaks import not_compared
+    from shard_tools.verify.leaks import has_subjects, not_compared, same_numbering
 
     each = {manifest.sha256: manifest for manifest in manifests}.values()
-    yield from filter(None, (not_compared(*two) for two in combinations(each, 2)))
+    for two in combinations(each, 2):
+        if not same_numbering(*two) and all(has_subjects(map(one.index, one.splits)) for one in two):
+            yield not_compared(*two)
 
 
 @cache

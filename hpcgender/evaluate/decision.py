@@ -89,11 +89,17 @@ class DecisionConfig:
             )
 
     def decision(
-        self, checkpoint: Path, digest: str, kept: KeptTemperature | None, own: Decision | None = None
+        self,
+        checkpoint: Path,
+        digest: str,
+        kept: KeptTemperature | None,
+        own_threshold: float = 0.0,
+        own_threshold_from: str = "",
     ) -> Decision:
         """What the options ask for, of a checkpoint with that checksum; UserError if there is no such evaluation.
 
-        `kept` is the temperature in its file, and `own`, of an exported file, has its threshold.
+        `kept` is the temperature in its file; an exported one also has a threshold of its own, log-odds, and what that
+        was chosen on.
         """
         self.check_threshold()
         from_evaluation = self.threshold == EQUAL_ERROR or self.threshold.startswith(FALSE_POSITIVES)
@@ -107,15 +113,13 @@ class DecisionConfig:
             temperature, by = fitted.value, f"{on}, as fitted in {found[0].resolve().name}"
         else:
             temperature, by = 1.0, ""
-        threshold, chosen_on = 0.0, ""
         if from_evaluation and not given:
             found = self.find(checkpoint, digest, fitted=False)
         if not self.threshold:
-            if own:
-                threshold, chosen_on = own.threshold, own.threshold_from
+            threshold, chosen_on = own_threshold, own_threshold_from
         elif not from_evaluation:
             value = float(self.threshold)
-            threshold = temperature * math.log(value / (1 - value))
+            threshold, chosen_on = temperature * math.log(value / (1 - value)), ""
         elif found is None:
             raise UserError(
                 f"--threshold {self.threshold} is taken from an evaluation of {checkpoint}, and there is none: "

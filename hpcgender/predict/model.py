@@ -181,7 +181,8 @@ def load(
     if path.suffix == ONNX:
         device = CPU
         network = OnnxNetwork(path)
-        decision = wanted.decision(path, network.digest, network.temperature, network.decision)
+        own = (network.threshold, network.threshold_from)
+        decision = wanted.decision(path, network.digest, network.temperature, *own)
     else:
         decision = wanted.decision(path, digest(path), kept_temperature(path))
         device = select_device()

@@ -9,7 +9,6 @@ import torch
 
 from hpcgender.checkpoint_file import KeptTemperature
 from hpcgender.data.decoders.decoder import to_pixels
-from hpcgender.evaluate.decision import Decision
 from hpcgender.export.metadata import read_metadata
 from hpcgender.inference.outputs import check_finite
 from hpcgender.precision import Precision
@@ -32,7 +31,7 @@ class OnnxNetwork:
         if about.classes != CLASSES:
             raise UserError(f"{path} was trained for classes {', '.join(about.classes)}, not {', '.join(CLASSES)}")
         self.crop, self.digest, self.image_size = about.crop, about.digest, about.image_size
-        self.decision = Decision(threshold=about.threshold_log_odds, threshold_from=about.threshold_from)
+        self.threshold, self.threshold_from = about.threshold_log_odds, about.threshold_from
         self.temperature = (
             KeptTemperature(value=about.temperature, fitted_on=about.calibrated_by) if about.calibrated_by else None
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -71,7 +71,7 @@ def compared(sets: Sequence[DataSet], *, subjects: bool = True) -> str:
     looked = len(sets) > 1 or (
         bool(sets[0].manifest.options.get("near_duplicates")) and any(index["appearance"].any() for index in indexes)
     )
-    known = subjects and all(has_subjects(data.manifest) for data in sets)
+    known = subjects and all(has_subjects(data.indexes.values()) for data in sets)
     kinds = ["bytes", *(["picture"] if looked else []), *(["subject"] if known else [])]
     return " and ".join(filter(None, (", ".join(kinds[:-1]), kinds[-1])))
 
@@ -104,6 +104,8 @@ def check_data_sets(first: DataSet, second: DataSet, workers: int, report: Repor
     for a in sides[0]:
         for b in sides[1]:
             _compare(a, b, report)
+    if comparable or not all(has_subjects(data.indexes.values()) for data in (first, second)):
+        return ""
     return not_compared(first.manifest, second.manifest)
 
 
@@ -113,18 +115,16 @@ def same_numbering(first: Manifest, second: Manifest) -> bool:
 
 
 def not_compared(first: Manifest, second: Manifest) -> str:
-    """What to say of two data sets that have subjects, if they were not compared; nothing if they were."""
-    if same_numbering(first, second) or not (has_subjects(first) and has_subjects(second)):
-        return ""
+    """What to say of two data sets whose subjects were not compared."""
     return (
         f"subjects were not compared: {first.root} is from {first.source}, {second.root} is from {second.source}, and "
         "it is not known whether equal ids in them mean the same people"
     )
 
 
-def has_subjects(manifest: Manifest) -> bool:
-    """Whether any image of a data set has a known subject."""
-    return any((manifest.index(split)["subject"] != b"").any() for split in manifest.splits)
+def has_subjects(indexes: Iterable[Index]) -> bool:
+    """Whether any image of the splits with these indexes has a known subject."""
+    return any((index["subject"] != b"").any() for index in indexes)
 
 
 def looks_of(root: Path, task: LookTask) -> tuple[npt.NDArray[np.uint64], Report]:

@@ -26,17 +26,15 @@ from tests.conftest import Run
 
 SMALL = ("--model", "se_resnet18", "--image-size", 32, "--output-stride", 16, "--batch-size", 32, "--lr", 0.02)
 LAUNCH = ("hpcgender.launch", "--nodes", 2, "--")
+EPOCH_LINE = re.compile(
+    r"epoch (\d+)/3 \| train loss (\d+\.\d{4}) acc \d+\.\d\d% \| val loss \d+\.\d{4} acc \d+\.\d\d% "
+    r"\(female \d+\.\d\d% male \d+\.\d\d%\) \| lr \d\.\de[+-]\d\d \| \d+ img/s \| data wait \d+\.\d% \| eta \w+"
+)
 
 
 def agent(processes: int) -> tuple[str, ...]:
     """Runs a module on so many processes of one node, as a launch of more nodes does on each."""
     return "jobs.agent", f"--nproc-per-node={processes}", "-m"
-
-
-EPOCH_LINE = re.compile(
-    r"epoch (\d+)/3 \| train loss (\d+\.\d{4}) acc \d+\.\d\d% \| val loss \d+\.\d{4} acc \d+\.\d\d% "
-    r"\(female \d+\.\d\d% male \d+\.\d\d%\) \| lr \d\.\de[+-]\d\d \| \d+ img/s \| data wait \d+\.\d% \| eta \w+"
-)
 
 
 @pytest.fixture(scope="module")
