@@ -10,6 +10,7 @@ from hpcgender.evaluate.results import Bin, Calibration
 
 BINS = 15
 """As Guo et al. have."""
+EDGES = np.arange(BINS + 1) / BINS
 LIMITS = (1e-4, 1e4)
 """Between them a temperature is looked for: beyond, no finite one is best."""
 
@@ -21,19 +22,30 @@ def calibration(logit: npt.NDArray[np.floating], male: Mask) -> Calibration:
     expected calibration error of Guo et al. (ICML 2017), whose bins are of the larger probability of both classes.
     """
     probability = sigmoid(logit)
-    edges = np.arange(BINS + 1) / BINS
-    place = bins_of(probability, edges)
+    place = bins_of(probability, EDGES)
     images = np.bincount(place, minlength=BINS)
     bins = []
-    error = 0.0
     for number, count in enumerate(images.tolist()):
         inside = place == number
         mean = float(probability[inside].mean()) if count else float("nan")
         part = float(male[inside].mean()) if count else float("nan")
-        error += count * abs(mean - part) if count else 0.0
-        low, high = edges[number : number + 2].tolist()
+        low, high = EDGES[number : number + 2].tolist()
         bins.append(Bin(low=low, high=high, images=count, probability=mean, male=part))
-    return Calibration(log_loss=float(losses(logit, male).mean()), ece=error / len(logit), bins=tuple(bins))
+    ece = float(excesses(logit, male).mean())
+    return Calibration(log_loss=float(losses(logit, male).mean()), ece=ece, bins=tuple(bins))
+
+
+def excesses(logit: npt.NDArray[np.floating], male: Mask) -> Floats:
+    """How far the probability of male exceeds the label of each image, (n,), or falls short where its bin does so.
+
+    Their mean is the expected calibration error, so its interval is that of a mean. The error of a network that is well
+    calibrated is overestimated: chance alone makes the bins differ a little.
+    """
+    probability = sigmoid(logit)
+    place = bins_of(probability, EDGES)
+    excess = probability - male
+    result: Floats = excess * np.sign(np.bincount(place, excess, minlength=BINS))[place]
+    return result
 
 
 def bins_of(values: Floats, edges: Floats) -> Labels:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from hpcgender.compare.seeds import EvaluatedRun, models_of, same_images, spread
 from hpcgender.compare.variance import of_images, of_seeds, t_interval, within_1
 from hpcgender.data.packs import manifests_in
-from hpcgender.evaluate.calibration import calibration, fit_temperature
+from hpcgender.evaluate.calibration import excesses, fit_temperature
 from hpcgender.evaluate.decision import EVALUATIONS
 from hpcgender.evaluate.gender import equal_error, gender_scores, roc_curve
 from hpcgender.evaluate.groups import columns_of, group_tables
@@ -72,8 +73,9 @@ class Cell:
     balanced_accuracy: Score
     gap: Gap | None
     """Largest difference of accuracy between two groups of 30 subjects or more; its interval counts images alone."""
-    calibration_error: float
-    """Expected calibration error with the temperature of validation, mean over the seeds."""
+    calibration_error: Score
+    """Expected calibration error with the temperature of validation, mean over the seeds; its interval counts seeds and
+    images."""
     validated: bool
     """Whether all runs have an evaluation on what they were validated on: else the threshold is 0.5, no temperature."""
     calibrated: bool
@@ -171,10 +173,12 @@ def cell(model: str, test_set: str, runs: Sequence[EvaluatedRun]) -> Cell:
     known = np.logical_and.reduce([one.gender_known for one in decided])
     decided = [one.rows(known) for one in decided]
     male = decided[0].label == 1
-    errors = [
-        calibration((one.logit + validation.threshold) / validation.temperature, male).ece
-        for one, validation in zip(decided, validations, strict=True)
-    ]
+    off = np.array(
+        [
+            excesses((one.logit + validation.threshold) / validation.temperature, male)
+            for one, validation in zip(decided, validations, strict=True)
+        ]
+    )
     accuracy, balanced = scores(decided)
     trained_on = [run.results.data.trained_on for run in runs]
     unknown = any(one.images is None for one in trained_on)
@@ -186,7 +190,7 @@ def cell(model: str, test_set: str, runs: Sequence[EvaluatedRun]) -> Cell:
         accuracy=accuracy,
         balanced_accuracy=balanced,
         gap=gap(decided),
-        calibration_error=float(np.mean(errors)),
+        calibration_error=calibration_error(off, clusters_of(decided[0].subject)),
         validated=all(validation.known for validation in validations),
         calibrated=all(validation.calibrated for validation in validations),
         trained_on=None if unknown else max((one.images or 0) if not one.left_out else 0 for one in trained_on),
@@ -245,6 +249,13 @@ def scores(decided: Sequence[Predictions]) -> tuple[Score, Score]:
     terms = [of_seeds(right * weights), of_images(weights * (mean - recall[label]), clusters)]
     balanced, _ = t_interval(float(recall[classes > 0].mean()), terms)
     return within_1(accuracy.mean), within_1(balanced)
+
+
+def calibration_error(off: npt.NDArray[np.float64], clusters: npt.NDArray[np.int64]) -> Score:
+    """The expected calibration error of one run, or of several as their mean, from what is off (runs, images)."""
+    seeds = [of_seeds(off)] if len(off) > 1 else []
+    found, _ = t_interval(float(off.mean()), [*seeds, of_images(off.mean(axis=0), clusters)])
+    return within_1(found)
 
 
 def gap(decided: Sequence[Predictions]) -> Gap | None:

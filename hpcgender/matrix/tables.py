@@ -40,7 +40,8 @@ def largest_gap(cell: Cell) -> str:
 
 
 def calibration_error(cell: Cell) -> str:
-    return f"{percent(cell.calibration_error)}{UNFITTED if unfitted(cell) else ''}"
+    error = cell.calibration_error
+    return f"{percent(error.value)} ({interval(error)}){UNFITTED if unfitted(cell) else ''}"
 
 
 def unfitted(cell: Cell) -> bool:
@@ -59,7 +60,7 @@ def tables(matrix: Matrix) -> list[Table]:
         table(matrix, "accuracy, % (95 %)", accuracy),
         table(matrix, "balanced accuracy, % (95 %)", balanced_accuracy),
         table(matrix, "worst group, and points that it is below the best", largest_gap),
-        table(matrix, "calibration error", calibration_error),
+        table(matrix, "calibration error, % (95 %)", calibration_error),
     ]
 
 
@@ -172,7 +173,9 @@ def row(cell: Cell) -> dict[str, Any]:
             "gap": gap.score.value if gap else math.nan,
             "gap_low": gap.score.low if gap else math.nan,
             "gap_high": gap.score.high if gap else math.nan,
-            "calibration_error": cell.calibration_error,
+            "calibration_error": cell.calibration_error.value,
+            "calibration_error_low": cell.calibration_error.low,
+            "calibration_error_high": cell.calibration_error.high,
             "validated": cell.validated,
             "calibrated": cell.calibrated,
             "trained_on": cell.trained_on,

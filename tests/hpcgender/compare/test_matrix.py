@@ -15,10 +15,11 @@ from hpcgender.commands.compare import CompareConfig
 from hpcgender.commands.matrix import MatrixConfig
 from hpcgender.commands.report import ReportConfig
 from hpcgender.compare.comparison import compare
-from hpcgender.evaluate.calibration import calibration, fit_temperature
+from hpcgender.evaluate.calibration import calibration, excesses, fit_temperature
 from hpcgender.evaluate.gender import equal_error, roc_curve
-from hpcgender.evaluate.predictions import read_predictions, write_predictions
+from hpcgender.evaluate.predictions import Floats, Mask, read_predictions, sigmoid, write_predictions
 from hpcgender.evaluate.results import read_evaluation
+from hpcgender.matrix.cells import calibration_error
 from hpcgender.matrix.command import matrix
 from hpcgender.report.page import report
 from shard_tools.base.errors import UserError
@@ -80,7 +81,9 @@ def test_models_against_test_sets(runs: Path, tmp_path: Path, capsys: pytest.Cap
     assert lean["accuracy"]["value"] == pytest.approx(gender.equal_error.accuracy)
     male = predictions.label == 1
     temperature = fit_temperature(predictions.logit, male) or 1.0
-    assert lean["calibration_error"] == pytest.approx(calibration(predictions.logit / temperature, male).ece)
+    error = lean["calibration_error"]
+    assert error["value"] == pytest.approx(calibration(predictions.logit / temperature, male).ece)
+    assert 0 <= error["low"] < error["value"] < error["high"]
     recalls = [np.mean((predictions.logit > gender.equal_error.threshold)[male == of] == of) for of in (True, False)]
     assert lean["balanced_accuracy"]["value"] == pytest.approx(np.mean(recalls))
     assert (lean["runs"], lean["validated"], lean["trained_on"]) == (1, True, 3)
@@ -213,7 +216,8 @@ def test_where_no_temperature_fits_a_mark_says_so(runs: Path, capsys: pytest.Cap
     assert (cell["validated"], cell["calibrated"]) == (True, False)
     matrix(MatrixConfig(evaluated=(run,)))
     shown = capsys.readouterr().out
-    assert f"{cell['calibration_error'] * 100:.1f} %#" in shown
+    low, value, high = (100 * cell["calibration_error"][name] for name in ("low", "value", "high"))
+    assert f"{value:.1f} % ({low:.1f} to {high:.1f})#" in shown
     assert "# No temperature fits" in shown
 
 
@@ -246,3 +250,23 @@ def test_the_report_has_the_matrix_and_a_browser_shows_it(runs: Path, tmp_path: 
 def test_a_wrong_argument_is_one_line(evaluated: Path, given: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         matrix(MatrixConfig(evaluated=tuple(evaluated / name for name in given)))
+
+
+def too_sure(generator: np.random.Generator, runs: int, images: int) -> tuple[Floats, Mask]:
+    """Log-odds (runs, images) that are about twice the true ones, by each run in its own degree, and who is male."""
+    true = generator.normal(0, 2, images)
+    return generator.normal(2, 0.2, (runs, 1)) * true, generator.random(images) < sigmoid(true)
+
+
+def test_intervals_of_the_calibration_error_hold_the_truth() -> None:
+    generator = np.random.default_rng(1)
+    many = [too_sure(generator, 1, 100_000) for _ in range(50)]
+    truth = np.mean([calibration(logit[0], male).ece for logit, male in many])
+    held = 0
+    for _ in range(300):
+        logit, male = too_sure(generator, 3, 1000)
+        off = np.array([excesses(one, male) for one in logit])
+        found = calibration_error(off, np.arange(1000))
+        assert found.value == pytest.approx(np.mean([calibration(one, male).ece for one in logit]))
+        held += bool(found.low <= truth <= found.high)
+    assert 0.93 <= held / 300 <= 0.99

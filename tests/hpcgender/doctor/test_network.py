@@ -6,13 +6,15 @@ import os
 import socket
 from contextlib import ExitStack
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from hpcgender.distributed import Ranks
 from hpcgender.doctor import network, storage
-from hpcgender.doctor.finding import examined
+from hpcgender.doctor.finding import Finding, examined
 from jobs.machine import candidate_ports, ephemeral_range
 
 CPU = torch.device("cpu")
@@ -66,3 +68,16 @@ def test_a_slow_all_reduce_is_told() -> None:
     assert found.state == "yellow"
     assert "gradients take 1000 ms of a step's 100 ms" in found.found
     assert "InfiniBand" in found.advice
+
+
+def test_a_wrong_sum_is_told(tmp_path: Path) -> None:
+    ranks = Ranks(0, 1, CPU)
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    try:
+        assert network.all_reduce(ranks, [0], None) > 0
+        found = examined("all-reduce", network.all_reduce, ranks, [0, 1], None)  # as if rank 1 added nothing
+    finally:
+        dist.destroy_process_group()
+    assert isinstance(found, Finding)
+    assert (found.check, found.state) == ("all-reduce", "red")
+    assert "the sum over ranks [0, 1] is wrong" in found.found
