@@ -72,7 +72,7 @@ def test_a_slow_all_reduce_is_told() -> None:
 
 def test_a_wrong_sum_is_told(tmp_path: Path) -> None:
     ranks = Ranks(0, 1, CPU)
-    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
         assert network.all_reduce(ranks, [0], None) > 0
         found = examined("all-reduce", network.all_reduce, ranks, [0, 1], None)  # as if rank 1 added nothing
