@@ -23,6 +23,8 @@ backend = "torchvision"
 seed = [0, 1]
 [evaluate]
 data = ["{data}"]
+[compare]
+on = ["faces-test"]
 """
 
 
@@ -75,6 +77,8 @@ def carry_out(cluster: Cluster, data: Path) -> None:
         2,
         [["faces-test"]] * 2,
     )
+    assert result["compared"] == ["faces-test"]
+    assert "models over their seeds" in (runs / "compare-faces-test.html").read_text()
     folded = ours("jobs").splitlines()[1].split("\t")
     assert (folded[0], folded[3]) == ("mine", "done")
     assert cluster.end(evaluations)
