@@ -139,6 +139,31 @@ def job() -> Drawing:
     return drawing
 
 
+def evaluation() -> Drawing:
+    """Every image once, whatever the number of ranks, also after a kill."""
+    drawing = Drawing(
+        760, 266, "Ranks take whole blocks of the split; one process reads the predictions of all of them"
+    )
+    drawing.words(20, 34, "the split: blocks of neighbouring images, the last one smaller")
+    widths = (84, 84, 84, 84, 84, 84, 84, 40)
+    for number, width in enumerate(widths):
+        drawing.box(20 + 90 * number, 46, width, 30, f"block {number}" if width > 40 else "7", "ab"[number % 2])
+    for rank in range(2):
+        drawing.words(20, 118 + 44 * rank, f"rank {rank} of 2")
+        for place, number in enumerate(range(rank, 8, 2)):
+            if rank and place == 2:
+                drawing.cross(120 + 90 * place + 42, 113 + 44 * rank, 12)
+                drawing.words(
+                    120 + 90 * place + 66, 118 + 44 * rank, "killed: its next attempt continues here", kind="quiet"
+                )
+                break
+            drawing.box(120 + 90 * place, 98 + 44 * rank, widths[number], 30, f"block {number}", "ab"[rank])
+    drawing.arrow(300, 178, 300, 206)
+    drawing.box(120, 208, 360, 40, "one table of predictions, then all scores", "c")
+    drawing.words(492, 233, "every image once, in the same order", kind="quiet")
+    return drawing
+
+
 def intervals() -> Drawing:
     """Why subjects are drawn, not pictures."""
     drawing = Drawing(760, 262, "Subjects are drawn with replacement, each with all of its pictures")
@@ -188,6 +213,7 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {
     "order": order,
     "resume": resume,
     "job": job,
+    "evaluation": evaluation,
     "intervals": intervals,
     "heat-map": heat_map,
 }

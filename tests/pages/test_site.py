@@ -105,7 +105,7 @@ def heading_anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"])
 def test_every_link_of_the_repositorys_first_pages_leads_somewhere(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     wrong = []
@@ -119,13 +119,17 @@ def test_every_link_of_the_repositorys_first_pages_leads_somewhere(name: str) ->
     assert wrong == []
 
 
+def test_readme_is_read_in_a_minute() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
+
+
 def test_the_drawings_are_those_of_the_code() -> None:
     files = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "drawings").glob("*.svg")}
     assert files == {name: draw().svg() for name, draw in DRAWINGS.items()}  # python -m docs.site.drawings
 
 
 def test_words_are_spelled_as_they_should_be() -> None:
-    texts = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "hpcgender", "shard_tools", "jobs")
+    texts = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs", "hpcgender", "shard_tools", "jobs")
     own = "fpr,reencode,followings,whats"  # as in fpr=0.01; names
     done = subprocess.run(
         [sys.executable, "-m", "codespell_lib", *texts, "--skip", "*.png,*/html/*", "-L", own],
