@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+import tyro
+
+from hpcgender.models.config import ModelConfig
 from hpcgender.models.registry import matching
 from shard_tools.base.commands import Command, default_is
 from shard_tools.base.errors import UserError
@@ -18,6 +21,8 @@ class ModelsConfig:
 
     filter: Annotated[str, default_is("all but timm's", "GLOB")] = ""
     """Only the models whose names match, e.g. 'se_*'; those of timm if it begins with timm:, e.g. 'timm:convnext*'."""
+    width: Annotated[float, tyro.conf.arg(metavar="FACTOR")] = 1.0
+    """Width of the models, as in hpcgender train."""
     image_size: int = 112
     """Height and width of the network's input, pixels."""
     json: bool = False
@@ -29,6 +34,8 @@ class ModelsConfig:
             raise UserError(f"--image-size {self.image_size}: the models take images of {SMALLEST} pixels or more")
         if self.filter and not matching(self.filter):
             raise UserError(f"--filter {self.filter}: no model has such a name: 'timm:*' lists all of timm's")
+        first, *_ = matching(self.filter or "*")
+        ModelConfig(model=first, width=self.width).check_width()
 
 
 COMMANDS = (

@@ -37,6 +37,8 @@ class PlanConfig:
     """Split to validate on; none: no validation."""
     model: Annotated[str, tyro.conf.arg(metavar="NAME")] = "se_resnet50"
     """Model to train."""
+    width: Annotated[float, tyro.conf.arg(metavar="FACTOR")] = 1.0
+    """Width of the model, as in hpcgender train."""
     image_size: int = 112
     """Height and width of the network's input in pixels."""
     batch_size: int = 256
@@ -65,6 +67,7 @@ class PlanConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} {value}: at least 1 is needed")
+        ModelConfig(model=self.model, width=self.width).check_width()
         ModelConfig(model=self.model).check_image_size(self.image_size)
         if self.gpu and self.gpu.lower() not in GPUS:
             raise unknown("GPU", self.gpu, list(GPUS))

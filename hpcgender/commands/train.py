@@ -15,7 +15,7 @@ from hpcgender.data.limit import parts_of
 from hpcgender.data.packs import identity, only_one, read_packs, validation_packs
 from hpcgender.leaks import check_leaks
 from hpcgender.log_lines import step_under_way
-from hpcgender.models.config import ModelConfig
+from hpcgender.models.config import ADDED, ModelConfig
 from hpcgender.option_layers import LAYERS, SetupConfig, read_options, spelled_out
 from hpcgender.run_directory import (
     BEST,
@@ -182,7 +182,7 @@ def check_resumed(config: TrainConfig, begun: Mapping[str, Any], manifest: str, 
             f"{before}: give that as --val-data, or another --name"
         )
     for field, value in config.plain().items():
-        before, now = begun.get(field), json.loads(json.dumps(value))
+        before, now = begun.get(field, ADDED.get(field)), json.loads(json.dumps(value))
         if field in MAY_CHANGE or json.loads(json.dumps(before)) == now:
             continue
         if field == "augmentation":  # the file has the same name and other content

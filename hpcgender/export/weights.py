@@ -21,8 +21,12 @@ def peer(trained: Trained, library: str) -> tuple[nn.Module, str]:
     elsewhere = "export it as onnx, torch or safetensors"
     if "gender" not in config.tasks:
         raise UserError(f"{library}'s models are for classes, and this one predicts age alone: {elsewhere}")
-    if kind not in KINDS[library] or config.stem == "small" or config.head_layers:
-        own = " with --stem small" if config.stem == "small" else " with --head-layers" if config.head_layers else ""
+    stem = ["--stem small"] if config.stem == "small" else []
+    heads = ["--head-layers"] if config.head_layers else []
+    width = [f"--width {config.width:g}"] if config.width != 1 else []
+    unlike = " and ".join([*stem, *heads, *width])
+    if kind not in KINDS[library] or unlike:
+        own = f" with {unlike}" if unlike else ""
         raise UserError(f"{library} has no {config.model}{own} that computes the same: {elsewhere}")
     options: dict[str, Any] = {"num_classes": 2}
     if library == "timm":

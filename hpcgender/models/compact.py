@@ -26,6 +26,7 @@ from hpcgender.models.network import (
     gender_head,
     outputs,
     pooled,
+    scaled,
 )
 
 WIDTHS = (32, 64, 128, 256)
@@ -44,7 +45,7 @@ class Branch(nn.Module):
 
     def __init__(self, head: Head | DeepHead, config: ModelConfig) -> None:
         super().__init__()
-        self.convolution = nn.Sequential(*convolution(WIDTHS[-1], BRANCH))
+        self.convolution = nn.Sequential(*convolution(scaled(WIDTHS[-1], config.width), scaled(BRANCH, config.width)))
         self.dropout = nn.Dropout(config.dropout)
         self.head = head
 
@@ -65,7 +66,7 @@ class PooledBranch(Branch):
 
     def __init__(self, head: Head | DeepHead, config: ModelConfig) -> None:
         super().__init__(head, config)
-        widths = (WIDTHS[-1], *config.branch_layers)
+        widths = (scaled(WIDTHS[-1], config.width), *config.branch_layers)
         layers = [
             layer for inputs, width in pairwise(widths) for layer in (nn.MaxPool2d(2), *convolution(inputs, width))
         ]
@@ -88,11 +89,11 @@ class Compact(Network):
         super().__init__()
         inputs = 1 if config.grayscale else 3
         blocks: list[nn.Module] = []
-        for width in WIDTHS:
+        for width in (scaled(width, config.width) for width in WIDTHS):
             blocks.append(nn.Sequential(*convolution(inputs, width), nn.MaxPool2d(2)))
             inputs = width
         self.features = nn.Sequential(Pixels(config.grayscale), *blocks)
-        branch, width = Branch, BRANCH
+        branch, width = Branch, scaled(BRANCH, config.width)
         if config.branch_layers:
             branch, width = PooledBranch, config.branch_layers[-1] * CELLS**2
         gender, age = gender_head(config, classes, width), age_head(config, width)

@@ -19,9 +19,13 @@ from shard_tools.base.errors import UserError
 from shard_tools.manifest import CLASSES
 
 TORCHVISION = "torchvision:"
+WIDEST = 4.0
+"""A larger --width is a slip: it has more than 16 times the parameters."""
 LARGEST_IMAGE = 4096
 """Pixels of a side: what is more is a slip, or a file that would fill the memory."""
 WEB = ("http://", "https://")
+ADDED = {"width": 1.0}
+"""Options that runs of version 0.2 do not have, with what they did."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,10 @@ class ModelConfig:
     """Architecture: resnet or se_resnet with 18, 34, 50, 101 or 152; vgg11, 13, 16 or 19, with batch normalisation
     vgg11_bn etc.; compact; or timm:NAME, any image model of timm (extra timm). `hpcgender models` lists their
     parameters, multiply-accumulates and memory."""
+    width: Annotated[float, tyro.conf.arg(metavar="FACTOR")] = 1.0
+    """Channels of all convolutions of a ResNet, VGG or compact, and of VGG's hidden layers, relative to the paper's and
+    rounded to multiples of 8 (the width multiplier of MobileNets, arXiv 1704.04861): 0.5 has about a quarter of the
+    parameters and multiply-accumulates. Widths that --head-layers and --branch-layers give stay as they are."""
     output_stride: Literal[8, 16, 32] = 32
     """Image size divided by the size of the last feature map, for ResNets and models of timm that take it: 16 or 8 make
     heat maps finer and cost a ResNet 1.5 to 1.7 or about 5 times the computation."""
@@ -114,9 +122,17 @@ class ModelConfig:
         if image_size > LARGEST_IMAGE:
             raise UserError(f"--image-size {image_size}: {LARGEST_IMAGE} pixels are the most")
 
+    def check_width(self) -> None:
+        """Raises UserError for a width out of range, and for another one than 1 of a model of timm."""
+        if not 0 < self.width <= WIDEST:
+            raise UserError(f"--width {self.width:g} must be above 0 and at most {WIDEST:g}")
+        if self.width != 1 and family(self.model) == "timm":
+            raise UserError(f"{self.model} has no --width {self.width:g}: choose timm's widths by the model's name")
+
     def check(self) -> None:
         """Raises UserError for values out of range and options that exclude each other."""
         check_model(self.model)
+        self.check_width()
         kind = family(self.model)
         if "resnet" not in kind:
             for field in ("stem",) if kind == "timm" else ("output_stride", "stem"):
@@ -147,6 +163,11 @@ class ModelConfig:
             )
         if self.pretrained.startswith(TORCHVISION) and kind not in ("resnet", "vgg"):
             raise UserError(f"torchvision has no weights of {self.model}: use a resnet or vgg, or give a file or URL")
+        if self.pretrained.startswith(TORCHVISION) and self.width != 1:
+            raise UserError(
+                f"torchvision has no weights of {self.model} with --width {self.width:g}: leave it out, or give a file "
+                "or URL"
+            )
         if self.pretrained.startswith(TIMM) and kind != "timm":
             raise UserError(f"{self.pretrained} is for a model of timm: give --model {TIMM}NAME, or a file or URL")
         if self.freeze != "none" and not self.pretrained:
@@ -172,4 +193,4 @@ class ModelConfig:
 
 def read_model_config(values: Mapping[str, Any], path: Path, again: str) -> ModelConfig:
     """The model's options in a configuration; UserError with its file and the advice `again` if they are damaged."""
-    return restored_part(ModelConfig, values, path, again)
+    return restored_part(ModelConfig, {**ADDED, **values}, path, again)

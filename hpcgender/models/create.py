@@ -23,6 +23,7 @@ def create(config: ModelConfig, classes: int, image_size: int | None = None) -> 
     UserError if there is no model of that name, or if it does not take such images or an option.
     """
     check_model(config.model)
+    config.check_width()
     if family(config.model) == "timm":
         from hpcgender.models.timm_network import Timm  # and timm, which takes seconds
 

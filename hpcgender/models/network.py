@@ -152,6 +152,12 @@ def direction(head: Head | DeepHead) -> torch.Tensor | None:
     return head.weight[0] if len(head.weight) == 1 else head.weight[1] - head.weight[0]
 
 
+def scaled(channels: int, factor: float) -> int:
+    """`channels` times `factor`, rounded to the nearest multiple of 8, at least 8: the width multiplier of MobileNets
+    (Howard et al., arXiv 1704.04861, 3.3), with multiples of 8 as in the code of MobileNetV2 (arXiv 1801.04381)."""
+    return max(8, int(channels * factor / 8 + 0.5) * 8)
+
+
 def pooled(x: torch.Tensor, dim: int, cells: int) -> torch.Tensor:
     """Adaptive average pooling of one dimension; torch's own has no deterministic gradient on a GPU."""
     size = x.shape[dim]

@@ -101,7 +101,7 @@ def check_backbone(
         if network.in_head(key) or same_shape(key, own, loaded):
             continue
         here, there = (str(tuple(state[key].shape)) if key in state else "missing" for state in (own, loaded))
-        trained_with = f"--model {model}" if model not in ("", config.model) else "the --model and --stem"
+        trained_with = f"--model {model}" if model not in ("", config.model) else "the --model, --stem and --width"
         raise UserError(
             f"{config.pretrained} does not fit {config.model}: {key} is {there} there and {here} here; "
             f"give {trained_with} that it was trained with, or other weights"

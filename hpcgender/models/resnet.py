@@ -10,18 +10,28 @@ import torch
 from torch import nn
 
 from hpcgender.models.config import ModelConfig
-from hpcgender.models.network import BatchNorm2d, Network, Outputs, Pixels, age_head, direction, gender_head, outputs
+from hpcgender.models.network import (
+    BatchNorm2d,
+    Network,
+    Outputs,
+    Pixels,
+    age_head,
+    direction,
+    gender_head,
+    outputs,
+    scaled,
+)
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 WIDTHS = (64, 128, 256, 512)
 
 
 class SqueezeExcitation(nn.Module):
-    """Scales each channel by a gate from the means of all channels; the bottleneck has 1/16 of them, at least 8."""
+    """Scales each channel by a gate from the means of all channels; the bottleneck has 1/16 of them, see `scaled`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        reduced = max(8, channels // 16)
+        reduced = scaled(channels, 1 / 16)
         self.fc1 = nn.Conv2d(channels, reduced, 1)
         self.fc2 = nn.Conv2d(reduced, channels, 1)
 
@@ -105,16 +115,18 @@ class ResNet(Network):
         kind, _, depth = config.model.partition("resnet")
         block = BasicBlock if int(depth) < 50 else Bottleneck
         channels = 1 if config.grayscale else 3
+        widths = [scaled(width, config.width) for width in WIDTHS]
+        inputs = widths[0]  # the stem has as many channels as the first stage's blocks
         self.pixels = Pixels(config.grayscale)
         if config.stem == "small":
-            self.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+            self.conv1 = nn.Conv2d(channels, inputs, 3, padding=1, bias=False)
         else:
-            self.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = BatchNorm2d(64)
+            self.conv1 = nn.Conv2d(channels, inputs, 7, stride=2, padding=3, bias=False)
+        self.bn1 = BatchNorm2d(inputs)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if config.stem == "small" else nn.MaxPool2d(3, stride=2, padding=1)
-        inputs, reached, dilation = 64, 1 if config.stem == "small" else 4, 1
-        for stage, (width, blocks) in enumerate(zip(WIDTHS, BLOCKS[int(depth)], strict=True), 1):
+        reached, dilation = 1 if config.stem == "small" else 4, 1
+        for stage, (width, blocks) in enumerate(zip(widths, BLOCKS[int(depth)], strict=True), 1):
             stride = 1 if stage == 1 or reached == config.output_stride else 2
             reached *= stride
             dilated = dilation * 2 if stage > 1 and stride == 1 else dilation

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hpcgender.commands.models import ModelsConfig
 from hpcgender.models.config import ModelConfig
 from hpcgender.models.create import on_meta
-from hpcgender.models.registry import MODELS, SOURCES, family, matching
+from hpcgender.models.registry import SOURCES, family, matching
 from shard_tools.base.errors import UserError
 from shard_tools.base.text import Table, print_tables
 from shard_tools.manifest import CLASSES
@@ -45,20 +45,22 @@ class Refused:
 def list_models(config: ModelsConfig) -> None:
     """Prints the cost of every model that is asked for."""
     config.check()
-    found = [cost_or_error(name, config.image_size) for name in (matching(config.filter) if config.filter else MODELS)]
+    models = [ModelConfig(model=name, width=config.width) for name in matching(config.filter or "*")]
+    found = [cost_or_error(model, config.image_size) for model in models]
     costs = [of_model for of_model in found if isinstance(of_model, Cost)]
     if config.json:
         print(json.dumps([asdict(of_model) for of_model in found], indent=1))
         return
     if costs:
-        print_tables(table(costs, config.image_size))
+        print_tables(table(costs, config.image_size, config.width))
     for refused in found:
         if isinstance(refused, Refused):
             print(refused.error)
 
 
-def table(costs: Sequence[Cost], image_size: int) -> Table:
-    """A row per model."""
+def table(costs: Sequence[Cost], image_size: int, width: float = 1.0) -> Table:
+    """A row per model; all have the same width."""
+    wide = "" if width == 1 else f" of width {width:g}"
     rows = tuple(
         (
             of_model.name,
@@ -73,19 +75,19 @@ def table(costs: Sequence[Cost], image_size: int) -> Table:
     return Table(
         ("model", "M parameters", "G MACs", "weights MB", "activations MB", "source"),
         rows,
-        title=f"models for {len(CLASSES)} classes; one image of {image_size}x{image_size}, float32",
+        title=f"models{wide} for {len(CLASSES)} classes; one image of {image_size}x{image_size}, float32",
         caption="Activations are kept by training for the backward pass: multiply by the images in a process's batch.",
         left=frozenset({"source"}),
         spare=("weights MB", "activations MB", "source"),
     )
 
 
-def cost_or_error(name: str, image_size: int) -> Cost | Refused:
+def cost_or_error(config: ModelConfig, image_size: int) -> Cost | Refused:
     """The cost of a model, or why it has none at this size, as some of timm's."""
     try:
-        return cost(ModelConfig(model=name), image_size)
+        return cost(config, image_size)
     except UserError as error:
-        return Refused(name, str(error))
+        return Refused(config.model, str(error))
 
 
 def cost(config: ModelConfig, image_size: int) -> Cost:

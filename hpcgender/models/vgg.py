@@ -19,6 +19,7 @@ from hpcgender.models.network import (
     last_layer,
     outputs,
     pooled,
+    scaled,
 )
 
 WIDTHS = (64, 128, 256, 512, 512)
@@ -39,7 +40,9 @@ class VGG(Network):
         depth, _, norm = config.model.removeprefix("vgg").partition("_")
         layers: list[nn.Module] = []
         inputs = 1 if config.grayscale else 3
-        for width, convolutions in zip(WIDTHS, CONVOLUTIONS[int(depth)], strict=True):
+        hidden = scaled(HIDDEN, config.width)
+        widths = [scaled(width, config.width) for width in WIDTHS]
+        for width, convolutions in zip(widths, CONVOLUTIONS[int(depth)], strict=True):
             for _ in range(convolutions):
                 layers.append(nn.Conv2d(inputs, width, 3, padding=1))
                 if norm:
@@ -54,18 +57,18 @@ class VGG(Network):
         for number, layer in enumerate(layers):
             self.features.add_module(str(number), layer)
         self.classifier = nn.Sequential(
-            nn.Linear(WIDTHS[-1] * CELLS * CELLS, HIDDEN),
+            nn.Linear(inputs * CELLS * CELLS, hidden),
             nn.ReLU(inplace=True),
             nn.Dropout(config.dropout),
-            nn.Linear(HIDDEN, HIDDEN),
+            nn.Linear(hidden, hidden),
             nn.ReLU(inplace=True),
             nn.Dropout(config.dropout),
         )
         self.initialise()
-        gender = gender_head(config, classes, HIDDEN)
+        gender = gender_head(config, classes, hidden)
         if gender is not None:
             self.classifier.append(gender)
-        self.fc_age = age_head(config, HIDDEN)
+        self.fc_age = age_head(config, hidden)
         for head in (gender, self.fc_age):
             if head is not None:
                 nn.init.normal_(last_layer(head).weight, 0, 0.01)

@@ -26,7 +26,7 @@ def plan(config: PlanConfig) -> None:
     """Prints what a training takes."""
     config.check()
     examined = examination(config)
-    costs = cost(ModelConfig(model=config.model), config.image_size)
+    costs = cost(ModelConfig(model=config.model, width=config.width), config.image_size)
     rates = measured(config, examined, costs) if examined else published(config, costs)
     on_gpu = examined is None or examined.device != "cpu"
     work = work_of(config, costs, examined, on_gpu)
@@ -111,8 +111,8 @@ def published(config: PlanConfig, costs: Cost) -> Rates:
 
 
 def is_of_model(examined: Examination, config: PlanConfig) -> bool:
-    """Whether steps of this model, on images of this size, were timed."""
-    return (examined.model, examined.image_size) == (config.model, config.image_size)
+    """Whether steps of this model, on images of this size, were timed: of width 1, as the doctor makes models."""
+    return (examined.model, examined.image_size, 1) == (config.model, config.image_size, config.width)
 
 
 def spread_of(costs: Cost, timed: Cost, times: float) -> tuple[float, float]:
@@ -194,7 +194,8 @@ def show(config: PlanConfig, work: Work, rates: Rates, found: Estimate, examined
         facts["uncertain"] = "; ".join(unknown)
     process = "1 process" if work.processes == 1 else f"{work.processes} processes"
     processes = plural(work.processes, "GPU") if work.on_gpu else f"{process} without GPUs"
-    print_facts(facts, title=f"{config.model} at {config.image_size} px, {work.train_images:,} images, {processes}")
+    model = config.model if config.width == 1 else f"{config.model} of width {config.width:g}"
+    print_facts(facts, title=f"{model} at {config.image_size} px, {work.train_images:,} images, {processes}")
 
 
 def largest(batch: int, work: Work) -> str:
@@ -207,7 +208,8 @@ def unknowns(config: PlanConfig, work: Work, rates: Rates, examined: Examination
     """What the estimate leaves out, and how to find out."""
     again = f"hpcgender doctor --model {config.model} --image-size {config.image_size}"
     if examined and not is_of_model(examined, config):
-        yield f"{examined.model} at {examined.image_size} px was timed, so the range is wide: examine with {again}"
+        nearer = f": examine with {again}" if config.width == 1 else ", as hpcgender doctor times models of width 1"
+        yield f"{examined.model} at {examined.image_size} px was timed, so the range is wide{nearer}"
     if rates.loaded_images_per_s is None:
         yield f"ResNet-50 at 224 px was timed, so the range is wide: examine a node with {again}"
         yield "small images and batches use a GPU less than the published ones"

@@ -92,7 +92,7 @@ def network(options: dict[str, Any]) -> str:
     """The network, its tasks and losses, and those of its options that are not the default."""
     unusual = [
         f"{name.replace('_', ' ')} {options[name]}"
-        for name in ("output_stride", "stem", "grayscale", "freeze", "head_norm", "dropout")
+        for name in ("width", "output_stride", "stem", "grayscale", "freeze", "head_norm", "dropout")
         if options.get(name, getattr(TrainConfig, name)) != getattr(TrainConfig, name)
     ]
     unusual += [
