@@ -38,6 +38,7 @@ from shard_tools.base.documents import read_json, read_toml
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import check_directory, last_record, tail
 from shard_tools.base.names import safe_name
+from shard_tools.base.text import plural
 from shard_tools.manifest import Manifest
 
 
@@ -155,7 +156,7 @@ class TrainConfig(SetupConfig, RunConfig, BatchConfig, ModelConfig, Optimization
         if samples < self.batch_size and self.last_batch == "drop":
             left = f" after --limit {self.limit} --limit-seed {self.limit_seed}" if self.limit else ""
             raise UserError(
-                f"train in {self.data} has {samples} images{left}, fewer than --batch-size {self.batch_size}"
+                f"train in {self.data} has {plural(samples, 'image')}{left}, fewer than --batch-size {self.batch_size}"
             )
 
 
@@ -244,7 +245,8 @@ class Train(Command[TrainConfig]):
         last = last_record(options.run_dir / METRICS)
         if not options.resume or last is None or last.get("epoch") != options.epochs:
             return ""
-        return f"{options.run_dir} is finished: it has its {options.epochs} epochs; more --epochs would extend it"
+        epochs = plural(options.epochs, "epoch")
+        return f"{options.run_dir} is finished: it has its {epochs}; more --epochs would extend it"
 
     def shown(self, results: Path, log: str, running: bool, now: float) -> Shown:
         """From the last record of metrics.jsonl and, while it runs, from the last step in its log."""
