@@ -132,10 +132,8 @@ def _assign_splits(
         return splits
     groups = groups[packed]
     sizes = np.bincount(groups)
-    remarks.append(
-        f"{plural(len(groups), 'image')} in {plural(int(np.count_nonzero(sizes)), 'group')} of the same picture or subject,"
-        f" at most {sizes.max():,}; no group is in two splits"
-    )
+    counted = f"{plural(len(groups), 'image')} in {plural(int(np.count_nonzero(sizes)), 'group')}"
+    remarks.append(f"{counted} of the same picture or subject, at most {sizes.max():,}; no group is in two splits")
     del sizes
     own = own[packed]
     counts = Counter({name: int(np.count_nonzero(own == number)) for number, name in enumerate(SPLIT_NAMES)})

@@ -125,8 +125,8 @@ def verdict(deletion: Deletion) -> str:
     return (
         f"{plural(deletion.images, 'image')}. Accuracy is {percent(deletion.unmasked.accuracy)}; with {masked} of the "
         f"cells masked, {percent(step.hottest.accuracy)} where these have most evidence and "
-        f"{percent(step.random.accuracy)} where they are random. The log-odds of the label then differ by {number(step.gap)} "
-        f"(95 %: {step.gap - half:.2f} to {step.gap + half:.2f}): {result}."
+        f"{percent(step.random.accuracy)} where they are random. The log-odds of the label then differ by "
+        f"{number(step.gap)} (95 %: {step.gap - half:.2f} to {step.gap + half:.2f}): {result}."
     )
 
 
