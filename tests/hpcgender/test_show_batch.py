@@ -183,7 +183,7 @@ def test_a_line_for_each_image_though_the_sheet_has_fewer(
 ) -> None:
     out = tmp_path / "few.png"
     printed = text(capsys, "--data", shards, *BATCH, "--step", 30, "--images", 5, "--out", out)
-    assert "12 images, of which the first 5 are drawn" in printed
+    assert "the first 5 of 12 images; --images 12 draws all" in printed
     head, *lines = printed.split("\n\n")[1].splitlines()
     assert head.split() == ["place", "sample", "key", "gender", "file", "mirror", "colour", "sigma"]
     assert [int(line.split()[0]) for line in lines] == list(range(12))
