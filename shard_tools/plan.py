@@ -159,7 +159,9 @@ def _assign_splits(
         if taken and has_own:
             remarks.append(f"{name}: taken from the source's own train, {share:g} of its images, as it has no {name}")
         if share and len(drawn) and not taken:
-            warnings.append(f"no image is in {name}: of {len(drawn)} images, {share:g} is too little, see --{name}")
+            warnings.append(
+                f"no image is in {name}: of {plural(len(drawn), 'image')}, {share:g} is too little, see --{name}"
+            )
     splits[packed] = own
     return splits
 

@@ -151,7 +151,9 @@ class _Shard:
                     number += 1
                     continue
                 if row["length"] != sample.image.size:
-                    self.problem(f"{at(sample.image)} has {sample.image.size} bytes, {row['length']} in the index")
+                    self.problem(
+                        f"{at(sample.image)} has {plural(sample.image.size, 'byte')}, {row['length']:,} in the index"
+                    )
                 self.check_image(sample, row["content"], row["appearance"])
                 self.check_label(sample, row)
             else:

@@ -224,7 +224,7 @@ def test_an_image_that_does_not_decode(show: Any, shards: Path, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--rank", 8, "--world", 8), "--rank 8: 8 processes have ranks 0 to 7"),
+        (("--rank", 8, "--world", 8), "--rank 8: --world 8 has ranks 0 to 7"),
         (("--rank", -1), "--rank -1"),
         (("--world", 0), "--world 0 must be positive"),
         (("--world", 7), "7 ranks"),

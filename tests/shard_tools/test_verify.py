@@ -258,7 +258,7 @@ def test_pictures_in_two_data_sets_are_named(looked: str, data: Path, folders: F
         without_looks(read_manifest(folders.out))
     lines = check(data, folders.out, leaks=True, workers=2 if looked == "neither" else 1)
     same = [line for line in lines if "1 byte-identical image is in both" in line]
-    alike = [line for line in lines if "picture that looks the same" in line]
+    alike = [line for line in lines if "2 pictures that look the same (byte-identical or not) are in both" in line]
     assert len(same) == 1
     assert "000002_01F25" in same[0]
     assert "male-p1" in same[0]

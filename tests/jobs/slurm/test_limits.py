@@ -144,7 +144,7 @@ def test_what_has_to_wait_for_nodes_is_not_refused(slurm: Path) -> None:
 def test_an_array_of_more_tasks_than_slurm_takes_is_refused(slurm: Path) -> None:
     request = Request(name="mine", site=Site(name="x", scheduler="slurm"), resources=Resources(), tasks=1001)
     assert SCHEDULERS["slurm"].check(request, slurm / "%j").answer.startswith("Job 1 to start")
-    with pytest.raises(UserError, match="^mine has 1002 tasks, and Slurm takes an array of at most 1001, its MaxAr"):
+    with pytest.raises(UserError, match=r"^mine has 1002 tasks, and Slurm takes an array of at most 1001, its MaxAr"):
         SCHEDULERS["slurm"].check(replace(request, tasks=1002), slurm / "%j")
 
 
