@@ -59,7 +59,7 @@ hpcgender evaluate --checkpoint "$best" --data "$data" --split test
 printf '\n[5/6] predict one image\n'
 find "$images" -iname '*.jpg' | sort | tail -n 1 | xargs -d '\n' hpcgender predict --checkpoint "$best"
 
-printf '\n[6/6] heat maps with %s processes\n' $nodes
+printf '\n[6/6] heat maps (--nodes %s)\n' $nodes
 python -m hpcgender.launch --nodes $nodes -- cam --checkpoint "$best" --data "$data" --split test
 
 cat <<END
