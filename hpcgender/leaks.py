@@ -12,6 +12,7 @@ from itertools import combinations, permutations
 from pathlib import Path
 
 from shard_tools.base.errors import UserError
+from shard_tools.base.text import plural
 from shard_tools.manifest import Manifest, read_manifest
 
 
@@ -22,7 +23,7 @@ def check_leaks(manifests: Sequence[Manifest], val: Manifest | None = None, val_
     """
     found = leaks_between(manifests, val, val_split)
     if found:
-        more = f" (and {len(found) - 1} more such findings)" if len(found) > 1 else ""
+        more = f" (and {plural(len(found) - 1, 'more such finding')})" if len(found) > 1 else ""
         roots = " ".join(dict.fromkeys(str(manifest.root) for manifest in (*manifests, *([val] if val else []))))
         raise UserError(
             f"{found[0]}{more}: leave them out of one, or give --allow-leaks, which all results will say; list them: "

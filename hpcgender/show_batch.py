@@ -183,7 +183,7 @@ def facts(config: ShowBatchConfig, ranks: Ranks, epoch: int, step: int, steps: i
         lines = [f"step {step} of {steps}, counted from 0, as in evaluation", batch]
     counted = plural(images, "image")
     if images > config.images:
-        counted += f", of which the first {config.images} are drawn; --images {images} draws all"
+        counted = f"the first {config.images} of {counted}; --images {images} draws all"
     return [*lines, f"{counted}; options of {config.run}" if config.run else counted]
 
 

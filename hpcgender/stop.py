@@ -79,7 +79,7 @@ class StopSignal:
                 work = dist.all_reduce(request, dist.ReduceOp.MAX, group=self._group, async_op=True)
                 self._pending = request, work
         if asked == _TIME_LIMIT:
-            self.reason = f"--stop-after {self._stop_after:g} minutes"
+            self.reason = f"--stop-after {self._stop_after:g}"
         elif asked:
             self.reason = signal.Signals(asked).name
         return self.reason

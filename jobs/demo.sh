@@ -49,7 +49,7 @@ step 2 "pack them" "$data/manifest.json" && shard-tools pack $source --images "$
 
 nodes=2 # or one, where there is one GPU: each process needs its own
 [ "$(python -c 'import os; from jobs.machine import visible_gpus as gpus; print(len(gpus(os.environ)))')" != 1 ] || nodes=1
-printf '\n[3/6] train SE-ResNet-50 on %s local nodes with one process each\n' $nodes
+printf '\n[3/6] train SE-ResNet-50 with one process on each local node (--nodes %s)\n' $nodes
 python -m hpcgender.launch --nodes $nodes -- train --data "$data" --name "$name" --resume --model se_resnet50 \
     --image-size 64 --output-stride 16 --batch-size 32 --lr 0.01 --warmup-epochs 0.5 --epochs "$epochs"
 
@@ -59,7 +59,7 @@ hpcgender evaluate --checkpoint "$best" --data "$data" --split test
 printf '\n[5/6] predict one image\n'
 find "$images" -iname '*.jpg' | sort | tail -n 1 | xargs -d '\n' hpcgender predict --checkpoint "$best"
 
-printf '\n[6/6] heat maps with %s processes\n' $nodes
+printf '\n[6/6] heat maps (--nodes %s)\n' $nodes
 python -m hpcgender.launch --nodes $nodes -- cam --checkpoint "$best" --data "$data" --split test
 
 cat <<END

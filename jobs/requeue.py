@@ -13,6 +13,7 @@ from jobs.nodes import Outcome
 from jobs.records import find_anywhere, read_events, succeeded
 from jobs.scheduler import LIVE, Allocation, Scheduler
 from shard_tools.base.errors import FAILED, REQUEUE, UserError
+from shard_tools.base.text import plural
 
 _LAG_SECONDS = 20.0  # more than the time, 15 s as a rule, by which accounting lags behind
 _ACCOUNTING_SECONDS = 60.0  # after which it will not have a job any more
@@ -39,7 +40,7 @@ def refusal(allocation: Allocation, outcome: Outcome, idle: int, attempts: int) 
     if is_deleted:
         return deleted
     if idle >= attempts:
-        return f"{idle} attempts without progress"
+        return f"{plural(idle, 'attempt')} without progress"
     return allocation.scheduler.cannot_requeue(allocation)
 
 

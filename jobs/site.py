@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from shard_tools.base.errors import BAD_INPUT, UserError
 from shard_tools.base.options import expand
+from shard_tools.base.text import plural
 
 OTHER_NAMES: Mapping[str, str] = {
     **dict.fromkeys(("partition", "queue_name", "q"), "queue"),
@@ -137,10 +138,9 @@ class Site:
             if kind.gpus >= gpus and kind.cpus >= cpus and (kind.several_nodes or nodes == 1)
         ]
         if not fit:
-            known = ", ".join(f"{name}: {kind.gpus} GPUs" for name, kind in self.resource_types.items())
-            raise UserError(
-                f"site {self.name}: no resource type for {nodes} nodes with {gpus} GPUs and {cpus} cores each ({known})"
-            )
+            known = ", ".join(f"{name}: {plural(kind.gpus, 'GPU')}" for name, kind in self.resource_types.items())
+            wanted = f"{plural(nodes, 'node')} with {plural(gpus, 'GPU')} and {plural(cpus, 'core')} each"
+            raise UserError(f"site {self.name}: no resource type for {wanted} ({known})")
         return min(fit)[2]
 
     def plain(self) -> dict[str, Any]:

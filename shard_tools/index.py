@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from shard_tools.base.errors import UserError, one_line
 from shard_tools.base.storage import retried, unreadable
+from shard_tools.base.text import plural
 
 Index = npt.NDArray[np.void]
 
@@ -75,7 +76,7 @@ def fault_of(index: npt.NDArray[np.void], samples: int) -> str:
     ):
         return "does not have the columns of an index"
     if index.shape != (samples,):
-        return f"has {' x '.join(map(str, index.shape))} rows, the manifest says {samples} samples"
+        return f"has the shape {index.shape}, the manifest says {plural(samples, 'sample')}"
     return ""
 
 

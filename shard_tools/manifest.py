@@ -27,6 +27,7 @@ from shard_tools.base.documents import parse_json, restored
 from shard_tools.base.errors import UserError, nearest
 from shard_tools.base.files import write_whole
 from shard_tools.base.storage import retried, unreadable
+from shard_tools.base.text import plural
 
 if TYPE_CHECKING:  # numpy is for those who read an index
     from shard_tools.index import Index
@@ -172,7 +173,7 @@ def _manifest_faults(manifest: Manifest) -> Iterator[str]:
         elif len({shard.file for shard in split.shards}) < len(split.shards):
             yield f"split {name} has a shard twice"
         elif sum(shard.samples for shard in split.shards) != split.samples:
-            yield f"the shards of split {name} do not add up to its {split.samples} samples"
+            yield f"the shards of split {name} do not add up to its {plural(split.samples, 'sample')}"
 
 
 def _shard_faults(split: str, shard: Shard) -> Iterator[str]:

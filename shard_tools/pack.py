@@ -26,6 +26,7 @@ from shard_tools.base.errors import UserError
 from shard_tools.base.files import check_directory
 from shard_tools.base.progress import progress
 from shard_tools.base.storage import PASSING, REFUSED, unwritable
+from shard_tools.base.text import plural
 from shard_tools.catalogue import Catalogue, gather
 from shard_tools.commands.finalize import FinalizeConfig
 from shard_tools.look import Chunk, Work, list_source, look
@@ -83,10 +84,8 @@ def pack(source: Source) -> None:
                 _complete(work, workers, listing)
                 return
     size = sum(chunk.size for chunk in listing.chunks[part::parts])
-    print(
-        f"looked at part {part + 1} of {parts}, {size} {_listed(source)}; after all parts:"
-        f" shard-tools finalize {source.out}"
-    )
+    looked = f"looked at part {part + 1} of {parts}, {plural(size, _listed(source))}"
+    print(f"{looked}; after all parts: shard-tools finalize {source.out}")
 
 
 def finalize(config: FinalizeConfig) -> None:
@@ -167,7 +166,7 @@ def _look(work: Work, workers: Workers, part: int = 0, parts: int = 1) -> Listin
     listed = _list(work, listing, part, parts)
     looked = workers.map(look, (chunk for chunk in listed if chunk.number % parts == part))
     size = sum(chunk.size for chunk in listing.chunks[part::parts])
-    with progress(f"looking at {_listed(work.source)}", size) as advance:
+    with progress(f"looking at {_listed(work.source)}s", size) as advance:
         for done in looked:
             advance(done)
     return listing
@@ -185,7 +184,9 @@ def _complete(work: Work, workers: Workers, listing: Listing) -> None:
             raise UnusableSourceError(*error.args) from None
         lines = summary(source, catalogue, plan)
         if not plan.splits:
-            raise UnusableSourceError(f"none of {catalogue.size} images can be used{_first_reason(catalogue, plan)}")
+            raise UnusableSourceError(
+                f"none of {plural(catalogue.size, 'image')} can be used{_first_reason(catalogue, plan)}"
+            )
         splits = _write(work, workers, plan, digest)
         write_quarantine(source, catalogue, plan)
         write_contradictions(source.out, catalogue, plan)
@@ -211,8 +212,8 @@ def _complete(work: Work, workers: Workers, listing: Listing) -> None:
 
 
 def _listed(source: Source) -> str:
-    """What the source lists."""
-    return "tars" if source.streamed else "images"
+    """What the source lists, one of them."""
+    return "tar" if source.streamed else "image"
 
 
 def check_genders(source: Source, catalogue: Catalogue) -> None:
@@ -229,7 +230,7 @@ def _print_summary(lines: list[str], remarks: list[str], warnings: list[str]) ->
     """Prints the summary of a pack: of the remarks the first, and warnings last."""
     shown = [*lines, *remarks[:SHOWN]]
     if len(remarks) > SHOWN:
-        shown.append(f"and {len(remarks) - SHOWN} remarks more, all in summary.txt")
+        shown.append(f"and {plural(len(remarks) - SHOWN, 'remark')} more, all in summary.txt")
     text = "\n".join([*shown, *_warning_lines(warnings)])
     print(text.encode(errors="backslashreplace").decode())  # names may be no UTF-8
 
@@ -291,25 +292,27 @@ def _has_path(value: Any) -> bool:
 def summary(source: Source, catalogue: Catalogue, plan: Plan) -> list[str]:
     """What is packed, a line each thing."""
     turned = int(catalogue.column("turned").sum())
-    lines = [f"{catalogue.size} images of {type(source).__name__.lower()}: {source.convention}"]
+    lines = [f"{plural(catalogue.size, 'image')} of {type(source).__name__.lower()}: {source.convention}"]
     for split in plan.splits:
-        counts = [f"{count} {name}" for name, count in split.counts.items()]
+        counts = [f"{count:,} {name}" for name, count in split.counts.items()]
         unknown = len(split.samples) - sum(split.counts.values())
-        counts += [f"{unknown} unknown"] if unknown else []
+        counts += [f"{unknown:,} unknown"] if unknown else []
         shards = len(split.bounds) - 1
         lines.append(
-            f"{split.name}: {len(split.samples)} images ({', '.join(counts)}) in {shards} shard{'s'[: shards > 1]},"
-            f" {split.bytes / 1e6:.1f} MB"
+            f"{split.name}: {plural(len(split.samples), 'image')} ({', '.join(counts)}) in {plural(shards, 'shard')}, "
+            f"{split.bytes / 1e6:.1f} MB"
         )
     if recipe := source.recipe():
         lines.append(recipe.description)
     lines += plan.remarks
     if turned:
-        lines.append(f"{turned} images lie on their side and have an EXIF tag that says so: decoders turn them upright")
+        lines.append(f"{plural(turned, 'image')} stored sideways, which decoders turn upright by the EXIF tag")
     if len(plan.rejected):
         reasons = Counter(line["rejected"] for line in catalogue.labels(plan.rejected))
-        lines.append(f"{len(plan.rejected)} images left out, listed in {Path('quarantine') / 'quarantine.csv'}:")
-        lines += [f"  {count}: {reason}" for reason, count in reasons.most_common(5)]
+        lines.append(
+            f"{plural(len(plan.rejected), 'image')} left out, listed in {Path('quarantine') / 'quarantine.csv'}:"
+        )
+        lines += [f"  {count:,}: {reason}" for reason, count in reasons.most_common(5)]
     return lines
 
 

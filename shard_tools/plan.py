@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from shard_tools import tar
 from shard_tools.base.errors import UserError
+from shard_tools.base.text import plural
 from shard_tools.catalogue import Catalogue
 from shard_tools.manifest import CLASSES
 from shard_tools.sources import SPLIT_NAMES, Source
@@ -73,14 +74,15 @@ def make_plan(source: Source, catalogue: Catalogue) -> Plan:
         del looks
     copies, alike = (int(np.count_nonzero(packed & (first != np.arange(len(first))))) for first in (same, pictures))
     if alike:
-        remarks.append(f"{copies} images are byte-identical copies of others, {alike - copies} more look the same")
+        remarks.append(f"copies of other images: {copies:,} byte-identical, {alike - copies:,} more by appearance")
     del same
     contradicting = _contradicting(pictures, genders, packed)
     if len(contradicting):
         dropped = source.contradictions == "drop"
+        counted = plural(len(np.unique(pictures[contradicting])), "picture")
         remarks.append(
-            f"{len(contradicting)} images of {len(np.unique(pictures[contradicting]))} pictures are labelled female"
-            f" and male in different copies: {'left out' if dropped else 'kept, --contradictions drop leaves them out'}"
+            f"{len(contradicting):,} images of {counted} are labelled female and male in different copies: "
+            f"{'left out' if dropped else 'kept, --contradictions drop leaves them out'}"
         )
         packed[contradicting] = not dropped
     contradicted = pictures[contradicting]
@@ -100,7 +102,7 @@ def make_plan(source: Source, catalogue: Catalogue) -> Plan:
             packed[members] = False
             packed[members[balance(genders[members], subjects[members], source.seed)]] = True
         splits[~packed] = -1
-        remarks.append(f"{before - np.count_nonzero(packed)} images left out for as many women as men")
+        remarks.append(f"{plural(int(before - np.count_nonzero(packed)), 'image')} left out for as many women as men")
         del subjects
     keys = catalogue.column("key")
     firsts = first_of_equals(np.where(packed, keys, np.uint64(0)))
@@ -130,10 +132,8 @@ def _assign_splits(
         return splits
     groups = groups[packed]
     sizes = np.bincount(groups)
-    remarks.append(
-        f"{len(groups)} images in {np.count_nonzero(sizes)} groups of the same picture or subject, at most"
-        f" {sizes.max()}; no group is in two splits"
-    )
+    counted = f"{plural(len(groups), 'image')} in {plural(int(np.count_nonzero(sizes)), 'group')}"
+    remarks.append(f"{counted} of the same picture or subject, at most {sizes.max():,}; no group is in two splits")
     del sizes
     own = own[packed]
     counts = Counter({name: int(np.count_nonzero(own == number)) for number, name in enumerate(SPLIT_NAMES)})
@@ -149,7 +149,9 @@ def _assign_splits(
     if has_own:
         own, moved = keep_own_splits(groups, own)
         if moved:
-            remarks.append(f"{moved} images moved to the split of a picture that is the same or of the same subject")
+            remarks.append(
+                f"{plural(moved, 'image')} moved to the split of a picture that is the same or of the same subject"
+            )
     drawn = np.flatnonzero(own == 0 if has_own else own < 0).astype(np.int32)
     own[drawn] = split_groups(groups[drawn], (1 - val - test, val, test), source.seed)
     for number, (name, share) in enumerate((("val", val), ("test", test)), 1):
@@ -157,7 +159,9 @@ def _assign_splits(
         if taken and has_own:
             remarks.append(f"{name}: taken from the source's own train, {share:g} of its images, as it has no {name}")
         if share and len(drawn) and not taken:
-            warnings.append(f"no image is in {name}: of {len(drawn)} images, {share:g} is too little, see --{name}")
+            warnings.append(
+                f"no image is in {name}: of {plural(len(drawn), 'image')}, {share:g} is too little, see --{name}"
+            )
     splits[packed] = own
     return splits
 
@@ -167,7 +171,8 @@ def _class_warnings(splits: list[SplitPlan]) -> Iterator[str]:
     total = {label: sum(split.counts[label] for split in splits) for label in CLASSES}
     few, many = sorted(CLASSES, key=total.__getitem__)
     if total[many] and total[few] < FEW * total[many]:
-        yield f"{total[few] or 'none'} of {sum(total.values())} images with a gender are {few}: is that all of them?"
+        counted = plural(sum(total.values()), "image")
+        yield f"{few}: {total[few] or 'none'} of {counted} with a gender: is that all of them?"
     for split in splits:
         for label, count in split.counts.items():
             if not count and total[label] and any(split.counts.values()):

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from shard_tools.base.errors import UserError
 from shard_tools.base.storage import pread
+from shard_tools.base.text import plural
 from shard_tools.base.text_files import open_text
 
 MAGIC = struct.pack("<I", 0xCED7230A)
@@ -114,11 +115,11 @@ class RecordFile:
             data = MAGIC.join(self._bytes(offset, start, length) for start, length, _ in self._parts(offset))
             length = len(data)
             if length < _HEADER.size:
-                raise self._damage(offset, f"its {length} bytes are too few for an image record")
+                raise self._damage(offset, f"its {plural(length, 'byte is', 'bytes are')} too few for an image record")
         flag, label, id1, id2 = _HEADER.unpack_from(data)
         start = _HEADER.size + 4 * flag
         if start > length:
-            raise self._damage(offset, f"it has no room for the {flag} labels it claims")
+            raise self._damage(offset, f"it has no room for the {plural(flag, 'label')} it claims")
         if flag and len(data) < start:
             data = self._bytes(offset, offset + _PART.size, start)
         labels = struct.unpack_from(f"<{flag}f", data, _HEADER.size) if flag else (label,)
@@ -138,7 +139,10 @@ class RecordFile:
                 raise self._damage(offset, f"byte {position} has a part of kind {kind}")
             start = position + _PART.size
             if start + length > self.size:
-                raise self._damage(offset, f"its {length} bytes reach beyond the end of the file at {self.size}")
+                raise self._damage(
+                    offset,
+                    f"its {plural(length, 'byte reaches', 'bytes reach')} beyond the end of the file at {self.size}",
+                )
             yield start, length, kind
             if kind in (_WHOLE, _LAST):
                 return
@@ -165,7 +169,9 @@ class RecordFile:
         """`size` bytes of the record at `offset`; raises RecordError if the file has become shorter."""
         data = pread(self._fd, size, start)
         if len(data) < size:
-            raise self._damage(offset, f"the file, of {self.size} bytes when it was opened, has become shorter")
+            raise self._damage(
+                offset, f"the file, of {plural(self.size, 'byte')} when it was opened, has become shorter"
+            )
         return data
 
     def _damage(self, offset: int, what: str) -> RecordError:

@@ -130,7 +130,7 @@ def test_its_commands_need_no_clone(trained: Installed) -> None:
     assert "compact" in trained.run("hpcgender", "models", "--filter", "comp*")
 
 
-SITES = {"local": "1 nodes (", "notre-dame-crc": " -q gpu ", "slurm": "#SBATCH"}
+SITES = {"local": "1 node (", "notre-dame-crc": " -q gpu ", "slurm": "#SBATCH"}
 
 
 @pytest.mark.parametrize(("site", "says"), SITES.items())

@@ -116,6 +116,8 @@ def text(node: ast.expr, source: Source, local: Mapping[str, ast.expr], depth: i
         case ast.Name(id=name) if depth < 3 and (found := lookup(name, source, local)):
             value, where = found
             return text(value, where, local if where is source else {}, depth + 1)
+        case ast.Call(func=ast.Name(id="plural"), args=[_, *forms]):  # of several
+            return f"{VARIES} {text(forms[-1], source, local, depth)}{'s' * (len(forms) == 1)}"
         case ast.Name(id="again" | "advice" | "remedy"):
             return SAID
     return VARIES

@@ -16,7 +16,7 @@ from hpcgender.cam.overlays import overlay
 from hpcgender.evaluate.errors import below_100
 from hpcgender.predict.model import Prediction
 from shard_tools.base.errors import UserError
-from shard_tools.base.text import byte_size, printable
+from shard_tools.base.text import byte_size, plural, printable
 from shard_tools.images import ImageError, decoded, opened
 
 MAX_MB = 20
@@ -88,7 +88,7 @@ def answer(shown: ShownModel, encoded: bytes) -> Answer:
         headline.append(f"{found.label}, {below_100(found.confidence)}")
         sentences += confidence_words(shown, found.label, found.confidence)
     if not math.isnan(found.age):
-        headline.append(f"about {found.age:.0f} years")
+        headline.append(f"about {plural(round(found.age), 'year')}")
         sentences.append(age_words(shown))
     return Answer(
         shown.name,

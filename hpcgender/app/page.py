@@ -14,6 +14,7 @@ from hpcgender.app.command import LOOPBACK
 from hpcgender.app.shown import ShownModel
 from hpcgender.evaluate.finished import FinishedEvaluation
 from shard_tools.base.errors import StorageError, UserError
+from shard_tools.base.text import plural
 from shard_tools.images import EXTENSIONS, MAX_PIXELS
 
 Shown = TypeVar("Shown")
@@ -105,7 +106,8 @@ def draw_mistakes(models: Sequence[ShownModel]) -> None:
     pages = -(-len(wrong) // fragments.SHOWN)
     labelled = int(predictions.gender_known.sum())
     st.write(
-        f"{len(wrong):,} of {labelled:,} labelled images, the most confident mistakes first. The colour is the label."
+        f"{len(wrong):,} of {plural(labelled, 'labelled image')}, the most confident mistakes first. "
+        "The colour is the label."
     )
     page = int(st.number_input(f"Page, of {pages}", 1, pages)) if pages > 1 else 1
     if len(wrong):

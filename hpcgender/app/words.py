@@ -6,7 +6,7 @@ from hpcgender.app.shown import ShownModel
 from hpcgender.evaluate.confidence import ConfidenceBin, bin_of
 from hpcgender.evaluate.groups import SMALL
 from hpcgender.report.words import interval
-from shard_tools.base.text import percent
+from shard_tools.base.text import percent, plural
 
 
 def confidence_words(shown: ShownModel, label: str, confidence: float) -> list[str]:
@@ -29,8 +29,8 @@ def right_words(found: ConfidenceBin, data: str) -> str:
     few = " So few faces tell little." if found.images < SMALL else ""
     verb = "was" if found.right == 1 else "were"
     return (
-        f"In the evaluation ({data}), {found.right:,} of {found.images:,} faces with a confidence of {span} {verb} "
-        f"right ({percent(found.score.value)}, 95 % interval {interval(found.score)} %).{few}"
+        f"In the evaluation ({data}), {found.right:,} of {plural(found.images, 'face')} with a confidence of {span} "
+        f"{verb} right ({percent(found.score.value)}, 95 % interval {interval(found.score)} %).{few}"
     )
 
 
@@ -42,5 +42,5 @@ def age_words(shown: ShownModel) -> str:
     ends = interval(age.mae, fraction=False)
     return (
         f"In the evaluation ({evaluated.title}), ages were off by {age.mae.value:.1f} years on average (95 % interval "
-        f"{ends}); {percent(age.cumulative[5], 0)} of {age.images:,} were off by at most 5 years."
+        f"{ends}); for {percent(age.cumulative[5], 0)} of {plural(age.images, 'face')} by at most 5 years."
     )

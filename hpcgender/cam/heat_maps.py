@@ -27,6 +27,7 @@ from hpcgender.inference.outputs import check_finite, log_odds
 from hpcgender.inference.progress import Progress
 from hpcgender.inference.session import Session, open_session
 from shard_tools.base.errors import UserError
+from shard_tools.base.text import plural
 
 ONE_CELL = (1, 1)
 
@@ -180,17 +181,18 @@ class HeatMaps:
 def print_summary(config: CamConfig, found: Cam) -> None:
     """Prints the most important numbers, and where the files are."""
     out = config.out_dir
-    counts = ", ".join(f"{a.images} {a.name}" for a in found.averages if not a.group and not a.outcome)
+    counts = ", ".join(f"{a.images:,} {a.name}" for a in found.averages if not a.group and not a.outcome)
     down, across = found.cells
     how = f"{found.method}, {found.precision}"
-    print(f"{found.data.images} heat maps ({how}) of {down}x{across} cells ({counts}) in {out / 'maps'}")
+    maps = plural(found.data.images, "heat map")
+    print(f"{maps} ({how}) of {down}x{across} cells ({counts}) in {out / 'maps'}")
     if found.deletion:
         step = next((s for s in found.deletion.steps if s.fraction >= 0.3), found.deletion.steps[-1])
         print(
-            f"deletion check of {found.deletion.images} images: accuracy {found.deletion.unmasked.accuracy:.2%}, with "
-            f"{step.cells} of {down * across} cells masked {step.hottest.accuracy:.2%} (hottest) and "
-            f"{step.random.accuracy:.2%} (random)"
+            f"deletion check of {plural(found.deletion.images, 'image')}: accuracy "
+            f"{found.deletion.unmasked.accuracy:.2%}, with {step.cells} of {plural(down * across, 'cell')} masked "
+            f"{step.hottest.accuracy:.2%} (hottest) and {step.random.accuracy:.2%} (random)"
         )
     if config.regions:
-        print(f"{found.masks} images have a mask: {out / 'regions.csv'}")
+        print(f"{plural(found.masks, 'image has', 'images have')} a mask: {out / 'regions.csv'}")
     print(f"numbers: {out / FILE} and {results.ARRAYS}, to look at: {out / 'sheet.png'}")

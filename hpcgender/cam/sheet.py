@@ -18,6 +18,7 @@ from hpcgender.cam.overlays import COLOURS, opacity, smooth
 from hpcgender.cam.results import Array, Average, Cam, Deletion
 from shard_tools.base.figures import as_png
 from shard_tools.base.files import write_whole
+from shard_tools.base.text import plural
 
 MOST_GROUPS = 10
 """Groups that are drawn: those with most images. cam.json has all."""
@@ -165,7 +166,7 @@ def draw_deletion(path: Path, deletion: Deletion) -> None:
     """Writes deletion.png: accuracy and log-odds against the fraction of masked cells."""
     figure = Figure(figsize=(7.6, 3.1), dpi=120, layout="constrained")
     figure.suptitle(
-        f"Deletion check: {deletion.images:,} images, masked cells get their image's mean colour; bars: 95 %",
+        f"Deletion check: {plural(deletion.images, 'image')}, masked cells get the image's mean colour; bars: 95 %",
         fontsize=10,
     )
     left, right = figure.subplots(1, 2)

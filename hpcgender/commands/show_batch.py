@@ -74,7 +74,7 @@ class ShowBatchConfig(BatchConfig):
         if self.step < 0:
             raise UserError(f"--step {self.step}: steps are counted from 0")
         if not 0 <= self.rank < self.world:
-            raise UserError(f"--rank {self.rank}: {self.world} processes have ranks 0 to {self.world - 1}, see --world")
+            raise UserError(f"--rank {self.rank}: --world {self.world} has ranks 0 to {self.world - 1}")
         check_file(self.out, ".png")
         options = self.resolved()
         BatchConfig.check(options)

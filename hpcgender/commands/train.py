@@ -15,7 +15,7 @@ from hpcgender.data.limit import parts_of
 from hpcgender.data.packs import identity, only_one, read_packs, validation_packs
 from hpcgender.leaks import check_leaks
 from hpcgender.log_lines import step_under_way
-from hpcgender.models.config import ADDED, ModelConfig
+from hpcgender.models.config import ModelConfig
 from hpcgender.option_layers import LAYERS, SetupConfig, read_options, spelled_out
 from hpcgender.run_directory import (
     BEST,
@@ -38,6 +38,7 @@ from shard_tools.base.documents import read_json, read_toml
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import check_directory, last_record, tail
 from shard_tools.base.names import safe_name
+from shard_tools.base.text import plural
 from shard_tools.manifest import Manifest
 
 
@@ -155,7 +156,7 @@ class TrainConfig(SetupConfig, RunConfig, BatchConfig, ModelConfig, Optimization
         if samples < self.batch_size and self.last_batch == "drop":
             left = f" after --limit {self.limit} --limit-seed {self.limit_seed}" if self.limit else ""
             raise UserError(
-                f"train in {self.data} has {samples} images{left}, fewer than --batch-size {self.batch_size}"
+                f"train in {self.data} has {plural(samples, 'image')}{left}, fewer than --batch-size {self.batch_size}"
             )
 
 
@@ -182,7 +183,7 @@ def check_resumed(config: TrainConfig, begun: Mapping[str, Any], manifest: str, 
             f"{before}: give that as --val-data, or another --name"
         )
     for field, value in config.plain().items():
-        before, now = begun.get(field, ADDED.get(field)), json.loads(json.dumps(value))
+        before, now = begun.get(field), json.loads(json.dumps(value))
         if field in MAY_CHANGE or json.loads(json.dumps(before)) == now:
             continue
         if field == "augmentation":  # the file has the same name and other content
@@ -244,7 +245,8 @@ class Train(Command[TrainConfig]):
         last = last_record(options.run_dir / METRICS)
         if not options.resume or last is None or last.get("epoch") != options.epochs:
             return ""
-        return f"{options.run_dir} is finished: it has its {options.epochs} epochs; more --epochs would extend it"
+        epochs = plural(options.epochs, "epoch")
+        return f"{options.run_dir} is finished: it has its {epochs}; more --epochs would extend it"
 
     def shown(self, results: Path, log: str, running: bool, now: float) -> Shown:
         """From the last record of metrics.jsonl and, while it runs, from the last step in its log."""

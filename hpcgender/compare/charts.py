@@ -19,6 +19,7 @@ from hpcgender.compare.seeds import GroupPair
 from hpcgender.report.charts import curve
 from shard_tools.base.colours import FAINT, ONE
 from shard_tools.base.figures import DPI, HEIGHT, WIDTH, chart_style, cut, new_figure, percent_axis, series
+from shard_tools.base.text import plural
 
 WIDE = 8.0
 """Costs that differ by more than this factor have a logarithmic axis."""
@@ -81,7 +82,7 @@ def picture(comparison: Comparison, contenders: Sequence[Contender]) -> Figure:
         figure = Figure(figsize=(WIDTH * columns / DPI, (HEIGHT * lines + 70) / DPI), dpi=DPI)
         figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
         data = comparison.data
-        figure.suptitle(f"{Path(data.path).name}, {data.split}, {data.images:,} images", fontsize=13)
+        figure.suptitle(f"{Path(data.path).name}, {data.split}, {plural(data.images, 'image')}", fontsize=13)
         for number, (title, draw) in enumerate(draws.items()):
             axes = figure.add_subplot(lines, columns, number + 1)
             draw(axes)

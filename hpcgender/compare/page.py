@@ -14,7 +14,7 @@ from hpcgender.report.words import difference, interval, number
 from shard_tools.base.colours import SERIES
 from shard_tools.base.figures import LETTERS, charts
 from shard_tools.base.page import render
-from shard_tools.base.text import Table, percent
+from shard_tools.base.text import Table, percent, plural
 
 
 def page(comparison: Comparison, contenders: Sequence[Contender]) -> str:
@@ -45,8 +45,8 @@ def page(comparison: Comparison, contenders: Sequence[Contender]) -> str:
 def images_of(comparison: Comparison) -> str:
     """The images that all were evaluated on."""
     data = comparison.data
-    subjects = f" of {data.subjects:,} subjects" if data.subjects else ""
-    return f"{data.path}, {data.split}: {data.images:,} images{subjects}"
+    subjects = f" of {plural(data.subjects, 'subject')}" if data.subjects else ""
+    return f"{data.path}, {data.split}: {plural(data.images, 'image')}{subjects}"
 
 
 def checkpoint_of(contender: Contender) -> str:

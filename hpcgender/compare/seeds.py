@@ -23,7 +23,6 @@ from hpcgender.data.config import ReadConfig
 from hpcgender.evaluate.finished import FinishedEvaluation
 from hpcgender.evaluate.resample import clusters_of
 from hpcgender.evaluate.results import Score
-from hpcgender.models.config import ADDED
 from hpcgender.option_layers import LAYERS
 from hpcgender.train.config import RunConfig
 from shard_tools.base.errors import UserError
@@ -58,8 +57,7 @@ class EvaluatedRun(FinishedEvaluation):
     def trained(self) -> str:
         """All that decides its weights but the seed, equal for runs of one model."""
         checkpoint = self.results.checkpoint
-        known = {**ADDED, **checkpoint.options}
-        options = {name: value for name, value in known.items() if name not in NOT_OF_THE_MODEL}
+        options = {name: value for name, value in checkpoint.options.items() if name not in NOT_OF_THE_MODEL}
         return json.dumps([options, checkpoint.manifest, Path(checkpoint.path).name], sort_keys=True)
 
     @property

@@ -13,6 +13,7 @@ import torch
 
 from hpcgender.models.config import ModelConfig
 from hpcgender.models.create import create
+from shard_tools.base.text import plural
 from shard_tools.manifest import CLASSES
 
 ROUND_SECONDS = 0.2
@@ -42,7 +43,7 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}"
     threads = torch.get_num_threads()
-    return f"{processor()}, {threads} thread{'' if threads == 1 else 's'}, PyTorch {torch.__version__}"
+    return f"{processor()}, {plural(threads, 'thread')}, PyTorch {torch.__version__}"
 
 
 def processor() -> str:

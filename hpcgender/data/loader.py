@@ -31,6 +31,7 @@ from hpcgender.data.stage import staged
 from hpcgender.data.waiting import Waiting
 from hpcgender.distributed import Ranks
 from shard_tools.base.errors import UserError
+from shard_tools.base.text import plural
 from shard_tools.manifest import Manifest
 
 STAGING_TIMEOUT = timedelta(hours=6)
@@ -206,8 +207,8 @@ class Loader(ABC):
             )
         if len(self.bad) > self.most_bad:
             raise UserError(
-                f"{len(self.bad)} images of rank {self.ranks.rank} do not decode, more than --max-bad allows, the last "
-                f"{self.name(new[-1])}: {REMEDY}"
+                f"{plural(len(self.bad), 'image')} of rank {self.ranks.rank} failed to decode, more than --max-bad "
+                f"allows, the last {self.name(new[-1])}: {REMEDY}"
             )
 
     def replace_bad(self, order: Order | MixedOrder, batch: Decoding) -> None:

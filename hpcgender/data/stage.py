@@ -24,7 +24,7 @@ from pathlib import Path
 
 from shard_tools.base.errors import UserError
 from shard_tools.base.storage import retried, unreadable
-from shard_tools.base.text import byte_size
+from shard_tools.base.text import byte_size, plural
 from shard_tools.manifest import Manifest
 
 RESERVE = 0.02
@@ -163,7 +163,7 @@ class _Stage:
         where = self.directory / self.split
         numbers = missing or range(len(self.shards))
         size = sum(self.shards[number].bytes for number in numbers)
-        what = f"{byte_size(size)} in {len(numbers)} shard{'s'[: len(numbers) > 1]}"
+        what = f"{byte_size(size)} in {plural(len(numbers), 'shard')}"
         if not missing:
             return f"{self.split} is staged: {what} in {where}"  # by another, perhaps just now
         return f"staged {self.split}: {what} to {where} in {seconds:.0f} s, {byte_size(size / seconds)}/s"

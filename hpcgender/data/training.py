@@ -20,6 +20,7 @@ from hpcgender.data.packs import Pack
 from hpcgender.data.sampling import class_targets, draw_samples
 from hpcgender.distributed import Ranks
 from shard_tools.base.errors import UserError
+from shard_tools.base.text import plural
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,9 @@ class TrainingLoader(Loader):
         self.steps = steps_per_epoch(samples, config.batch_size, config.last_batch)
         if not self.steps:
             where = " and ".join(str(pack.manifest.root) for pack in packs)
-            raise UserError(f"{SPLIT} in {where} has {samples} images, fewer than --batch-size {config.batch_size}")
+            raise UserError(
+                f"{SPLIT} in {where} has {plural(samples, 'image')}, fewer than --batch-size {config.batch_size}"
+            )
         self.config = config
         self.turns = Turns([pack.weight for pack in packs], config.seed) if len(packs) > 1 else None
         self.augmentation = read_augmentation(config.augment)

@@ -14,7 +14,7 @@ from tempfile import TemporaryFile
 
 from hpcgender.doctor.finding import Finding, green, red, yellow
 from shard_tools.base.errors import one_line
-from shard_tools.base.text import byte_size
+from shard_tools.base.text import byte_size, plural
 
 LEAST_DRIVER = {12: (525, 60), 13: (580, 65)}
 """The first driver of each major version of CUDA that can be installed; all of its minor ones run on it: NVIDIA, CUDA
@@ -84,7 +84,7 @@ def driver_version() -> str:
 def cores(processes: int, environ: Mapping[str, str]) -> Finding:
     """Whether this node's processes have a core each, and no more threads than cores."""
     usable = len(os.sched_getaffinity(0))
-    found = f"{usable} cores for {processes} process{'es' * (processes > 1)}"
+    found = f"{plural(usable, 'core')} for {plural(processes, 'process', 'processes')}"
     threads = environ.get("OMP_NUM_THREADS", "")
     numbers = {"cores": usable, "cores_per_process": usable / processes}
     if usable < processes:

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from hpcgender.distributed import Ranks, check_interface, interfaces
 from hpcgender.doctor.finding import Finding, examined, green, red, yellow
 from jobs import machine
-from shard_tools.base.text import byte_size
+from shard_tools.base.text import byte_size, plural
 
 TIMEOUT = timedelta(seconds=120)
 """How long ranks wait for each other: each is busy with its own checks meanwhile."""
@@ -83,7 +83,9 @@ def join(ranks: Ranks) -> Finding:
     dist.barrier()
     where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     seconds = time.perf_counter() - begin
-    return green("rendezvous", f"{ranks.world_size} processes met at {where} within {seconds:.1f} s")
+    return green(
+        "rendezvous", f"{plural(ranks.world_size, 'process', 'processes')} met at {where} within {seconds:.1f} s"
+    )
 
 
 def clocks(ranks: Ranks, host: str, rounds: int = 5) -> dict[str, float]:

@@ -93,7 +93,7 @@ def show(examination: Examination) -> None:
     )
     counts = {state: sum(row[1] == state for row in rows) for state in STATES}
     nodes = f"{plural(len(examination.hosts), 'node')} ({', '.join(examination.hosts)})"
-    each = "1 process" if examination.processes == 1 else f"{examination.processes} processes"
+    each = plural(examination.processes, "process", "processes")
     table = Table(
         ("check", "state", "found -> what to do"),
         rows,

@@ -12,6 +12,7 @@ from hpcgender.checkpoint_file import KeptTemperature
 from hpcgender.evaluate.results import FILE, Evaluation, read_evaluation
 from shard_tools.base.commands import default_is
 from shard_tools.base.errors import UserError, nearest
+from shard_tools.base.text import plural
 
 EVALUATIONS = "evaluations"
 """Directory of evaluations within a run directory."""
@@ -109,7 +110,7 @@ class DecisionConfig:
         if kept and not self.evaluation:
             temperature, by = kept.value, f"{kept.fitted_on}, as kept in {checkpoint.name}"
         elif found and fitted:
-            on = f"{fitted.images:,} images of {images_of(found[1], fitted.fitted_on)}"
+            on = f"{plural(fitted.images, 'image')} of {images_of(found[1], fitted.fitted_on)}"
             temperature, by = fitted.value, f"{on}, as fitted in {found[0].resolve().name}"
         else:
             temperature, by = 1.0, ""

@@ -8,7 +8,7 @@ import numpy as np
 
 from hpcgender.evaluate.predictions import Predictions, write_csv
 from shard_tools.base.files import whole_file
-from shard_tools.base.text import percent
+from shard_tools.base.text import percent, plural
 from shard_tools.images import ImageError, reencode
 from shard_tools.inspect.faces import SIDE, Face, face_sheet, read_image, years
 from shard_tools.manifest import CLASSES, Manifest
@@ -38,7 +38,8 @@ def write_errors(directory: Path, predictions: Predictions, manifest: Manifest, 
     by_label = shown.rows(np.argsort(shown.label, kind="stable"))
     labelled = int(np.count_nonzero(predictions.gender_known))
     women = int(np.count_nonzero(wrong.label == 0))
-    counted = f"{len(wrong)} of {labelled} images classified wrongly: {women} women, {len(wrong) - women} men"
+    by_gender = f"{plural(women, 'woman', 'women')}, {plural(len(wrong) - women, 'man', 'men')}"
+    counted = f"{len(wrong):,} of {plural(labelled, 'image')} classified wrongly: {by_gender}"
     if len(shown) < len(wrong):
         counted += f". The {len(shown)} most confident mistakes are shown"
     with whole_file(directory / SHEET) as file:

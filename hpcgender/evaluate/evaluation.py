@@ -33,6 +33,7 @@ from hpcgender.robustness.results import FILE as ROBUSTNESS
 from hpcgender.robustness.tables import robustness_lines
 from hpcgender.robustness.write import PICTURE, check_numbers, remove_robustness, write_robustness
 from shard_tools.base.errors import UserError
+from shard_tools.base.text import plural
 
 
 def evaluate(config: EvaluateConfig) -> int:
@@ -120,7 +121,7 @@ def keep(session: Session[EvaluateConfig], evaluation: Evaluation) -> None:
         return
     split = session.config.temperature_split
     on = f"{split} of {session.manifest.root.resolve().name}" if split else Path(temperature.fitted_on).name
-    kept = KeptTemperature(value=temperature.value, fitted_on=f"{temperature.images} images of {on}")
+    kept = KeptTemperature(value=temperature.value, fitted_on=f"{plural(temperature.images, 'image')} of {on}")
     keep_temperature(path, evaluation.checkpoint.digest, kept)
     print(f"kept in {path}: temperature {kept.value:.3g}, fitted on {kept.fitted_on}")
 
@@ -153,7 +154,7 @@ def write_results(
     evaluation.write(out)
     lines.append(f"per image: {out / 'predictions.csv'} and .parquet, all numbers: {out / results.FILE}")
     if wrong is not None:
-        lines.append(f"{wrong} mistakes: {out / LIST}" + (f", to look at: {out / SHEET}" if wrong else ""))
+        lines.append(f"{plural(wrong, 'mistake')}: {out / LIST}" + (f", to look at: {out / SHEET}" if wrong else ""))
     return lines
 
 
@@ -203,8 +204,8 @@ def temperature_of(config: EvaluateConfig, labelled: Predictions, fitted_on: Pre
     if value is None:
         correct = int(np.count_nonzero(known.prediction == known.label))
         print(
-            f"no temperature is best for {config.temperature_from}, where {correct} of {len(known)} images are "
-            "classified correctly"
+            f"no temperature is best for {config.temperature_from}: "
+            f"{correct:,} of {plural(len(known), 'image')} classified correctly"
         )
         return None
     return Temperature(

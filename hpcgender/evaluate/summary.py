@@ -13,8 +13,8 @@ from shard_tools.base.text import plural
 def summary(evaluation: Evaluation) -> list[str]:
     """The lines."""
     data = evaluation.data
-    subjects = f" of {data.subjects} subjects" if data.subjects else ""
-    images = f"{data.images - data.left_out} images{subjects}"
+    subjects = f" of {plural(data.subjects, 'subject')}" if data.subjects else ""
+    images = f"{plural(data.images - data.left_out, 'image')}{subjects}"
     speed = f"{evaluation.run.images_per_s:.0f} img/s in {evaluation.options.precision}"
     lines = [f"{data.split} of {data.path}: {images}, {speed}"]
     if line := warning(data.trained_on):
@@ -90,7 +90,7 @@ def age_lines(age: Age) -> list[str]:
     """The scores of age."""
     return [
         f"age MAE {number(age.mae, 2)} years, mean error {age.mean_error.value:+.2f}, "
-        f"{age.cumulative[5]:.1%} within 5 years of {age.images} images"
+        f"{age.cumulative[5]:.1%} within 5 years of {plural(age.images, 'image')}"
     ]
 
 
@@ -101,9 +101,11 @@ def table_lines(table: GroupTable) -> list[str]:
     lines = [f"{'accuracy' if table.measure == 'accuracy' else 'age MAE'} by {table.column}:"]
     for group in table.groups:
         small = "  (small)" if group.small else ""
-        lines.append(f"  {group.value:<{width}} {group.images:>7} images  {form(group.score)}{small}")
+        images = plural(group.images, "image ", "images")
+        lines.append(f"  {group.value:<{width}} {images:>14}  {form(group.score)}{small}")
     if table.unknown:
-        lines.append(f"  {'unknown':<{width}} {table.unknown:>7} images")
+        images = plural(table.unknown, "image ", "images")
+        lines.append(f"  {'unknown':<{width}} {images:>14}".rstrip())
     if table.gap:
         gap = table.gap
         how = "excludes zero" if gap.excludes_zero else "includes zero"

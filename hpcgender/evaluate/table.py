@@ -106,7 +106,7 @@ def read_columns(path: Path, wanted: Sequence[str], keys: Texts, shared: Collect
             f"{str(keys[0])!r}, as in predictions.csv"
         )
     if len(found) < len(keys):
-        print(f"{len(keys) - len(found)} of {len(keys)} images are not in {path}")
+        print(f"not in {path}: {len(keys) - len(found):,} of {plural(len(keys), 'image')}")
     nothing = ("",) * len(columns)
     rows = [found.get(number, nothing) for number in range(len(keys))]
     texts = {name: np.array([row[c] for row in rows], dtype=object) for c, name in enumerate(columns)}

@@ -93,5 +93,5 @@ def warning(facts: TrainedOn) -> str:
         return f"whether images lie in the run's training split could not be checked: {facts.why}"
     if not facts.images:
         return ""
-    found = f"{facts.images:,} of {plural(facts.of, 'image')} lie byte for byte in the run's training split"
-    return f"{found} and are left out" if facts.left_out else f"{found}, which flatters (--without-trained omits them)"
+    found = f"the run's training split has {facts.images:,} of {plural(facts.of, 'image')}, byte for byte"
+    return f"{found}: left out" if facts.left_out else f"{found}, which flatters (--without-trained omits such images)"

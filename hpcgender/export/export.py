@@ -25,7 +25,7 @@ from hpcgender.inference.outputs import log_odds
 from hpcgender.models.create import create
 from shard_tools.base.errors import UserError, one_line
 from shard_tools.base.files import write_file
-from shard_tools.base.text import byte_size
+from shard_tools.base.text import byte_size, plural
 from shard_tools.manifest import read_manifest
 
 EXAMPLE_SIDE = 96
@@ -56,7 +56,7 @@ def export(config: ExportConfig) -> None:
     write_file(config.file, made.content)
     shown = ", ".join(f"{name} {value:.2g}" for name, value in sorted(apart.items()))
     print(f"{config.file} ({byte_size(len(made.content))}): {decision.words}")
-    print(f"largest difference from the checkpoint on {len(pixels)} images of {config.split}: {shown}")
+    print(f"largest difference from the checkpoint on {plural(len(pixels), 'image')} of {config.split}: {shown}")
     print("\n".join(made.says))
 
 

@@ -22,6 +22,7 @@ from hpcgender.inference.progress import Progress, Sums
 from hpcgender.inference.session import Session
 from shard_tools.base.errors import UserError
 from shard_tools.base.progress import progress as progress_of
+from shard_tools.base.text import plural
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -130,7 +131,8 @@ def run_pass(
     own = [blocks.block(number) for number in progress.missing]
     left = len(blocks.samples) - progress.images_there
     if ranks.is_first and progress.images_there and left:
-        print(f"resuming {progress.name}: {progress.images_there} of {len(blocks.samples)} images are done", flush=True)
+        done = f"{progress.images_there:,} of {plural(len(blocks.samples), 'image')}"
+        print(f"resuming {progress.name}: {done} done", flush=True)
     display = progress_of(progress.name, left) if ranks.is_first else nullcontext(lambda images: None)
     with (
         loaded(session, split, np.concatenate(own) if own else np.empty(0, dtype=np.int64), stage=stage) as batches,
@@ -164,7 +166,7 @@ def check_bad(session: Session[Any], split: str, bad: npt.NDArray[np.bool_]) -> 
     if count == total:
         raise UserError(f"no image of {split} in {session.manifest.root} decodes: pack it again with --quality 95")
     if count > math.ceil(session.config.max_bad * total):
-        raise UserError(f"{count} of {total} images do not decode, more than --max-bad allows: {REMEDY}")
+        raise UserError(f"{count:,} of {plural(total, 'image')} failed to decode, more than --max-bad allows: {REMEDY}")
     if count and session.ranks.is_first:
-        print(f"{count} of {total} images do not decode and are left out: the ranks' logs name them", flush=True)
+        print(f"{count:,} of {plural(total, 'image')} failed to decode (left out): see the ranks' logs", flush=True)
     return count

@@ -24,6 +24,7 @@ from jobs.stopping import StopRequests
 from shard_tools.base.commands import Call
 from shard_tools.base.contracts import DEVICE, STARTED
 from shard_tools.base.errors import FAILED, UserError
+from shard_tools.base.text import plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,10 +121,10 @@ def check_processes(procs: int, there: int, granted: Allocation, shares: int) ->
     """Raises UserError unless each of `procs` processes on each of `shares` nodes has a GPU of its own."""
     if procs * shares <= there:
         return
-    where = f"{granted.hosts[0].name} has {there} GPU{'s' * (there > 1)}"
+    where = f"{granted.hosts[0].name} has {plural(there, 'GPU')}"
     raise UserError(
-        f"{procs * shares} processes, but {where}, and each needs its own: give fewer --nodes or --procs-per-node, or "
-        "--gpus-per-node 0 to compute on the CPU"
+        f"{plural(procs * shares, 'process', 'processes')}, but {where}, and each needs its own: give fewer --nodes or "
+        "--procs-per-node, or --gpus-per-node 0 to compute on the CPU"
     )
 
 
@@ -140,7 +141,7 @@ def chosen_hosts(granted: Allocation, wanted: int | None, cpus: int | None = Non
     count = len(granted.hosts)
     if wanted and wanted > count:
         raise UserError(
-            f"--nodes {wanted}, but job {granted.job_id} was granted {count} host{'s' * (count > 1)} "
+            f"--nodes {wanted}, but job {granted.job_id} was granted {plural(count, 'host')} "
             f"({', '.join(host.name for host in granted.hosts)}): ask the scheduler for more, or leave --nodes out"
         )
     return tuple(Host(host.name, min(host.cpus, cpus or host.cpus)) for host in granted.hosts[: wanted or count])

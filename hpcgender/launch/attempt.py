@@ -25,6 +25,7 @@ from jobs.site import Site
 from jobs.stopping import Limit, StopRequests, margin
 from shard_tools.base.commands import RUNS, Call
 from shard_tools.base.errors import FAILED, REQUEUE, StorageError, UserError
+from shard_tools.base.text import plural
 
 
 def run(
@@ -71,7 +72,7 @@ def run(
         record = record or written(limit)
         idle = requeue.idle_attempts(events, call.progress()) if events else 0
         if idle >= config.attempts:  # its nodes were lost: an attempt that ends in order finds out itself
-            end_before_start(record, call, FAILED, because := f"{idle} attempts without progress")
+            end_before_start(record, call, FAILED, because := f"{plural(idle, 'attempt')} without progress")
             print(f"{LAUNCH}given up: {because}", file=sys.stderr)
             return FAILED
         if limit:
@@ -79,7 +80,7 @@ def run(
         hosts, of_record = len(layout.allocation.hosts), records.read_submission(record)
         wanted = (submitted.nodes if submitted else 0) or (of_record.resources.nodes if of_record else 0)
         if hosts < wanted:  # of a PE whose allocation_rule is not a number
-            print(f"{LAUNCH}{wanted} nodes were asked for, {hosts} granted: continuing with these", file=sys.stderr)
+            print(f"{LAUNCH}{wanted} nodes were asked for, {hosts} granted: continuing with fewer", file=sys.stderr)
         with synced_log(site):
             return Attempt(call, layout, record).run(config, requests)
 
@@ -158,7 +159,8 @@ def as_asked(granted: Allocation, nodes: int) -> Allocation:
     unused = granted.hosts[nodes:]
     if unused:
         names = ", ".join(host.name for host in unused)
-        print(f"{LAUNCH}{nodes} nodes were asked for, {len(granted.hosts)} granted: without {names}", file=sys.stderr)
+        asked = plural(nodes, "node was", "nodes were")
+        print(f"{LAUNCH}{asked} asked for, {len(granted.hosts)} granted: without {names}", file=sys.stderr)
     return replace(granted, hosts=granted.hosts[:nodes])
 
 

@@ -12,6 +12,7 @@ from jobs.schedulers import named
 from jobs.sites import find_site
 from shard_tools.base.contracts import SUBMISSIONS
 from shard_tools.base.errors import UserError
+from shard_tools.base.text import plural
 
 
 def check(config: CheckConfig) -> None:
@@ -31,7 +32,7 @@ def could_run(config: CheckConfig) -> str:
         verdict = scheduler.check(request, Path.cwd() / SUBMISSIONS / "%j")
     except UserError as error:
         raise UserError(f"site {site.name}: {error}") from None
-    asked = f"{wanted.nodes} x {wanted.cpus or 1} cores, {wanted.gpus_per_node} GPUs" + (
+    asked = f"{wanted.nodes} x {plural(wanted.cpus or 1, 'core')}, {plural(wanted.gpus_per_node, 'GPU')}" + (
         f", {wanted.mem:g} GB" if wanted.mem else ""
     )
     return f"site {site.name}: {scheduler.title} could run {asked}: {verdict}"

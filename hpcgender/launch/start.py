@@ -24,6 +24,7 @@ from jobs.site import Site
 from jobs.sites import find_site, read_site, stored_site
 from shard_tools.base.commands import Call, Command, find_call
 from shard_tools.base.errors import StorageError, UserError, unknown
+from shard_tools.base.text import plural
 
 
 def launch(config: LaunchConfig, site: Site | None = None) -> int:
@@ -160,4 +161,5 @@ def preview(layout: Layout) -> str:
     hosts = layout.allocation.hosts
     names = ", ".join(dict.fromkeys(host.name for host in hosts))
     command = shlex.join((*layout.python, *layout.ranks))
-    return f"{len(hosts)} nodes ({names}) with {layout.procs_per_node} processes each: {command}"
+    each = plural(layout.procs_per_node, "process", "processes")
+    return f"{plural(len(hosts), 'node')} ({names}) with {each} each: {command}"

@@ -24,8 +24,6 @@ WIDEST = 4.0
 LARGEST_IMAGE = 4096
 """Pixels of a side: what is more is a slip, or a file that would fill the memory."""
 WEB = ("http://", "https://")
-ADDED = {"width": 1.0}
-"""Options that runs of version 0.2 do not have, with what they did."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,4 +191,4 @@ class ModelConfig:
 
 def read_model_config(values: Mapping[str, Any], path: Path, again: str) -> ModelConfig:
     """The model's options in a configuration; UserError with its file and the advice `again` if they are damaged."""
-    return restored_part(ModelConfig, {**ADDED, **values}, path, again)
+    return restored_part(ModelConfig, values, path, again)

@@ -18,6 +18,7 @@ from hpcgender.models.read_weights import Weights, read_weights
 from hpcgender.models.registry import TIMM
 from hpcgender.models.weights_file import weights_format
 from shard_tools.base.errors import UserError, one_line, unknown
+from shard_tools.base.text import plural
 
 COUNTER = "num_batches_tracked"
 """A counter of batch normalisation: not needed, and missing in weights from before PyTorch 0.4.1."""
@@ -56,7 +57,7 @@ def load_pretrained(network: Network, config: ModelConfig) -> str:
     notes = [f"pretrained from {source}{where}: {len(taken) - len(normalisation)} of {len(own)} tensors loaded"]
     if prefix:
         others = len(there) - len(loaded)
-        notes.append(f"those below {prefix.rstrip('.')}" + (f", {others} others left out" if others else ""))
+        notes.append(f"those below {prefix.rstrip('.')}" + (f", {plural(others, 'other')} left out" if others else ""))
     for head in network.HEADS:
         note = head_note(head, own, loaded, kept)
         if note:
@@ -121,7 +122,11 @@ def head_note(
     if not there:
         return "new"
     if any(key.startswith(f"{head}.") for key in kept):
-        return f"new, as it has {there} outputs there and {here} here" if there != here else "new, as its layers differ"
+        return (
+            f"new, as it has {plural(there, 'output')} there and {here} here"
+            if there != here
+            else "new, as its layers differ"
+        )
     return "loaded too"
 
 

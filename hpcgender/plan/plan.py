@@ -153,9 +153,8 @@ def check_batches(config: PlanConfig, work: Work) -> None:
     """Raises UserError for a batch with which so many processes cannot train on so many images."""
     check_world_size(work.processes, config.batch_size)
     if work.train_images < config.batch_size:
-        raise UserError(
-            f"train in {config.data} has {work.train_images} images, fewer than --batch-size {config.batch_size}"
-        )
+        images = plural(work.train_images, "image")
+        raise UserError(f"train in {config.data} has {images}, fewer than --batch-size {config.batch_size}")
 
 
 def show(config: PlanConfig, work: Work, rates: Rates, found: Estimate, examined: Examination | None) -> None:
@@ -168,13 +167,13 @@ def show(config: PlanConfig, work: Work, rates: Rates, found: Estimate, examined
     each = work.batch_size / work.processes
     facts = {
         "an epoch": f"{between(found.epoch_s)}, of which validation {duration(found.validation_s)}",
-        f"{config.epochs} epochs": between(found.total_s),
+        plural(config.epochs, "epoch"): between(found.total_s),
         f"{device} hours": f"{found.device_hours:,.1f} ({found.low * found.device_hours:,.1f} to "
         f"{found.high * found.device_hours:,.1f})",
         "speed": f"{found.images_per_s:,.0f} images/s, limited by {found.limited_by}",
         "storage": f"{byte_size(found.storage_bytes_per_s)}/s are read, in all",
         "cores": f"{found.cores_per_process:.1f} for each {device}, to decode",
-        "memory": f"{byte_size(found.memory_bytes)} for each {device}, with {each:,.0f} images",
+        "memory": f"{byte_size(found.memory_bytes)} for each {device}, with {plural(round(each), 'image')}",
         "checkpoints": f"{byte_size(found.checkpoint_bytes)} on disk",
         "requeues": f"{found.requeues or 'none'}, at {config.time} a job",
         "from": found.source,
@@ -192,15 +191,18 @@ def show(config: PlanConfig, work: Work, rates: Rates, found: Estimate, examined
             facts["largest batch"] += f"; on one of {byte_size(less)} {smaller:,}"
     if unknown := list(unknowns(config, work, rates, examined)):
         facts["uncertain"] = "; ".join(unknown)
-    process = "1 process" if work.processes == 1 else f"{work.processes} processes"
-    processes = plural(work.processes, "GPU") if work.on_gpu else f"{process} without GPUs"
+    if work.on_gpu:
+        processes = plural(work.processes, "GPU")
+    else:
+        processes = plural(work.processes, "process without GPUs", "processes without GPUs")
     model = config.model if config.width == 1 else f"{config.model} of width {config.width:g}"
-    print_facts(facts, title=f"{model} at {config.image_size} px, {work.train_images:,} images, {processes}")
+    images = plural(work.train_images, "image")
+    print_facts(facts, title=f"{model} at {config.image_size} px, {images}, {processes}")
 
 
 def largest(batch: int, work: Work) -> str:
     """The largest batch in words, with the memory that it is for."""
-    images = f"{batch:,} images" if batch else "none: not even one image fits"
+    images = plural(batch, "image") if batch else "none: not even one image fits"
     return f"{images}, as its activations are counted, in {byte_size(work.memory_bytes or 0.0)} for each GPU"
 
 
@@ -215,6 +217,7 @@ def unknowns(config: PlanConfig, work: Work, rates: Rates, examined: Examination
         yield "small images and batches use a GPU less than the published ones"
         yield "cores and storage are taken to keep up"
     if examined and 2 * work.batch_size < examined.batch_size * work.processes:
-        yield f"steps of {examined.batch_size} images a process were timed: examine with a smaller --batch-size"
+        images = plural(examined.batch_size, "image")
+        yield f"steps of {images} a process were timed: examine with a smaller --batch-size"
     if work.processes > 1 and rates.all_reduce_bytes_per_s is None:
         yield f"the network is taken to keep up: examine it with hpcgender doctor --nodes {max(2, config.nodes)}"

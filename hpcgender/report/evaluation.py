@@ -64,9 +64,9 @@ def measured_facts(evaluation: Evaluation) -> dict[str, str]:
     data, checkpoint, options, run = evaluation.data, evaluation.checkpoint, evaluation.options, evaluation.run
     labelled = ", ".join(f"{count:,} {name}" for name, count in data.labelled.items())
     facts = {
-        "data": f"{data.path}, {data.split}: {data.images:,} images ({labelled})",
+        "data": f"{data.path}, {data.split}: {plural(data.images, 'image')} ({labelled})",
         "subjects": f"{data.subjects:,}" if data.subjects else "unknown",
-        "ages": f"known for {data.aged:,} images" if data.aged else "unknown",
+        "ages": f"known for {plural(data.aged, 'image')}" if data.aged else "unknown",
         "left out": f"{plural(data.left_out, 'image')} that did not decode" if data.left_out else "",
         "relation": relation(evaluation),
         "manifest": data.manifest,
@@ -76,7 +76,7 @@ def measured_facts(evaluation: Evaluation) -> dict[str, str]:
         "decoded by": f"{options.backend}, in batches of {options.batch_size}",
         "computed in": options.precision,
         "evaluated": f"{when(run.began)} in {time_spent(run.seconds)}, {number(run.images_per_s, 0)} images/s",
-        "machine": f"{run.device}, {run.world_size} process{'' if run.world_size == 1 else 'es'}"
+        "machine": f"{run.device}, {plural(run.world_size, 'process', 'processes')}"
         + (f", job {run.job}" if run.job else ""),
         "code": ", ".join((*([f"git {run.revision}"] if run.revision else []), *map(" ".join, run.versions.items()))),
     }
@@ -222,7 +222,7 @@ def gap_text(table: GroupTable) -> str:
     if any(group.small for group in table.groups):
         words.append("Groups marked few, drawn hollow, are too small for a conclusion and not part of the gap.")
     if table.unknown:
-        words.append(f"{table.unknown:,} images have no {table.column}.")
+        words.append(f"{plural(table.unknown, 'image has', 'images have')} no {table.column}.")
     return " ".join(words)
 
 
@@ -243,10 +243,10 @@ def mistakes_content(
     if not len(wrong) or not faces:
         return None
     manifest = manifest_of(Path(evaluation.data.path), evaluation.data.manifest)
-    line = f"{len(wrong):,} of {int(predictions.gender_known.sum()):,} images are misclassified"
+    line = f"{len(wrong):,} of {plural(int(predictions.gender_known.sum()), 'image')} misclassified"
     if manifest:
         shown = wrong.rows(np.arange(min(faces, len(wrong))))
-        line += f": the {len(shown)} most confident. The colour is the label."
+        line += f", the most confident first, {len(shown)} shown. The colour is the label."
         return {"line": line, "faces": faces_of(shown, manifest, evaluation.data.split), "sheet": None}
     if (sheet := directory / SHEET).is_file():
         return {"line": f"{line}.", "faces": None, "sheet": sheet.read_bytes()}

@@ -50,11 +50,11 @@ def heat_map_section(directory: Path) -> dict[str, object]:
             cam,
             difference.name,
             "difference",
-            f"{difference.images[0]:,} and {difference.images[1]:,} images, "
+            f"{difference.images[0]:,} and {plural(difference.images[1], 'image')}, "
             + (
                 "too few for a test"
                 if difference.small
-                else f"significant: {difference.significant} of {int(np.prod(cam.cells))} cells"
+                else f"significant: {difference.significant} of {plural(int(np.prod(cam.cells)), 'cell')}"
             ),
         )
         for difference in cam.differences
@@ -74,7 +74,7 @@ def facts(directory: Path, cam: Cam) -> dict[str, str]:
     data, checkpoint = cam.data, cam.checkpoint
     lines = {
         "heat maps": str(directory),
-        "data": f"{data.path}, {data.split}: {data.images - data.left_out:,} images",
+        "data": f"{data.path}, {data.split}: {plural(data.images - data.left_out, 'image')}",
         "manifest": data.manifest,
         "checkpoint": f"{checkpoint.path}, epoch {checkpoint.epoch}, {checkpoint.model}",
         "method": METHODS[cam.method],
@@ -123,10 +123,10 @@ def verdict(deletion: Deletion) -> str:
     )
     masked = percent(step.fraction, 0)
     return (
-        f"{deletion.images:,} images. Accuracy is {percent(deletion.unmasked.accuracy)}; with {masked} of the cells "
-        f"masked, {percent(step.hottest.accuracy)} where these have most evidence and {percent(step.random.accuracy)} "
-        f"where they are random. The log-odds of the label then differ by {number(step.gap)} "
-        f"(95 %: {step.gap - half:.2f} to {step.gap + half:.2f}): {result}."
+        f"{plural(deletion.images, 'image')}. Accuracy is {percent(deletion.unmasked.accuracy)}; with {masked} of the "
+        f"cells masked, {percent(step.hottest.accuracy)} where these have most evidence and "
+        f"{percent(step.random.accuracy)} where they are random. The log-odds of the label then differ by "
+        f"{number(step.gap)} (95 %: {step.gap - half:.2f} to {step.gap + half:.2f}): {result}."
     )
 
 

@@ -17,7 +17,7 @@ from hpcgender.report.training import data_section, training_section
 from hpcgender.report.words import time_spent
 from shard_tools.base.files import write_file
 from shard_tools.base.page import render
-from shard_tools.base.text import percent, printable
+from shard_tools.base.text import percent, plural, printable
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def tiles(parts: Sequence[Part]) -> list[tuple[str, str]]:
         if age := first.age:
             found.append(("years, age MAE", f"{age.mae.value:.2f}"))
     if run and run.records:
-        found.append((f"training, {len(run.records)} epochs", time_spent(run.seconds)))
+        found.append((f"training, {plural(len(run.records), 'epoch')}", time_spent(run.seconds)))
     return found
 
 

@@ -16,7 +16,7 @@ from jobs.hosts.processes import exit_words
 from jobs.records import Submission
 from shard_tools.base.errors import UserError
 from shard_tools.base.figures import charts
-from shard_tools.base.text import NOTHING, Table, percent
+from shard_tools.base.text import NOTHING, Table, percent, plural
 from shard_tools.inspect.statistics import measure
 from shard_tools.inspect.tables import header
 from shard_tools.manifest import Manifest, read_manifest
@@ -57,10 +57,12 @@ def training_facts(part: Part, run: TrainingRun) -> dict[str, str]:
         "validated on": validated(options),
         "manifest of validation": str(options.get("val_manifest") or ""),
         "epochs": epochs(run),
-        "batch": f"{options.get('batch_size')} images, precision {options.get('precision')}",
+        "batch": f"{options.get('batch_size')}, precision {options.get('precision')}",
         "learning": ", ".join(changed(options, LEARNING)),
         "class weights": class_weights(options),
-        "sample": f"at most {options['limit']} images, seed {options['limit_seed']}" if options.get("limit") else "",
+        "sample": f"at most {plural(options['limit'], 'image')}, seed {options['limit_seed']}"
+        if options.get("limit")
+        else "",
         "sampling": f"{sampling(options)}, augmentation {options.get('augment')}, seed {options.get('seed')}",
         "initial weights": str(options.get("pretrained") or "random"),
         "time": cost(run),

@@ -11,6 +11,7 @@ from hpcgender import log_lines
 from hpcgender.log_lines import NOT_REQUEUED, STOP_REQUESTED, AttemptLine
 from jobs.hosts.processes import how_it_ended
 from shard_tools.base.files import tail
+from shard_tools.base.text import plural
 
 _TRACEBACK = "Traceback (most recent call last)"
 _MESSAGE = re.compile(
@@ -50,7 +51,7 @@ def last_traceback(text: str) -> str:
     lines = lines[:end]
     if len(lines) > _LIMIT:
         half = _LIMIT // 2
-        lines = [*lines[:half], f"{before}  ... {len(lines) - _LIMIT} lines ...", *lines[-half:]]
+        lines = [*lines[:half], f"{before}  ... {plural(len(lines) - _LIMIT, 'line')} ...", *lines[-half:]]
     return "\n".join(lines)
 
 

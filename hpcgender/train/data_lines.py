@@ -22,14 +22,14 @@ def data_lines(config: TrainConfig, packs: Sequence[Pack], images: TrainingLoade
         for name, pack, part in zip(names, packs, images.parts, strict=True):
             subjects = f" of {plural(part.subjects, 'subject')}" if part.subjects else ""
             yield (
-                f"--limit {config.limit}, seed {config.limit_seed}: {part.images} of the "
-                f"{pack.manifest.split(SPLIT).samples} training images of {name}{subjects}"
+                f"--limit {config.limit}, seed {config.limit_seed}: {part.images:,} of "
+                f"{plural(pack.manifest.split(SPLIT).samples, 'training image')} of {name}{subjects}"
             )
     if len(packs) > 1:
         for name, pack, share, drawn in zip(names, packs, images.shares(), images.drawn, strict=True):
             yield (
-                f"{name}: weight {pack.weight}, {share} images in the first epoch, that is {share / drawn.samples:.2f} "
-                f"times its {drawn.samples}"
+                f"{name}: weight {pack.weight}, {plural(share, 'image')} in the first epoch, that is "
+                f"{share / drawn.samples:.2f} times its {drawn.samples:,}"
             )
         if "age" in config.tasks:
             for name, pack in zip(names, packs, strict=True):

@@ -35,6 +35,7 @@ from hpcgender.train.objective import Objective
 from hpcgender.train.optimizer import create_optimizer, set_learning_rate
 from hpcgender.train.schedule import learning_rate
 from shard_tools.base.errors import UserError
+from shard_tools.base.text import plural
 from shard_tools.manifest import CLASSES
 
 SKIPPED_BY_FP16 = 100
@@ -267,8 +268,8 @@ def check_compute(config: TrainConfig, ranks: Ranks) -> None:
         check_compiler(ranks.device)
         if (config.batch_size // ranks.world_size) % config.accumulate:
             raise UserError(
-                f"--compile needs micro-batches of one size: {config.batch_size // ranks.world_size} images of each "
-                f"process do not divide by --accumulate {config.accumulate}"
+                f"--compile needs micro-batches of one size: --accumulate {config.accumulate} does not divide the "
+                f"{plural(config.batch_size // ranks.world_size, 'image')} of each process"
             )
     if config.cuda_graphs and ranks.device.type != "cuda":
         raise UserError("--cuda-graphs needs GPUs: leave it out")
@@ -293,9 +294,9 @@ def check_micro_batches(config: TrainConfig, world_size: int) -> None:
             network.train()(torch.empty(1, 3, config.image_size, config.image_size, device="meta"))
     except ValueError:  # of batch normalisation
         raise UserError(
-            f"--batch-size {config.batch_size} on {world_size} processes with --accumulate {config.accumulate} "
-            f"computes one image at a time, with which {config.model} cannot be trained at {config.image_size} px: "
-            "give larger batches"
+            f"--batch-size {config.batch_size} on {plural(world_size, 'process', 'processes')} with --accumulate "
+            f"{config.accumulate} computes one image at a time, with which {config.model} cannot be trained at "
+            f"{config.image_size} px: give larger batches"
         ) from None
 
 

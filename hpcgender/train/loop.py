@@ -37,6 +37,7 @@ from hpcgender.train.schedule import learning_rate
 from shard_tools.base.errors import REQUEUE, UserError
 from shard_tools.base.files import write_file
 from shard_tools.base.lock import PATIENCE, locked
+from shard_tools.base.text import plural
 
 TIMED_STEPS = slice(10, 20)
 """Steps that are timed to choose the number of steps between two checkpoints: the first ones load, tune and compile."""
@@ -65,8 +66,8 @@ def train(config: TrainConfig) -> int:
             if trainer.epoch == config.epochs:
                 if ranks.is_first:
                     print(
-                        f"{config.run_dir} is finished: {config.epochs} epochs, {trainer.best_text()}; to train "
-                        f"longer: {resume_command(config.run_dir)} --epochs {2 * config.epochs}"
+                        f"{config.run_dir} is finished: {plural(config.epochs, 'epoch')}, {trainer.best_text()}; to "
+                        f"train longer: {resume_command(config.run_dir)} --epochs {2 * config.epochs}"
                     )
                 return 0
             trainer.train()
@@ -239,7 +240,7 @@ class Trainer:
             if record.val_of:
                 print(parts_line(record), flush=True)
             if bad:
-                print(f"{bad:.0f} images of this epoch do not decode: the ranks' logs name them", flush=True)
+                print(f"{plural(round(bad), 'image')} of this epoch failed to decode: see the ranks' logs", flush=True)
 
     def train_steps(self) -> None:
         """The remaining steps of an epoch, with checkpoints in between."""
@@ -297,8 +298,8 @@ class Trainer:
         validated = sum(len(one.images) for one in self.val_images.values())
         print(
             f"{'resuming' if self.epoch or self.epoch_step else 'training'} {config.run_dir}: {config.model} at "
-            f"{config.image_size} px, {images} images, {f'{validated} for' if validated else 'no'} validation, "
-            f"batch {config.batch_size} on {self.ranks.world_size} x {self.ranks.device.type}, "
+            f"{config.image_size} px, {plural(images, 'image')}, {f'{validated:,} for' if validated else 'no'} "
+            f"validation, batch {config.batch_size} on {self.ranks.world_size} x {self.ranks.device.type}, "
             f"{self.learner.precision.name}, from epoch {self.epoch + 1}"
             + (f", after step {self.epoch_step} of {self.steps_per_epoch}" if self.epoch_step else ""),
             flush=True,

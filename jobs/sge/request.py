@@ -14,6 +14,7 @@ from jobs.sge.script import Parameters, Per, qsub_command, script_text
 from jobs.site import Site
 from jobs.submit import setup, task_command
 from shard_tools.base.errors import UserError
+from shard_tools.base.text import plural
 
 _RESIDENT = ("m_mem_free", "tmem", "mem_free")
 """Complexes for memory that is used, the strictest first; every Grid Engine comes with the last."""
@@ -127,7 +128,7 @@ def check_slots(site: Site, nodes: int, slots: int, gpus: int) -> None:
     if gpus and site.gpu and site.gpu_per == "slot" and gpus % slots:
         raise UserError(
             f"site {site.name}: gpu = {site.gpu!r} counts per slot, and the {slots} slots of a node (--cpus, "
-            f"cpus_per_node) cannot share {gpus} GPU{'s' * (gpus > 1)}: ask for {gpus} slots, or set gpu_per if it "
+            f"cpus_per_node) cannot share {plural(gpus, 'GPU')}: ask for {plural(gpus, 'slot')}, or set gpu_per if it "
             "counts per host"
         )
 

@@ -191,9 +191,7 @@ def _slot_options(p: Parameters) -> list[str]:
     if p.pe == "" or (p.pe is None and total == 1):
         return []
     if p.pe is None:
-        raise ValueError(
-            f"{p.nodes} node(s) of {p.slots} slot(s) need a parallel environment: set sge_pe to one of `qconf -spl`"
-        )
+        raise ValueError(f"{p.nodes} x {p.slots} slots need a parallel environment: set sge_pe to one of `qconf -spl`")
     return ["-pe", p.pe.format(slots_per_node=p.slots, nodes=p.nodes), str(total)]
 
 
@@ -204,8 +202,8 @@ def _requests(p: Parameters) -> dict[str, Any]:
     if p.gpus_per_node and p.gpu_complex:
         if p.gpu_per == "slot" and p.gpus_per_node % p.slots:
             raise ValueError(
-                f"{p.gpu_complex} counts per slot, and {p.gpus_per_node} GPU(s) cannot be shared out to a node's "
-                f"{p.slots} slot(s): set sge_slots_per_node to a number that divides it"
+                f"{p.gpu_complex} counts per slot, and the {p.slots} slots of a node cannot share {p.gpus_per_node}: "
+                "set sge_slots_per_node to a number that divides it"
             )
         requests[p.gpu_complex] = p.gpus_per_node // (p.slots if p.gpu_per == "slot" else 1)
     if p.mem_gb and p.mem_complex:

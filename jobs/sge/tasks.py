@@ -107,7 +107,7 @@ def main() -> int:
         return _report(str(error), 1)
     if len(hosts) < options.nodes:
         return _report(
-            f"Grid Engine granted {len(hosts)} host(s) where {options.nodes} nodes were asked for: "
+            f"Grid Engine granted {len(hosts)} of {options.nodes} hosts: "
             "choose a parallel environment whose allocation_rule is the slots of one node",
             1,
         )

@@ -16,6 +16,7 @@ from jobs.records import user_name
 from jobs.scheduler import Request
 from jobs.slurm import tres, usage
 from jobs.slurm.answers import seconds
+from shard_tools.base.text import plural
 
 NOT_NOW = "Requested node configuration is not available"
 """What --test-only says of nodes that are too few or too small, and of such that are drained or down at present."""
@@ -206,7 +207,7 @@ def _of_partition(wanted: Wanted, cluster: Cluster, partition: Mapping[str, str]
         yield f"partition {name} gives a job at most {partition['MaxTime']} of time"
     nodes = partition.get("MaxNodes", "")
     if nodes.isdigit() and wanted.nodes > int(nodes) and "PartitionMaxNodes" not in flags:
-        yield f"partition {name} gives a job at most {nodes} nodes"
+        yield f"partition {name} gives a job at most {plural(int(nodes), 'node')}"
     for field, kind in (("MaxCPUsPerNode", "cpu"), ("MaxMemPerNode", "mem")):
         limit = partition.get(field, "")
         if limit.isdigit() and wanted.per_node[kind] > int(limit):
@@ -216,7 +217,8 @@ def _of_partition(wanted: Wanted, cluster: Cluster, partition: Mapping[str, str]
     if rows and len(fit) < wanted.nodes:
         each = ", ".join(tres.words(kind, amount) for kind, amount in wanted.per_node.items() if amount)
         each += f" and {wanted.features}" if wanted.features else ""
-        yield f"of the {len(rows)} nodes of partition {name}, {len(fit)} have {each}, and {wanted.nodes} are asked for"
+        nodes = f"{plural(len(fit), 'node')} of {len(rows)}"
+        yield f"partition {name} has {nodes} with {each}, and the job asks for {wanted.nodes}"
 
 
 def _rows_of(cluster: Cluster, partition: str) -> list[list[str]]:

@@ -127,8 +127,8 @@ class Slurm(Scheduler):
         text = script(request, record)
         if request.tasks > 1 and request.tasks > (most := limits.most_tasks()):
             raise UserError(
-                f"{self.title} takes at most {most} tasks in an array, its MaxArraySize, and {request.name} has "
-                f"{request.tasks}: submit fewer at once, and then the others"
+                f"{request.name} has {request.tasks} tasks, and {self.title} takes an array of at most {most}, its "
+                "MaxArraySize: submit fewer at once, and then the others"
             )
         cluster = limits.look(request)
         wanted = limits.Wanted.of(request)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from shard_tools.base.text import plural
+
 _MEGABYTES = {"": 1.0, "K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
 _NAMES = {"cpu": "cores", "node": "nodes", "gres/gpu": "GPUs"}
 
@@ -21,7 +23,10 @@ def number(kind: str, amount: str, unit: str = "") -> float:
 
 def words(kind: str, amount: float) -> str:
     """An amount for people: `4 cores`, `16 GB`, `2 a100 GPUs`."""
-    return f"{amount / 1024:g} GB" if kind == "mem" else f"{amount:g} {name(kind)}"
+    if kind == "mem":
+        return f"{amount / 1024:g} GB"
+    many = name(kind)
+    return plural(round(amount), kind if many == kind else many.removesuffix("s"), many)
 
 
 def name(kind: str) -> str:

@@ -33,7 +33,7 @@ from shard_tools.base.errors import UserError
 from shard_tools.base.files import sync_files, whole_text, write_file
 from shard_tools.base.progress import progress
 from shard_tools.base.storage import unwritable
-from shard_tools.base.text import printable
+from shard_tools.base.text import plural, printable
 from shard_tools.commands.align import UNFINISHED, AlignConfig
 from shard_tools.images import ImageError
 from shard_tools.look import Chunk, read_image
@@ -106,9 +106,8 @@ def align_directory(config: AlignConfig) -> None:
                 advance(size)
         if parts > 1:
             total = sum(chunk.size for chunk, _ in mine)
-            print(
-                f"aligned part {part + 1} of {parts}, {total} images; after all parts: the same command without --task"
-            )
+            aligned = f"aligned part {part + 1} of {parts}, {plural(total, 'image')}"
+            print(f"{aligned}; after all parts: the same command without --task")
             return
         finish(work, chunks)
 
@@ -192,14 +191,16 @@ def finish(work: Work, chunks: Sequence[Chunk]) -> None:
     """Everything after all images are done: the lists, and the recipe last."""
     missing = sum(not work.done(chunk).exists() for chunk in chunks)
     if missing:
-        raise UserError(f"{work.out} lacks {missing} parts of the images as they are now: give the same command again")
+        raise UserError(
+            f"{work.out} lacks {plural(missing, 'part')} of the images as they are now: give the same command again"
+        )
     reasons = Counter(finding["reason"] for finding in findings_of(work, chunks) if "reason" in finding)
     images, left_out = sum(chunk.size for chunk in chunks), reasons.total()
     if left_out == images:
         shutil.rmtree(work.out / UNFINISHED)
         with suppress(OSError):  # something else is in it
             work.out.rmdir()
-        raise UserError(f"none of {images} images has a crop, most because {reasons.most_common(1)[0][0]}")
+        raise UserError(f"none of {plural(images, 'image')} has a crop, most because {reasons.most_common(1)[0][0]}")
     remove_leftovers(work.out / CROPS, {f["image"] for f in findings_of(work, chunks) if "reason" not in f})
     several = 0
     with whole_text(work.out / "landmarks.csv") as file, whole_text(work.out / "quarantine.csv") as quarantine:
@@ -224,9 +225,9 @@ def finish(work: Work, chunks: Sequence[Chunk]) -> None:
         work.out / ALIGNMENT, FORM, {"recipe": asdict(work.recipe), "made_of": made_of(work, chunks), **counts}
     )
     shutil.rmtree(work.out / UNFINISHED)
-    print(f"{images} images: {cropped} cropped, {several} of them have several faces")
+    print(f"{plural(images, 'image')}: {cropped:,} cropped, {several:,} with several faces")
     if left_out:
-        print(f"{left_out} images left out, listed in {work.out / 'quarantine.csv'}:")
+        print(f"{plural(left_out, 'image')} left out, listed in {work.out / 'quarantine.csv'}:")
         for reason, count in reasons.most_common(5):
             print(printable(f"  {count}: {reason}"))
     print(f"crops in {work.out / CROPS}, some of them in {work.out / 'sheet.png'}")

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageOps
 from shard_tools.align.recipe import Recipe
 from shard_tools.base.colours import ACCENTS
 from shard_tools.base.sheet import CARD, Card, draw_sheet
+from shard_tools.base.text import plural
 from shard_tools.images import decoded
 
 SIDE, GAP = 150, 6
@@ -45,11 +46,11 @@ def alignment_sheet(
         Card(
             picture=pair((images / name).read_bytes(), (crops / name).read_bytes(), landmarks),
             label=min(faces, 2) - 1,
-            name="1 face" if faces == 1 else f"{faces} faces",
+            name=plural(faces, "face"),
             age="",
             details=(name,),
         )
         for name, faces, landmarks in findings
     ]
-    lines = [f"{len(cards)} of {cropped} images: the photo and its crop; {recipe.description}"]
+    lines = [f"{len(cards)} of {plural(cropped, 'image')}: the photo and its crop; {recipe.description}"]
     return draw_sheet([cards], "Before and after", lines)

@@ -59,9 +59,9 @@ def utc(seconds: float | None = None) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def plural(number: int, noun: str) -> str:
-    """1 image, 2,000 images."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def plural(number: int, one: str, many: str = "") -> str:
+    """1 image, 2,000 images; `many` where an s is not enough, as in `image is`, `images are`."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def printable(text: str) -> str:

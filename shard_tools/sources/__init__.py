@@ -12,6 +12,7 @@ from shard_tools.align.detector import detector_name
 from shard_tools.align.recipe import FROM_FILE, CropOptions, Recipe, recipe_of
 from shard_tools.base.commands import default_is
 from shard_tools.base.errors import UserError
+from shard_tools.base.text import plural
 from shard_tools.keys import key_of
 from shard_tools.sources.image_files import ImageFiles, read_file
 
@@ -155,14 +156,14 @@ class Source(CropOptions):
             return val, min(SHARE, 1 - val) if self.test is None else self.test
         if own[""]:
             raise UserError(
-                f"{own['']} images have no split, others have one of the source's own ({', '.join(known)}): give each "
-                "one, or state what their value means, as in --splits '' train"
+                f"{plural(own[''], 'image has', 'images have')} no split, others have one of the source's own "
+                f"({', '.join(known)}): give each one, or state what their value means, as in --splits '' train"
             )
         for name, share in (("val", self.val), ("test", self.test)):
             if share and own[name]:
                 raise UserError(
-                    f"the source has a split {name} of its own, {own[name]} images: leave --{name} {share:g} out, or "
-                    "give that split another meaning with --splits"
+                    f"the source has a split {name} of its own, {plural(own[name], 'image')}: leave --{name} {share:g} "
+                    "out, or give that split another meaning with --splits"
                 )
             if share and not own["train"]:
                 raise UserError(

@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from shard_tools.base.errors import UserError
-from shard_tools.base.text import printable
+from shard_tools.base.text import plural, printable
 from shard_tools.manifest import CLASSES
 from shard_tools.sources import SPLIT_NAMES, ImageDirectory, Record
 from shard_tools.sources.values import AROUND, GENDERS, split_of, swapped_word
@@ -141,8 +141,8 @@ class Folders(ImageDirectory):
         if depths and without:
             depth = depths.most_common(1)[0][0]
             tally = _tally(("/".join(path.split("/")[: depth + 1]), counts[path]) for path in without)
-            number = sum(counts[path] for path in without)
-            raise UserError(f"of {self.images}, {number} images are in no split, others are: {tally}; {remedy}")
+            images = plural(sum(counts[path] for path in without), "image is", "images are")
+            raise UserError(f"of {self.images}, {images} in no split, others are: {tally}; {remedy}")
         suspect = [(n, counts[path]) for path in without for n in path.split("/") if _SUSPECT.search(n.casefold())]
         if suspect:
             raise UserError(f"these directories of {self.images} may be splits: {_tally(suspect)}; {remedy}")
@@ -154,4 +154,6 @@ def _tally(directories: Iterable[tuple[str, int]]) -> str:
     for name, count in directories:
         counts[name or "the top"] += count
     more = ", ..." if len(counts) > SHOWN else ""
-    return printable(", ".join(f"{name} ({count} images)" for name, count in counts.most_common(SHOWN)) + more)
+    return printable(
+        ", ".join(f"{name} ({plural(count, 'image')})" for name, count in counts.most_common(SHOWN)) + more
+    )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shard_tools.base.errors import UserError, one_line
-from shard_tools.base.text import printable
+from shard_tools.base.text import plural, printable
 from shard_tools.images import MAX_BYTES, ImageError, extension_of
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp"})
@@ -63,11 +63,11 @@ class ImageFiles:
         """One line that counts what is not listed, by reason; empty if there is nothing."""
         ordered = sorted(self.others.items(), key=lambda item: (-item[1], item[0]))
         suffixes = [f"{count} {suffix or 'without suffix'}" for suffix, count in ordered]
-        kinds = "file of a kind that is" if self.others.total() == 1 else "files of kinds that are"
+        others = plural(self.others.total(), "file of a kind that is", "files of kinds that are")
         reasons = [
-            *([f"{self.others.total()} {kinds} not packed ({', '.join(suffixes[:10])})"] if suffixes else []),
+            *([f"{others} not packed ({', '.join(suffixes[:10])})"] if suffixes else []),
             *(
-                f"{len(names)} {one if len(names) == 1 else several} "
+                f"{plural(len(names), one, several)} "
                 f"({', '.join(sorted(names)[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
                 for one, several, names in (
                     ("dangling link", "dangling links", self.dangling),

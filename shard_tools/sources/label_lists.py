@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shard_tools.base.errors import UserError
+from shard_tools.base.text import plural
 from shard_tools.base.text_files import open_text
 from shard_tools.recordio import Ints
 from shard_tools.sources.conventions import FIRST, Tally, check_column, check_words
@@ -139,7 +140,7 @@ class Convention:
 
     def check_values(self, counts: Counter[str], where: str) -> None:
         """Raises UserError if values are not understood, or one that was stated does not occur."""
-        found = ", ".join(f"{value} ({count} times)" for value, count in counts.most_common(10))
+        found = ", ".join(f"{value} ({plural(count, 'time')})" for value, count in counts.most_common(10))
         wrong = [value for value in counts if canonical(value) not in self.codes]
         if wrong and not self.stated:
             raise UserError(
@@ -222,8 +223,8 @@ def layout_of(path: Path, by: What | None) -> Layout:
             raise UserError(f"{path} has no line of column names: {advice}")
         if len(names) not in (2, 4):
             raise UserError(
-                f"{path}: line {number} has {len(names)} columns, not `{by} gender` or `{by} race gender age`: "
-                "give it a first line of column names"
+                f"{path}: line {number} has {plural(len(names), 'column')}, not `{by} gender` or `{by} race gender "
+                "age`: give it a first line of column names"
             )
         header, chosen = number - 1, by
         roles = (chosen, "gender") if len(names) == 2 else (chosen, "race", "gender", "age")

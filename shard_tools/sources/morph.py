@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from shard_tools.base.errors import UserError
+from shard_tools.base.text import plural
 from shard_tools.sources import ImageDirectory, Record
 from shard_tools.sources.conventions import is_swapped
 from shard_tools.sources.morph_pictures import (
@@ -95,22 +96,24 @@ class Morph(ImageDirectory):
             left = tuple(problem for problem in named.problems if problem[0] not in known)
             merged.append(named._replace(**{**known, "problems": (*row.problems, *left)}))
         if is_swapped(agreed, len(contradicted["gender"])):
+            pictures_of = plural(len(contradicted["gender"]), "picture")
             raise UserError(
-                f"the gender in {path.name} contradicts the names of {_count(len(contradicted['gender']))}, as of "
+                f"the gender in {path.name} contradicts the names of {pictures_of}, as of "
                 f"{contradicted['gender'][0]}: are male and female swapped?"
             )
         for field, where in contradicted.items():
             if where:
                 some = ", ".join(where[:SHOWN]) + _more(where)
-                self._remarks.append(f"the CSV's {field} is taken, not the name's, for {_count(len(where))}: {some}")
+                self._remarks.append(
+                    f"the CSV's {field} is taken, not the name's, for {plural(len(where), 'picture')}: {some}"
+                )
         absent = [name for name in names if photo_of(name) not in listed]
         if absent:
-            self._remarks.append(
-                f"{_count(len(absent))} not in {path.name}, labelled by name: {file_of(absent[0])} is the first"
-            )
+            unlisted = f"{plural(len(absent), 'picture')} not in {path.name}"
+            self._remarks.append(f"{unlisted}, labelled by name: {file_of(absent[0])} is the first")
         unused = len(listed.keys() - set(map(photo_of, names)))
         if unused:
-            self._remarks.append(f"{_count(unused, 'photo')} of {path.name} not below --images")
+            self._remarks.append(f"{plural(unused, 'photo')} of {path.name} not below --images")
         return merged
 
     def _fixed(self, path: Path, names: list[str], pictures: list[Picture]) -> list[Picture]:
@@ -125,9 +128,8 @@ class Morph(ImageDirectory):
             applied.update(["picture", *changes] if changes else [])
             fixed.append(corrected(picture, changes))
         fields = ", ".join(f"{field} of {applied[field]}" for field in FIXABLE if applied[field])
-        self._remarks.append(
-            f"{_count(len(fixes), 'correction')} of {path.name} applied to {_count(applied['picture'])}: {fields}"
-        )
+        corrections = f"{plural(len(fixes), 'correction')} of {path.name}"
+        self._remarks.append(f"{corrections} applied to {plural(applied['picture'], 'picture')}: {fields}")
         return fixed
 
 
@@ -174,7 +176,7 @@ def _tally(field: str, pictures: list[tuple[str, Picture]]) -> str:
         if getattr(picture, field) is not None:
             by_value[getattr(picture, field)].append(name)
     return ", ".join(
-        f"{_shown(value)} in {_count(len(names))} ({', '.join(names[:SHOWN])}{_more(names)})"
+        f"{_shown(value)} in {plural(len(names), 'picture')} ({', '.join(names[:SHOWN])}{_more(names)})"
         for value, names in sorted(by_value.items(), key=lambda item: len(item[1]))
     )
 
@@ -182,10 +184,6 @@ def _tally(field: str, pictures: list[tuple[str, Picture]]) -> str:
 def _shown(value: object) -> str:
     """A value as MORPH spells it; genders are the only integers."""
     return "FM"[value] if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _count(number: int, noun: str = "picture") -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _more(pictures: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from shard_tools.base.errors import UserError
 from shard_tools.base.storage import PASSING
-from shard_tools.base.text import percent
+from shard_tools.base.text import percent, plural
 from shard_tools.images import ImageError
 from shard_tools.recordio import RecordError, RecordFile
 from shard_tools.sources import Record, Source
@@ -173,15 +173,16 @@ class Ms1mv2(Source):
             identities=identities is not None or self.vote == "identity" or bool(layout and layout.what == "identity"),
             first_labels=layout is None,
         )
-        remarks = (
-            [] if idx else [f"there is no idx: found {len(listing.keys)} images by reading all of {self.rec.name}"]
-        )
+        images = plural(len(listing.keys), "image")
+        remarks = [] if idx else [f"there is no idx: found {images} by reading all of {self.rec.name}"]
         if listing.claimed != len(listing.keys):
-            remarks.append(f"{self.rec.name} should have {listing.claimed} images and has {len(listing.keys)}")
+            remarks.append(f"{self.rec.name} should have {listing.claimed:,} and has {images}")
         if identities is not None and listing.identities is not None:
             found = int(np.count_nonzero(present(listing.identities)))
             if found != identities:
-                remarks.append(f"property has {identities} identities, but there are images of {found}")
+                remarks.append(
+                    f"property has {plural(identities, 'identity', 'identities')}, but there are images of {found:,}"
+                )
 
         if layout is None:
             gender, age, group, groups = self.own_genders(listing), None, None, []
@@ -198,7 +199,7 @@ class Ms1mv2(Source):
             raise UserError(f"no image of {self.rec} has a known gender: nothing to pack without --unknown keep")
         if unknown:
             done = "left out (--unknown keep packs them)" if self.unknown == "drop" else "packed with gender -1"
-            remarks.append(f"{unknown} of {len(gender)} images are of unknown gender: {done}")
+            remarks.append(f"unknown gender: {unknown:,} of {plural(len(gender), 'image')}, {done}")
         return Labelled(listing, gender, age, group, groups, remarks)
 
     def read_list(self, layout: Layout, listing: Listing, remarks: list[str]) -> tuple[Labels, Places]:
@@ -223,19 +224,19 @@ class Ms1mv2(Source):
         name = layout.path.name
         if labels.wrong:
             remarks.append(
-                f"lines of {name} that cannot be understood and are left out: {labels.wrong}, the first "
+                f"lines of {name} that cannot be understood and are left out: {labels.wrong:,}, the first "
                 f"is {labels.first_wrong}"
             )
         if labels.strangers:
-            remarks.append(f"{labels.strangers} lines of {name} are about no image, the first about {labels.stranger}")
+            remarks.append(f"lines of {name} about no image: {labels.strangers:,}, the first about {labels.stranger}")
         missing = int(np.count_nonzero(pick(labels.listed.view(np.int8), places) == 0))
         if missing:
-            remarks.append(f"{missing} images are not in {name}")
+            remarks.append(f"{plural(missing, 'image is', 'images are')} not in {name}")
         for label, torn in labels.contradicted.items():
             first = int(torn[0])
             which = f"identity {first}" if layout.what == "identity" else f"record {listing.keys[first]}"
             remarks.append(
-                f"{name} contradicts itself about the {label} in {len(torn)} cases, taken as unknown; "
+                f"{name} contradicts itself about the {label} in {plural(len(torn), 'case')}, taken as unknown; "
                 f"the first is {which}"
             )
         return labels, places
@@ -266,20 +267,23 @@ def vote(
     known = int(np.sum(men + women))
     fewer = int(np.sum(np.minimum(men, women)))
     if disagree:
+        counted = plural(int(np.count_nonzero(present(identities))), "identity", "identities")
         remarks.append(
-            f"the images of {disagree} of {np.count_nonzero(present(identities))} identities disagree on the gender: "
-            f"{fewer} of {known} images ({percent(fewer / known, 2)}) are not with the majority"
+            f"the images of {disagree:,} of {counted} disagree on the gender: "
+            f"{fewer:,} of {known:,} images ({percent(fewer / known, 2)}) against the majority"
         )
     if counts:
         outvoted = int(np.count_nonzero((voted >= 0) & (gender >= 0) & (voted != gender)))
         ties = (men == women) & (men > 0)
         gained = int(np.count_nonzero((voted >= 0) & (gender < 0)))
-        remarks.append(f"{outvoted} images ({percent(outvoted / max(known, 1), 2)}) were outvoted and changed gender")
+        share = percent(outvoted / max(known, 1), 2)
+        remarks.append(f"{plural(outvoted, 'image')} ({share}) outvoted and given the other gender")
         if ties.any():
             lost = int(np.sum((men + women)[ties]))
-            remarks.append(f"{np.count_nonzero(ties)} identities are tied: their {lost} images are of unknown gender")
+            tied = plural(int(np.count_nonzero(ties)), "identity", "identities")
+            remarks.append(f"{tied} tied: {lost:,} images of unknown gender")
         if gained:
-            remarks.append(f"{gained} images without a known gender got that of their identity")
+            remarks.append(f"{plural(gained, 'image')} without a known gender got that of the identity")
     return voted
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import tyro
 
 from shard_tools.base.errors import UserError, unknown
+from shard_tools.base.text import plural
 from shard_tools.images import ImageError
 from shard_tools.manifest import CLASSES
 from shard_tools.sources import ImageDirectory, Record
@@ -173,14 +174,13 @@ class Table(Columns, ImageDirectory):
     def _check_genders(columns: Columns, parts: list[Part], counts: dict[int, int], reasons: Counter[str]) -> None:
         """Raises UserError if the stated convention cannot be right."""
         values = sum((part.labeller.genders for part in parts), start=Counter[str]())
-        found = ", ".join(f"{value!r} ({count} times)" for value, count in values.most_common())
+        found = ", ".join(f"{value!r} ({plural(count, 'time')})" for value, count in values.most_common())
         where = ", ".join(part.name for part in parts)
         contradicting = {reason: times for reason, times in reasons.items() if reason.endswith("about its gender")}
         if is_swapped(counts[0] + counts[1], sum(contradicting.values())):
             who = next(iter(contradicting)).removesuffix(" about its gender")
-            raise UserError(
-                f"{who} about the gender of {sum(contradicting.values())} images: are male and female swapped in one?"
-            )
+            images = plural(sum(contradicting.values()), "image")
+            raise UserError(f"{who} about the gender of {images}: are male and female swapped in one?")
         if not counts[0] and not counts[1]:
             ((reason, times),) = reasons.most_common(1) or [("", 0)]
             if not found or (not counts[-1] and not reason.startswith("its gender ")):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.text import plural
 from shard_tools.base.text_files import check_no_pipe, not_text, open_text
 
 SEPARATORS = ("\t", ";", ",", "|")
@@ -66,7 +67,9 @@ class TableFile:
                 yield Row(line, tuple([fields[i].strip() for i in at]))
             else:
                 values = tuple(fields[i].strip() if i < len(fields) else "" for i in at)
-                yield Row(line, values, f"line {line} of {self.path.name} has {len(fields)} fields, not {expected}")
+                yield Row(
+                    line, values, f"line {line} of {self.path.name} has {plural(len(fields), 'field')}, not {expected}"
+                )
 
 
 class Head(NamedTuple):
@@ -106,7 +109,8 @@ def open_table(path: Path, columns: Sequence[str] = (), unnamed: str = "image") 
     if columns:
         if len(lines[0][1]) != len(columns):
             raise UserError(
-                f"line {lines[0][0]} of {path} has {len(lines[0][1])} fields, but {len(columns)} columns are named: "
+                f"line {lines[0][0]} of {path} has {plural(len(lines[0][1]), 'field')}, but "
+                f"{plural(len(columns), 'column is', 'columns are')} named: "
                 f"{', '.join(columns)}"
             )
         names = tuple(columns)

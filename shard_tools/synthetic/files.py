@@ -7,6 +7,7 @@ from pathlib import Path
 from shard_tools.base.errors import UserError
 from shard_tools.base.files import NamedFile, new_directory
 from shard_tools.base.progress import track
+from shard_tools.base.text import plural
 from shard_tools.commands.synthetic import SyntheticConfig
 from shard_tools.synthetic.drawing import draw_face
 from shard_tools.synthetic.subjects import Job, jobs, morph_name, sample_pictures, sample_subject, utkface_name
@@ -48,4 +49,5 @@ def draw_faces(config: SyntheticConfig) -> None:
     with new_directory(config.out) as directory, Workers((config, directory), config.workers) as workers:
         drawn = (job for job in workers.map(run_job, todo) for _ in range(job.pictures))
         men = sum(job.man for job in track(drawn, config.count, "drawing"))
-    print(f"{config.count} pictures of {len(todo)} subjects, {men} of men, {config.count - men} of women: {config.out}")
+    counted = f"{plural(config.count, 'picture')} of {plural(len(todo), 'subject')}"
+    print(f"{counted}, {men:,} of men, {config.count - men:,} of women: {config.out}")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from shard_tools.base.progress import progress
+from shard_tools.base.text import plural
 from shard_tools.commands.verify import VerifyConfig
 from shard_tools.verify.files import DataSet, check_files, read_data_set
 from shard_tools.verify.leaks import NOT_FOUND, check_data_sets, check_keys, check_splits, compared
@@ -81,8 +82,8 @@ def _summary(config: VerifyConfig, sets: list[DataSet], remarks: list[str]) -> I
         yield NOT_FOUND
         return
     for data in sets:
-        size = f"{data.root}: {data.samples} images in {data.shards} shards"
+        size = f"{data.root}: {plural(data.samples, 'image')} in {plural(data.shards, 'shard')}"
         if config.fast:
             yield f"{size}; sizes, manifest and index agree, no shard was read"
         else:
-            yield f"{size} are as they were packed; no image is in two splits, compared by {compared([data])}"
+            yield f"{size}, unchanged since packed; no image is in two splits, compared by {compared([data])}"

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.text import plural
 from shard_tools.index import Index, fault_of
 from shard_tools.manifest import CLASSES, MANIFEST, UNFINISHED, Manifest, Shard, Split, read_manifest
 from shard_tools.verify.report import Report
@@ -105,7 +106,7 @@ def _check_index(path: Path, split: Split, index: Index, report: Report) -> None
     for value, name in enumerate(CLASSES):
         count = int(np.count_nonzero(genders == value))
         if count != split.counts[name]:
-            report.add(path, f"has {count} {name} samples, the manifest says {split.counts[name]}")
+            report.add(path, f"has {plural(count, f'{name} sample')}, the manifest says {split.counts[name]:,}")
     sizes = np.array([shard.samples for shard in split.shards], dtype=np.int64)
     numbers = np.repeat(np.arange(len(sizes)), sizes)
     ends = np.repeat(np.array([shard.bytes for shard in split.shards], dtype=np.uint64), sizes)
@@ -113,13 +114,14 @@ def _check_index(path: Path, split: Split, index: Index, report: Report) -> None
     backwards = (offsets[1:] <= offsets[:-1]) & (numbers[1:] == numbers[:-1])
     for what, wrong in (
         ("in another shard than the manifest says", index["shard"] != numbers),
-        ("not behind the one before them", np.concatenate([np.zeros(1, bool), backwards])[: len(index)]),
-        ("not within their shard", (offsets >= ends) | (lengths > ends - offsets)),
+        ("not behind the one before", np.concatenate([np.zeros(1, bool), backwards])[: len(index)]),
+        ("not within the shard", (offsets >= ends) | (lengths > ends - offsets)),
         ("of no gender that there is", (genders < -1) | (genders >= len(CLASSES))),
     ):
         if wrong.any():
             rows = np.flatnonzero(wrong)
-            report.add(path, f"{len(rows)} samples are {what}, first {key_of(index, rows[0])} in row {rows[0]}")
+            samples = plural(len(rows), "sample is", "samples are")
+            report.add(path, f"{samples} {what}, first {key_of(index, rows[0])} in row {rows[0]}")
 
 
 def key_of(index: Index, row: int | np.intp) -> str:
@@ -132,7 +134,7 @@ def _check_shard_files(path: Path, shard: Shard, report: Report) -> None:
     if not path.is_file():
         report.add(path, "is missing")
     elif (size := path.stat().st_size) != shard.bytes:
-        report.add(path, f"has {size} bytes, the manifest says {shard.bytes}")
+        report.add(path, f"has {plural(size, 'byte')}, the manifest says {shard.bytes:,}")
     idx = path.with_suffix(".idx")
     if not idx.is_file():
         report.add(idx, "is missing")
@@ -159,4 +161,4 @@ def _check_quarantine(path: Path, quarantined: int, report: Report) -> None:
         report.add(path, f"cannot be read: {one_line(error)}")
         return
     if rows != quarantined:
-        report.add(path, f"lists {rows} images, the manifest says {quarantined}")
+        report.add(path, f"lists {plural(rows, 'image')}, the manifest says {quarantined:,}")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from shard_tools.base.errors import StorageError
 from shard_tools.base.progress import progress
 from shard_tools.base.storage import retried
+from shard_tools.base.text import plural
 from shard_tools.images import MAX_BYTES, ImageError, fingerprint
 from shard_tools.index import Index
 from shard_tools.manifest import Manifest, Shard
@@ -25,9 +26,12 @@ Column = npt.NDArray[np.generic]
 
 EXAMPLES = 3
 KINDS = {
-    "content": "byte-identical images",
-    "appearance": "pictures that look the same (byte-identical ones among them)",
-    "subject": "subjects",
+    "content": ("byte-identical image is", "byte-identical images are"),
+    "appearance": (
+        "picture that looks the same (byte-identical or not) is",
+        "pictures that look the same (byte-identical or not) are",
+    ),
+    "subject": ("subject is", "subjects are"),
 }
 NOT_FOUND = (
     "not found by this: other crops of the same photograph, pictures changed so much that their difference hash is "
@@ -62,7 +66,9 @@ def check_keys(data: DataSet, report: Report) -> None:
     twice = _distinct(keys[1:][keys[1:] == keys[:-1]])
     if len(twice):
         first = ", ".join(key.decode("utf-8", "backslashreplace") for key in twice[:EXAMPLES].tolist())
-        report.add(data.root, f"{len(twice)} keys are of more than one sample: {first}{_more(len(twice))}")
+        report.add(
+            data.root, f"{plural(len(twice), 'key is', 'keys are')} of more than one sample: {first}{_more(len(twice))}"
+        )
 
 
 def compared(sets: Sequence[DataSet], *, subjects: bool = True) -> str:
@@ -191,7 +197,7 @@ def _compare(first: Side, second: Side, report: Report) -> None:
 
 def shared(first: Side, second: Side) -> Iterator[str]:
     """What two splits share, a line a kind, with numbers and examples."""
-    for name, what in KINDS.items():
+    for name, words in KINDS.items():
         if name not in first.columns:
             continue
         a, b = first.columns[name], second.columns[name]
@@ -205,7 +211,8 @@ def shared(first: Side, second: Side) -> Iterator[str]:
             for value in both[:EXAMPLES]
         ]
         yield (
-            f"{len(both)} {what} are in both, as {len(rows_a)} and {len(rows_b)} samples: "
+            f"{plural(len(both), *words)} in both, as {plural(len(rows_a), 'sample')} and "
+            f"{plural(len(rows_b), 'sample')}: "
             f"{', '.join(examples)}{_more(len(both))}"
         )
 

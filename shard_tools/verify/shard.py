@@ -15,6 +15,7 @@ import numpy as np
 from shard_tools.base.errors import StorageError, one_line
 from shard_tools.base.parsing import load_json
 from shard_tools.base.storage import retried
+from shard_tools.base.text import plural
 from shard_tools.images import EXTENSIONS, MAX_BYTES, ImageError, content_hash, fingerprint
 from shard_tools.index import Index
 from shard_tools.manifest import Shard
@@ -126,7 +127,9 @@ class _Shard:
             return
         if read != expected:
             lost = min(set(expected) - set(read), default="")
-            self.problem(f"webdataset reads {len(read)} of its {len(expected)} samples, it does not read {lost!r}")
+            self.problem(
+                f"webdataset reads {len(read)} of its {plural(len(expected), 'sample')}, it does not read {lost!r}"
+            )
 
     def check_samples(self) -> list[str]:
         """Reports what is wrong with the samples; returns the names of their members."""
@@ -148,7 +151,9 @@ class _Shard:
                     number += 1
                     continue
                 if row["length"] != sample.image.size:
-                    self.problem(f"{at(sample.image)} has {sample.image.size} bytes, {row['length']} in the index")
+                    self.problem(
+                        f"{at(sample.image)} has {plural(sample.image.size, 'byte')}, {row['length']:,} in the index"
+                    )
                 self.check_image(sample, row["content"], row["appearance"])
                 self.check_label(sample, row)
             else:
@@ -162,7 +167,9 @@ class _Shard:
                 self.lost(row_number)
             number = len(self.rows)
         if idx_lines and any(n >= number for n, _ in idx_lines):
-            self.report.add(self.path.with_suffix(".idx"), f"it has more lines than the {number} samples of its tar")
+            self.report.add(
+                self.path.with_suffix(".idx"), f"it has more lines than the {plural(number, 'sample')} of its tar"
+            )
         return names
 
     def lost(self, number: int) -> None:

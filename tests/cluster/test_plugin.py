@@ -70,7 +70,7 @@ def test_one_task_on_the_first_host_is_told_of_the_others(outcomes: Outcomes, la
 def test_fewer_hosts_than_nodes_are_an_error_that_says_what_to_do(outcomes: Outcomes) -> None:
     found = outcomes("too_few_hosts")
     assert found["state"] == "FAILED"
-    assert "granted 1 host(s) where 2 nodes were asked for" in found["error"]
+    assert "granted 1 of 2 hosts: " in found["error"]
 
 
 def test_a_job_in_error_state_has_failed_for_grid_engines_reason(outcomes: Outcomes) -> None:

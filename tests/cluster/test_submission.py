@@ -129,7 +129,7 @@ def test_a_site_can_be_checked(cluster: Cluster) -> None:
     project = cluster.project()
     (project / "site.toml").write_text(cluster.site)
     said = cluster.run("python", "-m", "hpcgender", "sites", "check", "--nodes", 2, cwd=project).stdout
-    assert said.startswith(f"site site: {SCHEDULERS[cluster.name].title} could run 2 x 1 cores, 1 GPUs"), said
+    assert said.startswith(f"site site: {SCHEDULERS[cluster.name].title} could run 2 x 1 core, 1 GPU"), said
     assert said.count("\n") == 1
 
 
@@ -159,7 +159,7 @@ def test_what_could_never_start_is_refused(cluster: Cluster, data: Mapping[Clust
     assert (done.returncode, done.stdout) == (2, ""), done
     assert done.stderr.count("\n") == 1, done.stderr
     if cluster.name == "slurm":
-        assert f"of the {len(NODES)} nodes of partition debug, {len(NODES)} have" in done.stderr
+        assert f"partition debug has {len(NODES)} nodes of {len(NODES)} with" in done.stderr
         unknown = ("--after", 99999, "--", "models")  # which would start at once
         after = cluster.run("python", "-m", "hpcgender.launch", *unknown, cwd=project, check=False)
         assert (after.returncode, after.stdout) == (2, ""), after

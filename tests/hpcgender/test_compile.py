@@ -99,7 +99,11 @@ def test_ranks_compile_once_and_train_as_one_process(run: Run, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "world_size", "says"),
     [
-        ({"compile": True, "batch_size": 12, "accumulate": 4}, 2, "6 images of each process do not divide by --accum"),
+        (
+            {"compile": True, "batch_size": 12, "accumulate": 4},
+            2,
+            "--accumulate 4 does not divide the 6 images of each",
+        ),
         ({"compile": True, "cuda_graphs": True}, 1, "--cuda-graphs needs GPUs"),
     ],
 )

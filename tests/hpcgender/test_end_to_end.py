@@ -21,6 +21,7 @@ import torch
 
 from hpcgender.cam.results import read_cam
 from hpcgender.evaluate.results import read_evaluation
+from shard_tools.base.text import plural
 from shard_tools.manifest import read_manifest
 from tests.conftest import Run
 
@@ -243,7 +244,7 @@ def test_two_ranks_go_on_past_bad_images_with_staged_shards_and_balanced_classes
     (record,) = metrics(run_dir)
     assert record["bad_images"] >= 1
     assert record["train"]["images"] == -(-2 * target // 32) * 32
-    assert f"{record['bad_images']} images of this epoch do not decode" in done.stdout
+    assert f"{plural(record['bad_images'], 'image')} of this epoch failed to decode" in done.stdout
     logs = done.stderr + "".join(log.read_text() for log in (run_dir / "logs").glob("rank-*.log"))
     assert f"{bad['train']} in " in logs
 
@@ -252,7 +253,7 @@ def test_two_ranks_go_on_past_bad_images_with_staged_shards_and_balanced_classes
         *agent(2), "hpcgender", "evaluate", "--checkpoint", checkpoint, "--data", copy, "--max-bad", 0.5, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    assert f"1 of {manifest.split('test').samples} images do not decode" in done.stdout
+    assert f"1 of {manifest.split('test').samples} images failed to decode" in done.stdout
     rows = list(csv.DictReader((run_dir / "evaluations" / "copy-test" / "predictions.csv").read_text().splitlines()))
     assert [row["key"] for row in rows if not row["prediction"]] == [bad["test"]]
     done = run(

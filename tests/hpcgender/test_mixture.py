@@ -165,10 +165,10 @@ def test_copies_in_another_split_are_refused(
     line = refused(options(f"{one}=1,{other}=1", tmp_path))
     keys = (read_manifest(one).index(mine)["key"][0].decode(), read_manifest(other).index(theirs)["key"][0].decode())
     assert line.startswith(
-        f"{one / mine} and {other / theirs}: 2 byte-identical images are in both, as 2 and 2 samples: "
+        f"{one / mine} and {other / theirs}: 2 byte-identical images are in both, as 2 samples and 2 samples: "
         f"{keys[0]} and {keys[1]}, "
     )
-    assert "(and 1 more such findings)" in line  # that they look the same
+    assert "(and 1 more such finding)" in line  # that they look the same
     assert "--allow-leaks" in line
 
 
@@ -210,7 +210,7 @@ def test_allowed_leaks_are_said_by_the_log_the_checkpoint_and_all_results(
     two = changed(others, tmp_path / "two", "test", content=[5])
     config = options(f"{one}=1,{two}=1", tmp_path, allow_leaks=True)
     assert train(config) == 0
-    line = f"{one / 'train'} and {two / 'test'}: 1 byte-identical images are in both, as 1 and 1 samples: "
+    line = f"{one / 'train'} and {two / 'test'}: 1 byte-identical image is in both, as 1 sample and 1 sample: "
     printed = capsys.readouterr().out
     assert f"WARNING: --allow-leaks: {line}" in printed
     assert train(replace(config, resume=True, epochs=2, allow_leaks=False)) == 0  # it was so from the start

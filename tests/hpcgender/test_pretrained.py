@@ -106,7 +106,7 @@ def test_timms_weights_wrapped_as_a_trainer_leaves_them(tmp_path: Path) -> None:
     with torch.inference_mode():
         features = network.features(pixels() * 2 - 1)
         torch.testing.assert_close(features, expected.eval().forward_features(imagenet(pixels())), rtol=1e-4, atol=1e-4)
-    assert "fc new, as it has 1000 outputs there and 2 here, fc_age new" in line
+    assert "fc new, as it has 1,000 outputs there and 2 here, fc_age new" in line
 
 
 def test_our_checkpoint_goes_on_with_another_task(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_a_network_among_other_parts_is_taken_and_two_are_refused(tmp_path: Path
     torch.save({"state_dict": {**named, "loss.weight": torch.ones(2)}}, tmp_path / "a.ckpt")
     network, line = begin(tmp_path / "a.ckpt")
     assert torch.equal(network.state_dict()["conv1.weight"], expected["conv1.weight"])
-    assert "those below model, 1 others left out" in line
+    assert "those below model, 1 other left out" in line
     torch.save({**named, **{f"teacher.{name}": value for name, value in expected.items()}}, tmp_path / "b.ckpt")
     with pytest.raises(UserError, match=r"holds several networks, model\., teacher\.: save the weights of one"):
         begin(tmp_path / "b.ckpt")
@@ -320,7 +320,7 @@ def test_weights_are_downloaded_once(server: tuple[str, Path], hub: Path) -> Non
     url, served = server
     torch.save(theirs().state_dict(), served / "a.pth")
     first, line = begin(f"{url}/a.pth")
-    assert "fc new, as it has 1000 outputs there and 2 here" in line
+    assert "fc new, as it has 1,000 outputs there and 2 here" in line
     (served / "a.pth").unlink()
     assert (hub / "a.pth").is_file()
     second, _ = begin(f"{url}/a.pth")
@@ -353,7 +353,7 @@ def test_torchvisions_weights_are_downloaded_by_name_and_checked(
     monkeypatch.setattr(of_imagenet, "url", f"{url}/{name}")
     network, line = begin("torchvision:IMAGENET1K_V1", head_layers=(16,))
     assert "pretrained from torchvision:IMAGENET1K_V1: 100 of 104 tensors loaded" in line
-    assert "fc new, as it has 1000 outputs there and 2 here" in line
+    assert "fc new, as it has 1,000 outputs there and 2 here" in line
     state = network.state_dict()
     for key, value in expected.state_dict().items():
         if not key.startswith("fc.") and not key.endswith("num_batches_tracked"):

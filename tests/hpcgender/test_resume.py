@@ -166,7 +166,7 @@ def test_stop_after_asks_to_be_requeued(shards: Path, tmp_path: Path, run: Run) 
     train = ("hpcgender", "train", "--data", shards, "--model", "resnet18", "--image-size", 32, "--batch-size", 8)
     done = run(*train, "--epochs", 500, "--stop-after", 0.4, cwd=tmp_path)
     assert done.returncode == 99, done.stderr
-    assert "stopped by --stop-after 0.4 minutes after step" in done.stdout
+    assert "stopped by --stop-after 0.4 after step" in done.stdout
     assert (tmp_path / "runs" / "train" / "checkpoints" / "last.pt").exists()
     done = run(*train, "--epochs", 500, "--stop-after", 0.001, "--resume", cwd=tmp_path)
     assert done.returncode == 2

@@ -183,7 +183,7 @@ def test_a_line_for_each_image_though_the_sheet_has_fewer(
 ) -> None:
     out = tmp_path / "few.png"
     printed = text(capsys, "--data", shards, *BATCH, "--step", 30, "--images", 5, "--out", out)
-    assert "12 images, of which the first 5 are drawn" in printed
+    assert "the first 5 of 12 images; --images 12 draws all" in printed
     head, *lines = printed.split("\n\n")[1].splitlines()
     assert head.split() == ["place", "sample", "key", "gender", "file", "mirror", "colour", "sigma"]
     assert [int(line.split()[0]) for line in lines] == list(range(12))
@@ -224,7 +224,7 @@ def test_an_image_that_does_not_decode(show: Any, shards: Path, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--rank", 8, "--world", 8), "--rank 8: 8 processes have ranks 0 to 7"),
+        (("--rank", 8, "--world", 8), "--rank 8: --world 8 has ranks 0 to 7"),
         (("--rank", -1), "--rank -1"),
         (("--world", 0), "--world 0 must be positive"),
         (("--world", 7), "7 ranks"),

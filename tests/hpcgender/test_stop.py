@@ -50,7 +50,7 @@ def test_a_second_interrupt_interrupts(capfd: pytest.CaptureFixture[str]) -> Non
 
 def test_the_time_limit_counts_from_the_jobs_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(STARTED, str(time.time() - 7200))
-    assert StopSignal(stop_after=119.5).requested(ALONE) == "--stop-after 119.5 minutes"
+    assert StopSignal(stop_after=119.5).requested(ALONE) == "--stop-after 119.5"
     assert StopSignal(stop_after=240).requested(ALONE) is None
     assert StopSignal().requested(ALONE) is None
 
@@ -126,5 +126,5 @@ def test_a_time_limit_on_one_rank_stops_both_and_without_one_none(tmp_path: Path
         out, err = agent.communicate()
     assert (agent.returncode, out, err) == (0, "", "")
     first, second = ends(tmp_path, 0)
-    assert first == second == {"epochs": 1, "steps": 1, "reason": "--stop-after 600 minutes"}
+    assert first == second == {"epochs": 1, "steps": 1, "reason": "--stop-after 600"}
     assert ends(tmp_path, 1) == [{"epochs": 3, "steps": 15, "reason": None}] * 2

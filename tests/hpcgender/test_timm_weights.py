@@ -119,7 +119,7 @@ def test_weights_by_timms_tag_are_downloaded_as_timm_does(run: Run, shards: Path
         done = run("hpcgender", "train", *small, "--name", "a", cwd=tmp_path, **environment)
     assert done.returncode == 0, done.stderr
     assert "pretrained from timm:r160_in1k: " in done.stdout
-    assert "gender new, as it has 1000 outputs there and 2 here, pixels normalised with mean 0.5" in done.stdout
+    assert "gender new, as it has 1,000 outputs there and 2 here, pixels normalised with mean 0.5" in done.stdout
     done = run("hpcgender", "train", *small, "--name", "b", cwd=tmp_path, **{**environment, "HF_HUB_OFFLINE": "1"})
     assert done.returncode == 0, done.stderr  # from the cache
     nowhere = {"HF_HOME": str(tmp_path / "nowhere"), "HF_HUB_OFFLINE": "1"}

@@ -80,6 +80,7 @@ def test_epochs_are_validated_on_another_split_which_results_say(
     best = config.run_dir / "checkpoints" / "best.pt"
     evaluate(EvaluateConfig(checkpoint=best, data=shards, split="test", backend="torchvision"))
     assert "the best epoch was chosen on these images" in capsys.readouterr().out
+    assert "is finished: 1 epoch, best validation accuracy" in finished(config, capsys)
 
 
 def test_epochs_are_validated_on_another_data_set(
@@ -129,7 +130,7 @@ def test_a_leak_into_a_data_set_of_the_mixture_is_said_once(shards: Path, others
     (once,) = leaks_between(manifests, manifests[1], "val")
     assert once.startswith(f"{shards / 'train'} and {copied / 'val'}: 3 ")
     said = refused(options(Path(f"{shards}=1,{copied}=1"), tmp_path, val_data=copied))
-    assert "more such findings" not in said
+    assert "more such finding" not in said
     assert said.endswith(f"shard-tools verify {shards} {copied} --leaks")
 
 
@@ -162,7 +163,7 @@ def test_class_weights_are_computed_from_what_is_trained_on(
     printed = capsys.readouterr().out
     assert f"class weights: {given[0]:.4f} female, {given[1]:.4f} male" in printed
     trained = read_manifest(shards).splits["train"].samples
-    of = f"--limit 100, seed 0: {part.images} of the {trained} training images of shards of {part.subjects} subjects"
+    of = f"--limit 100, seed 0: {part.images} of {trained} training images of shards of {part.subjects} subjects"
     assert of in printed
     written = json.loads((config.run_dir / "config.json").read_text())
     assert (written["class_weights"], written["class_weights_used"]) == ("balanced", list(given))

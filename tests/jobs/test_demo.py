@@ -47,7 +47,7 @@ def test_the_demo_runs_to_its_end_and_uses_again_what_is_there(checkout: Path) -
     again = demo(checkout, *small)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("exists and is used again") == 2
-    assert "runs/demo is finished: 1 epochs" in again.stdout
+    assert "runs/demo is finished: 1 epoch," in again.stdout
     assert [path.stat().st_mtime_ns for path in faces] == times
 
 

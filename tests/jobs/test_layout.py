@@ -131,7 +131,7 @@ def test_this_machine_is_used_within_a_job_if_that_is_asked_for(environ: dict[st
         done = subprocess.run(
             command, check=True, capture_output=True, text=True, cwd=tmp_path, timeout=60, env=os.environ | environ
         )
-        assert done.stdout.startswith(f"1 nodes ({socket.gethostname()}) with 1 processes each: ")
+        assert done.stdout.startswith(f"1 node ({socket.gethostname()}) with 1 process each: ")
     assert find_allocation(environ, "local").scheduler.name == "local"
 
 
@@ -215,6 +215,6 @@ def test_of_more_hosts_than_were_asked_for_the_rest_is_named(capsys: pytest.Capt
     granted = plan(LaunchConfig(), SLURM).allocation
     assert as_asked(granted, 1).hosts == granted.hosts[:1]
     names = [host.name for host in granted.hosts]
-    assert f"1 nodes were asked for, 2 granted: without {names[1]}\n" in capsys.readouterr().err
+    assert f"1 node was asked for, 2 granted: without {names[1]}\n" in capsys.readouterr().err
     assert as_asked(granted, 2) == as_asked(granted, 3) == granted
     assert capsys.readouterr().err == ""

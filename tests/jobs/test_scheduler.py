@@ -92,7 +92,7 @@ def test_what_can_never_run_is_refused(queue: Path, hpcgender: Run) -> None:
     assert refused.stderr.startswith("hpcgender: the directory queue refuses train")
     assert refused.stderr.endswith(": it has 2 nodes\n")
     checked = hpcgender("sites", "check", "--nodes", "2")
-    assert checked.stdout == "site site: the directory queue could run 2 x 1 cores, 1 GPUs: at any time\n"
+    assert checked.stdout == "site site: the directory queue could run 2 x 1 core, 1 GPU: at any time\n"
     missing = hpcgender("jobs", "cancel", "7")
     assert (missing.returncode, missing.stdout) == (2, "")
     assert list(queue.iterdir()) == []

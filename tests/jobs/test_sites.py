@@ -58,7 +58,7 @@ def test_the_smallest_resource_type_that_fits_is_taken() -> None:
     assert abci.resource_type(1, 4, 0) == "rt_G.large"
     assert abci.resource_type(2, 1, 0) == "rt_F"
     assert abci.resource_type(1, 0, 4) == "rt_C.small"
-    with pytest.raises(UserError, match="no resource type for 1 nodes with 8 GPUs"):
+    with pytest.raises(UserError, match="no resource type for 1 node with 8 GPUs"):
         abci.resource_type(1, 8, 0)
 
 

@@ -279,22 +279,22 @@ FAST = {
     ),
     "index of another length": (
         lambda data: np.save(data / INDEX, np.load(data / INDEX)[:-1]),
-        [f"{INDEX}: has 23 rows, the manifest says 24 samples"],
+        [f"{INDEX}: has the shape (23,), the manifest says 24 samples"],
     ),
     "index header": (flipped(INDEX, 20), [f"{INDEX}: "]),
-    "row of another shard": (indexed(put("shard", 77)), ["1 samples are in another shard", "in row 2"]),
-    "row beyond its shard": (indexed(put("offset", 2**63)), ["1 samples are not within their shard", "in row 2"]),
+    "row of another shard": (indexed(put("shard", 77)), ["1 sample is in another shard", "in row 2"]),
+    "row beyond its shard": (indexed(put("offset", 2**63)), ["1 sample is not within the shard", "in row 2"]),
     "rows out of order": (
         indexed(lambda index: index.__setitem__(slice(2, 4), index[3:1:-1])),
-        ["1 samples are not behind the one before them", "in row 3"],
+        ["1 sample is not behind the one before,", "in row 3"],
     ),
-    "gender that is none": (indexed(put("gender", 5)), ["1 samples are of no gender", "in row 2"]),
+    "gender that is none": (indexed(put("gender", 5)), ["1 sample is of no gender", "in row 2"]),
     "stray tar": (written("train/train-000099.tar", b""), ["data/train: train-000099.tar is not in the manifest"]),
     "stray directory": (written("old/old-000000.tar", b""), ["data/old: old-000000.tar is not in the manifest"]),
     "unfinished": (written(".packing/part", b""), ["data/.packing: packing was not finished"]),
     "quarantine of another length": (
         written("quarantine/quarantine.csv", b'row,source,reason\n1,a,"two\nlines"\n'),
-        ["quarantine.csv: lists 1 images, the manifest says 0"],
+        ["quarantine.csv: lists 1 image, the manifest says 0"],
     ),
 }
 
@@ -369,18 +369,18 @@ FULL = {
         spliced(other_header(symlink())),
         [f"{SHARD}: '000000.jpg' at byte", "is a symbolic link, not a plain file", "sample KEY at byte"],
     ),
-    "key twice": (same_in_val("key"), ["1 keys are of more than one sample: KEY"]),
+    "key twice": (same_in_val("key"), ["1 key is of more than one sample: KEY"]),
     "subject in two splits": (
         same_in_val("subject"),
-        ["data/train and ", "data/val: 1 subjects are in both, as 2 and 1 samples: "],
+        ["data/train and ", "data/val: 1 subject is in both, as 2 samples and 1 sample: "],
     ),
     "image in two splits": (
         same_in_val("content"),
-        ["data/val: 1 byte-identical images are in both, as 1 and 1 samples: KEY and "],
+        ["data/val: 1 byte-identical image is in both, as 1 sample and 1 sample: KEY and "],
     ),
     "look-alikes in two splits": (
         same_in_val("appearance"),
-        ["data/val: 1 pictures that look the same", "are in both, as 1 and 1 samples: KEY and "],
+        ["data/val: 1 picture that looks the same", "is in both, as 1 sample and 1 sample: KEY and "],
     ),
 }
 

@@ -53,9 +53,9 @@ def test_labels_by_identity_are_those_of_all_its_images(rec: Path) -> None:
     faces = source(rec, "identity gender\n0 f\n1 m\n2 f\n9 m\n", by=None, male=None, female=None, unknown="keep")
     assert [record.gender for record in faces.records()] == [0] * 3 + [1] * 2 + [0] * 4 + [-1]
     assert faces.remarks() == [
-        "1 lines of labels.txt are about no image, the first about 9",
-        "1 images are not in labels.txt",
-        "1 of 10 images are of unknown gender: packed with gender -1",
+        "lines of labels.txt about no image: 1, the first about 9",
+        "1 image is not in labels.txt",
+        "unknown gender: 1 of 10 images, packed with gender -1",
     ]
 
 
@@ -63,8 +63,8 @@ def test_unknown_genders_are_dropped_or_kept(rec: Path) -> None:
     labels = BY_KEY.replace("4 0", "4 -1").replace("5 1", "5 -1").replace("6 0\n", "")
     dropped = source(rec, labels, unknown_value=("-1",))
     assert sorted(genders(list(dropped.records()))) == [1, 2, 3, 7, 8, 9, 10]
-    assert "3 of 10 images are of unknown gender: left out (--unknown keep packs them)" in dropped.remarks()
-    assert "1 images are not in labels.txt" in dropped.remarks()
+    assert "unknown gender: 3 of 10 images, left out (--unknown keep packs them)" in dropped.remarks()
+    assert "1 image is not in labels.txt" in dropped.remarks()
     kept = source(rec, labels, unknown_value=("-1",), unknown="keep")
     assert [key for key, gender in genders(list(kept.records())).items() if gender == -1] == [4, 5, 6]
 
@@ -92,7 +92,7 @@ def test_an_age_or_a_race_given_twice_differently_is_unknown_in_any_order(
     assert {key for key, r in records.items() if not r.group} == {3}
     assert [remark for remark in faces.remarks() if "contradicts" in remark] == [
         "labels.txt contradicts itself about the age in 2 cases, taken as unknown; the first is record 2",
-        "labels.txt contradicts itself about the race in 1 cases, taken as unknown; the first is record 3",
+        "labels.txt contradicts itself about the race in 1 case, taken as unknown; the first is record 3",
     ]
 
 
@@ -102,11 +102,11 @@ def test_a_vote_gives_each_identity_one_gender(rec: Path) -> None:
     faces = source(rec, labels, **options)
     assert genders(list(faces.records())) == {1: 1, 2: 1, 3: 1, 6: 0, 7: 0, 8: 0, 9: 0, 10: 1}
     assert faces.remarks() == [
-        "the images of 2 of 4 identities disagree on the gender: 2 of 9 images (22.22 %) are not with the majority",
-        "1 images (11.11 %) were outvoted and changed gender",
-        "1 identities are tied: their 2 images are of unknown gender",
-        "1 images without a known gender got that of their identity",
-        "2 of 10 images are of unknown gender: left out (--unknown keep packs them)",
+        "the images of 2 of 4 identities disagree on the gender: 2 of 9 images (22.22 %) against the majority",
+        "1 image (11.11 %) outvoted and given the other gender",
+        "1 identity tied: 2 images of unknown gender",
+        "1 image without a known gender got that of the identity",
+        "unknown gender: 2 of 10 images, left out (--unknown keep packs them)",
     ]
 
 

@@ -244,17 +244,35 @@ def test_a_fraction_alone_leaves_the_other_what_there_is(utkface: Path, tmp_path
     assert {name: split.samples for name, split in read_manifest(tmp_path / "out").splits.items()} == {"test": 40}
 
 
+def test_one_image_in_each_split_is_counted_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, name in enumerate(("train/male", "val/female", "test/male")):
+        faces(tmp_path / "k" / name, 1, seed)
+    (tmp_path / "k" / "train" / "male" / "broken.jpg").write_bytes(b"no image")
+    pack(folders(tmp_path))
+    printed = capsys.readouterr().out
+    for line in (
+        "train: 1 image (0 female, 1 male) in 1 shard, 0.0 MB",
+        "val: 1 image (1 female, 0 male) in 1 shard, 0.0 MB",
+        "test: 1 image (0 female, 1 male) in 1 shard, 0.0 MB",
+        "1 image left out, listed in quarantine/quarantine.csv:",
+    ):
+        assert f"{line}\n" in printed
+
+
 def test_a_class_that_is_missing_or_rare_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     faces(tmp_path / "k" / "train" / "male", 25)
     faces(tmp_path / "k" / "test" / "male", 2, 1)
     faces(tmp_path / "k" / "train" / "female", 2, 2)
     pack(folders(tmp_path, val=0))
     printed = capsys.readouterr().out
-    assert "WARNING: 2 of 29 images with a gender are female" in printed
+    assert "WARNING: female: 2 of 29 images with a gender: is that all" in printed
     assert "WARNING: test has no female images\n" in printed
     shutil.rmtree(tmp_path / "k" / "train" / "female")
     pack(Folders(images=tmp_path / "k", out=tmp_path / "alone"))
-    assert "WARNING: none of 27 images with a gender are female" in (tmp_path / "alone" / "summary.txt").read_text()
+    assert (
+        "WARNING: female: none of 27 images with a gender: is that all"
+        in (tmp_path / "alone" / "summary.txt").read_text()
+    )
     with pytest.raises(UserError, match="no image is female: --balance equal would leave none"):
         pack(Folders(images=tmp_path / "k", out=tmp_path / "balanced", balance="equal"))
     assert not (tmp_path / "balanced").exists()
@@ -283,7 +301,7 @@ def test_rows_without_a_split_beside_others_do_not_become_training_data(tmp_path
     rows = [f"0-{number:02d}.jpg,{'FM'[number % 2]},{split}" for number, split in enumerate(("Train",) * 4 + ("", "x"))]
     (tmp_path / "t.csv").write_text("\n".join(["image,gender,part", *rows]))
     options = {"gender": "gender", "split": "part", "table": (tmp_path / "t.csv",), "workers": 1}
-    with pytest.raises(UserError, match=r"1 images have no split, .*\(4 in train\): .* --splits '' train"):
+    with pytest.raises(UserError, match=r"1 image has no split, .*\(4 in train\): .* --splits '' train"):
         pack(Table(images=tmp_path / "k", out=tmp_path / "out", **options))  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
     stated = {"": "test", "x": "val"}

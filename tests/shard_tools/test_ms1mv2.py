@@ -141,7 +141,7 @@ def test_paths_are_found_by_the_list_of_im2rec(tmp_path: Path) -> None:
     labels = "a/x.jpg 0\na/y.jpg 1\nb/x.jpg 1\n./b/y.jpg 0\nc/y.jpg 1\n"
     faces = source(rec, labels, by="path", lst=tmp_path / "train.lst")
     assert genders(list(faces.records())) == {0: 0, 1: 1, 2: 0, 3: 1}
-    assert faces.remarks() == ["1 lines of labels.txt are about no image, the first about c/y.jpg"]
+    assert faces.remarks() == ["lines of labels.txt about no image: 1, the first about c/y.jpg"]
 
 
 def test_an_idx_of_another_file_is_refused(rec: Path) -> None:
@@ -223,4 +223,4 @@ def test_real_faces_are_packed_with_the_right_labels(lfw: Path, tmp_path: Path, 
     assert seen == truth.keys()
     assert "0 is female, 1 is male" in manifest.convention
     if by == "vote":
-        assert "100 images (20.00 %) were outvoted and changed gender" in faces.remarks()
+        assert "100 images (20.00 %) outvoted and given the other gender" in faces.remarks()

@@ -170,7 +170,7 @@ def test_what_cannot_be_used_is_left_out_with_the_reason(utkface: Path, tmp_path
     [
         (["utkface", "--images", "missing"], "no directory missing"),
         (["utkface", "--images", "empty"], "no images in empty"),
-        (["utkface", "--images", "wrong"], "none of 1 images can be used"),
+        (["utkface", "--images", "wrong"], "none of 1 image can be used"),
         (["folders", "--images", "wrong"], "no class directories in wrong"),
         (["utkface", "--images", "wrong", "--val", "0.6", "--test", "0.5"], "--val 0.6 and --test 0.5: give fractions"),
         (["utkfaces"], "did you mean utkface?"),
@@ -242,7 +242,7 @@ def test_copies_that_are_labelled_female_and_male_are_reported_and_can_be_droppe
     (utkface / "77_1_0_20180101000000000.jpg").write_bytes(man.read_bytes())
     pack(Utkface(images=utkface, out=tmp_path / "kept"))
     pack(Utkface(images=utkface, out=tmp_path / "dropped", contradictions="drop"))
-    assert "2 images of 1 pictures are labelled female and male" in (tmp_path / "kept" / "summary.txt").read_text()
+    assert "2 images of 1 picture are labelled female and male" in (tmp_path / "kept" / "summary.txt").read_text()
     assert [sum(s.samples for s in read_manifest(tmp_path / o).splits.values()) for o in ("kept", "dropped")] == [
         41,
         39,

@@ -67,7 +67,7 @@ def test_pictures_that_differ_from_top_to_bottom_alone_do_not_look_the_same(tmp_
     pack(Folders(images=tmp_path / "images", out=tmp_path / "out", val=0, test=0))
     summary = (tmp_path / "out" / "summary.txt").read_text()
     assert "4 images in 4 groups" in summary
-    assert "look the same" not in summary
+    assert "copies of other images" not in summary
     assert sorted(rows(tmp_path / "out")["appearance"] == 0) == [False, False, True, True]
 
 
@@ -122,7 +122,7 @@ def test_an_image_that_says_it_lies_on_its_side_looks_the_same_original_or_encod
     save(tmp_path / "images" / "male" / "a.jpg", picture(3, (48, 32)), quality=95, exif=exif)
     pack(Folders(images=tmp_path / "images", out=tmp_path / "as-is", val=0, test=0))
     pack(Folders(images=tmp_path / "images", out=tmp_path / "anew", val=0, test=0, quality=95))
-    assert "1 images lie on their side" in (tmp_path / "as-is" / "summary.txt").read_text()
+    assert "1 image stored sideways, which" in (tmp_path / "as-is" / "summary.txt").read_text()
 
     @pipeline_def(batch_size=1, num_threads=1, device_id=None)  # type: ignore[untyped-decorator]
     def decoded(encoded: Any) -> Any:

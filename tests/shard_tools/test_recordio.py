@@ -118,7 +118,7 @@ def spoiled(at: int, new: bytes) -> bytes:
         (4, struct.pack("<I", 3 << 29 | 127), "has a part of kind 3"),
         (4, struct.pack("<I", 1 << 29 | 127), "has a part of kind 0"),
         (4, struct.pack("<I", 20), "are too few for an image record"),
-        (8, struct.pack("<I", 1 << 30), "has no room for the 1073741824 labels"),
+        (8, struct.pack("<I", 1 << 30), "has no room for the 1,073,741,824 labels"),
     ],
 )
 def test_a_damaged_record_is_named_and_the_others_are_found(tmp_path: Path, at: int, new: bytes, says: str) -> None:

@@ -253,7 +253,15 @@ def files(root: Path) -> Iterator[Path]:
 def test_a_dry_run_prints_the_plan_and_writes_nothing(many: Path, tmp_path: Path, run: Run) -> None:
     done = run(*command(many, tmp_path / "out", 1, "--dry-run")[2:], cwd=tmp_path)
     assert done.returncode == 0
-    for text in ("3502 images", "train: ", "female", "shards", "MB", "1 images are byte-identical copies", "nothing"):
+    for text in (
+        "3,502 images",
+        "train: ",
+        "female",
+        "shards",
+        "MB",
+        "copies of other images: 1 byte-identical",
+        "nothing",
+    ):
         assert text in done.stdout
     assert not list(files(tmp_path))
 
@@ -297,6 +305,6 @@ def test_what_cannot_be_packed_blocks_nothing(many: Path, tmp_path: Path) -> Non
     (tmp_path / "damaged" / "male" / "a.jpg").write_bytes(b"\xff\xd8\xff")
     for task in ("1/2", "2/2"):
         pack(source(tmp_path / "damaged", tmp_path / "out", task=task))
-    with pytest.raises(UserError, match="none of 1 images"):
+    with pytest.raises(UserError, match="none of 1 image"):
         finalize(FinalizeConfig(out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()

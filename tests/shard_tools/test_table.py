@@ -161,7 +161,7 @@ def test_rows_of_the_same_image_are_counted(tmp_path: Path) -> None:
         ("--gender gender --image file", "unknown column of labels.csv 'file'"),
         ("--gender gender --path {{directory}}/{{image}}", "unknown column of labels.csv 'directory'"),
         ("", "which column has the gender? Give it as --gender; labels.csv has image, gender, sex"),
-        ("--gender sex", "no row of labels.csv gives a gender, its column sex has '1' (2 times), '0' (1 times)"),
+        ("--gender sex", "no row of labels.csv gives a gender, its column sex has '1' (2 times), '0' (1 time)"),
         ("--gender sex --male 1 --female 2", "no row of labels.csv is female, which 2 is stated to mean"),
         ("--gender sex --male 1 --female 1.0", "'1' is stated to be more than one of male, female and unknown"),
         ("--gender gender --pattern (", "'(' is no regular expression"),

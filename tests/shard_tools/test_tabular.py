@@ -128,7 +128,7 @@ def test_a_bad_row_of_a_keyed_table_is_bad_for_its_key_alone(tmp_path: Path) -> 
     (tmp_path / "t.csv").write_text("Key,Sex\n1,m\n2\n3,f\n")
     table = KeyedTable(tmp_path / "t.csv", "key", ("sex",))
     assert (table.get("1"), table.get("3"), table.get("4")) == (("m",), ("f",), None)
-    with pytest.raises(ValueError, match=r"line 3 of t\.csv has 1 fields, not 2"):
+    with pytest.raises(ValueError, match=r"line 3 of t\.csv has 1 field, not 2"):
         table.get("2")
     (tmp_path / "t.csv").write_text("Key,Sex\n1\n2\n")
     with pytest.raises(UserError, match="line 2 of"):

@@ -4,7 +4,7 @@ import pytest
 
 from shard_tools.base.commands import guarded
 from shard_tools.base.errors import LONGEST, UserError
-from shard_tools.base.text import LOG_WIDTH, Table, byte_size, duration, print_facts, print_tables
+from shard_tools.base.text import LOG_WIDTH, Table, byte_size, duration, plural, print_facts, print_tables
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,21 @@ def test_durations(seconds: float, text: str) -> None:
 )
 def test_sizes(count: float, text: str) -> None:
     assert byte_size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "images", "processes", "are"),
+    [
+        (0, "0 images", "0 processes", "0 images are"),
+        (1, "1 image", "1 process", "1 image is"),
+        (2, "2 images", "2 processes", "2 images are"),
+        (2_000, "2,000 images", "2,000 processes", "2,000 images are"),
+    ],
+)
+def test_counts(number: int, images: str, processes: str, are: str) -> None:
+    assert plural(number, "image") == images
+    assert plural(number, "process", "processes") == processes
+    assert plural(number, "image is", "images are") == are
 
 
 def test_tables_in_a_log_are_plain_and_aligned(capsys: pytest.CaptureFixture[str]) -> None:

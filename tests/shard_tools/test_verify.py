@@ -89,7 +89,7 @@ def check(capsys: pytest.CaptureFixture[str]) -> Check:
 def test_what_was_packed_is_well(packed: Path, check: Check) -> None:
     shards = sum(len(split.shards) for split in read_manifest(packed).splits.values())
     assert check(packed, code=0) == [
-        f"{packed}: 48 images in {shards} shards are as they were packed; no image is in two splits, "
+        f"{packed}: 48 images in {shards} shards, unchanged since packed; no image is in two splits, "
         "compared by bytes, picture and subject"
     ]
     assert check(packed, code=0, fast=True) == [
@@ -257,8 +257,8 @@ def test_pictures_in_two_data_sets_are_named(looked: str, data: Path, folders: F
     if looked != "both":
         without_looks(read_manifest(folders.out))
     lines = check(data, folders.out, leaks=True, workers=2 if looked == "neither" else 1)
-    same = [line for line in lines if "1 byte-identical images are in both" in line]
-    alike = [line for line in lines if "pictures that look the same" in line]
+    same = [line for line in lines if "1 byte-identical image is in both" in line]
+    alike = [line for line in lines if "2 pictures that look the same (byte-identical or not) are in both" in line]
     assert len(same) == 1
     assert "000002_01F25" in same[0]
     assert "male-p1" in same[0]
@@ -285,7 +285,7 @@ def test_subjects_are_compared_within_one_source_only(
     capsys.readouterr()
     assert verify(VerifyConfig(directories=(data, tmp_path / "second"), leaks=True)) == 1
     said = capsys.readouterr()
-    assert "second/test: 1 subjects are in both, as 2 and 1 samples: 000003_0" in said.out
+    assert "second/test: 1 subject is in both, as 2 samples and 1 sample: 000003_0" in said.out
     assert said.out.count("\n") == 1
     assert not said.err
 

@@ -131,6 +131,8 @@ def test_sentences_about_few_and_no_images(models: tuple[ShownModel, ...]) -> No
         "interval 88.1 to 95.0 %)."
     )
     assert right_words(one(3, 1, 1 / 3), "d").endswith("So few faces tell little.")
+    alone = right_words(one(1, 1, 1.0), "d")
+    assert alone.startswith("In the evaluation (d), 1 of 1 face with a confidence of 90 to 95 % was right ")
     assert "no face had a confidence of 90 to 95 %" in right_words(one(0, 0, float("nan")), "d")
     bare = ShownModel("m", Path("m.pt"), models[0].model, (), (), ())
     assert age_words(bare).startswith("No evaluation tells how far")

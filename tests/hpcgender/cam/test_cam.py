@@ -77,7 +77,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, run: Run, resnet: Path, pack
     out = tmp_path_factory.mktemp("cams") / "whole"
     done = interrupted(run, "", resnet, packed, out)
     assert done.returncode == 0, done.stderr
-    assert "1 of 320 images do not decode" in done.stdout
+    assert "1 of 320 images failed to decode" in done.stdout
     return out
 
 
@@ -167,7 +167,7 @@ def test_killed_and_stopped_it_goes_on_to_the_same_bits(
     written = first.stat().st_mtime_ns
     stopped = interrupted(run, "SIGTERM maps 3", resnet, packed, out, processes=2)
     assert stopped.returncode == 99, stopped.stderr
-    assert "resuming maps: 80 of 320 images are done" in stopped.stdout
+    assert "resuming maps: 80 of 320 images done" in stopped.stdout
     assert "stopped by SIGTERM, the work so far is saved" in stopped.stdout
     assert not (out / "cam.json").exists()
     killed = interrupted(run, "SIGKILL deletion 2", resnet, packed, out)

@@ -163,7 +163,7 @@ def test_too_many_bad_images_stop_the_run(shards: Path, tmp_path: Path) -> None:
     copy, _ = damaged(shards, tmp_path)
     samples = read_manifest(copy).split("train").samples
     spoil(copy, "train", list(range(0, samples, 10)))
-    with pytest.raises(UserError, match=r"of rank 0 do not decode, more than --max-bad allows, the last .*\.tar"):
+    with pytest.raises(UserError, match=r"of rank 0 failed to decode, more than --max-bad allows, the last .*\.tar"):
         batches(training(copy, max_bad=0.05))
 
 

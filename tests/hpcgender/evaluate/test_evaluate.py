@@ -43,7 +43,7 @@ def test_any_number_of_processes_and_threads_gives_the_same_bytes(
         launch = ("hpcgender.launch", "--nodes", nodes, "--", "evaluate")
         done = run(*launch, *options, "--out", out, OMP_NUM_THREADS=str(threads))
         assert done.returncode == 0, done.stderr
-        assert f"1 of {count} images do not decode" in done.stdout
+        assert f"1 of {count} images failed to decode" in done.stdout
         for name in FILES:
             assert (out / name).read_bytes() == (tmp_path / "1" / name).read_bytes(), name
         numbers.append(json.loads((out / "evaluation.json").read_text(), parse_constant=pytest.fail))
@@ -181,7 +181,7 @@ def test_scores_by_the_columns_of_a_table(
     table = tmp_path / "table.csv"
     table.write_text("\n".join(["key,glasses,light", *lines, "nobody,no,2"]) + "\n")
     result = evaluated(shards, checkpoint, tmp_path / "out", table=table, by=("glasses",))
-    assert f"2 of {len(keys)} images are not in {table}" in capsys.readouterr().out
+    assert f"not in {table}: 2 of {len(keys)} images\n" in capsys.readouterr().out
     rows = rows_of(tmp_path / "out" / "predictions.csv")
     assert [row["glasses"] for row in rows] == [*(line.split(",")[1] for line in lines), "", ""]
     assert result.table("light") is None

@@ -24,7 +24,7 @@ from hpcgender.evaluate.gender import gender_scores
 from hpcgender.evaluate.groups import columns_of
 from hpcgender.evaluate.predictions import Predictions, read_predictions, write_predictions
 from hpcgender.evaluate.results import Evaluation, read_evaluation
-from hpcgender.evaluate.summary import against_baseline
+from hpcgender.evaluate.summary import against_baseline, table_lines
 from hpcgender.inference.facts import CheckpointFacts, ComputeFacts
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import CLASSES
@@ -253,6 +253,18 @@ def test_damaged_results_are_told(tmp_path: Path) -> None:
     (tmp_path / "predictions.parquet").write_bytes(b"PAR1 nonsense")
     with pytest.raises(UserError, match=r"predictions.parquet is damaged \(.*\): evaluate again"):
         read_predictions(tmp_path)
+
+
+def test_images_of_groups_are_counted_below_each_other() -> None:
+    score = results.Score(value=0.5, low=math.nan, high=math.nan, method="wilson")
+    groups = [
+        results.Group(value=name, images=images, subjects=0, score=score, small=True)
+        for name, images in (("Asian", 1), ("other", 1_200))
+    ]
+    table = results.GroupTable(column="group", measure="accuracy", groups=tuple(groups), unknown=1, gap=None)
+    first, second, unknown = (line.partition("50.00%")[0] for line in table_lines(table)[1:])
+    assert (first, second) == ("  Asian       1 image   ", "  other   1,200 images  ")
+    assert unknown == "  unknown       1 image"
 
 
 def test_numbers_are_written_and_read_whole(tmp_path: Path) -> None:

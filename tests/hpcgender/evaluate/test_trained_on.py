@@ -81,12 +81,12 @@ def test_they_are_reported_and_left_out_on_request(
     other: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     index = read_manifest(other).index("test")
-    line = f"{SHARED} of {len(index)} images lie byte for byte in the run's training split"
+    line = f"the run's training split has {SHARED} of {len(index)} images, byte for byte"
     for leave_out in (False, True):
         out = tmp_path / str(leave_out)
         evaluate(EvaluateConfig(data=other, checkpoint=checkpoint, out=out, without_trained=leave_out))
         printed = capsys.readouterr().out.splitlines()
-        words = " and are left out" if leave_out else ", which flatters (--without-trained omits them)"
+        words = ": left out" if leave_out else ", which flatters (--without-trained omits such images)"
         assert printed.count(line + words) == 2  # before the work, and with the scores
         found, keys = read_evaluation(out), set(read_predictions(out).key.tolist())
         assert relation(found) == line + words

@@ -120,7 +120,7 @@ def test_out_of_time_it_saves_its_work_and_asks_to_be_started_again(
     out = tmp_path / "out"
     stopped = evaluated(run, "SIGTERM test 0", checkpoint, packed, out, 1, "--stop-after", 1e-4)
     assert stopped.returncode == 99, stopped.stderr
-    assert "stopped by --stop-after 0.0001 minutes" in stopped.stdout
+    assert "stopped by --stop-after 0.0001" in stopped.stdout
     assert evaluated(run, "SIGTERM test 0", checkpoint, packed, out).returncode == 0
     same(whole, out)
 

@@ -64,7 +64,7 @@ def test_resubmitting_a_local_run(tmp_path: Path, run: Run, no_scheduler: None, 
     done = run("hpcgender", "jobs", "resubmit", "mine", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("2 nodes (")
-    assert f"with 1 processes each: {sys.executable} -m hpcgender train --data {shards} " in done.stdout
+    assert f"with 1 process each: {sys.executable} -m hpcgender train --data {shards} " in done.stdout
     assert done.stdout.endswith("--resume\n")
 
 

@@ -85,7 +85,7 @@ def check(tmp_path: Path, options: tuple[str, ...] = (), qos: str = "", gpu: str
         ({"time_min": 11.0, "qos": "short"}, "quality of service short gives a job at most 00:10:00 of time"),
         ({"time_min": 11.0}, ""),
         ({"time_min": 601.0}, "account lab gives a job at most 10:00:00 of time"),
-        ({"gpus_per_node": 2, "qos": "small"}, "quality of service small gives a job at most 1 GPUs"),
+        ({"gpus_per_node": 2, "qos": "small"}, "quality of service small gives a job at most 1 GPU"),
         ({"nodes": 2, "cpus": 3, "qos": "small"}, "quality of service small gives a job at most 4 cores"),
         ({"nodes": 2, "cpus": 2, "gpus_per_node": 2}, ""),
         ({"nodes": 2, "cpus": 3}, ""),
@@ -94,18 +94,18 @@ def check(tmp_path: Path, options: tuple[str, ...] = (), qos: str = "", gpu: str
             "account faculty gives all of its jobs together at most 6 cores",
         ),  # to which lab belongs
         ({"cpus": 3, "qos": "two"}, "quality of service two gives all of its jobs together at most 2 cores"),
-        ({"gpus_per_node": 2, "qos": "two"}, "quality of service two gives all jobs of a user at most 1 GPUs"),
+        ({"gpus_per_node": 2, "qos": "two"}, "quality of service two gives all jobs of a user at most 1 GPU"),
         (
             {"nodes": 3},
-            "partition debug gives a job at most 2 nodes; of the 2 nodes of partition debug, 2 have 1 cores",
+            "partition debug gives a job at most 2 nodes; partition debug has 2 nodes of 2 with 1 core",
         ),
-        ({"cpus": 9}, "of the 2 nodes of partition debug, 0 have 9 cores, and 1 are asked for"),
-        ({"mem": 16.0}, "of the 2 nodes of partition debug, 0 have 1 cores, 16 GB, and 1 are asked for"),
+        ({"cpus": 9}, "partition debug has 0 nodes of 2 with 9 cores, and the job asks for 1"),
+        ({"mem": 16.0}, "partition debug has 0 nodes of 2 with 1 core, 16 GB, and the job asks for 1"),
         ({"gpus_per_node": 2, "gpu": "a100"}, ""),
         ({"gpus_per_node": 7, "gpu": "1g.10gb"}, ""),  # parts of GPUs, as MIG makes them
-        ({"gpus_per_node": 8, "gpu": "1g.10gb"}, "0 have 1 cores, 8 GPUs, 8 1g.10gb GPUs, and 1 are asked for"),
-        ({"gpus_per_node": 1, "nodes": 2, "gpu": "a100"}, "2 nodes of partition debug, 1 have 1 cores, 1 GPUs, 1 a100"),
-        ({"nodes": 2, "options": ("--constraint=ib",)}, "of the 2 nodes of partition debug, 1 have 1 cores and ib"),
+        ({"gpus_per_node": 8, "gpu": "1g.10gb"}, "has 0 nodes of 2 with 1 core, 8 GPUs, 8 1g.10gb GPUs, and"),
+        ({"gpus_per_node": 1, "nodes": 2, "gpu": "a100"}, "debug has 1 node of 2 with 1 core, 1 GPU, 1 a100 GPU, and"),
+        ({"nodes": 2, "options": ("--constraint=ib",)}, "partition debug has 1 node of 2 with 1 core and ib"),
     ],
 )
 def test_what_could_never_start_is_refused(slurm: Path, wanted: dict[str, float], because: str) -> None:
@@ -144,7 +144,7 @@ def test_what_has_to_wait_for_nodes_is_not_refused(slurm: Path) -> None:
 def test_an_array_of_more_tasks_than_slurm_takes_is_refused(slurm: Path) -> None:
     request = Request(name="mine", site=Site(name="x", scheduler="slurm"), resources=Resources(), tasks=1001)
     assert SCHEDULERS["slurm"].check(request, slurm / "%j").answer.startswith("Job 1 to start")
-    with pytest.raises(UserError, match=r"^Slurm takes at most 1001 tasks in an array, its MaxArraySize, and mine has"):
+    with pytest.raises(UserError, match=r"^mine has 1002 tasks, and Slurm takes an array of at most 1001, its MaxAr"):
         SCHEDULERS["slurm"].check(replace(request, tasks=1002), slurm / "%j")
 
 
@@ -164,7 +164,7 @@ def test_a_job_that_waits_for_a_limit_is_told_which_it_is_and_whether_it_waits_i
 
     assert details(3) == ("it will never start: quality of service two gives all of its jobs together at most 2 cores",)
     assert details(2)[:2] == (
-        "quality of service two gives all jobs of a user at most 1 GPUs",
+        "quality of service two gives all jobs of a user at most 1 GPU",
         "quality of service two gives all of its jobs together at most 2 cores",
     )
 

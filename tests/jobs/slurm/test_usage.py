@@ -118,7 +118,7 @@ def test_where_slurm_does_not_tell_what_is_in_use_all_limits_are_listed(answers:
     (answers / "usage.txt").write_text("slurm_load_assoc_mgr_info error: Access/permission denied\n")
     assert SLURM.details("3") == (
         "quality of service busy gives all jobs of a user at most 3 cores",
-        "quality of service busy gives all jobs of a user at most 1 GPUs",
+        "quality of service busy gives all jobs of a user at most 1 GPU",
         f"account lab {TOGETHER} 4 cores",
         f"account faculty {TOGETHER} 5 cores",
     )
