@@ -19,8 +19,8 @@ AMPERE = (8, 0)
 class Precision:
     """`fp32`, `tf32`, or automatic mixed precision in `bf16` or `fp16`; `auto` chooses for the device.
 
-    `scaler` skips steps with non-finite gradients for fp16, whose loss it scales, and if they `may_skip`. bf16 is faster
-    on GPUs, where it needs compute capability 8.0, and on CPUs with AMX or AVX512-BF16; on others it is slower.
+    `scaler` skips steps with non-finite gradients for fp16, whose loss it scales, and if they `may_skip`. bf16 is
+    faster on GPUs, where it needs compute capability 8.0, and on CPUs with AMX or AVX512-BF16; on others it is slower.
 
     UserError for fp16 and tf32 on a CPU, and for tf32 on a GPU before Ampere.
     """

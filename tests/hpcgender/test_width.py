@@ -18,10 +18,9 @@ import hpcgender
 from hpcgender.checkpoint import load_trained, read_checkpoint, save_checkpoint
 from hpcgender.commands import HPCGENDER
 from hpcgender.commands.export import ExportConfig
-from hpcgender.commands.train import TrainConfig, check_resumed
 from hpcgender.doctor import report
 from hpcgender.export.export import export
-from hpcgender.models.config import ModelConfig, read_model_config
+from hpcgender.models.config import ModelConfig
 from hpcgender.models.create import create, on_meta
 from hpcgender.models.network import Network, scaled
 from hpcgender.models.pretrained import load_pretrained
@@ -161,23 +160,6 @@ def test_a_run_of_another_width_trains_resumes_and_is_evaluated_and_explained(
     assert trained.model.get_parameter("gender.convolution.0.weight").shape == (32, 64, 3, 3)
     assert (narrow / "cams" / "shards-test" / "cam.json").exists()
     assert "width 0.25" in (tmp_path / "report.html").read_text(encoding="utf-8")
-
-
-def test_runs_from_before_there_was_a_width_have_the_usual_one(tmp_path: Path) -> None:
-    path = save_model(tmp_path / "best.pt", model="compact")
-    content = read_checkpoint(path)
-    del content["config"]["width"]
-    save_checkpoint(path, {name: value for name, value in content.items() if name != "format"})
-    assert load_trained(path, torch.device("cpu")).config.width == 1
-    assert read_model_config(content["config"], path, "evaluate again").width == 1
-
-
-def test_a_run_from_before_there_was_a_width_resumes_with_the_usual_one_alone() -> None:
-    begun = {**TrainConfig().plain(), "manifest": "of the data", "val_manifest": ""}
-    del begun["width"]
-    check_resumed(TrainConfig(), begun, "of the data", "", "runs/a")
-    with pytest.raises(UserError, match=r"^runs/a was trained with --width 1\.0, not 0\.5: resume it with"):
-        check_resumed(TrainConfig(width=0.5), begun, "of the data", "", "runs/a")
 
 
 def test_exports_hold_another_width_or_refuse_it(narrow: Path, shards: Path) -> None:
