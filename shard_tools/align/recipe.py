@@ -14,7 +14,8 @@ Template = Literal["arcface", "square"]
 Rule = Literal["largest", "central", "refuse"]
 SIDES = (16, 2048)
 """Least and largest side of a crop, pixels."""
-MAX_MARGIN = 2.0
+MARGINS = (-0.25, 2.0)
+"""Least and largest margin: with less, eyes and mouth lie outside of the crop."""
 ALIGNMENT, CROPS = "alignment.json", "images"
 """The file, and the directory of the crops beside it."""
 FORM = "hpcgender-alignment-1"
@@ -30,7 +31,7 @@ class Recipe:
     size: int
     """Side of the crops, pixels."""
     margin: float
-    """On each side of the template, as a fraction of its side."""
+    """On each side of the template, as a fraction of its side; below 0 the crop is smaller than the template."""
     faces: Rule
     landmarks: str
     """What found the faces: a detector with its version, or `file`; empty if the images were crops already."""
@@ -60,8 +61,8 @@ class CropOptions:
     crop_size: int = 112
     """Side of the crops, pixels."""
     crop_margin: float = 0.0
-    """Margin on each side, as a fraction of the template's side: 0.3 shows hair and chin. What the image has not is
-    black."""
+    """Margin on each side, as a fraction of the template's side: 0.3 shows hair and chin, -0.1 eyes, nose and mouth
+    alone. What the image has not is black."""
     faces: Rule = "largest"
     """Which of several faces to crop: the largest, the most central, or none: then the image is left out."""
     landmarks: Annotated[Path | None, default_is("a detector finds the faces", "FILE")] = None
@@ -74,8 +75,9 @@ class CropOptions:
         least, most = SIDES
         if not least <= self.crop_size <= most:
             raise UserError(f"--crop-size {self.crop_size} is not from {least} to {most} pixels")
-        if not 0 <= self.crop_margin <= MAX_MARGIN:
-            raise UserError(f"--crop-margin {self.crop_margin:g} is not from 0 to {MAX_MARGIN:g}")
+        least_margin, most_margin = MARGINS
+        if not least_margin <= self.crop_margin <= most_margin:
+            raise UserError(f"--crop-margin {self.crop_margin:g} is not from {least_margin:g} to {most_margin:g}")
 
     def recipe_by(self, landmarks: str) -> Recipe:
         """The recipe, with what finds the faces."""
