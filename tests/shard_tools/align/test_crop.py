@@ -29,7 +29,7 @@ def align(pixels: Pixels, recipe: Recipe, faces: Sequence[Points]) -> Pixels:
 
 
 @pytest.mark.parametrize(("scale", "degrees"), [(1.0, 0), (2.3, 25), (0.6, -40)])
-@pytest.mark.parametrize(("size", "margin"), [(112, 0.0), (224, 0.0), (160, 0.3)])
+@pytest.mark.parametrize(("size", "margin"), [(112, 0.0), (224, 0.0), (160, 0.3), (128, -0.1)])
 def test_eyes_nose_and_mouth_come_to_their_places(scale: float, degrees: float, size: int, margin: float) -> None:
     face = place(scale, degrees, (180, 150))
     crop = align(np.asarray(photo(face)), replace(ARC, size=size, margin=margin), [face])
