@@ -181,7 +181,7 @@ def test_pixels_on_a_gpu_are_copied_and_dalis_are_held_until_they_are(stream: St
         decoder.under_way.append(([], None))
     order: list[str] = []
 
-    class Noting(Operations):
+    class Noting(Operations):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if "copy_" in str(func):
                 order.append(f"copied with {len(stream.queue)} events")
