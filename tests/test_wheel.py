@@ -130,6 +130,11 @@ def test_its_commands_need_no_clone(trained: Installed) -> None:
     assert "compact" in trained.run("hpcgender", "models", "--filter", "comp*")
 
 
+def test_extras_are_installed_without_a_clone(installed: Installed) -> None:
+    advised = installed.run("python", "-c", "from shard_tools.base.extras import pip_install as p; print(p('align'))")
+    assert advised == f"{installed.programs / 'python'} -m pip install 'hpcgender[align]'\n"
+
+
 SITES = {"local": "1 node (", "notre-dame-crc": " -q gpu ", "slurm": "#SBATCH"}
 
 

@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import TypeGuard
 
+from shard_tools.base.extras import pip_install
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("shard_tools", "jobs", "hpcgender")
 VARIES = "…"
@@ -120,6 +122,8 @@ def text(node: ast.expr, source: Source, local: Mapping[str, ast.expr], depth: i
             return f"{VARIES} {text(forms[-1], source, local, depth)}{'s' * (len(forms) == 1)}"
         case ast.Name(id="again" | "advice" | "remedy"):
             return SAID
+        case ast.Call(func=ast.Name(id="pip_install"), args=[extra]):
+            return pip_install(text(extra, source, local, depth))
     return VARIES
 
 

@@ -13,9 +13,9 @@ from hpcgender.commands.predict import check_model_file
 from hpcgender.evaluate.results import read_evaluation
 from shard_tools.base.commands import RUNS, Command, default_is
 from shard_tools.base.errors import UserError
+from shard_tools.base.extras import pip_install
 
 PORTS = (1024, 65535)
-INSTALL = "install the extra app: .venv/bin/pip install -c constraints.txt -e '.[app]'"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class AppConfig:
     def check(self) -> None:
         """Raises UserError for what cannot work."""
         if find_spec("streamlit") is None:
-            raise UserError(f"the page needs the package streamlit: {INSTALL}")
+            raise UserError(f"the page needs the package streamlit: install the extra app: {pip_install('app')}")
         for path in self.evaluation:
             read_evaluation(path)
         for path in self.checkpoints:

@@ -11,6 +11,7 @@ from hpcgender.compare.rows import Comparison
 from hpcgender.compare.tables import tables
 from hpcgender.evaluate.results import GroupTable
 from hpcgender.report.words import difference, interval, number
+from hpcgender.study.looked_at import looked_at
 from shard_tools.base.colours import SERIES
 from shard_tools.base.figures import LETTERS, charts
 from shard_tools.base.page import render
@@ -30,6 +31,7 @@ def page(comparison: Comparison, contenders: Sequence[Contender]) -> str:
             "manifest": data.manifest,
             "measured on": comparison.device,
             **{contender.name: checkpoint_of(contender) for contender in contenders},
+            **looked_at(contender.run.directory for contender in contenders if contender.run),
         },
         tables=tables(comparison),
         verdicts=comparison.verdicts,

@@ -24,12 +24,12 @@ from hpcgender.export.weights import normalisation, peer, plain_state
 from hpcgender.inference.outputs import log_odds
 from hpcgender.models.create import create
 from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.extras import pip_install
 from shard_tools.base.files import write_file
 from shard_tools.base.text import byte_size, plural
 from shard_tools.manifest import read_manifest
 
 EXAMPLE_SIDE = 96
-INSTALL = "install the extra export: .venv/bin/pip install -c constraints.txt -e '.[export]'"
 
 
 class Made(NamedTuple):
@@ -77,7 +77,8 @@ def onnx(trained: Trained, decision: Decision, about: dict[str, str]) -> Made:
         import onnxruntime
         import onnxscript  # noqa: F401  # torch.onnx needs it
     except ImportError as error:
-        raise UserError(f"{error.name} is not installed: {INSTALL}") from None
+        how = pip_install("export")
+        raise UserError(f"{error.name} is not installed: install the extra export: {how}") from None
     program, names = exported_program(trained, decision)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter about itself

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from hpcgender.checkpoint import Trained
-from hpcgender.models.registry import NO_TIMM, TIMM, family
+from hpcgender.models.registry import TIMM, family, without_timm
 from shard_tools.base.errors import UserError
 
 KINDS = {"timm": ("resnet", "se_resnet", "timm"), "torchvision": ("resnet", "vgg")}
@@ -33,7 +33,7 @@ def peer(trained: Trained, library: str) -> tuple[nn.Module, str]:
         try:
             import timm
         except ImportError:
-            raise UserError(NO_TIMM) from None
+            raise without_timm() from None
         name = config.model.replace("_", "")
         if kind == "timm":
             from hpcgender.models.timm_network import known

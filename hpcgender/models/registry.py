@@ -12,12 +12,12 @@ from heapq import nlargest
 from pathlib import Path
 
 from shard_tools.base.errors import UserError, unknown
+from shard_tools.base.extras import pip_install
 
 TIMM = "timm:"
 """What stands before the name of a model of timm, and of weights that timm knows."""
 ALIKE = 0.6
 """Of names that may be meant: difflib's usual likeness."""
-NO_TIMM = "timm is not installed: install the extra timm: .venv/bin/pip install -c constraints.txt -e '.[timm]'"
 
 DEPTHS = (18, 34, 50, 101, 152)
 VGG_DEPTHS = (11, 13, 16, 19)
@@ -68,6 +68,11 @@ def alike(name: str, known: Collection[str]) -> list[str]:
     return [other for other in nlargest(3, known, likeness) if likeness(other) > ALIKE]
 
 
+def without_timm() -> UserError:
+    """What is raised where timm is not installed."""
+    return UserError(f"timm is not installed: install the extra timm: {pip_install('timm')}")
+
+
 @cache
 def timm_names() -> tuple[str, ...]:
     """The models of timm, without its prefix, sorted; UserError if it is not installed.
@@ -76,7 +81,7 @@ def timm_names() -> tuple[str, ...]:
     """
     spec = importlib.util.find_spec("timm")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(NO_TIMM)
+        raise without_timm()
     files = (file for place in spec.submodule_search_locations for file in Path(place, "models").glob("*.py"))
     texts = (file.read_text(encoding="utf-8") for file in files)
     return tuple(sorted({name for text in texts for name in re.findall(r"^@register_model\s+def (\w+)", text, re.M)}))

@@ -14,6 +14,7 @@ from hpcgender.inference.outputs import check_finite
 from hpcgender.precision import Precision
 from hpcgender.predict.networks import Results
 from shard_tools.base.errors import UserError, one_line
+from shard_tools.base.extras import pip_install
 from shard_tools.manifest import CLASSES
 
 CPU = torch.device("cpu")
@@ -64,10 +65,8 @@ def session_of(path: Path) -> Any:
     try:
         import onnxruntime
     except ImportError:
-        raise UserError(
-            "onnxruntime is not installed: install the extra export: .venv/bin/pip install -c constraints.txt -e "
-            "'.[export]'"
-        ) from None
+        how = pip_install("export")
+        raise UserError(f"onnxruntime is not installed: install the extra export: {how}") from None
     options = onnxruntime.SessionOptions()
     # Each batch is computed by one thread, and several at once: also beside a GPU, which computes nothing of it.
     options.intra_op_num_threads = options.inter_op_num_threads = 1

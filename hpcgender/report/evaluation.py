@@ -20,7 +20,7 @@ from hpcgender.report.training import manifest_of
 from hpcgender.report.words import difference, interval, number, time_spent, when
 from hpcgender.robustness.charts import chart
 from hpcgender.robustness.results import find_robustness
-from hpcgender.robustness.tables import losing_most, score_tables
+from hpcgender.robustness.tables import harmed_first, losing_most, score_tables
 from shard_tools.base.figures import as_svg, charts
 from shard_tools.base.text import NOTHING, Table, percent, plural
 
@@ -232,7 +232,11 @@ def robustness_content(directory: Path) -> dict[str, object] | None:
     if not found:
         return None
     drawn = {f"{one.name}, by severity": chart(found, one) for one in found.corruptions}
-    return {"tables": score_tables(found), "losing": list(losing_most(found)), "charts": charts(drawn)}
+    return {
+        "tables": score_tables(found),
+        "losing": [*losing_most(found), *harmed_first(found)],
+        "charts": charts(drawn),
+    }
 
 
 def mistakes_content(

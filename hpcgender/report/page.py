@@ -15,6 +15,7 @@ from hpcgender.report.heat_maps import heat_map_section
 from hpcgender.report.sources import Part, find_parts
 from hpcgender.report.training import data_section, training_section
 from hpcgender.report.words import time_spent
+from hpcgender.study.looked_at import looked_at
 from shard_tools.base.files import write_file
 from shard_tools.base.page import render
 from shard_tools.base.text import percent, plural, printable
@@ -49,6 +50,7 @@ def page(parts: Sequence[Part], title: str, faces: int) -> str:
         title=title,
         tiles=tiles(parts),
         summary=summary_table(parts),
+        studies=looked_at(part.run.directory for part in parts if part.run),
         sections=sections(parts, faces),
     )
 

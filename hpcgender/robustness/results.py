@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hpcgender.evaluate.results import GroupTable, Score
+from hpcgender.evaluate.results import GroupTable, Measure, Score
 from shard_tools.base.documents import read_document, restored, write_document
 
 FORMAT = "hpcgender-robustness-1"
@@ -46,6 +46,19 @@ class OfSeverity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FirstHarmed:
+    """The lowest severity with which some group lost more than by chance, and the group that lost most with it."""
+
+    column: str
+    value: str
+    """The group, of those of the column."""
+    measure: Measure
+    severity: int
+    lost: Score
+    """Its interval holds for all groups, columns, severities and corruptions at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class OfCorruption:
     """One corruption."""
 
@@ -58,6 +71,8 @@ class OfCorruption:
     tables: tuple[GroupTable, ...]
     """What each group lost on the mean of the severities. Intervals of gaps hold for all pairs of groups, columns and
     corruptions at once, those of the mean included."""
+    first: tuple[FirstHarmed, ...] = ()
+    """Of accuracy and of age, where a group lost more than by chance."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -16,6 +17,7 @@ from hpcgender.evaluate.resample import clusters_of, mean_difference, mean_diffe
 from hpcgender.evaluate.results import GroupTable, Measure, Score
 from hpcgender.robustness.corrupted import Corrupted
 from hpcgender.robustness.corruptions import CORRUPTIONS, SEVERITIES
+from hpcgender.robustness.first import first_harmed
 from hpcgender.robustness.results import OfCorruption, OfSeverity, Robustness, Scores
 from shard_tools.manifest import CLASSES
 
@@ -68,8 +70,15 @@ def robustness(
     total = {measure: of_corruptions.mean(1) for measure, of_corruptions in means.items()}
     of_tasks = [task.tables(np.column_stack([means[task.measure], total[task.measure]])) for task in tasks]
     *tables, of_mean = [tuple(chain.from_iterable(several)) for several in zip(*of_tasks, strict=True)]
+    first = [
+        first_harmed(task.columns, task.clusters, {name: of[task.measure] for name, of in lost.items()}, task.measure)
+        for task in tasks
+    ]
     found = [
-        of_corruption(name, tasks, lost[name], one, tables[place], temperature)
+        replace(
+            of_corruption(name, tasks, lost[name], one, tables[place], temperature),
+            first=tuple(of_task[name] for of_task in first if name in of_task),
+        )
         for place, (name, one) in enumerate(corrupted.items())
     ]
     scores = {task.measure: mean_difference(total[task.measure], task.clusters) for task in tasks}

@@ -52,7 +52,7 @@ TASKS = (
 
 def robustness_lines(found: Robustness) -> list[str]:
     """The lines of a log."""
-    return [*text_of(score_tables(found)).split("\n"), *losing_most(found)]
+    return [*text_of(score_tables(found)).split("\n"), *losing_most(found), *harmed_first(found)]
 
 
 def score_tables(found: Robustness) -> list[Table]:
@@ -125,3 +125,16 @@ def losing_most(found: Robustness) -> Iterator[str]:
                 by = f"{more.value:.2f} (95 %: {interval(more, 2, fraction=False)})"
             how = "more than chance" if harmed(table, gap) else "which may be chance"
             yield f"{what} by {table.column}: {gap.worst} loses most, {lost}, {by} more than {gap.best}: {how}"
+
+
+def harmed_first(found: Robustness) -> Iterator[str]:
+    """A sentence for each corruption and each task: with which severity a group first loses more than by chance."""
+    for corruption in found.corruptions:
+        for first in corruption.first:
+            if first.measure == "accuracy_lost":
+                what, lost = "accuracy", f"{100 * first.lost.value:.1f} points (95 %: {interval(first.lost)})"
+            else:
+                lost = f"{first.lost.value:.2f} years (95 %: {interval(first.lost, 2, fraction=False)})"
+                what = "age MAE"
+            who = f"{first.value} ({first.column})"
+            yield f"{what} with {corruption.name}: {who} loses first, with severity {first.severity}: {lost}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,39 +16,15 @@ from hpcgender.commands.train import numbers
 from hpcgender.evaluate.results import FILE, read_evaluation
 from hpcgender.run_directory import is_finished, read_epochs
 from hpcgender.study.file import Study
+from hpcgender.study.looked_at import FORM, RESULT, Trial
 from hpcgender.study.metrics import score_of
 from hpcgender.study.search import PRUNED
 from shard_tools.base.documents import read_document, write_document
 from shard_tools.base.errors import UserError
 from shard_tools.base.text import NOTHING, Table, percent, plural, print_tables
 
-RESULT = "result.json"
-_FORM = "hpcgender-study-result-1"
 _MOST_COMPARED = 12
 """Models; pairs of many more would take hours."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """A run of the study, and what was measured of it; None is unknown."""
-
-    name: str
-    finished: bool
-    stopped_early: bool
-    epochs: int
-    """Epochs that are trained."""
-    score: float | None
-    """What trials are chosen by: that of the epoch whose weights are kept; see `hpcgender.study.metrics.score_of`."""
-    val_accuracy: float | None
-    val_age_mae: float | None
-    """Of that epoch, years."""
-    evaluations: dict[str, float]
-    """Accuracy, or without gender minus the MAE of age, by the evaluation's name."""
-
-    @property
-    def rank(self) -> float:
-        """The score, or less than any."""
-        return -math.inf if self.score is None else self.score
 
 
 def result(config: ResultConfig) -> int:
@@ -67,10 +43,10 @@ def result(config: ResultConfig) -> int:
     print_result(study, trials, best.name, len(looked_at))
     content = {"study": study.name, "best": best.name, "looked_at": len(looked_at)}
     content |= {"evaluate": wanted_of(study), "compare": [], "compared": [], "trials": list(map(asdict, trials))}
-    write_document(study.directory / RESULT, _FORM, content)  # before what may fail
+    write_document(study.directory / RESULT, FORM, content)  # before what may fail
     if study.compared:
         compared = compare_all(study, finished)
-        write_document(study.directory / RESULT, _FORM, {**content, "compare": study.compared, "compared": compared})
+        write_document(study.directory / RESULT, FORM, {**content, "compare": study.compared, "compared": compared})
     return 0 if len(looked_at) == len(trials) else 1
 
 
@@ -79,7 +55,7 @@ def is_current(study: Study) -> bool:
     if not (study.directory / RESULT).exists():
         return False
     again = f"remove it; hpcgender study result {study.name} writes it again"
-    held = read_document(study.directory / RESULT, _FORM, again, again)
+    held = read_document(study.directory / RESULT, FORM, again, again)
     if (held.get("evaluate"), held.get("compare")) != (wanted_of(study), list(study.compared)):
         return False
     return {trial["name"]: trial["finished"] for trial in held["trials"]} == {

@@ -22,6 +22,7 @@ from hpcgender.study.metrics import score_of
 from hpcgender.study.search import PRUNED, Range, Search, keep_values, kept_number
 from shard_tools.base.documents import write_document
 from shard_tools.base.errors import REQUEUE, UserError
+from shard_tools.base.extras import pip_install
 
 if TYPE_CHECKING:
     import optuna
@@ -89,8 +90,7 @@ def tuner(study: Study, number: int) -> optuna.Study:
 def check_installed() -> None:
     """Raises UserError without Optuna."""
     if find_spec("optuna") is None:
-        how = ".venv/bin/pip install -c constraints.txt -e '.[tune]'"
-        raise UserError(f'sampler = "tpe" needs Optuna, which is not installed: {how}')
+        raise UserError(f'sampler = "tpe" needs Optuna, which is not installed: {pip_install("tune")}')
 
 
 def ask(study: Study, trial: str) -> None:

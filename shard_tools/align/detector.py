@@ -17,6 +17,7 @@ from PIL import Image
 
 from shard_tools.align.warp import Points
 from shard_tools.base.errors import UserError
+from shard_tools.base.extras import pip_install
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -38,7 +39,6 @@ SMALL = 40
 """Longer side of a face in such a picture, pixels, below which it is looked at again, alone and larger."""
 ALONE = 192
 """Side of the picture of a face alone, pixels: a third of it is the face."""
-INSTALL = "install the extra align: .venv/bin/pip install -c constraints.txt -e '.[align]'"
 
 
 class Face(NamedTuple):
@@ -60,7 +60,8 @@ def detector_name() -> str:
         version("onnxruntime")
         version("onnx")
     except PackageNotFoundError as error:
-        raise UserError(f"finding faces needs the package {error.name}: {INSTALL}") from None
+        how = pip_install("align")
+        raise UserError(f"finding faces needs the package {error.name}: install the extra align: {how}") from None
     return f"centerface of {PACKAGE} {found}"
 
 

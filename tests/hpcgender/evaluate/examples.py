@@ -29,12 +29,13 @@ def save_model(
     options: dict[str, Any] = {"model": model, "tasks": tasks}
     if "resnet" in model:
         options |= {"output_stride": 16, "zero_init": False}
+    options |= run
     content = {
-        "model": create(TrainConfig(**options, **run), 2).state_dict(),
+        "model": create(TrainConfig(**options), 2).state_dict(),
         "classes": ["female", "male"],
         "epoch": 3,
         "step": 42,
-        "config": TrainConfig(**options, **run, image_size=32).plain(),
+        "config": TrainConfig(**options, image_size=32).plain(),
         "manifest": "of the data",
         "val_manifest": "",
         "leaks": [],

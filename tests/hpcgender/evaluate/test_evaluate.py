@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from hpcgender.checkpoint import load_trained
@@ -104,6 +106,29 @@ def test_the_mistakes_are_listed_with_the_most_confident_first(shards: Path, che
     assert result.gender.accuracy.value == pytest.approx(1 - len(wrong) / len(rows))
     with Image.open(tmp_path / "errors.png") as sheet:
         assert min(sheet.size) > 300
+
+
+@pytest.mark.parametrize(
+    ("gender_loss", "age_loss", "of_ages"),
+    [("ce", "l1", F.l1_loss), ("bce", "mse", F.mse_loss), ("ce", "smooth_l1", F.smooth_l1_loss)],
+)
+def test_the_losses_are_those_of_torch_without_weights_and_smoothing(
+    partly_labelled: Path, tmp_path: Path, gender_loss: str, age_loss: str, of_ages: Callable[..., torch.Tensor]
+) -> None:
+    run: dict[str, Any] = {"class_weights": (1.0, 3.0), "label_smoothing": 0.1 if gender_loss == "ce" else 0.0}
+    path = save_model(tmp_path / "best.pt", model="compact", gender_loss=gender_loss, age_loss=age_loss, **run)
+    found = evaluated(partly_labelled, path, tmp_path / "out", backend="torchvision")
+    shown = read_predictions(tmp_path / "out")
+    known, aged = shown.label >= 0, ~np.isnan(shown.age)
+    assert 0 < known.sum() < len(shown)
+    assert 0 < aged.sum() < len(shown)
+    logit, label = torch.from_numpy(shown.logit[known]), torch.from_numpy(shown.label[known])
+    if gender_loss == "bce":
+        of_gender = F.binary_cross_entropy_with_logits(logit, label.float())
+    else:
+        of_gender = F.cross_entropy(torch.stack([torch.zeros_like(logit), logit], 1), label)
+    years = of_ages(torch.from_numpy(shown.age_prediction[aged]), torch.from_numpy(shown.age[aged]).float())
+    assert found.losses == pytest.approx({"gender": of_gender.item(), "age": years.item()}, rel=1e-5)
 
 
 def test_the_precision_is_that_of_the_runs_validation(

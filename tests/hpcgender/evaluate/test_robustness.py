@@ -18,12 +18,14 @@ from hpcgender.data.decoders.decoder import to_pixels
 from hpcgender.data.evaluation import EvaluationLoader
 from hpcgender.distributed import Ranks
 from hpcgender.evaluate.calibration import calibration
+from hpcgender.evaluate.groups import coded_column
 from hpcgender.evaluate.predictions import read_predictions
 from hpcgender.robustness.corrupted import Corrupted, corrupt_all, read_corrupted
 from hpcgender.robustness.corruptions import CORRUPTIONS, corrupt
+from hpcgender.robustness.first import first_harmed
 from hpcgender.robustness.results import Robustness, find_robustness
 from hpcgender.robustness.scores import robustness
-from hpcgender.robustness.tables import loses_most, losing_most
+from hpcgender.robustness.tables import harmed_first, loses_most, losing_most
 from hpcgender.robustness.write import check_numbers
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
@@ -184,8 +186,31 @@ def test_the_group_that_loses_most_is_found() -> None:
     (line,) = (line for line in losing_most(found) if line.startswith("accuracy by group: "))
     assert line.startswith("accuracy by group: Black loses most, ")
     assert line.endswith(": more than chance")
+    (first,) = found.corruptions[0].first
+    assert (first.measure, first.severity) == ("accuracy_lost", 4)
+    assert first.value in ("Black", "female x Black", "male x Black")
+    assert 0 < first.lost.low < first.lost.value == pytest.approx(2 * accuracy - 1, abs=0.05)
+    (line,) = harmed_first(found)
+    assert line.startswith(f"accuracy with blur: {first.value} ({first.column}) loses first, with severity 4: ")
     unharmed = robustness(clean, {"blur": Corrupted(logit=np.repeat(clean.logit[:, None], 5, axis=1), age=age)})
     assert not any(line.endswith("more than chance") for line in losing_most(unharmed))
+    assert list(harmed_first(unharmed)) == []
+
+
+def test_where_nobody_is_harmed_a_group_rarely_loses_first() -> None:
+    generator = np.random.default_rng(2)
+    images, subjects, cases = 400, 100, 60
+    clusters = np.arange(images) % subjects
+    named = 0
+    for _ in range(cases):
+        columns = {
+            name: coded_column(np.array(list("abcd"), dtype=object)[generator.integers(0, kinds, subjects)[clusters]])
+            for name, kinds in (("one", 2), ("two", 3))
+        }
+        of_subjects = generator.choice([-1.0, 0.0, 1.0], (subjects, 5), p=[0.15, 0.7, 0.15])
+        lost = {name: of_subjects[generator.permutation(subjects)][clusters] for name in ("blur", "jpeg")}
+        named += bool(first_harmed(columns, clusters, lost, "accuracy_lost"))
+    assert named / cases < 0.12
 
 
 def test_a_model_of_age_alone_has_its_errors_alone(

@@ -16,7 +16,7 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 
-from hpcgender.checkpoint import load_trained
+from hpcgender.checkpoint import load_trained, read_checkpoint, save_checkpoint
 from hpcgender.commands.export import ExportConfig
 from hpcgender.export.export import export
 from hpcgender.export.metadata import without_directories
@@ -119,6 +119,24 @@ def test_timm_torchvision_and_safetensors_load_the_weights(
     first = path.read_bytes()
     assert "fc_age.weight" in load_file(path)
     assert exported(run_dir, shards, format="safetensors").read_bytes() == first
+
+
+def test_torchvision_loads_the_weights_of_a_resnet(shards: Path, tmp_path: Path) -> None:
+    best = save_model(tmp_path / "run" / "checkpoints" / "best.pt", model="resnet18", output_stride=32)
+    content = read_checkpoint(best)
+    draw = torch.Generator().manual_seed(0)
+    for value in content["model"].values():
+        if value.ndim == 1:  # statistics, gains and biases as after training
+            value.copy_(0.5 + torch.rand(value.shape, generator=draw))
+    save_checkpoint(best, {name: value for name, value in content.items() if name != "format"})
+    out = exported(tmp_path / "run", shards, format="torchvision")
+    other = torchvision.models.resnet18(num_classes=2).eval()
+    other.load_state_dict(torch.load(out, weights_only=True))
+    pixels, expects = wanted(tmp_path / "run", shards)
+    with torch.no_grad():
+        logits = other(pixels.float() / 255 * 2 - 1)
+    assert np.ptp(expects["logit"]) > 0.01
+    np.testing.assert_allclose(logits[:, 1] - logits[:, 0], expects["logit"], rtol=1e-3, atol=1e-3)
 
 
 def test_a_head_with_hidden_layers_is_in_onnx_and_refused_by_others(shards: Path, tmp_path: Path) -> None:

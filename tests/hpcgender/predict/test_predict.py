@@ -303,7 +303,7 @@ def test_a_pattern_for_all_below_a_directory_lists_each_file_once(faces: Path, t
 
 
 def test_a_run_by_its_name_and_by_its_architecture(
-    run_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run_dir: Path, faces: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(run_dir.parents[1])
     best = Path("runs", "both", "checkpoints", "best.pt")
@@ -316,6 +316,9 @@ def test_a_run_by_its_name_and_by_its_architecture(
     config = PredictConfig(images=("x",), model="se_resnet18")
     config.check()
     assert config.checkpoint_path.parts[1] == "newer"
+    asked = PredictConfig(images=(str(next(faces.iterdir())),), model="se_resnet18", backend="torchvision")
+    assert predict(asked) == 0
+    assert capsys.readouterr().err.startswith("by runs/newer/checkpoints/best.pt: images are seen as they are")
     with pytest.raises(UserError, match=r"no run of vgg16 in runs has a checkpoint \(there are se_resnet18\)"):
         PredictConfig(images=("x",), model="vgg16").check()
     with pytest.raises(UserError, match="give either --checkpoint or"):

@@ -3,25 +3,30 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hpcgender.commands.report import ReportConfig
 from hpcgender.commands.train import TrainConfig
 from hpcgender.compare.paired import pairs, verdict
-from hpcgender.evaluate.predictions import read_predictions
+from hpcgender.evaluate.predictions import read_predictions, write_predictions
 from hpcgender.evaluate.results import read_evaluation
 from hpcgender.evaluate.summary import against_baseline
 from hpcgender.report.page import report
 from hpcgender.report.sources import Part, TrainingRun
 from hpcgender.report.training import data_section, training_facts
 from jobs.records import Resources, Submission, append_event, surroundings, write_submission
+from shard_tools.base.documents import write_document
 from shard_tools.base.errors import UserError
+from shard_tools.base.text import percent
 from shard_tools.manifest import read_manifest
 from tests.conftest import Run
+from tests.hpcgender.compare.other_seeds import of_seed
 from tests.hpcgender.report.browser import chromium
 
 HOSTILE = "<script>alert('x')</script> & \x1b[31mred"
@@ -275,6 +280,47 @@ def test_options_of_heads_classes_and_validation_are_on_it(shards: Path, tmp_pat
     assert moved["facts"]["now"] == "missing or packed anew: not read"
     assert validated["facts"]["manifest"] == manifest.sha256
     assert validated["splits"]
+
+
+def test_two_seeds_of_a_study_are_one_model_and_what_was_looked_at_is_said(evaluated: Path, tmp_path: Path) -> None:
+    study = tmp_path / "table"
+    for seed in (0, 1):
+        run = shutil.copytree(evaluated / "lean", study / f"lean-seed{seed}")
+        of_seed(evaluation_of(run), seed, run)
+    (study / "study.toml").touch()
+    first = read_predictions(evaluation_of(study / "lean-seed0"))
+    second = replace(first, logit=np.where(np.arange(len(first)) < 3, -first.logit, first.logit))
+    write_predictions(evaluation_of(study / "lean-seed1"), second)
+
+    config = ReportConfig(inputs=(study,), out=tmp_path / "page.html")
+    report(config)
+    text = config.out.read_text()
+    (row,) = re.findall(r"<tr><th[^>]*>table/lean</th>(.*?)</tr>", text)
+    seeds, mean, _, deviation = re.findall(r"<td>(.*?)</td>", row)
+    right = [np.mean((one.logit > 0) == one.label) for one in (first, second)]
+    assert seeds == "2"
+    assert mean == percent(float(np.mean(right)), 2)
+    assert deviation == f"{100 * np.std(right, ddof=1):.2f}" != "0.00"
+    assert "first minus second" not in text  # one model alone
+    assert "<dt>study table</dt><dd>no result yet: hpcgender study result table counts the runs" in text
+
+    left = {"finished": False, "stopped_early": True, "epochs": 1, "score": None, "val_accuracy": None}
+    trials = [
+        {"name": "lean-seed0", **left, "finished": True, "stopped_early": False, "val_age_mae": None},
+        {"name": "lean-seed1", **left, "val_age_mae": None},
+    ]
+    measured: list[dict[str, float]] = [{"morph-test": 0.9}, {}]
+    content = {"study": "table", "best": "lean-seed0", "looked_at": 2, "evaluate": {}, "compare": [], "compared": []}
+    both = [{**trial, "evaluations": found} for trial, found in zip(trials, measured, strict=True)]
+    write_document(study / "result.json", "hpcgender-study-result-1", {**content, "trials": both})
+    report(config)
+    assert (
+        "<dd>2 runs looked at, 1 of them stopped early; best by validation alone: lean-seed0; morph-test was measured "
+        "for 1 of 2 runs, and chose none</dd>"
+    ) in config.out.read_text()
+    write_document(study / "result.json", "hpcgender-study-result-1", {**content, "trials": 2})
+    with pytest.raises(UserError, match=r"result\.json is damaged \(trials must be .*\): hpcgender study result table"):
+        report(config)
 
 
 def test_equal_reports_are_equal(evaluated: Path, tmp_path: Path) -> None:

@@ -45,6 +45,13 @@ def test_a_study_from_its_start_to_its_result_and_what_is_new_in_it(
     assert f"best by validation alone: {result['best']}, of 2 runs looked at\n" in done.stdout
     assert result["best"] == best["name"]
     assert epochs(runs, "seed0") == [1, 2]
+    counted = (
+        f"2 runs looked at; best by validation alone: {result['best']}; shards-test was measured for 2 of 2 runs, "
+    )
+    assert (
+        f"<dt>study mine</dt><dd>{counted}and chose none</dd>"
+        in (runs / "mine" / "compare-shards-test.html").read_text()
+    )
 
     header, line = run("hpcgender", "jobs", cwd=tmp_path).stdout.splitlines()
     cells = dict(zip(header.split("\t"), line.split("\t"), strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import shutil
 import signal
@@ -13,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from shard_tools.align import detector, directory
+from shard_tools.align.detector import Pixels
 from shard_tools.align.recipe import Recipe, recipe_of
+from shard_tools.align.sheet import GAP, SIDE
 from shard_tools.align.warp import ARCFACE
 from shard_tools.commands import SHARD_TOOLS
 from tests.conftest import REAL_DATA
@@ -101,6 +104,47 @@ def test_workers_tasks_and_a_kill_change_no_byte(tmp_path: Path) -> None:
     assert digest(killed) == whole
 
 
+def test_the_sheet_has_each_photo_beside_its_crop(tmp_path: Path) -> None:
+    images = photos(tmp_path, 6)
+    names = [str(path.relative_to(images)) for path in sorted(images.rglob("*.*"))]
+    for number, name in enumerate(names):  # beyond the crop each photo has a strip of its own colour
+        with Image.open(images / name) as image:
+            image.paste((40 * number, 255 - 40 * number, 128 * (number % 2)), (0, 0, 60, image.height))
+            image.save(images / name)
+    out = tmp_path / "out"
+    assert align(images, out, "--landmarks", tmp_path / "landmarks.csv") == 0
+    with Image.open(out / "sheet.png") as picture:
+        sheet = np.asarray(picture.convert("RGB"))
+    small = [as_on_the_sheet(images / name) for name in names]
+    for number, name in enumerate(names):
+        crop = as_on_the_sheet(out / "images" / name)
+        y, x = place_on(sheet, crop)
+        shown = sheet[y : y + SIDE, x - GAP - SIDE : x - GAP]
+        middle = (SIDE - small[number].shape[0]) // 2
+        photo = shown[middle : middle + small[number].shape[0]].astype(int)
+        apart = [np.abs(photo - other).mean() for other in small]
+        assert np.argmin(apart) == number, name
+        assert apart[number] < 2  # the landmarks are drawn on it
+
+
+def as_on_the_sheet(path: Path) -> Pixels:
+    """An image as large as on the sheet, RGB."""
+    with Image.open(path) as image:
+        return np.asarray(ImageOps.contain(image.convert("RGB"), (SIDE, SIDE), Image.Resampling.LANCZOS))
+
+
+def place_on(sheet: Pixels, picture: Pixels) -> tuple[int, int]:
+    """The upper left corner, y and x, of the only place of a picture on a sheet."""
+    height, width = (whole - part + 1 for whole, part in zip(sheet.shape[:2], picture.shape[:2], strict=True))
+    there = np.ones((height, width), np.bool_)
+    for y, x in np.random.default_rng(0).integers(0, picture.shape[:2], (20, 2)):
+        there &= (sheet[y : y + height, x : x + width] == picture[y, x]).all(axis=-1)
+    sides = picture.shape[:2]
+    found = [(y, x) for y, x in np.argwhere(there) if (sheet[y : y + sides[0], x : x + sides[1]] == picture).all()]
+    assert len(found) == 1
+    return found[0]
+
+
 def test_what_is_aligned_is_not_aligned_again_unless_something_is_new(tmp_path: Path, capsys: Any) -> None:
     images, out = photos(tmp_path, 4), tmp_path / "out"
     given = ("--landmarks", tmp_path / "landmarks.csv")
@@ -160,15 +204,35 @@ def test_without_the_detector_it_says_what_to_install(
     assert not (tmp_path / "out").exists()
 
 
-def test_real_faces_are_found_and_come_to_their_places(tmp_path: Path, capsys: Any) -> None:
+def real_photos(images: Path, step: int) -> list[Path]:
+    """Copies every so many of the real faces into a new directory; skips the test where there are none."""
     people = REAL_DATA / "lfw_a" / "images"
     if not people.is_dir():
         pytest.skip(f"no real faces in {people}: set HPCGENDER_TEST_DATA to a directory that has lfw_a/images")
-    images = tmp_path / "photos"
+    if importlib.util.find_spec(detector.PACKAGE) is None:
+        pytest.skip("finding faces needs the extra align, which is not installed")
     images.mkdir()
-    chosen = sorted(people.rglob("*.jpg"))[::500]
+    chosen = sorted(people.rglob("*.jpg"))[::step]
     for path in chosen:
         (images / path.name).write_bytes(path.read_bytes())
+    return chosen
+
+
+def test_workers_that_find_faces_change_no_byte(tmp_path: Path) -> None:
+    chosen = real_photos(tmp_path / "photos", 700)
+    assert len(chosen) > 4  # more than a chunk
+    found = []
+    for workers in (1, 2):
+        out = tmp_path / str(workers)
+        assert align(tmp_path / "photos", out, "--workers", workers) == 0
+        found.append(digest(out))
+    assert len(rows(tmp_path / "1" / "landmarks.csv")) > 4
+    assert found[0] == found[1]
+
+
+def test_real_faces_are_found_and_come_to_their_places(tmp_path: Path, capsys: Any) -> None:
+    images = tmp_path / "photos"
+    chosen = real_photos(images, 500)
     first, second = (np.asarray(Image.open(path)) for path in chosen[:2])
     Image.fromarray(np.hstack([first, second])).save(images / "two.png")
     far = Image.new("L", (1500, 1200), 128)  # a face that is a tenth of its photo's width
