@@ -23,7 +23,7 @@ REAL_DATA = Path(os.environ.get("HPCGENDER_TEST_DATA", REPOSITORY.parent / "shar
 
 SLOW_TO_IMPORT = {
     ("hpcgender", command)
-    for command in ("train", "evaluate", "cam", "predict", "compare", "report", "models", "show-batch")
+    for command in ("train", "evaluate", "cam", "predict", "compare", "report", "models", "plan", "show-batch")
 }
 """Commands that import torch or matplotlib."""
 
@@ -50,7 +50,7 @@ LONGEST = (
         "tests/faults/test_faults.py",
         "tests/faults/test_network.py",
     ),
-    "tests/pages/test_tutorial.py",
+    *("tests/pages/test_every_command.py", "tests/pages/test_tutorial.py"),
     "tests/test_wheel.py",
 )
 """What takes half a minute or more, the longest first, so that no worker is busy alone at the end."""

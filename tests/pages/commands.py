@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +22,6 @@ OTHERS = (
         "cd",
         "tail",
         "grep",
-        "for",
-        "done",
         "export",
         "mlflow",
         "wandb",
@@ -54,6 +52,10 @@ class Written(NamedTuple):
     words: tuple[str, ...]
     whole: bool = True
     """Whether it stands in a block; one in a sentence may leave out what is needed."""
+    out: str = ""
+    """The file that its output goes to; empty if it goes to none."""
+    shell: str = ""
+    """The whole line that it stands in."""
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}: {shlex.join(self.words)}"
@@ -86,7 +88,7 @@ def shell_lines(page: Path) -> Iterator[tuple[int, str]]:
         begun = 0
         words: list[str] = []
         for number, line in enumerate(lines, start=begin):
-            if language not in ("bash", "sh") and (language or not re.match(f"    {OURS}", line)):
+            if language not in ("bash", "sh") and (language or not re.match(f"    ({OURS})", line)):
                 continue
             begun = begun if words else number
             words.append(line.removesuffix("\\"))
@@ -95,37 +97,52 @@ def shell_lines(page: Path) -> Iterator[tuple[int, str]]:
                 words = []
 
 
-def split(text: str) -> Iterator[tuple[str, ...]]:
-    """The commands of a line of shell code: behind each other, in pipes, without variables and redirections."""
+def turns(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """The lines as they are carried out: those of a loop once for each of its values."""
+    variable, values, within = "", [""], list[tuple[int, str]]()
+    for number, line in lines:
+        if loop := re.fullmatch(r"for (\w+) in (.*); do", line):
+            variable, values = loop[1], loop[2].split()
+        elif line == "done":
+            yield from ((place, text.replace(f"${variable}", value)) for value in values for place, text in within)
+            variable, within = "", []
+        elif variable:
+            within.append((number, line))
+        else:
+            yield number, line
+
+
+def split(text: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The commands of a line of shell code, behind each other and in pipes, and where the output of each goes."""
     lexer = shlex.shlex(text.replace("2>&1", ""), posix=True, punctuation_chars="|;&>")
     lexer.whitespace_split = True
     lexer.commenters = "#"
     words: list[str] = []
+    out = ""
     for word in [*lexer, ";"]:
         if set(word) <= set("|;&"):
-            while words and (words[0] == "do" or re.fullmatch(r"[A-Z_]+=\S*", words[0])):
+            while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
                 words = words[1:]
             if words:
-                yield tuple(words)
-            words = []
-        elif word in (">", "<", ">>"):
-            words.append(">")
-        elif words[-1:] == [">"]:  # a redirection
-            words.pop()
+                yield tuple(words), out
+            words, out = [], ""
+        elif word == ">" or words[-1:] != [">"]:
+            words.append(re.sub(r"\$\w+", "me", word))
         else:
-            words.append(re.sub(r"\$\w+", "light", word))
+            words.pop()
+            out = word
 
 
 def commands(page: Path) -> Iterator[Written]:
     """All commands of a page: those in blocks, and ours in sentences if they have options or arguments."""
-    for number, line in shell_lines(page):
-        for words in split(line):
-            yield Written(page, number, words)
+    for number, line in turns(shell_lines(page)):
+        for words, out in split(line):
+            yield Written(page, number, words, out=out, shell=line)
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
         for code in re.findall(r"(?<!`)`([^`]+)`(?!`)", line):
             if re.match(OURS, code):
-                for words in split(code.replace(" ...", "").replace("…", "")):
-                    yield Written(page, number, words, whole=False)
+                for words, out in split(code.replace(" ...", "").replace("…", "")):
+                    yield Written(page, number, words, whole=False, out=out, shell=code)
 
 
 def fault(written: Written) -> str:

@@ -14,8 +14,6 @@ from tests.pages.running import carry_out, missing, run_programs, steps
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 UTKFACE = ROOT / "docs" / "tutorial-utkface.md"
 README = ROOT / "README.md"
-SHORT = ("--epochs", "1", "--image-size", "32")
-"""Options of a training that the page takes from a preset."""
 
 
 @pytest.mark.slow
@@ -84,5 +82,5 @@ def test_readmes_six_lines_lead_from_photos_to_a_report(run: Run, tmp_path: Path
     six = steps(README)
     assert [step[1] for step in six] == ["pack", "train", "evaluate", "cam", "report", "predict"]
     for step in six:
-        carry_out(run, [*step, *SHORT] if step[1] == "train" else step, tmp_path)
+        carry_out(run, step, tmp_path)
     assert missing(("report.html", "predictions.csv", "runs/mine/cams/mine-test/sheet.png"), tmp_path) == []
