@@ -106,7 +106,7 @@ PRESETS = {
     "none": Augmentation(),
     "light": _LIGHT,
     "moderate": _MODERATE,
-    "strong": replace(_MODERATE, crop_area=0.6, erase=0.25),
+    "strong": replace(_MODERATE, crop_area=0.6, grayscale=0.3, erase=0.25),
     "degraded": Augmentation(
         flip=0.5, colour=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=6.0, blur=0.5, blur_sigma=(0.5, 2.0)
     ),
