@@ -58,11 +58,11 @@ def make_runs(run: Run) -> None:
     for name, model, seed in (("a", "resnet18", 0), ("b", "se_resnet18", 0), ("c", "resnet18", 1)):
         options = ("--data", "data/faces", "--model", model, "--seed", seed, *SMALL)
         carry_out(run, "hpcgender", "train", "--name", name, *options)
-        on = ("--data", "data/morph", "--temperature-from", "val")
-        carry_out(run, "hpcgender", "evaluate", "--checkpoint", name, *on)
+        measured = ("hpcgender", "evaluate", "--checkpoint", name, "--data", "data/morph")
+        carry_out(run, *measured, "--temperature-from", "val")
         for another in RUNS[name]:
             copy(runs / name, runs / another)
     copy(runs / "mine" / "evaluations" / "morph-test", runs / "mine" / "evaluations" / "faces-test")
     for name in ("light", "degraded"):
-        on = ("--data", "data/morph", "--corrupt", "contrast", "--out", f"runs/{name}/evaluations/robust")
-        carry_out(run, "hpcgender", "evaluate", "--checkpoint", name, *on)
+        measured = ("hpcgender", "evaluate", "--checkpoint", name, "--data", "data/morph")
+        carry_out(run, *measured, "--corrupt", "contrast", "--out", f"runs/{name}/evaluations/robust")

@@ -91,8 +91,11 @@ def carry_out(run: Run, step: Sequence[str], directory: Path, **environment: str
     """Runs a command in a directory; it must succeed. Returns what it prints."""
     program, *words = step
     module = NAMED[program].module
-    if environment.get("DIRECTORY_QUEUE") and program == HPCGENDER.name and words[0] in QUEUED:
-        module, words = "tests.jobs.directory_scheduler", [program, *words]
+    if "DIRECTORY_QUEUE" in environment:
+        if program == HPCGENDER.name and words[0] in QUEUED:
+            module, words = "tests.jobs.directory_scheduler", [program, *words]
+        else:  # other commands do not ask for it, and can be forked without
+            environment = {}
     done = run(module, *words, cwd=directory, **environment)
     assert done.returncode == 0, f"{' '.join(step)}: {done.stdout}{done.stderr}"
     return done.stdout
