@@ -41,7 +41,7 @@ LONGEST = (
     *("tests/shard_tools/test_webdataset.py", "tests/hpcgender/evaluate/test_evaluate.py"),
     *("tests/hpcgender/app/test_browser.py", "tests/hpcgender/app/test_answers.py"),
     *("tests/hpcgender/study/test_local.py", "tests/hpcgender/study/test_queue.py"),
-    "tests/hpcgender/study/test_tuned.py",
+    *("tests/hpcgender/study/test_tuned.py", "tests/hpcgender/test_presets.py"),
     *("tests/hpcgender/test_trackers.py", "tests/hpcgender/evaluate/test_robustness.py"),
     *(
         "tests/hpcgender/test_mixture.py",

@@ -32,6 +32,7 @@ from hpcgender.train.loop import train
 from shard_tools.base.commands import parse_options
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import read_manifest
+from tests.conftest import Run
 from tests.hpcgender.evaluate.evaluating import evaluated
 from tests.hpcgender.timm_models import CONVNEXT, EFFICIENTNET, MOBILENET, SIZE, VIT
 
@@ -191,6 +192,34 @@ def test_a_resumed_run_ends_with_the_same_bits(vit: Path, tmp_path: Path) -> Non
     ours, theirs = found["learner"], wanted["learner"]
     torch.testing.assert_close(ours["weights"], theirs["weights"], rtol=0, atol=0)
     torch.testing.assert_close(ours["optimizer"]["state"], theirs["optimizer"]["state"], rtol=0, atol=0)
+
+
+def test_two_ranks_that_resume_end_with_the_same_bits(run: Run, shards: Path, tmp_path: Path) -> None:
+    """By DistributedDataParallel; and one rank, which has all images of a batch, learns the same."""
+    options = ("--model", "timm:test_vit", "--image-size", 48, "--batch-size", 32, "--limit", 96, "--epochs", 2)
+    more = ("--tasks", "gender", "age", "--lr", 0.01, "--backend", "torchvision")
+    train = ("train", "--data", shards, *options, *more, "--name", "a", "--deterministic")
+    on_two = ("hpcgender.launch", "--nodes", 2, "--")
+    done = run(*on_two, *train, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    shutil.copytree(tmp_path / "runs", tmp_path / "other" / "runs")
+    newest, before = newest_first(tmp_path / "other" / "runs" / "a" / "checkpoints")[:2]
+    newest.unlink()
+    resumed = run(*on_two, "train", "--name", "a", "--resume", cwd=tmp_path / "other")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "epoch 2/2" in resumed.stdout
+    assert "epoch 1/2" not in resumed.stdout
+    assert before.name != newest.name
+    whole, again = (
+        read_checkpoint(root / "runs" / "a" / "checkpoints" / newest.name)["model"]
+        for root in (tmp_path, tmp_path / "other")
+    )
+    torch.testing.assert_close(again, whole, rtol=0, atol=0)
+    alone = run("hpcgender", *train, "--runs", "alone", cwd=tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    torch.testing.assert_close(
+        read_checkpoint(tmp_path / "alone" / "a" / "checkpoints" / newest.name)["model"], whole, rtol=1e-3, atol=1e-4
+    )
 
 
 def test_exports_for_other_programs(vit: Path, shards: Path) -> None:
