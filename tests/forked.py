@@ -21,7 +21,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,6 +31,8 @@ LIBRARIES = (
     *("nvidia.dali.fn", "nvidia.dali.plugin.pytorch", "matplotlib.figure", "scipy.stats", "safetensors.torch"),
     *("pyarrow.parquet", "cattrs", "jinja2", "rich.progress", "rich.table", "tyro", "webdataset"),
 )
+OPTIONAL = "nvidia.dali"
+"""What may not be installed: `bash tests/run.sh -m gpu` runs without it, too."""
 FIXED = ("PYTHON", "LD_", "OMP_", "MKL_", "MPL", "TORCH", "PYTORCH", "DALI", "LANG", "LC_", "TZ", "TMPDIR")
 """How variables' names begin that Python and libraries read when they start."""
 
@@ -38,6 +40,13 @@ FIXED = ("PYTHON", "LD_", "OMP_", "MKL_", "MPL", "TORCH", "PYTORCH", "DALI", "LA
 def fixed(environment: dict[str, str]) -> dict[str, str]:
     """The variables that cannot be changed once libraries are imported."""
     return {name: value for name, value in environment.items() if name.startswith(FIXED)}
+
+
+def import_libraries() -> None:
+    """Imports LIBRARIES; ModuleNotFoundError for one that is missing and not optional."""
+    for library in LIBRARIES:
+        with suppress(ModuleNotFoundError) if library.startswith(OPTIONAL) else nullcontext():
+            importlib.import_module(library)
 
 
 class Forks:
@@ -145,8 +154,7 @@ def end(words: list[str]) -> NoReturn:
 
 if __name__ == "__main__":
     with warnings.catch_warnings(record=True) as told:
-        for library in LIBRARIES:
-            importlib.import_module(library)
+        import_libraries()
     assert not told, told
     gc.collect()
     gc.freeze()  # what is never freed is not copied when a fork ends

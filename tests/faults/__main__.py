@@ -9,7 +9,6 @@ The table counts the faults that were survived and lost; `--repeat NUMBER` with 
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import random
 import shutil
@@ -24,7 +23,7 @@ from pathlib import Path
 from tests.faults.injuries import FAULTS, Attempt, Fault
 from tests.faults.processes import start
 from tests.faults.scenarios import Scenario, Undisturbed, filled, make, scenarios, undisturbed
-from tests.forked import LIBRARIES
+from tests.forked import import_libraries
 from tests.violations import ViolationError
 
 
@@ -103,8 +102,7 @@ def main() -> int:
     options = parser.parse_args()
     end = time.monotonic() + 60 * options.minutes
     os.environ["OMP_NUM_THREADS"] = "1"
-    for library in LIBRARIES:
-        importlib.import_module(library)
+    import_libraries()
     tried: Counter[tuple[str, str]] = Counter()
     lost: Counter[tuple[str, str]] = Counter()
     with tempfile.TemporaryDirectory(prefix="faults-") as directory:
