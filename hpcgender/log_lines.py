@@ -17,6 +17,9 @@ STOP_REQUESTED = f"{LAUNCH}asked to stop by "
 NOT_REQUEUED = f"{LAUNCH}not requeued: "
 """How the launcher's line begins that says why a job which did not finish is not requeued."""
 
+NOT_REQUEUED_YET = f"{LAUNCH}not requeued yet, "
+"""How the line of `jobs/patience.py` begins that says why the scheduler is asked again."""
+
 NO_VALIDATION = "no validation"
 """What an epoch's line has in the place of the split that it is validated on, if there is none."""
 

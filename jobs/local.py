@@ -35,7 +35,7 @@ class Local(Scheduler):
     def is_cancelled(self, allocation: Allocation, stopped_by: str | None) -> bool:
         return stopped_by is not None
 
-    def requeue(self, allocation: Allocation) -> str:
+    def requeue(self, allocation: Allocation, until: float) -> str:
         return "no scheduler"
 
     def try_on_host(self, host: str) -> str:

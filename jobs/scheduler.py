@@ -170,8 +170,11 @@ class Scheduler(ABC):
         return ""
 
     @abstractmethod
-    def requeue(self, allocation: Allocation) -> str:
-        """Puts this job back into the queue; returns why that failed, or nothing. It is to end with 99, soon."""
+    def requeue(self, allocation: Allocation, until: float) -> str:
+        """Puts this job back into the queue; returns why that failed, or nothing. It is to end with 99, soon.
+
+        A scheduler that is down is asked again until the Unix time `until` (`jobs.patience.asked_again`).
+        """
 
     def await_loss(self, host: str) -> None:
         """Waits until the scheduler knows that a host is lost, where it would otherwise use it again."""

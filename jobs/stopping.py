@@ -72,6 +72,11 @@ class StopRequests:
         self._limit, self._end = limit, limit.ask()
 
     @property
+    def end(self) -> float | None:
+        """When the scheduler will end the job, in Unix time, as it last said; None if unlimited or unknown."""
+        return self._end
+
+    @property
     def reason(self) -> str | None:
         """The first request: a signal's name or TIME_LIMIT; None if there is none."""
         if self._signals:

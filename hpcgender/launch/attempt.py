@@ -26,6 +26,10 @@ from jobs.stopping import Limit, StopRequests, margin
 from shard_tools.base.commands import RUNS, Call
 from shard_tools.base.errors import FAILED, REQUEUE, StorageError, UserError
 
+SPARE_SECONDS = 10.0
+"""How long before its end a job no longer asks its scheduler again: what it could not do is still recorded."""
+WITHOUT_END_SECONDS = 3600.0
+
 
 def run(
     config: LaunchConfig,
@@ -126,12 +130,16 @@ class Attempt:
         lost = outcome.lost
         if lost and lost.unreachable:
             scheduler.await_loss(lost.host)
-        return self.requeue(outcome.stopped_by or (f"loss of {lost.host}" if lost else None))
+        return self.requeue(outcome.stopped_by or (f"loss of {lost.host}" if lost else None), requests.end)
 
-    def requeue(self, stopped_by: str | None) -> int:
-        """Ends the attempt, requeues the job, and returns the exit code."""
+    def requeue(self, stopped_by: str | None, end: float | None) -> int:
+        """Ends the attempt, requeues the job, and returns the exit code.
+
+        A scheduler that is down is asked again until shortly before the job's `end`, in Unix time; without one, for an
+        hour.
+        """
         self.end(REQUEUE, stopped_by, requeued=True)  # first: Slurm ends this process soon
-        if failed := self.job.scheduler.requeue(self.job):
+        if failed := self.job.scheduler.requeue(self.job, (end or time.time() + WITHOUT_END_SECONDS) - SPARE_SECONDS):
             print(f"{NOT_REQUEUED}{failed}", file=sys.stderr)
             self.end(FAILED, stopped_by, because=failed)
             return FAILED

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hpcgender import log_lines
-from hpcgender.log_lines import NOT_REQUEUED, STOP_REQUESTED, AttemptLine
+from hpcgender.log_lines import NOT_REQUEUED, NOT_REQUEUED_YET, STOP_REQUESTED, AttemptLine
 from jobs.hosts.processes import how_it_ended
 from shard_tools.base.files import tail
 
@@ -68,7 +68,8 @@ def cause(text: str) -> str:
     exceptions = [line for line in lines if line[:1] not in ("", " ")][1:]
     if exceptions:
         return exceptions[0]
-    causes = [line for line in messages(text) if not line.startswith((STOP_REQUESTED, NOT_REQUEUED))]
+    consequences = (STOP_REQUESTED, NOT_REQUEUED, NOT_REQUEUED_YET)
+    causes = [line for line in messages(text) if not line.startswith(consequences)]
     return causes[-1] if causes else ""
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from jobs.command import SchedulerError, answer
 from jobs.hosts.supervisor import Node
+from jobs.patience import asked_again
 from jobs.preflight import Hint, try_script
 from jobs.records import Submission
 from jobs.scheduler import Allocation, Host, Job, Request, Scheduler, State, Verdict, array_id
@@ -48,6 +49,7 @@ _ENDS: Mapping[str, State] = {
     "TIMEOUT": "timeout",
     "CANCELLED": "cancelled",
 }
+_AWAY = re.compile(r"commlib error|unable to (contact|send message to) qmaster|gave no answer")
 _HINTS = (
     Hint("unknown queue", "queues", ("qconf", "-sql")),
     Hint("parallel environment", "parallel environments", ("qconf", "-spl")),
@@ -111,9 +113,9 @@ class GridEngine(Scheduler):
             return stopped_by == "SIGUSR2"
         return not job or job.state == "CANCELLING"
 
-    def requeue(self, allocation: Allocation) -> str:
+    def requeue(self, allocation: Allocation, until: float) -> str:
         # 99 alone puts back a job of one host, and, without the hosts that it had, one of several.
-        if len(allocation.hosts) > 1 and (because := put_back()):
+        if len(allocation.hosts) > 1 and (because := asked_again(put_back, _is_away, until)):
             print(f"launch: left to exit code 99, which may not use the same hosts again: {because}", file=sys.stderr)
         return ""
 
@@ -215,6 +217,11 @@ def is_unknown(listing: str, host: str) -> bool:
     """Whether `qhost` has no load of a host."""
     rows = (line.split() for line in listing.splitlines())
     return any(row[0].partition(".")[0] == host.partition(".")[0] and row[6] == "-" for row in rows if len(row) > 6)
+
+
+def _is_away(error: str) -> bool:
+    """Whether a command failed because qmaster is down, busy, or being replaced by another."""
+    return _AWAY.search(error) is not None
 
 
 def _queued(job_id: str) -> qstat.Job | None:

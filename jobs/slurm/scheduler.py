@@ -13,8 +13,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.command import SchedulerError, answer, call
+from jobs.command import LIMIT_SECONDS, SchedulerError, answer, call
 from jobs.hosts.supervisor import Node
+from jobs.patience import asked_again, seconds_left
 from jobs.preflight import Hint, try_script
 from jobs.scheduler import LIVE, Allocation, Host, Job, Request, Scheduler, Verdict, array_id
 from jobs.slurm import answers, limits
@@ -24,6 +25,11 @@ from jobs.submit import submit_with
 from shard_tools.base.errors import UserError
 
 _CONFIGURATIONS = ("/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf", "/run/slurm/conf/slurm.conf")
+_AWAY = re.compile(
+    r"[Uu]nable to contact slurm|connection failure|[Mm]essage (send|receive) failure|[Tt]imed out|gave no answer"
+    r"|standby mode|Zero Bytes were transmitted|configuration source|backing off|try again later"
+)
+"""What scontrol says while its controller is down, busy, or being replaced by another."""
 _HINTS = (Hint("partition", "partitions", ("sinfo", "-h", "-o", "%R")),)
 
 
@@ -101,12 +107,22 @@ class Slurm(Scheduler):
             return "Slurm requeues no job of salloc"
         return "it was submitted with --no-requeue" if re.search(r"\bRequeue=0\b", job) else ""
 
-    def requeue(self, allocation: Allocation) -> str:
-        try:
-            call("scontrol", "requeue", allocation.job_id)
-        except SchedulerError as error:
-            return f"scontrol requeue {allocation.job_id}: {error}"
-        return ""
+    def requeue(self, allocation: Allocation, until: float) -> str:
+        tried = False
+
+        def ask() -> str:
+            nonlocal tried
+            if tried and self.is_requeued(allocation, os.environ):  # it has heard what it did not answer
+                return ""
+            tried = True
+            try:
+                limit = min(LIMIT_SECONDS, seconds_left(until))
+                call("scontrol", "requeue", allocation.job_id, seconds=limit)
+            except SchedulerError as error:
+                return f"scontrol requeue {allocation.job_id}: {error}"
+            return ""
+
+        return asked_again(ask, lambda failed: bool(_AWAY.search(failed)), until)
 
     def node_on(
         self, host: Host, index: int, command: Sequence[str], directory: str, environ: Mapping[str, str]

@@ -37,7 +37,7 @@ class TwoHosts(Local):
     def allocation(self, environ: Mapping[str, str]) -> Allocation:
         return Allocation(scheduler=self, job_id=str(os.getpid()), hosts=tuple(Host(name, 1) for name in ADDRESSES))
 
-    def requeue(self, allocation: Allocation) -> str:
+    def requeue(self, allocation: Allocation, until: float) -> str:
         return ""
 
     def node_on(

@@ -146,7 +146,7 @@ def inside(kind: str, draw: random.Random) -> Counter[str]:
         lambda: scheduler.is_cancelled(job, draw.choice((None, "SIGUSR2"))),
         lambda: scheduler.is_requeued(job, environ),
         lambda: scheduler.cannot_requeue(job),
-        lambda: scheduler.requeue(job),
+        lambda: scheduler.requeue(job, 0.0),
         lambda: scheduler.find(["12", "13"]),
         lambda: scheduler.details("12"),
         lambda: scheduler.advice("12", "", ()),

@@ -55,7 +55,7 @@ class DirectoryScheduler(Scheduler):
     def is_cancelled(self, allocation: Allocation, stopped_by: str | None) -> bool:
         return (directory(allocation.job_id) / "cancelled").exists()
 
-    def requeue(self, allocation: Allocation) -> str:
+    def requeue(self, allocation: Allocation, until: float) -> str:
         (directory(allocation.job_id) / "requeue").touch()
         return ""
 

@@ -82,7 +82,7 @@ def test_a_requeue_is_recorded_before_it_is_asked_for_and_said_once_it_is_grante
     monkeypatch.setenv("PATH", str(tmp_path))
     environ = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node1"}
     layout = make_layout(LaunchConfig(), call, read_site("slurm"), find_allocation(environ), environ)
-    code = attempt.Attempt(call, layout, record).requeue("SIGTERM")
+    code = attempt.Attempt(call, layout, record).requeue("SIGTERM", None)
     assert (tmp_path / "asked").read_text() == "requeue 7\n"
     assert '"requeued": true' in (tmp_path / "by_then").read_text()  # Slurm may end this process before it can
     said = capsys.readouterr().err

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpcgender.commands.jobs import WhyConfig
-from hpcgender.log_lines import NOT_REQUEUED, AttemptLine
+from hpcgender.log_lines import NOT_REQUEUED, NOT_REQUEUED_YET, AttemptLine
 from hpcgender.status import failure
 from hpcgender.status.why import why
 from tests.conftest import Run
@@ -111,6 +111,7 @@ def test_words_of_schedulers_and_commands() -> None:
         f"{ATTEMPT}epoch 1/2 | train loss 0.1\n"
         "slurmstepd: error: *** JOB 12 ON node1 CANCELLED AT 2026-11-22T22:55:08 DUE TO TIME LIMIT ***\n"
         "hpcgender train: data/shards has no validation images: pack it again with --val 0.1\n"
+        f"{NOT_REQUEUED_YET}and asked again until 22:55:20: scontrol requeue 12: scontrol: Unable to contact slurm\n"
         f"{NOT_REQUEUED}3 attempts without progress\n"
     )
     assert failure.messages(text) == text.splitlines()[2:]
