@@ -27,18 +27,22 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def compute(
-    batches: Iterable[Item], work: Callable[[Item], Result], *, threads: int | None = None
-) -> Iterator[tuple[Item, Result]]:
-    """The batches in turn with the result of `work` for each, computed without gradients.
+def threads_for(device: torch.device) -> int:
+    """How many threads compute a batch each: as many as PyTorch has on a CPU, 0 on a GPU, for `compute`.
 
-    How sums in a network are rounded depends on the number of threads that share them. So without a GPU each batch is
-    computed by one thread, and as many batches at once as PyTorch has threads: results are the same to the last bit for
-    any number of threads, processes and nodes. `work` must then be safe to call from several threads. `threads` 0: in
-    the caller's thread, where PyTorch shares sums as it likes.
+    How sums in a network are rounded depends on the number of threads that share them. So on a CPU each batch is
+    computed by one thread: results are the same to the last bit for any number of threads, processes and nodes, also
+    where there is a GPU that is not used.
     """
-    if threads is None:
-        threads = 0 if torch.cuda.is_available() else torch.get_num_threads()
+    return torch.get_num_threads() if device.type == "cpu" else 0
+
+
+def compute(batches: Iterable[Item], work: Callable[[Item], Result], *, threads: int) -> Iterator[tuple[Item, Result]]:
+    """The batches in turn with the result of `work` for each, computed without gradients, by so many threads.
+
+    Each batch is computed by one of them, and PyTorch shares no sum between several. `work` must be safe to call from
+    several threads. `threads` 0: in the caller's thread, where PyTorch shares sums as it likes.
+    """
     if not threads:
         for batch in batches:
             with torch.no_grad():
@@ -138,7 +142,8 @@ def run_pass(
     ):
         if stage and session.config.stage_to:
             ranks.barrier(STAGING_TIMEOUT)
-        for batch, results in compute(session.stop.until_requested(batches, progress.steps, ranks), work):
+        wanted = session.stop.until_requested(batches, progress.steps, ranks)
+        for batch, results in compute(wanted, work, threads=threads_for(ranks.device)):
             while blocks.place(batch.samples[:1])[0] // blocks.size != pending[0]:
                 keep(None, {})  # no image of a block before it decodes
             count(batch, results)

@@ -20,7 +20,7 @@ from hpcgender.data.decoders import create_decoder, decoder_threads
 from hpcgender.distributed import Ranks, select_device
 from hpcgender.evaluate.decision import Decision, DecisionConfig
 from hpcgender.inference.config import WantedPrecision
-from hpcgender.inference.engine import compute
+from hpcgender.inference.engine import compute, threads_for
 from hpcgender.memory import enough_memory
 from hpcgender.precision import for_inference
 from hpcgender.predict.batches import Batch, batches
@@ -111,7 +111,7 @@ class Model:
             return self.network.results(batch.pixels, maps=heat_maps) if batch.places else Results()
 
         with enough_memory("give a smaller batch size"), closing(batches(images, decoder, size, self.crop)) as loaded:
-            for batch, results in compute(loaded, work):
+            for batch, results in compute(loaded, work, threads=threads_for(device)):
                 places = {place: number for number, place in enumerate(batch.places)}
                 for place, (image, found) in enumerate(zip(batch.images, batch.found, strict=True)):
                     if place in places:

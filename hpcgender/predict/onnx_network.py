@@ -69,8 +69,8 @@ def session_of(path: Path) -> Any:
             "'.[export]'"
         ) from None
     options = onnxruntime.SessionOptions()
-    if not torch.cuda.is_available():  # then each batch is computed by one thread, and several at once
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
+    # Each batch is computed by one thread, and several at once: also beside a GPU, which computes nothing of it.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no common class

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from hpcgender.checkpoint_file import KeptTemperature, digest, keep_temperature
 from hpcgender.commands.export import ExportConfig
@@ -16,6 +17,7 @@ from hpcgender.commands.predict import PredictConfig
 from hpcgender.export.export import export
 from hpcgender.export.parity import LIMITS
 from hpcgender.predict.model import load
+from hpcgender.predict.onnx_network import OnnxNetwork
 from shard_tools.align.recipe import Recipe
 from shard_tools.base.errors import UserError
 from tests.hpcgender.evaluate.evaluating import evaluated, save_skilled_model
@@ -57,6 +59,15 @@ def test_it_predicts_what_the_checkpoint_does(run_dir: Path, faces: Path) -> Non
     assert of_file.temperature == 1.7
     assert of_file.threshold == pytest.approx(of_checkpoint.threshold)
     assert of_file.calibrated_by == "9 images of val, as kept in best.pt, as kept in mine.onnx"
+
+
+def test_one_thread_computes_each_batch_also_beside_a_gpu(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which computes nothing of an exported model."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    network = load(run_dir / "exports" / "mine.onnx").network
+    assert isinstance(network, OnnxNetwork)
+    options = network.session.get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
 
 
 def test_a_threshold_and_an_evaluation_of_its_checkpoint_are_its_own(run_dir: Path) -> None:
