@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from hpcgender.commands.train import TrainConfig
 from hpcgender.data.loader import Batch
@@ -21,7 +24,7 @@ from hpcgender.stop import StopSignal
 from hpcgender.train.ema import EMA
 from hpcgender.train.learner import Finite, Learner
 from hpcgender.train.loop import TIMED_STEPS, Trainer
-from tests.benchmarks.operations import Operations
+from tests.benchmarks.operations import Operations, of_step
 
 CPU = Ranks(0, 1, torch.device("cpu"))
 
@@ -109,6 +112,39 @@ def test_an_ema_update_starts_a_handful_of_operations() -> None:
     assert started.started.total() <= 5
 
 
+def test_a_step_starts_few_operations() -> None:
+    """At some microseconds each on the host, more of them take longer than a GPU does with a small batch."""
+    started, _ = of_step(TrainConfig(model="se_resnet50", image_size=64, batch_size=2))
+    assert started.total() <= 700
+
+
+@pytest.fixture
+def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process group of this process alone, in which DDP does all that it does among others."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group("gloo", f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def collectives(started: Operations) -> set[str]:
+    return {name.split(".")[1] for name in started.started if name.startswith("c10d")}
+
+
+def test_a_step_of_several_ranks_broadcasts_no_statistics(group: None) -> None:
+    """It sums up gradients, and nothing else: `validate` broadcasts rank 0's statistics once."""
+    config = TrainConfig(model="resnet18", image_size=32, batch_size=8, warmup_epochs=0.0)
+    one = Learner(config, 2, Ranks(0, 2, CPU.device), fresh=True)
+    losses(one, range(2))  # the second step agrees on the order of buckets
+    with Operations() as started:
+        losses(one, range(2, 4))
+    assert collectives(started) == {"allreduce_"}
+    usual = DistributedDataParallel(create(config, 2))
+    with Operations() as started:
+        usual(torch.zeros(2, 3, 32, 32))
+    assert collectives(started) == {"broadcast_"}  # they would be seen
+
+
 def test_the_time_between_checkpoints_does_not_count_the_start(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +167,32 @@ def test_the_time_between_checkpoints_does_not_count_the_start(
         trainer.close()
     assert trainer.steps_per_epoch >= TIMED_STEPS.stop
     assert trainer.checkpoint_every == 30
+
+
+def test_it_is_estimated_again_each_epoch(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the first steps were faster than the others, as while a GPU is cold or a file system is idle."""
+    clock = [0.0]
+    step = Learner.step
+
+    def slower_and_slower(self: Learner, *arguments: Any) -> torch.Tensor:
+        clock[0] += 1 if self.steps < TIMED_STEPS.stop else 3
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Learner, "step", slower_and_slower)
+    monkeypatch.setattr("hpcgender.train.loop.time.perf_counter", lambda: clock[0])
+    monkeypatch.chdir(tmp_path)
+    config = TrainConfig(data=shards, model="compact", image_size=32, batch_size=4, checkpoint_minutes=2, epochs=2)
+    with StopSignal() as stop:
+        trainer = Trainer(config, read_packs(shards), CPU, stop)
+        trainer.saver = None
+        trainer.train_steps()
+        first = trainer.checkpoint_every
+        trainer.epoch_step = 0
+        trainer.train_epoch(None)
+        trainer.close()
+    assert first == 120
+    assert trainer.steps_per_epoch >= TIMED_STEPS.stop
+    assert trainer.checkpoint_every == 40
 
 
 def test_validation_sees_batches_of_one_size_and_counts_their_images_alone() -> None:

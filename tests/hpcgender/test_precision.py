@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, get_args
 
 import pytest
@@ -15,11 +16,20 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
 @pytest.fixture(autouse=True)
-def _as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Puts PyTorch's switches back."""
     for name in ("benchmark", "deterministic", "allow_tf32"):
         monkeypatch.setattr(torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
-    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda name: None)
+    precision = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(precision)
+
+
+def rounds_to_tf32() -> tuple[bool, bool]:
+    """Whether convolutions and whether matrix products may round to TF32, as PyTorch itself reads its switches."""
+    products = torch.get_float32_matmul_precision()  # fails where a backend's own switch was set, as compiling does
+    assert torch.backends.cuda.matmul.allow_tf32 == (products == "high")
+    return torch.backends.cudnn.allow_tf32, products == "high"
 
 
 def chosen(
@@ -36,9 +46,9 @@ def test_it_is_that_of_the_runs_validation_on_such_a_device(monkeypatch: pytest.
     assert [chosen(monkeypatch, device) for device in (new, old, None)] == ["bf16", "fp16", "fp32"]
     for trained_in, here in (("fp32", "tf32"), ("bf16", "bf16"), ("fp16", "fp16")):
         assert chosen(monkeypatch, new, precision=trained_in) == here
-        assert torch.backends.cudnn.allow_tf32  # as in that validation
+        assert rounds_to_tf32() == (True, True)  # as in that validation
     assert chosen(monkeypatch, new, precision="fp32", tf32=False) == "fp32"
-    assert not torch.backends.cudnn.allow_tf32
+    assert rounds_to_tf32() == (False, False)
     assert chosen(monkeypatch, old, precision="fp32") == "fp32"  # has no TF32
     assert chosen(monkeypatch, None, precision="bf16") == "bf16"
     assert chosen(monkeypatch, None, precision="fp16") == "fp32"  # a CPU has no fp16
@@ -47,7 +57,7 @@ def test_it_is_that_of_the_runs_validation_on_such_a_device(monkeypatch: pytest.
 def test_it_is_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     for wish in get_args(Format):
         assert chosen(monkeypatch, (9, 0), wish) == wish
-        assert torch.backends.cudnn.allow_tf32 == (wish != "fp32")
+        assert rounds_to_tf32() == (wish != "fp32", wish != "fp32")
         assert torch.backends.cudnn.deterministic
         assert not torch.backends.cudnn.benchmark
     with pytest.raises(UserError, match=r"^--precision tf32 is for GPUs from Ampere on: give fp32$"):
