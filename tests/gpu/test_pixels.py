@@ -28,7 +28,7 @@ from hpcgender.models.create import create
 from hpcgender.precision import Precision
 from shard_tools.manifest import read_manifest
 from tests.hpcgender.data.image_kinds import kinds, picture
-from tests.hpcgender.data.test_decoders import ALL, AUGMENTATIONS, SIZE, assert_agree, decode, read
+from tests.hpcgender.data.test_decoders import ALL, AUGMENTATIONS, SIZE, assert_agree, decode, levels, read
 
 pytestmark = pytest.mark.gpu
 
@@ -102,6 +102,17 @@ def test_bad_images_are_told(backend: Backend, fault: str, drawn: list[Encoded],
 def test_decoded_on_the_gpu_they_are_near(dali: None, gpu: torch.device) -> None:
     images = [image for name, image in kinds(picture()).items() if name in ("JPEG 4:4:4", "PNG", "BMP")]
     assert_agree(decode("dali-mixed", images, device=gpu).cpu(), decode("dali", images))
+
+
+def test_so_they_are_with_chroma_at_half_resolution_but_at_edges_of_colours(dali: None, gpu: torch.device) -> None:
+    """The GPU repeats chroma where a CPU interpolates it; what is bright and what is dark stays the same."""
+    images = [image for name, image in kinds(picture()).items() if name in ("JPEG", "JPEG progressive")]
+    ours, expected = levels(decode("dali-mixed", images, device=gpu).cpu()), levels(decode("dali", images))
+    assert (ours - expected).abs().mean((1, 2, 3)).max() < 4
+    gray = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    difference = ((ours - expected) * gray).sum(1).abs()
+    assert difference.mean((1, 2)).max() < 2
+    assert difference.max() <= 8
 
 
 def test_training_batches_are_those_of_a_cpu(backend: Backend, shards: Path, device: torch.device) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -67,6 +69,26 @@ def test_a_gpu_has_the_results_of_a_cpu_but_for_rounding(
     here, there = (read_predictions(tmp_path / name) for name in ("here", "cpu"))
     assert here.key.tolist() == there.key.tolist()
     np.testing.assert_allclose(here.logit, there.logit, atol=0.02 * np.abs(there.logit).max())
+
+
+@pytest.mark.parametrize("model", ["se_resnet18", "vgg11_bn"])
+def test_so_has_it_the_heat_maps(model: str, run: Run, shards: Path, device: torch.device, tmp_path: Path) -> None:
+    """Of a network whose maps are its features', and of one whose maps are made of gradients."""
+    checkpoint = save_model(tmp_path / "best.pt", model=model, tasks=("gender",))
+    options = ("--checkpoint", checkpoint, "--data", shards, "--batch-size", 16, "--deletion", 0, "--precision", "fp32")
+    for name, environment in (("here", {}), ("cpu", {"HPCGENDER_DEVICE": "cpu"})):
+        done = run("hpcgender", "cam", *options, "--out", tmp_path / name, **environment)
+        assert done.returncode == 0, done.stderr
+
+    def written(name: str, values: str) -> npt.NDArray[Any]:
+        files = sorted((tmp_path / name / "maps").glob(f"{values}-*.npy"))
+        return np.concatenate([np.load(path) for path in files])
+
+    assert written("here", "keys").tolist() == written("cpu", "keys").tolist()
+    for values in ("log_odds", "maps"):
+        expected = written("cpu", values)
+        assert np.ptp(expected) > 0
+        np.testing.assert_allclose(written("here", values), expected, atol=0.02 * np.abs(expected).max())
 
 
 def test_granted_gpus_that_are_not_seen_are_one_line(

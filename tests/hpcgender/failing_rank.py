@@ -1,4 +1,4 @@
-"""One of three ranks makes a mistake that a person can correct, while the others wait for it: `DEVICE LOGS [deaf]`.
+"""One of several ranks makes a mistake that a person can correct, while the others wait for it: `DEVICE LOGS [deaf]`.
 
 Run by jobs.agent. On a CPU the end of a process group waits for the other ranks, as NCCL's does. `deaf` ranks wait in
 C, where their handler of SIGTERM does not run. When it happened is in LOGS/failed, in seconds of Unix time.
