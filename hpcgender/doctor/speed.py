@@ -191,10 +191,20 @@ def judge_reading(speeds: Speeds) -> Finding:
     return green("shards", found, **numbers)
 
 
-def judge_decoding(speeds: Speeds) -> Finding:
-    """How fast images are decoded; whether that suffices is `judge_loading`'s."""
-    per_s = speeds.decoded_images_per_s
-    return green("decode", f"{rate(per_s)} images/s in each process", images_per_s=per_s)
+def judge_decoding(speeds: Speeds, on_gpu: bool) -> Finding:
+    """Whether images are decoded as fast as steps need them, before anything is read."""
+    per_s, step = speeds.decoded_images_per_s, speeds.step_images_per_s
+    found = f"{rate(per_s)} images/s in each process"
+    if per_s < ROOM * step:
+        return yellow(
+            "decode",
+            f"{found}, and steps take {rate(step)}",
+            "ask for more --cpus for each GPU, or try --backend dali-mixed"
+            if on_gpu
+            else "give each process more cores, or train a larger model",
+            images_per_s=per_s,
+        )
+    return green("decode", found, images_per_s=per_s)
 
 
 def judge_step(speeds: Speeds, slowest: float, where: str, precision: str) -> Finding:

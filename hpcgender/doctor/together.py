@@ -57,18 +57,20 @@ def judge_speeds(gathered: list[tuple[str, Speeds | Finding]], ranks: Ranks) -> 
         return failed, None
     by_step = sorted((one.step_images_per_s, where) for where, one in by_host)
     own = replace(by_host[0][1], step_images_per_s=median(per_s for per_s, _ in by_step))
+    on_gpu = ranks.device.type == "cuda"
     reader = min((one for _, one in by_host), key=lambda one: one.read_images_per_s)
     own = replace(
         own,
+        decoded_images_per_s=min(one.decoded_images_per_s for _, one in by_host),
         loaded_images_per_s=min(one.loaded_images_per_s for _, one in by_host),
         read_images_per_s=reader.read_images_per_s,
         read_bytes_per_s=reader.read_bytes_per_s,
     )
     return [
         speed.judge_reading(own),
-        speed.judge_decoding(own),
+        speed.judge_decoding(own, on_gpu),
         speed.judge_step(own, *by_step[0], Precision("auto", ranks.device).name),
-        speed.judge_loading(own, ranks.device.type == "cuda"),
+        speed.judge_loading(own, on_gpu),
     ], own
 
 

@@ -72,6 +72,20 @@ def test_a_device_that_computes_nothing_is_told() -> None:
     assert devices.kernel(torch.device("meta")).state == "red"
 
 
+def test_a_device_that_computes_something_else_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number that changes on its way there: memory that is broken tells nothing by itself."""
+
+    def damaged(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+        there = values.clone()
+        there[3, 5] += 1
+        return there
+
+    monkeypatch.setattr(torch.Tensor, "to", damaged)
+    found = devices.kernel(CPU)
+    assert (found.check, found.state, found.found) == ("kernel on cpu", "red", "a matrix product is wrong")
+    assert "tell the administrators" in found.advice
+
+
 def test_a_container_without_the_gpus_own_decoders_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices.video("libnvcuvid-that-is-not-here.so.1").state == "yellow"
     assert devices.video("libc.so.6").state == "green"

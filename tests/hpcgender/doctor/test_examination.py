@@ -15,13 +15,14 @@ import torch
 
 from hpcgender.commands.doctor import DoctorConfig
 from hpcgender.distributed import Ranks
-from hpcgender.doctor import examination, report, speed
+from hpcgender.doctor import examination, report, speed, together
 from hpcgender.doctor.finding import Finding, green, yellow
 from hpcgender.doctor.report import Examination
 from hpcgender.stop import StopSignal
 from jobs.schedulers import find_allocation
 from shard_tools.base.errors import UserError
 from tests.conftest import REPOSITORY, Run
+from tests.programs import put
 
 CPU = torch.device("cpu")
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_CPUS_PER_NODE": "16(x2)"}
@@ -83,6 +84,33 @@ def test_a_job_whose_agent_passes_no_signal_on_is_told(
         assert examination.read_interrupted(job) is None
     states = {finding.check: finding.state for finding in report.read(Path("runs/doctor/examination.json")).findings}
     assert states == {"cores": "green", "requeue": "green" if code == 99 else "red"}
+
+
+@pytest.mark.parametrize(
+    ("job", "because"),
+    [
+        ("BatchFlag=1 Requeue=0", "it was submitted with --no-requeue"),
+        ("BatchFlag=0 Requeue=1", "Slurm requeues no job of salloc"),
+        ("BatchFlag=1 Requeue=1", "it was not started by the launcher"),
+    ],
+)
+def test_a_job_that_is_not_requeued_is_told_why(
+    job: str, because: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By an examination that finds nothing else."""
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path, "scontrol", f"echo 'JobId=7 JobState=RUNNING {job}'")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JOBS_AGENT_PID", raising=False)
+    monkeypatch.setattr(examination, "of_node", lambda *_: [])
+    monkeypatch.setattr(together, "measure", lambda *_: [])
+    monkeypatch.setattr(examination, "tried_interruption", lambda: green("signals", ""))
+    assert examination.begin(DoctorConfig(json=True), Ranks(0, 1, CPU), find_allocation(SLURM), []) == 0
+    capsys.readouterr()
+    requeue, signals = report.read(Path("runs/doctor/examination.json")).findings
+    assert (requeue.check, requeue.state, requeue.found) == ("requeue", "yellow", because)
+    assert "submit trainings with python -m hpcgender.launch" in requeue.advice
+    assert signals.check == "signals"
 
 
 def test_the_table_has_the_worst_first_and_says_where(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -26,6 +30,45 @@ def test_clocks_that_differ_are_told() -> None:
     found = storage.judge_clocks({"node1": 0.0, "node2": 90.0})
     assert found.state == "red"
     assert "node2 is ahead" in found.found
+
+
+class Barrier:
+    """Ranks that are threads of this process, and clocks that say what is written here."""
+
+    def __init__(self, clocks: list[list[float]]) -> None:
+        self.clocks = clocks
+        self.barrier = threading.Barrier(len(clocks))
+        self.own = threading.local()
+        self.gathered: list[Any] = [None] * len(clocks)
+
+    def wait(self) -> None:
+        self.barrier.wait(60)
+
+    def time(self) -> float:
+        return float(next(self.own.clock))
+
+    def gather(self, value: Any) -> list[Any]:
+        self.gathered[self.own.rank] = value
+        self.wait()
+        return self.gathered if self.own.rank == 0 else []
+
+    def measured(self, rank: int, host: str) -> dict[str, float]:
+        self.own.rank, self.own.clock = rank, iter(self.clocks[rank])
+        return network.clocks(cast(Ranks, self), host, rounds=len(self.clocks[rank]))
+
+
+def test_clocks_are_compared_at_barriers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which not all leave at once: of some rounds the smallest difference is nearest to that of the clocks."""
+    here = [100.0, 101.0, 102.0]
+    there = [190.9, 191.01, 192.4]  # 90 s ahead
+    behind = [94.98, 95.8, 96.6]  # 5 s behind, and also late
+    ranks = Barrier([here, there, [time + 0.5 for time in there], behind])
+    monkeypatch.setattr(network, "dist", SimpleNamespace(barrier=ranks.wait))
+    monkeypatch.setattr(network, "time", ranks)
+    with ThreadPoolExecutor(4) as pool:
+        found, *others = pool.map(ranks.measured, range(4), ["node1", "node2", "node2", "node3"])
+    assert found == pytest.approx({"node1": 0.0, "node2": 90.01, "node3": -5.02})
+    assert others == [{}, {}, {}]
 
 
 def test_an_interface_that_others_cannot_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from hpcgender.commands.train import TrainConfig
 from hpcgender.distributed import Ranks
-from hpcgender.doctor import speed
+from hpcgender.doctor import speed, together
 from hpcgender.doctor.finding import Finding, examined
 
 CPU = torch.device("cpu")
@@ -27,6 +27,13 @@ SPEEDS = speed.Speeds(
 
 def test_what_starves_is_told() -> None:
     fast, slow = SPEEDS, speed.Speeds(**{**SPEEDS.__dict__, "loaded_images_per_s": 110.0, "read_images_per_s": 110.0})
+    assert {speed.judge_decoding(fast, on_gpu).state for on_gpu in (True, False)} == {"green"}
+    decoding = speed.Speeds(**{**SPEEDS.__dict__, "decoded_images_per_s": 110.0})
+    for on_gpu, advice in ((True, "--backend dali-mixed"), (False, "more cores")):
+        found = speed.judge_decoding(decoding, on_gpu)
+        assert (found.state, found.found) == ("yellow", "110 images/s in each process, and steps take 100")
+        assert advice in found.advice
+        assert found.numbers == {"images_per_s": 110.0}
     assert {speed.judge_reading(fast).state, speed.judge_loading(fast, on_gpu=True).state} == {"green"}
     assert speed.judge_reading(slow).state == "yellow"
     assert "starves" in speed.judge_loading(slow, on_gpu=True).found
@@ -36,6 +43,20 @@ def test_what_starves_is_told() -> None:
     assert speed.judge_step(crawling, 0.12, "node2", "fp32").found.startswith("0.12 images/s in each process")
     assert speed.judge_reading(crawling).found == "0.04 MB/s, 1,000 images/s in each process"
     assert "60 on node2" in speed.judge_step(fast, 60.0, "node2", "bf16").found
+
+
+def test_the_slowest_rank_is_judged() -> None:
+    """As all wait for it; steps are compared with those of a usual one."""
+    slow = speed.Speeds(**{**SPEEDS.__dict__, "decoded_images_per_s": 110.0})
+    findings, own = together.judge_speeds([("node1", SPEEDS), ("node2", slow)], Ranks(0, 2, CPU))
+    assert {finding.check: finding.state for finding in findings} == {
+        "shards": "green",
+        "decode": "yellow",
+        "step": "green",
+        "loader": "green",
+    }
+    assert own is not None
+    assert own.decoded_images_per_s == 110
 
 
 def test_shards_that_cannot_be_read_are_told(shards: Path, tmp_path: Path) -> None:
