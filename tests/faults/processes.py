@@ -67,12 +67,15 @@ class Running:
         assert self.code is not None
         return self.code
 
-    def send(self, number: signal.Signals, pids: Sequence[int]) -> None:
-        """Sends a signal to those of the processes that still run."""
+    def send(self, number: signal.Signals, pids: Sequence[int]) -> bool:
+        """Sends a signal to those of the processes that still run; whether one did."""
+        sent = False
         for pid in pids:
             if pid != self.pid or self.poll() is None:  # or it might be another's by now
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
+                    sent = True
+        return sent
 
     @property
     def text(self) -> str:
