@@ -216,7 +216,7 @@ def preloaded(attempt: Attempt, codes: Collection[int] = (0,), **environment: ob
     """The step with the shim, which notes what it does."""
     state = attempt.cwd.parent / f"counts-{attempt.number}"
     settings = Shim(attempt.cwd.parent.parent).environment(attempt.cwd, state, **environment)
-    running = attempt.start(**settings)
+    running = attempt.start(environment=settings)
     code = tidy(running, codes)
     attempt.hit = counted(state).hits > 0
     return code

@@ -64,7 +64,8 @@ def undisturbed(scenario: Scenario, cwd: Path, data: Path, shim: Shim | None = N
     for number, step in enumerate(scenario.steps):
         began = time.monotonic()
         state = cwd.parent / f"{cwd.name}-counts-{number}"
-        running = start(filled(step, data), cwd, number, **(shim.environment(cwd, state) if shim else {}))
+        environment = shim.environment(cwd, state) if shim else None
+        running = start(filled(step, data), cwd, number, environment=environment)
         if code := running.ended():
             raise ViolationError(f"{scenario.name} ends with {code} undisturbed: {running.text[-3000:]}")
         seconds.append(time.monotonic() - began)

@@ -21,6 +21,8 @@ from tests.faults.scenarios import Scenario, files, filled, make, scenarios, und
 NAMES = ("pack, 1 worker", "train", "evaluate")
 IMAGE_BYTES = 160 << 20
 """Of a file system: btrfs's smallest is 109 MiB."""
+ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
+"""With one of its own a command is a new interpreter, whose outputs are not pytest's."""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ def refused_in_one_line(running: Running, cwd: Path) -> None:
 
 def goes_on(scenario: Scenario, cwd: Path, base: Path, expected: object) -> None:
     """Given again it leaves what an undisturbed one does."""
-    again = start(filled(scenario.steps[0], base / "data"), cwd, 1, OMP_NUM_THREADS="1")
+    again = start(filled(scenario.steps[0], base / "data"), cwd, 1, environment=ENVIRONMENT)
     assert again.ended() == 0, again.text
     assert scenario.result(cwd) == expected
 
@@ -80,7 +82,8 @@ def test_a_quota_that_is_used_up_loses_nothing(name: str, base: Path, tmp_path: 
     cwd, counts = tmp_path / "work", tmp_path / "counts"
     cwd.mkdir()
     room = whole.counts[0].written // 2
-    refused_in_one_line(start(command, cwd, 0, **shim.environment(cwd, counts, FAULT_ROOM=room)), cwd)
+    environment = shim.environment(cwd, counts, FAULT_ROOM=room)
+    refused_in_one_line(start(command, cwd, 0, environment=environment), cwd)
     assert counted(counts).hits
     goes_on(scenario, cwd, base, whole.result)
 
@@ -94,6 +97,6 @@ def test_a_file_systems_quota_that_is_used_up_loses_nothing(name: str, base: Pat
         (tmp_path / "whole").mkdir()
         whole = undisturbed(scenario, tmp_path / "whole", base / "data")
         limit(max(whole.bytes // 2, 1 << 16))
-        refused_in_one_line(start(filled(scenario.steps[0], base / "data"), cwd, 0, OMP_NUM_THREADS="1"), cwd)
+        refused_in_one_line(start(filled(scenario.steps[0], base / "data"), cwd, 0, environment=ENVIRONMENT), cwd)
         limit("none")
         goes_on(scenario, cwd, base, whole.result)
