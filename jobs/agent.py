@@ -41,6 +41,7 @@ from jobs.hosts import presence, processes
 from jobs.hosts.supervisor import FIRST_LOST, REPORTED
 from shard_tools.base.errors import BAD_INPUT, FAILED, REQUEUE, STORAGE
 from shard_tools.base.files import tail
+from shard_tools.base.storage import open_files_limit
 
 PORT_TAKEN = 98
 """Exit code of an agent: the rendezvous port belongs to another program."""
@@ -123,6 +124,7 @@ def run_agent(argv: Sequence[str], overseer: Overseer) -> int:
     if not args.module:
         parser.error("give the ranks' program as -m MODULE")
     args.signals_to_handle = "SIGQUIT"  # the overseer has the others
+    open_files_limit()  # the store has a connection to each rank, and each rank without a GPU one to each other
     close = PContext.close
 
     def close_sooner(context: PContext, death_sig: signal.Signals | None = None, timeout: int = GRACE_SECONDS) -> None:

@@ -48,6 +48,7 @@ LONGEST = (
         "tests/hpcgender/test_timm.py",
         "tests/hostile/test_hostile.py",
         "tests/faults/test_faults.py",
+        "tests/faults/test_quota.py",
         "tests/faults/test_network.py",
     ),
     *("tests/pages/test_every_command.py", "tests/pages/test_tutorial.py"),

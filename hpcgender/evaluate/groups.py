@@ -96,7 +96,7 @@ def group_means(
     for column in columns.values():
         members = column.codes[:, None] == np.arange(len(column.values))
         features += [members, members * score[:, None]]
-    sums = resampled_sums(np.concatenate(features, axis=1).astype(np.float64), clusters)
+    sums = resampled_sums(np.concatenate(features, axis=1, dtype=np.float64), clusters)
     ends = np.cumsum([2 * len(column.values) for column in columns.values()])
     return [
         means_by(name, column, predictions.subject, clusters, score, drawn, measure)

@@ -52,7 +52,9 @@ def resampled_sums(features: Floats, clusters: Integers, draws: int = DRAWS, see
     """
     order = np.argsort(clusters, kind="stable")
     first = np.flatnonzero(np.diff(clusters[order], prepend=-1))
-    of_clusters = np.add.reduceat(np.rint(features * EXACT)[order], first, axis=0)
+    of_clusters = np.empty((len(first), features.shape[1]))
+    for column, feature in zip(of_clusters.T, features.T, strict=True):  # one at a time, of millions of images
+        column[:] = np.add.reduceat(np.rint(feature * EXACT)[order], first)
     sums = [drawn.astype(np.float64) @ of_clusters for drawn in weights(len(first), draws, seed)]
     return np.concatenate(sums) / EXACT
 

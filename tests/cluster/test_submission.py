@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from tests.cluster.cluster import NODES, Cluster, End
 from tests.cluster.conftest import Rigs
 from tests.cluster.hosts import USER
 from tests.cluster.training import OPTIONS, launch, read_events, read_log, submitted
+from tests.wild import WILD, check_wild_pack, pack_wild_table
 
 SUBMITIT = """
 import os, socket, submitit
@@ -59,23 +59,20 @@ def begin_chain(cluster: Cluster, data: Path, fails: bool) -> tuple[Path, list[s
 
 
 def pack_wild(cluster: Cluster, faces: Path) -> None:
-    """A job whose paths and whose name are as strange as may be."""
-    wild = 'it\'s $(touch pwned) `touch pwned` "a b" ; touch pwned & é'
-    project = cluster.project() / wild.replace("/", "")
+    """A job whose paths, name and options are as strange as may be; a name that no scheduler takes is refused."""
+    project = cluster.project() / WILD
     cluster.run("mkdir", project)
     for path in project.parent.iterdir():
         if path.is_symlink():
             (project / path.name).symlink_to(path.resolve())
-    images, out = project / "$HOME 'images'", Path(f"out {wild}")
-    images.mkdir()
-    for face in sorted(faces.iterdir())[:8]:
-        (images / face.name).write_bytes(face.read_bytes())
-    command = ("pack", "morph", "--images", images, "--out", out, "--val", 0, "--test", 0)
+    out = Path(f"out {WILD}")
+    command = pack_wild_table(project, faces, out)
+    refused = ("python", "-m", "hpcgender.launch", "--job-name", WILD, "--", *command)
+    assert cluster.run(*refused, user=USER, cwd=project, check=False).returncode == 2
     (job,) = launch(cluster, project, "--job-name", "pack+it", "--", *command)
     end = cluster.wait(job)
     assert end.code == 0, cluster.run("ls", "-la", project, project / "logs").stdout + read_log(project, job)
-    assert json.loads((project / out / "manifest.json").read_text())
-    assert not list(cluster.directory.rglob("pwned"))
+    check_wild_pack(cluster.directory, project / out)
 
 
 def submit_ten(cluster: Cluster, faces: Path) -> None:

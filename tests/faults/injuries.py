@@ -9,16 +9,16 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from jobs.machine import PORT_TRIES, candidate_ports, ephemeral_range
+from jobs.machine import PORT_TRIES, candidate_ports, ephemeral_range, port_is_free
 from tests.faults.power import journalled, taken_back
-from tests.faults.preload import library
+from tests.faults.preload import Shim, counted
 from tests.faults.processes import Running, command_line, processes_in, start
 from tests.faults.scenarios import Scenario, Step, Undisturbed, filled
 from tests.violations import ViolationError
@@ -28,7 +28,7 @@ PAGE = 4096
 """Bytes: the smallest disk in memory."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Attempt:
     """One step of a scenario that is about to be disturbed."""
 
@@ -37,32 +37,51 @@ class Attempt:
     cwd: Path
     data: Path
     """A copy of the data set that may be damaged, if the scenario reads one."""
-    seconds: float
-    """That the step takes undisturbed."""
     whole: Undisturbed
     draw: random.Random
     number: int
+    hit: bool = False
+    """Whether the fault met the step: a command that had ended, or did not ask for what was broken, was not hit."""
+
+    @property
+    def place(self) -> int:
+        """The step's among those of the scenario."""
+        return self.number // 10
+
+    @property
+    def seconds(self) -> float:
+        """That the step takes undisturbed."""
+        return self.whole.seconds[self.place]
 
     def start(self, **more: Any) -> Running:
         return start(filled(self.step, self.data), self.cwd, self.number, **more)
 
-    def moment(self, running: Running) -> bool:
-        """Waits for a random moment of the step; whether it still runs then."""
-        return running.wait(self.draw.uniform(0.0, 1.1) * self.seconds) is None
+    def moment(self, running: Running, last: float = 0.95) -> bool:
+        """Waits for a random moment, at most `last` of the step's duration; whether it still runs then."""
+        runs = running.wait(self.draw.uniform(0.0, last) * self.seconds) is None
+        if not runs and not self.number % 10:  # another time the machine was slower
+            self.whole.seconds[self.place] = min(self.seconds, time.monotonic() - running.began)
+        return runs
+
+    def send(self, running: Running, number: signal.Signals, pids: Sequence[int]) -> None:
+        """Sends a signal, which hits if a process gets it."""
+        self.hit |= running.send(number, pids)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind of fault. `disturb` returns the exit code of the disturbed step."""
+    """One kind of fault. `disturb` returns the exit code of the disturbed step, and notes whether it hit."""
 
     name: str
     disturb: Callable[[Attempt], int]
     fits: Callable[[Scenario], bool] = lambda scenario: True
     same: bool = True
     """Whether the result must be that of an undisturbed run."""
+    preloaded: bool = False
+    """Whether it is a shim's, of which the undisturbed run must know what it counts."""
 
 
-def tidy(running: Running, codes: set[int]) -> int:
+def tidy(running: Running, codes: Collection[int]) -> int:
     """The exit code of a step; ViolationError if it is none of these, or there is a traceback."""
     code = running.ended()
     if code not in codes:
@@ -83,7 +102,7 @@ def killed(which: str) -> Callable[[Attempt], int]:
             pids = processes_in(attempt.cwd)
             if which != "all":
                 pids = [running.pid] if which == "first" else [attempt.draw.choice(pids or [running.pid])]
-            running.send(signal.SIGKILL, pids)
+            attempt.send(running, signal.SIGKILL, pids)
         return running.ended()
 
     return disturb
@@ -95,7 +114,7 @@ def asked(number: signal.Signals) -> Callable[[Attempt], int]:
     def disturb(attempt: Attempt) -> int:
         running = attempt.start()
         if attempt.moment(running):
-            running.send(number, [running.pid])
+            attempt.send(running, number, [running.pid])
         return tidy(running, {0, 99, 130, -number, 128 + number})
 
     return disturb
@@ -106,7 +125,7 @@ def frozen(attempt: Attempt) -> int:
     running = attempt.start()
     if attempt.moment(running):
         pids = processes_in(attempt.cwd)
-        running.send(signal.SIGSTOP, pids)
+        attempt.send(running, signal.SIGSTOP, pids)
         time.sleep(attempt.draw.uniform(0.1, 1.5))
         running.send(signal.SIGCONT, pids)
     return tidy(running, {0})
@@ -115,7 +134,7 @@ def frozen(attempt: Attempt) -> int:
 def twice(attempt: Attempt) -> int:
     """The same command a second time, in the same directory: one waits, or is refused in one line."""
     first = attempt.start()
-    time.sleep(attempt.draw.uniform(0, 1) * attempt.seconds)
+    attempt.hit = attempt.moment(first)
     second = start(filled(attempt.step, attempt.data), attempt.cwd, attempt.number + 1000)
     codes = [tidy(running, {0, 2}) for running in (first, second)]
     if codes == [2, 2]:
@@ -153,7 +172,9 @@ def on_a_disk(attempt: Attempt, options: str, then: str, codes: set[int]) -> int
         mount("-t", "tmpfs", "-o", options, "tmpfs", str(attempt.cwd))
         running = attempt.start()
         try:
-            return tidy(running, codes)
+            code = tidy(running, codes)
+            attempt.hit = bool(code) or not os.statvfs(attempt.cwd).f_bavail
+            return code
         finally:
             mount("-o", then, str(attempt.cwd))
     return tidy(attempt.start(), {0})  # only a directory that is still empty can be replaced
@@ -164,10 +185,11 @@ def lost_shard(how: str) -> Callable[[Attempt], int]:
 
     def disturb(attempt: Attempt) -> int:
         running = attempt.start()
-        shards = sorted(attempt.data.glob("*/*.tar"))
+        shards = sorted(path for split in attempt.scenario.splits for path in (attempt.data / split).glob("*.tar"))
         path = attempt.draw.choice(shards)
         content = path.read_bytes()
-        attempt.moment(running)
+        runs = attempt.moment(running)
+        is_open = any(path in open_files(pid) for pid in processes_in(attempt.cwd))
         if how == "removed":
             path.unlink()
         elif how == "cut short":
@@ -179,6 +201,7 @@ def lost_shard(how: str) -> Callable[[Attempt], int]:
                     file.write(attempt.draw.randbytes(1))
         try:
             code = tidy(running, {0, 1, 2, 75})
+            attempt.hit = runs and (is_open or code != 0)
             if code in (2, 75) and how != "damaged" and path.name not in running.text:
                 raise ViolationError(f"the message does not name {path.name}: {running.text[-500:]}")
         finally:
@@ -189,36 +212,48 @@ def lost_shard(how: str) -> Callable[[Attempt], int]:
     return disturb
 
 
-def preloaded(attempt: Attempt, **environment: str) -> int:
-    root = attempt.cwd.parent.parent
-    running = attempt.start(LD_PRELOAD=library(root), FAULT_BELOW=str(root), **environment)
-    return tidy(running, {0})
+def preloaded(attempt: Attempt, codes: Collection[int] = (0,), **environment: object) -> int:
+    """The step with the shim, which notes what it does."""
+    state = attempt.cwd.parent / f"counts-{attempt.number}"
+    settings = Shim(attempt.cwd.parent.parent).environment(attempt.cwd, state, **environment)
+    running = attempt.start(environment=settings)
+    code = tidy(running, codes)
+    attempt.hit = counted(state).hits > 0
+    return code
 
 
 def hanging_read(attempt: Attempt) -> int:
     """One read that takes five seconds."""
-    return preloaded(attempt, FAULT_READ=str(attempt.draw.randint(1, 40)))
+    reads = attempt.whole.counts[attempt.place].reads
+    return preloaded(attempt, FAULT_READ=attempt.draw.randint(1, max(reads, 1)))
 
 
 def slow_storage(attempt: Attempt) -> int:
     """Storage of which each read takes some milliseconds."""
-    return preloaded(attempt, FAULT_SLOW=str(attempt.draw.choice((2, 10, 30))))
+    return preloaded(attempt, FAULT_SLOW=attempt.draw.choice((2, 10, 30)))
+
+
+def quota(attempt: Attempt) -> int:
+    """A quota that is too small for the results, and then has room."""
+    written = attempt.whole.counts[attempt.place].written
+    return preloaded(attempt, (0, 2), FAULT_ROOM=attempt.draw.randint(1, max(written, 1)))
 
 
 def clock_jump(attempt: Attempt) -> int:
     """A clock that jumps by a day, forward or back, while the step runs."""
     day = attempt.draw.choice((-86_400, 86_400))
-    return preloaded(attempt, FAULT_CLOCK=str(day), FAULT_AFTER=str(attempt.draw.randint(2, 6)))
+    asked = attempt.whole.counts[attempt.place].asked
+    return preloaded(attempt, FAULT_CLOCK=day, FAULT_ASKED=attempt.draw.randint(1, max(asked, 1)))
 
 
 def power_cut(attempt: Attempt) -> int:
     """SIGKILL to all, and renames that no fsync of their directory has made sure are taken back."""
     journal = attempt.cwd.parent / f"journal-{attempt.number}"
     running = attempt.start(prepare=partial(journalled, journal))
-    attempt.moment(running)
-    running.send(signal.SIGKILL, processes_in(attempt.cwd))
+    attempt.moment(running, last=1.0)
+    attempt.send(running, signal.SIGKILL, processes_in(attempt.cwd))
     running.ended()
-    taken_back(journal)
+    attempt.hit |= taken_back(journal) > 0
     return -signal.SIGKILL
 
 
@@ -228,9 +263,13 @@ def full_log(attempt: Attempt) -> int:
     disk.mkdir()
     mount("-t", "tmpfs", "-o", f"size={PAGE}", "tmpfs", str(disk))
     log = disk / "log"
-    log.write_bytes(b"\n" * attempt.draw.randint(PAGE // 4, PAGE))
+    printed = attempt.whole.printed[attempt.place]
+    room = attempt.draw.randrange(min(max(printed, 1), PAGE))
+    log.write_bytes(b"\n" * (PAGE - room))
     try:
-        return attempt.start(log=log).ended()
+        code = attempt.start(log=log).ended()
+        attempt.hit = printed > 0 and log.stat().st_size == PAGE
+        return code
     finally:
         subprocess.run(["umount", "--lazy", disk], check=True, capture_output=True)
 
@@ -240,7 +279,7 @@ def one_stops(attempt: Attempt) -> int:
     running = attempt.start()
     if attempt.moment(running):
         pids = attempt.draw.sample(processes_in(attempt.cwd) or [running.pid], 1)
-        running.send(signal.SIGSTOP, pids)
+        attempt.send(running, signal.SIGSTOP, pids)
         time.sleep(attempt.draw.uniform(0.5, 6))
         running.send(signal.SIGCONT, pids)
     return tidy(running, {0})
@@ -253,12 +292,10 @@ def one_hangs(attempt: Attempt) -> int:
     while not ranks and running.poll() is None:
         ranks = [pid for pid in processes_in(attempt.cwd) if "jobs.rank" in command_line(pid)]
         time.sleep(0.05)
-    running.wait(attempt.draw.uniform(0, 0.8) * attempt.seconds)
-    hit = running.poll() is None and ranks
-    if hit:
-        running.send(signal.SIGSTOP, attempt.draw.sample(ranks, 1))
+    if attempt.moment(running, last=0.8) and ranks:
+        attempt.send(running, signal.SIGSTOP, attempt.draw.sample(ranks, 1))
     code = running.ended()
-    if code and (not hit or " failed: " not in running.text):
+    if code and (not attempt.hit or " failed: " not in running.text):
         raise ViolationError(f"exit code {code} without a line that says why: {running.text[-2000:]}")
     return code
 
@@ -266,17 +303,30 @@ def one_hangs(attempt: Attempt) -> int:
 def taken_ports(attempt: Attempt) -> int:
     """Other programs on some of the ports that the launcher tries, also while it tries them."""
     running = attempt.start()
-    ports = candidate_ports(str(running.pid), ephemeral_range())
+    ports = [*candidate_ports(str(running.pid), ephemeral_range())]
+    first = next(filter(port_is_free, ports), 0)
     with ExitStack() as stack:
-        running.wait(attempt.draw.uniform(0, 0.5) * attempt.seconds)
-        for port in attempt.draw.sample([*ports], PORT_TRIES - 1):
+        attempt.moment(running, last=0.3)
+        for port in attempt.draw.sample(ports, PORT_TRIES - 1):
             other = stack.enter_context(
                 socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET)
             )
             with suppress(OSError):  # the launcher has it
                 other.bind(("", port))
                 other.listen(1)
-        return tidy(running, {0})
+        code = tidy(running, {0})
+        attempt.hit = f":{first}" not in running.text or "is taken: trying another" in running.text
+        return code
+
+
+def open_files(pid: int) -> set[Path]:
+    """The files that a process has open or mapped; none of one that has ended."""
+    found: set[Path] = set()
+    with suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):  # it is closed meanwhile
+                found.add(link.readlink())
+    return found
 
 
 def forked(scenario: Scenario) -> bool:
@@ -292,11 +342,15 @@ def on_disk(scenario: Scenario) -> bool:
 
 
 def with_shards(scenario: Scenario) -> bool:
-    return scenario.light and scenario.reads_data
+    return scenario.light and bool(scenario.splits)
 
 
 def with_compiler(scenario: Scenario) -> bool:
     return shutil.which("gcc") is not None
+
+
+def with_quota(scenario: Scenario) -> bool:
+    return scenario.light and with_compiler(scenario)
 
 
 FAULTS = (
@@ -317,7 +371,8 @@ FAULTS = (
     Fault("shard removed", lost_shard("removed"), with_shards),
     Fault("shard cut short", lost_shard("cut short"), with_shards),
     Fault("shard damaged", lost_shard("damaged"), with_shards, same=False),
-    Fault("a read hangs", hanging_read, with_compiler),
-    Fault("slow storage", slow_storage, with_compiler),
-    Fault("the clock jumps", clock_jump, with_compiler),
+    Fault("a read hangs", hanging_read, with_compiler, preloaded=True),
+    Fault("slow storage", slow_storage, with_compiler, preloaded=True),
+    Fault("full quota", quota, with_quota, preloaded=True),
+    Fault("the clock jumps", clock_jump, with_compiler, preloaded=True),
 )

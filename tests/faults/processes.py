@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,12 +67,15 @@ class Running:
         assert self.code is not None
         return self.code
 
-    def send(self, number: signal.Signals, pids: Sequence[int]) -> None:
-        """Sends a signal to those of the processes that still run."""
+    def send(self, number: signal.Signals, pids: Sequence[int]) -> bool:
+        """Sends a signal to those of the processes that still run; whether one did."""
+        sent = False
         for pid in pids:
             if pid != self.pid or self.poll() is None:  # or it might be another's by now
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
+                    sent = True
+        return sent
 
     @property
     def text(self) -> str:
@@ -87,7 +90,7 @@ def start(
     *,
     log: Path | None = None,
     prepare: Callable[[], None] = lambda: None,
-    **environment: str,
+    environment: Mapping[str, str] | None = None,
 ) -> Running:
     """Starts `python -m <words>`; in a new interpreter where it has an environment of its own or is a launcher.
 
@@ -98,7 +101,7 @@ def start(
         with log.open("ab") as file:
             process = subprocess.Popen(
                 [sys.executable, "-m", *words], cwd=cwd, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
-                start_new_session=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+                start_new_session=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY), **(environment or {})},
             )  # fmt: skip
         return Running(words, cwd, process.pid, log, process)
     log.touch()

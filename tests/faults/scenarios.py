@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.faults.preload import Counts, Shim, counted
 from tests.faults.processes import start
 from tests.violations import ViolationError
 
@@ -31,8 +32,8 @@ class Scenario:
     """What is left in the directory, of which equality is promised."""
     done: Callable[[Path], bool] = lambda cwd: False
     """Whether a step that was disturbed need not, and may not, be given again."""
-    reads_data: bool = False
-    """Whether it reads the data set's shards."""
+    splits: tuple[str, ...] = ()
+    """Of the data set, whose shards it reads."""
     light: bool = True
     """Whether it is one process, or workers of one, that start within a second."""
     ranks: int = 1
@@ -43,8 +44,12 @@ class Undisturbed:
     """How a scenario ends if nothing happens."""
 
     result: Any
-    seconds: tuple[float, ...]
-    """Of each step."""
+    seconds: list[float]
+    """Of each step: the fewest that are known."""
+    printed: tuple[int, ...]
+    """Bytes that each step prints."""
+    counts: tuple[Counts, ...]
+    """Of each step, if the shim was preloaded."""
     bytes: int
     """In its directory at the end."""
 
@@ -53,17 +58,22 @@ def filled(step: Step, data: Path) -> Step:
     return tuple(word.format(data=data) for word in step)
 
 
-def undisturbed(scenario: Scenario, cwd: Path, data: Path) -> Undisturbed:
-    """Runs a scenario to its end."""
-    seconds = []
+def undisturbed(scenario: Scenario, cwd: Path, data: Path, shim: Shim | None = None) -> Undisturbed:
+    """Runs a scenario to its end; with a shim preloaded, that only counts, if there is one."""
+    seconds, printed, counts = [], [], []
     for number, step in enumerate(scenario.steps):
         began = time.monotonic()
-        running = start(filled(step, data), cwd, number)
+        state = cwd.parent / f"{cwd.name}-counts-{number}"
+        environment = shim.environment(cwd, state) if shim else None
+        running = start(filled(step, data), cwd, number, environment=environment)
         if code := running.ended():
             raise ViolationError(f"{scenario.name} ends with {code} undisturbed: {running.text[-3000:]}")
         seconds.append(time.monotonic() - began)
+        printed.append(len(running.text.encode()))
+        if shim:
+            counts.append(counted(state))
     size = sum(path.stat().st_size for path in cwd.rglob("*") if path.is_file())
-    return Undisturbed(scenario.result(cwd), tuple(seconds), size)
+    return Undisturbed(scenario.result(cwd), seconds, tuple(printed), tuple(counts), size)
 
 
 def files(root: Path, without: tuple[str, ...] = ()) -> dict[str, str]:
@@ -165,16 +175,16 @@ def scenarios(base: Path) -> list[Scenario]:
             is_packed,
         ),
         Scenario("align", ((*align, "--out", "out", "--workers", "1"),), packed),
-        Scenario("train", (("hpcgender", *train),), trained, reads_data=True),
-        Scenario("train, 2 ranks", ((*launch, *train),), trained, reads_data=True, light=False, ranks=2),
+        Scenario("train", (("hpcgender", *train),), trained, splits=("train", "val")),
+        Scenario("train, 2 ranks", ((*launch, *train),), trained, splits=("train", "val"), light=False, ranks=2),
         Scenario(
             "evaluate",
             (("hpcgender", "evaluate", *on, "--errors", "--temperature-from", "val"),),
             measured("out", "evaluation"),
             lambda cwd: (cwd / "out" / "evaluation.json").exists() and not (cwd / "out" / "work").exists(),
-            reads_data=True,
+            splits=("val", "test"),
         ),
-        Scenario("cam", (("hpcgender", "cam", *on),), measured("out", "cam"), reads_data=True),
+        Scenario("cam", (("hpcgender", "cam", *on),), measured("out", "cam"), splits=("test",)),
         Scenario(
             "export",
             (
@@ -185,13 +195,13 @@ def scenarios(base: Path) -> list[Scenario]:
             ),
             lambda cwd: files(cwd, (".log",)),
             lambda cwd: (cwd / "m.safetensors").exists(),
-            reads_data=True,
+            splits=("val",),
         ),
         Scenario(
             "study",
             (("hpcgender", "study", str(base / "s.toml"), "--scheduler", "local"),),
             studied,
-            reads_data=True,
+            splits=("train", "val", "test"),
             light=False,
         ),
     ]

@@ -1,6 +1,7 @@
 """What the ranks of these tests run: `python -m tests.jobs.program MODE ARGUMENTS`, started by an agent."""
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -55,6 +56,8 @@ def main(mode: str, argument: str = "", code: str = "") -> int:
         crash(chosen)
     elif mode == "wait":
         return wait_for_stop(argument)
+    elif mode == "files":
+        print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], flush=True)
     elif mode == "namespace":
         print(Path("/proc/self/ns/user").readlink(), flush=True)
     elif mode == "killed" and chosen:  # as the kernel does when memory is short

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ from jobs.agent import PORT_TAKEN
 from jobs.hosts import processes
 from jobs.hosts.supervisor import FIRST_LOST, REPORTED
 from shard_tools.base.errors import FAILED
+from shard_tools.base.storage import MANY_FILES
 
 HOST = socket.gethostname()
 
@@ -51,6 +53,17 @@ def test_term_reaches_ranks_and_their_code_counts(tmp_path: Path) -> None:
         agent.send_signal(signal.SIGUSR2)
         out, err = agent.communicate(timeout=30)
         assert (agent.returncode, out, err) == (99, "", "")
+
+
+def test_ranks_may_open_as_many_files_as_the_machine_lets_them() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, hard), hard))
+    try:
+        code, out, err = finish("files", options=("--nproc-per-node=1",))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (code, err) == (0, "")
+    assert int(out) == min(hard if hard != resource.RLIM_INFINITY else MANY_FILES, MANY_FILES)
 
 
 def test_a_taken_port_has_its_own_code() -> None:

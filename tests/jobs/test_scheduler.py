@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from jobs.scheduler import LIVE
 from tests.conftest import Run
+from tests.wild import WILD, check_wild_pack, pack_wild_table
 
 LONG = ("--", "synthetic", "--out", "data/faces", "--count", "1000000")
 """A command that is not done before the test is."""
@@ -96,6 +98,24 @@ def test_what_can_never_run_is_refused(queue: Path, hpcgender: Run) -> None:
     missing = hpcgender("jobs", "cancel", "7")
     assert (missing.returncode, missing.stdout) == (2, "")
     assert list(queue.iterdir()) == []
+
+
+@pytest.mark.parametrize("scheduler", ["auto", "local"])
+def test_any_word_reaches_the_command_as_it_is(
+    scheduler: str, tmp_path: Path, queue: Path, hpcgender: Run, faces: Path
+) -> None:
+    out = tmp_path / f"out {WILD}"
+    command = pack_wild_table(tmp_path, faces, out)
+    refused = hpcgender("launch", "--scheduler", scheduler, "--job-name", WILD, "--", *command)
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+    assert refused.stderr.startswith("hpcgender: --job-name ")
+    done = hpcgender("launch", "--scheduler", scheduler, "--job-name", "pack+it", "--", *command)
+    assert done.returncode == 0, done.stderr
+    if scheduler == "auto":
+        wait_for(lambda: json.loads((queue / "1" / "job.json").read_text())["state"] not in LIVE)
+        found = json.loads((queue / "1" / "job.json").read_text())
+        assert (found["name"], found["state"]) == ("pack_it", "done")
+    check_wild_pack(tmp_path, out)
 
 
 def test_a_job_runs_on_the_site_as_it_was_when_it_was_submitted(tmp_path: Path, queue: Path, hpcgender: Run) -> None:

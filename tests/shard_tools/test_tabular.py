@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import csv
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pyarrow import Table, parquet
 
 from hpcgender.data.augmentation import read_augmentation
@@ -14,7 +17,7 @@ from shard_tools.base.text_files import read_text
 from shard_tools.recordio import read_index
 from shard_tools.sources.keyed_table import KeyedTable
 from shard_tools.sources.morph import Morph
-from shard_tools.sources.tabular import open_table, own_spelling
+from shard_tools.sources.tabular import SEPARATORS, open_table, own_spelling
 from tests.shard_tools.tables import draw
 
 ROWS = [("a.jpg", "Male"), ("b.jpg", "Female")]
@@ -53,6 +56,24 @@ def rows(path: Path) -> list[tuple[str, ...]]:
 def test_habits_of_programs_that_write_tables(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "t.csv").write_bytes(content)
     assert rows(tmp_path / "t.csv") == ROWS
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp"))).map(str.strip), min_size=1),
+    st.sampled_from(SEPARATORS),
+    st.sampled_from((csv.QUOTE_MINIMAL, csv.QUOTE_ALL)),
+    st.sampled_from(("\n", "\r\n")),
+    st.sampled_from(("utf-8", "utf-8-sig", "utf-16", "utf-32")),
+)
+def test_any_text_is_read_as_any_dialect_writes_it(
+    tmp_path_factory: pytest.TempPathFactory, notes: list[str], sign: str, quoting: int, end: str, encoding: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "dialects.csv"
+    written = [(f"{number}.jpg", note) for number, note in enumerate(notes)]
+    with path.open("w", newline="", encoding=encoding) as file:
+        writer = csv.writer(file, delimiter=sign, quoting=quoting, lineterminator=end)  # type: ignore[arg-type]
+        writer.writerows([("image", "note"), *written])
+    assert rows(path) == written
 
 
 def test_what_separates_fields_is_not_what_is_in_them(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ import torch
 
 from hpcgender.checkpoint import save_checkpoint
 from hpcgender.commands.train import TrainConfig
+from hpcgender.evaluate import results
 from hpcgender.evaluate.predictions import Predictions
+from hpcgender.inference.facts import CheckpointFacts, ComputeFacts
 from hpcgender.models.create import create
 from shard_tools.align.recipe import Recipe
 
@@ -72,6 +74,26 @@ def predictions(images: int, subjects: int = 0, seed: int = 0, spread: float = 1
         logit=np.where(broken, np.nan, (logit * 8).round() / 8).astype(np.float32),
         age_prediction=np.where(broken, np.nan, years).astype(np.float32),
     )
+
+
+def evaluation_facts() -> dict[str, Any]:
+    """What an evaluation has besides its numbers."""
+    return {
+        "checkpoint": CheckpointFacts(
+            path="/a", digest="b", model="c", image_size=64, tasks=("gender",), epoch=1, step=2, revision="",
+            manifest="", options={"lr": 0.1, "tasks": ["gender"]}, val_manifest="", leaks=(),
+        ),
+        "data": results.Data(
+            path="/d", source="morph", manifest="e", split="test", images=3, left_out=1, classes=("female", "male"),
+            labelled={"female": 1, "male": 1}, aged=0, subjects=0,
+            trained_on=results.TrainedOn(images=None, of=3, why="it is gone", left_out=False),
+        ),
+        "options": results.Options(batch_size=64, backend="dali", precision="fp32", flip=False),
+        "run": ComputeFacts(
+            began="2026-01-01T00:00:00+00:00", seconds=1.0, images_per_s=3.0, world_size=1, device="cpu", threads=1,
+            versions={}, revision="", job="",
+        ),
+    }  # fmt: skip
 
 
 def labelled(images: int, subjects: int = 0, seed: int = 0) -> Predictions:

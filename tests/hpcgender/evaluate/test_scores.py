@@ -25,10 +25,9 @@ from hpcgender.evaluate.groups import columns_of
 from hpcgender.evaluate.predictions import Predictions, read_predictions, write_predictions
 from hpcgender.evaluate.results import Evaluation, read_evaluation
 from hpcgender.evaluate.summary import against_baseline, table_lines
-from hpcgender.inference.facts import CheckpointFacts, ComputeFacts
 from shard_tools.base.errors import UserError
 from shard_tools.manifest import CLASSES
-from tests.hpcgender.evaluate.examples import labelled, predictions
+from tests.hpcgender.evaluate.examples import evaluation_facts, labelled, predictions
 
 
 @pytest.mark.parametrize("subjects", [0, 40])
@@ -277,25 +276,12 @@ def test_numbers_are_written_and_read_whole(tmp_path: Path) -> None:
     gap = results.Gap(best="a", worst="b", score=score, excludes_zero=False)
     table = results.GroupTable(column="group", measure="accuracy", groups=(group,), unknown=2, gap=gap)
     evaluation = Evaluation(
-        checkpoint=CheckpointFacts(
-            path="/a", digest="b", model="c", image_size=64, tasks=("gender",), epoch=1, step=2, revision="",
-            manifest="", options={"lr": 0.1, "tasks": ["gender"]}, val_manifest="", leaks=(),
-        ),
-        data=results.Data(
-            path="/d", source="morph", manifest="e", split="test", images=3, left_out=1, classes=("female", "male"),
-            labelled={"female": 1, "male": 1}, aged=0, subjects=0,
-            trained_on=results.TrainedOn(images=None, of=3, why="it is gone", left_out=False),
-        ),
-        options=results.Options(batch_size=64, backend="dali", precision="fp32", flip=False),
+        **evaluation_facts(),
         gender=replace(scores, temperature=temperature),
         age=None,
         losses={"gender": 0.25, "age": math.nan},
         tables=(table,),
-        run=ComputeFacts(
-            began="now", seconds=1.0, images_per_s=3.0, world_size=1, device="cpu", threads=1, versions={}, revision="",
-            job="",
-        ),
-    )  # fmt: skip
+    )
     evaluation.write(tmp_path)
     assert repr(read_evaluation(tmp_path)) == repr(evaluation)  # nan is not equal to itself, its text is
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
