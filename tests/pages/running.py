@@ -18,7 +18,7 @@ import pytest
 from hpcgender.commands import HPCGENDER, PROGRAMS
 from shard_tools.base.commands import RUNS, Call, find_call
 from tests.conftest import Run
-from tests.pages.commands import NAMED, OURS, Written, commands, parts
+from tests.pages.commands import NAMED, OURS, SCRIPTS, Written, commands, parts
 from tests.pages.imitations import copy
 
 SMALLER = {
@@ -80,7 +80,7 @@ def ours(page: Path) -> Iterator[Written]:
     for each in sorted(commands(page), key=lambda each: each.line):
         command = NAMED[each.words[0]].find(each.words[1:]) if each.words[0] in NAMED else None
         named = each.words == LAUNCHER or (command and each.words[1:] == tuple(command.name.split()))
-        if not re.match(OURS, " ".join(each.words).removeprefix("nohup ")):
+        if not (each.words[0] in SCRIPTS or re.match(OURS, " ".join(each.words).removeprefix("nohup "))):
             continue
         if each.whole or not (named or each.words in seen):
             seen.add(each.words)
