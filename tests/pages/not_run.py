@@ -11,6 +11,7 @@ _DEMO = "goes from raw images to heat maps in minutes: tests/jobs/test_demo.py"
 _DOCTOR = "measures this machine for half a minute: tests/hpcgender/doctor/test_examination.py"
 _PRESETS = "trains a network of full size: tests/hpcgender/test_presets.py trains with each preset"
 _SCRIPT = "needs a scheduler: tests/cluster/test_training.py, and tests/jobs/test_scripts.py as a program of bash"
+_STUDY = "needs a study that has ended: tests/hpcgender/study/test_local.py carries one out, {} shows several seeds"
 _SITE = "needs that scheduler: tests/cluster/test_submission.py"
 _WEIGHTS = "downloads weights: tests/hpcgender/test_pretrained.py has a server of its own"
 
@@ -28,6 +29,8 @@ NOT_RUN = {
         "starts processes as on two nodes: tests/hpcgender/test_end_to_end.py"
     ),
     "hpcgender doctor ...": _DOCTOR,
+    "hpcgender report table": _STUDY.format("tests/hpcgender/report/test_report.py"),
+    "hpcgender matrix runs/accuracy": _STUDY.format("tests/hpcgender/compare/test_matrix.py"),
     "hpcgender plan --data data/faces --model se_resnet50": "needs what doctor measured: tests/hpcgender/test_plan.py",
     "hpcgender app ...": "serves a page until it is ended: tests/hpcgender/app/test_browser.py",
     "hpcgender sites check --site sge --nodes 2": _SITE,
