@@ -38,7 +38,7 @@ class SetupConfig:
 
     preset: Annotated[str, default_is("none", "NAME")] = ""
     """Preset to start from: resnet50, resnet101, resnet152, se_resnet50, se_resnet101, se_resnet152, multibranch,
-    multibranch_resnet50, multitask_resnet18, transfer_resnet18, utkface_multitask or vgg16."""
+    multibranch_resnet50, multitask_resnet18, transfer_resnet18, utkface_best, utkface_multitask or vgg16."""
     config: Annotated[Path | None, default_is("none", "FILE")] = None
     """TOML file with options, as --print-config prints it. It may name a preset: preset = "vgg16"."""
     print_config: bool = False
