@@ -8,7 +8,7 @@ from tests.conftest import REPOSITORY, Run
 
 
 def test_a_few_faults_are_survived(run: Run) -> None:
-    count = ("--light", "--faults", 8, "--launched", 1, "--minutes", 4)
+    count = ("--light", "--faults", 6, "--launched", 1, "--minutes", 3)
     done = run("tests.faults", *count, "--seed", 2, cwd=REPOSITORY)
     assert done.returncode == 0, done.stdout + done.stderr
     (found,) = re.findall(r"^all +(\d+) +(\d+) +(\d+) +(\d+)$", done.stdout, re.MULTILINE)

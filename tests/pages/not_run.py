@@ -9,6 +9,7 @@ _BENCHMARK = "measures for minutes, and asserts nothing"
 _INSTALLS = "installs packages from a network: tests/jobs/test_install.py runs the installer on an index of its own"
 _DEMO = "goes from raw images to heat maps in minutes: tests/jobs/test_demo.py"
 _DOCTOR = "measures this machine for half a minute: tests/hpcgender/doctor/test_examination.py"
+_PLAN = "needs what doctor measured: tests/hpcgender/test_plan.py"
 _PRESETS = "trains a network of full size: tests/hpcgender/test_presets.py trains with each preset"
 _SCRIPT = "needs a scheduler: tests/cluster/test_training.py, and tests/jobs/test_scripts.py as a program of bash"
 _STUDY = "needs a study that has ended: tests/hpcgender/study/test_local.py carries one out, {} shows several seeds"
@@ -31,7 +32,8 @@ NOT_RUN = {
     "hpcgender doctor ...": _DOCTOR,
     "hpcgender report table": _STUDY.format("tests/hpcgender/report/test_report.py"),
     "hpcgender matrix runs/accuracy": _STUDY.format("tests/hpcgender/compare/test_matrix.py"),
-    "hpcgender plan --data data/faces --model se_resnet50": "needs what doctor measured: tests/hpcgender/test_plan.py",
+    "hpcgender plan --data data/faces --model se_resnet50": _PLAN,
+    "hpcgender plan --width 0.5": _PLAN,
     "hpcgender app ...": "serves a page until it is ended: tests/hpcgender/app/test_browser.py",
     "hpcgender sites check --site sge --nodes 2": _SITE,
     "hpcgender sites check --site slurm --nodes 2": _SITE,
