@@ -5,6 +5,7 @@ Of btrfs, whose quotas hold for root, too, where its tools are; and by the shim 
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -75,6 +76,8 @@ def goes_on(scenario: Scenario, cwd: Path, base: Path, expected: object) -> None
 def test_a_quota_that_is_used_up_loses_nothing(name: str, base: Path, tmp_path: Path) -> None:
     if not shutil.which("gcc"):
         pytest.skip("the shim that refuses to write is compiled by gcc")
+    if name != NAMES[0] and os.geteuid() == 0 and shutil.which("mkfs.btrfs"):
+        pytest.skip("a file system's own quota is used up instead")
     (scenario,) = (one for one in scenarios(base) if one.name == name)
     shim, command = Shim(tmp_path), filled(scenario.steps[0], base / "data")
     (tmp_path / "whole").mkdir()
