@@ -49,7 +49,7 @@ def test_gpus_that_count_per_slot_are_shared_out() -> None:
     per_slot = Parameters(tasks_per_node=2, gpus_per_node=4, pe="smp", gpu_per="slot")
     assert "-pe smp 2 " in asked(per_slot)
     assert ",gpu=2 " in asked(per_slot)
-    with pytest.raises(ValueError, match="gpu counts per slot, and 1 GPU"):
+    with pytest.raises(ValueError, match="gpu counts per slot, and the 4 slots of a node cannot share GPUs, 1 in all"):
         asked(Parameters(cpus_per_task=4, gpus_per_node=1, pe="smp", gpu_per="slot"))
 
 
