@@ -202,8 +202,8 @@ def _requests(p: Parameters) -> dict[str, Any]:
     if p.gpus_per_node and p.gpu_complex:
         if p.gpu_per == "slot" and p.gpus_per_node % p.slots:
             raise ValueError(
-                f"{p.gpu_complex} counts per slot, and the {p.slots} slots of a node cannot share GPUs, {p.gpus_per_node} in all: "
-                "set sge_slots_per_node to a number that divides it"
+                f"{p.gpu_complex} counts per slot, and the {p.slots} slots of a node cannot share GPUs, "
+                f"{p.gpus_per_node} in all: set sge_slots_per_node to a number that divides it"
             )
         requests[p.gpu_complex] = p.gpus_per_node // (p.slots if p.gpu_per == "slot" else 1)
     if p.mem_gb and p.mem_complex:
