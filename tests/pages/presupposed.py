@@ -10,7 +10,7 @@ from tests.pages.commands import PAGES, parts
 from tests.pages.imitations import copy, faces, make_data_sets
 
 PACKS = {
-    "faces": ("mine", "morph", "part", "shards", "train", "utkface"),
+    "faces": ("mine", "morph", "part", "shards", "train", "utk", "utkface"),
     "other": ("held", "ms1mv2", "test", "val", "web"),
 }
 """Under which other names in `data` each of the two packs stands."""
