@@ -11,7 +11,7 @@ from hpcgender.compare.rows import Comparison
 from hpcgender.compare.tables import tables
 from hpcgender.evaluate.results import GroupTable
 from hpcgender.report.words import difference, interval, number
-from hpcgender.study.looked_at import looked_at
+from hpcgender.study.result_file import looked_at
 from shard_tools.base.colours import SERIES
 from shard_tools.base.figures import LETTERS, charts
 from shard_tools.base.page import render

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from hpcgender.commands.launch import LaunchConfig
-from hpcgender.launch import CODE
 from hpcgender.launch.submit import job_arguments, launch_in_job, submitted, to_pass_on
 from jobs import records
 from jobs.records import Submission
@@ -17,6 +16,7 @@ from jobs.schedulers import named
 from shard_tools.base.commands import Call
 from shard_tools.base.contracts import SUBMISSIONS
 from shard_tools.base.errors import UserError
+from shard_tools.base.extras import CODE
 from shard_tools.base.files import write_whole
 from shard_tools.manifest import manifest_sha256
 

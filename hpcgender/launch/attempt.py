@@ -30,10 +30,7 @@ from shard_tools.base.text import plural
 SPARE_SECONDS = 10.0
 """How long before its end a job no longer asks its scheduler again: what it could not do is still recorded."""
 WITHOUT_END_SECONDS = 3600.0
-
-SPARE_SECONDS = 10.0
-"""How long before its end a job no longer asks its scheduler again: what it could not do is still recorded."""
-WITHOUT_END_SECONDS = 3600.0
+"""How long a job without a known end asks again."""
 
 
 def run(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcgender.commands.launch import LaunchConfig
-from hpcgender.launch import CODE, SUBMITTED
+from hpcgender.launch import SUBMITTED
 from jobs import machine, records
 from jobs.records import Resources, Submission
 from jobs.scheduler import Allocation
@@ -21,6 +21,7 @@ from jobs.sites import stored_site
 from shard_tools.base.commands import RUNS, Call, plain_name
 from shard_tools.base.contracts import SUBMISSIONS
 from shard_tools.base.errors import BAD_INPUT, STORAGE, StorageError, UserError
+from shard_tools.base.extras import CODE
 from shard_tools.manifest import manifest_sha256
 
 

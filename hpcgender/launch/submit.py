@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcgender.commands.launch import JobConfig, LaunchConfig, minutes
-from hpcgender.launch import CODE, SUBMITTED
+from hpcgender.launch import SUBMITTED
 from hpcgender.launch.agents import check_shared
 from hpcgender.launch.attempt import roots
 from hpcgender.launch.occupied import warnings
@@ -28,6 +28,7 @@ from jobs.stopping import StopRequests
 from shard_tools.base.commands import Call, plain_name
 from shard_tools.base.contracts import SUBMISSIONS
 from shard_tools.base.errors import UserError
+from shard_tools.base.extras import CODE
 from shard_tools.manifest import manifest_sha256
 
 _PLACEHOLDER = re.compile("%[jtAa]")

@@ -15,7 +15,7 @@ from hpcgender.report.heat_maps import heat_map_section
 from hpcgender.report.sources import Part, find_parts
 from hpcgender.report.training import data_section, training_section
 from hpcgender.report.words import time_spent
-from hpcgender.study.looked_at import looked_at
+from hpcgender.study.result_file import looked_at
 from shard_tools.base.files import write_file
 from shard_tools.base.page import render
 from shard_tools.base.text import percent, plural, printable

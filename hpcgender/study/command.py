@@ -18,9 +18,9 @@ from hpcgender.launch.submit import request, say_once
 from hpcgender.run_directory import CONFIG_JSON, STUDY_TOML, holds_run
 from hpcgender.study.file import Study, read_study
 from hpcgender.study.local import run_here
-from hpcgender.study.looked_at import RESULT
 from hpcgender.study.options import keep_options
 from hpcgender.study.result import is_current
+from hpcgender.study.result_file import RESULT
 from hpcgender.study.search import kept_number
 from hpcgender.study.standing import Standing, check_unchanged, is_done, look, trained_already, trains
 from hpcgender.study.tuned import check_installed

@@ -16,7 +16,6 @@ from typing import Any
 
 from hpcgender.commands.launch import JobConfig
 from hpcgender.commands.study import ResultConfig, StudyConfig
-from hpcgender.launch import CODE
 from hpcgender.launch.record import log_path
 from hpcgender.log_lines import AttemptLine
 from hpcgender.option_layers import spelled_out
@@ -29,6 +28,7 @@ from jobs.stopping import StopRequests
 from shard_tools.base.commands import Call
 from shard_tools.base.contracts import SUBMISSIONS
 from shard_tools.base.errors import FAILED, REQUEUE, UserError
+from shard_tools.base.extras import CODE
 from shard_tools.base.text import duration
 
 _POLL_SECONDS = 0.1

@@ -16,8 +16,8 @@ from hpcgender.commands.train import numbers
 from hpcgender.evaluate.results import FILE, read_evaluation
 from hpcgender.run_directory import is_finished, read_epochs
 from hpcgender.study.file import Study
-from hpcgender.study.looked_at import FORM, RESULT, Trial
 from hpcgender.study.metrics import score_of
+from hpcgender.study.result_file import FORM, RESULT, Trial
 from hpcgender.study.search import PRUNED
 from shard_tools.base.documents import read_document, write_document
 from shard_tools.base.errors import UserError

@@ -14,8 +14,8 @@ Template = Literal["arcface", "square"]
 Rule = Literal["largest", "central", "refuse"]
 SIDES = (16, 2048)
 """Least and largest side of a crop, pixels."""
-MARGINS = (-0.25, 2.0)
-"""Least and largest margin: with less, eyes and mouth lie outside of the crop."""
+MARGINS = (-0.15, 2.0)
+"""Least and largest margin: with less than the first, the mouth lies outside of the crop."""
 ALIGNMENT, CROPS = "alignment.json", "images"
 """The file, and the directory of the crops beside it."""
 FORM = "hpcgender-alignment-1"

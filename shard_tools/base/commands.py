@@ -18,6 +18,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from shard_tools.base import options
 from shard_tools.base.errors import BAD_INPUT, FAILED, STORAGE, StorageError, UserError, as_line, unknown
+from shard_tools.base.extras import CODE
 from shard_tools.base.storage import of_the_system
 
 Options = TypeVar("Options")
@@ -319,8 +320,7 @@ def not_installed(error: ModuleNotFoundError) -> Exception:
     missing = (error.name or "").partition(".")[0]
     if missing in ("", "hpcgender", "jobs", "shard_tools"):
         return error
-    checkout = Path(__file__).resolve().parents[2]
-    installer, activate = checkout / "jobs" / "install.sh", checkout / ".venv" / "bin" / "activate"
+    installer, activate = CODE / "jobs" / "install.sh", CODE / ".venv" / "bin" / "activate"
     how = f"install the project: bash {installer}" if installer.is_file() else "install hpcgender with its dependencies"
     if activate.is_file() and Path(sys.prefix).resolve() != activate.parents[1].resolve():
         how = f"activate the project's environment: . {activate}"

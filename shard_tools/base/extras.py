@@ -6,12 +6,12 @@ import shlex
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-"""The clone, or what has the packages where a wheel was installed."""
+CODE = Path(__file__).resolve().parents[2]
+"""The directory of the packages: the clone, or where a wheel was installed."""
 
 
 def pip_install(extra: str) -> str:
     """The command that installs an extra, such as `align`, where these packages run."""
-    if (ROOT / "constraints.txt").is_file():
+    if (CODE / "constraints.txt").is_file():
         return f".venv/bin/pip install -c constraints.txt -e '.[{extra}]'"
     return f"{shlex.quote(sys.executable)} -m pip install 'hpcgender[{extra}]'"

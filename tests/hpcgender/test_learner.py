@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -145,53 +146,45 @@ def test_a_step_of_several_ranks_broadcasts_no_statistics(group: None) -> None:
     assert collectives(started) == {"broadcast_"}  # they would be seen
 
 
-def test_the_time_between_checkpoints_does_not_count_the_start(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A first step of a minute, in which kernels are tuned, made it save all the time."""
+@pytest.fixture
+def timed(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Trainer]]:
+    """Makes a trainer whose step number n takes so many seconds of a clock as a function says, and saves nothing."""
     clock = [0.0]
     step = Learner.step
-
-    def slow_at_first(self: Learner, *arguments: Any) -> torch.Tensor:
-        clock[0] += 1 if self.steps else 60
-        return step(self, *arguments)
-
-    monkeypatch.setattr(Learner, "step", slow_at_first)
     monkeypatch.setattr("hpcgender.train.loop.time.perf_counter", lambda: clock[0])
     monkeypatch.chdir(tmp_path)
-    config = TrainConfig(data=shards, model="compact", image_size=32, batch_size=4, checkpoint_minutes=0.5, epochs=1)
-    with StopSignal() as stop:
-        trainer = Trainer(config, read_packs(shards), CPU, stop)
-        trainer.saver = None
-        trainer.train_steps()
-        trainer.close()
-    assert trainer.steps_per_epoch >= TIMED_STEPS.stop
+    with ExitStack() as opened:
+
+        def make(seconds: Callable[[int], float], **options: Any) -> Trainer:
+            def of_a_clock(self: Learner, *arguments: Any) -> torch.Tensor:
+                clock[0] += seconds(self.steps)
+                return step(self, *arguments)
+
+            monkeypatch.setattr(Learner, "step", of_a_clock)
+            config = TrainConfig(data=shards, model="compact", image_size=32, batch_size=4, **options)
+            trainer = Trainer(config, read_packs(shards), CPU, opened.enter_context(StopSignal()))
+            opened.callback(trainer.close)
+            trainer.saver = None
+            assert trainer.steps_per_epoch >= TIMED_STEPS.stop
+            return trainer
+
+        yield make
+
+
+def test_the_time_between_checkpoints_does_not_count_the_start(timed: Callable[..., Trainer]) -> None:
+    """A first step of a minute, in which kernels are tuned, made it save all the time."""
+    trainer = timed(lambda step: 1 if step else 60, checkpoint_minutes=0.5, epochs=1)
+    trainer.train_steps()
     assert trainer.checkpoint_every == 30
 
 
-def test_it_is_estimated_again_each_epoch(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_estimated_again_each_epoch(timed: Callable[..., Trainer]) -> None:
     """Where the first steps were faster than the others, as while a GPU is cold or a file system is idle."""
-    clock = [0.0]
-    step = Learner.step
-
-    def slower_and_slower(self: Learner, *arguments: Any) -> torch.Tensor:
-        clock[0] += 1 if self.steps < TIMED_STEPS.stop else 3
-        return step(self, *arguments)
-
-    monkeypatch.setattr(Learner, "step", slower_and_slower)
-    monkeypatch.setattr("hpcgender.train.loop.time.perf_counter", lambda: clock[0])
-    monkeypatch.chdir(tmp_path)
-    config = TrainConfig(data=shards, model="compact", image_size=32, batch_size=4, checkpoint_minutes=2, epochs=2)
-    with StopSignal() as stop:
-        trainer = Trainer(config, read_packs(shards), CPU, stop)
-        trainer.saver = None
-        trainer.train_steps()
-        first = trainer.checkpoint_every
-        trainer.epoch_step = 0
-        trainer.train_epoch(None)
-        trainer.close()
-    assert first == 120
-    assert trainer.steps_per_epoch >= TIMED_STEPS.stop
+    trainer = timed(lambda step: 1 if step < TIMED_STEPS.stop else 3, checkpoint_minutes=2, epochs=2)
+    trainer.train_steps()
+    assert trainer.checkpoint_every == 120
+    trainer.epoch_step = 0
+    trainer.train_epoch(None)
     assert trainer.checkpoint_every == 40
 
 

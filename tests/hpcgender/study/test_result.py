@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from hpcgender.study.file import read_study
-from hpcgender.study.looked_at import Trial
 from hpcgender.study.result import best_models, compare_all
+from hpcgender.study.result_file import Trial
 
 
 def test_of_many_models_the_best_by_validation_are_compared_with_all_of_their_seeds(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_wrong_input_is_one_line_and_leaves_nothing(tmp_path: Path, capsys: Any)
         return message
 
     assert "--crop-size 8 is not from 16" in refused("x", "--landmarks", list_, "--crop-size", 8)
-    assert "--crop-margin -1 is not from -0.25 to 2" in refused("x", "--landmarks", list_, "--crop-margin=-1")
+    assert "--crop-margin -1 is not from -0.15 to 2" in refused("x", "--landmarks", list_, "--crop-margin=-1")
     assert "--task 3/2 is not K/N" in refused("x", "--landmarks", list_, "--task", "3/2")
     assert "no table" in refused("x", "--landmarks", tmp_path / "missing.csv")
     assert not (tmp_path / "x").exists()

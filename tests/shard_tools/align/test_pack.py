@@ -71,7 +71,7 @@ def test_crops_made_elsewhere_are_stated_and_packed_as_they_are(tmp_path: Path) 
             ("--align", "--landmarks", "labels.csv"),
             "labels.csv has no column of the eyes: name columns image, ",
         ),
-        (("--align", "--crop-margin", 9), "--crop-margin 9 is not from -0.25 to 2"),
+        (("--align", "--crop-margin", 9), "--crop-margin 9 is not from -0.15 to 2"),
     ],
 )
 def test_options_that_contradict_each_other_are_one_line(
